@@ -1,0 +1,36 @@
+# Each target works on a fresh machine that has Python 3.11 or newer.
+
+PYTHON ?= python3
+PORT ?= 8000
+export PORT
+
+.PHONY: run test test-deps check bench
+
+run: .venv/run
+	APP_ENV=development .venv/bin/gunicorn app:app
+
+test: .venv/dev
+	.venv/bin/python -m pytest
+	.venv/bin/python -m gevent.monkey --module pytest -m "not live"
+
+test-deps: .venv/dev
+
+check: .venv/dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench: .venv/run
+	.venv/bin/python benchmarks/run.py --write
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/python requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ .venv/run

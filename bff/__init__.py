@@ -1,0 +1,70 @@
+"""A backend-for-frontend for AI chat: between a browser and a queue-backed engine, thousands of streams in one process."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bff.settings import Settings
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from bff.identity import IdentityMode
+    from bff.upstream import Service
+
+# Nothing heavy at module level: gunicorn.conf.py reads the settings before gevent has patched anything.
+
+
+def create_app(settings: Settings | None = None) -> "Flask":
+    """Builds every part once and hands it to the doors. Raises SettingsError."""
+    from flask import Flask
+
+    from bff.held import HeldAnswers
+    from bff.ops import logs
+    from bff.ops.streams import Rate, Streams
+    from bff.routes import chat, door, ops, page
+    from bff.transport import new_session
+    from bff.upstream import BrokerClient, Timeouts
+
+    settings = settings or Settings.from_environment()
+    logs.set_up(settings.log_level, settings.log_format)
+    timeouts = Timeouts(settings.upstream_connect_seconds, settings.upstream_open_seconds, settings.upstream_read_seconds)
+    app = Flask(__name__, static_folder=None)  # It would answer for /static, where the page has its files.
+    held = HeldAnswers(
+        answer_max_seconds=settings.answer_max_seconds,
+        retention_seconds=settings.retention_seconds,
+        most_bytes=settings.log_max_bytes,
+    )
+    broker = BrokerClient(
+        _broker(settings),
+        new_session(),
+        timeouts,
+        held,
+        client_id=settings.client_id,
+        max_event_bytes=settings.max_event_bytes,
+        stands_alone=bool(settings.broker_base_url),
+    )
+    streams = Streams(settings.max_streams, settings.max_streams_per_user)
+    app.extensions["bff"] = door.Parts(settings, _identity_mode(settings), broker, streams, Rate(settings.messages_per_minute))
+    app.extensions["drain"] = partial(streams.drain, settings.drain_seconds)
+    door.guard(app)
+    for blueprint in (chat.bp, ops.bp, page.bp):
+        app.register_blueprint(blueprint)
+    return app
+
+
+def _identity_mode(settings: Settings) -> "IdentityMode":
+    from bff.identity import Anonymous, Proxy
+
+    if settings.auth_mode == "proxy":
+        return Proxy(settings.auth_proxy_user_header, settings.auth_proxy_secret, settings.default_org)
+    return Anonymous(settings.signing_key(), settings.default_org)
+
+
+def _broker(settings: Settings) -> "Service":
+    from bff.broker import create_broker
+    from bff.ops.loopback import Loopback
+    from bff.upstream import Remote
+
+    if settings.broker_base_url:
+        return Remote(settings.broker_base_url, settings.broker_api_key)
+    return Loopback("broker", lambda key: create_broker(settings, key))

@@ -1,0 +1,73 @@
+"""A request's JSON body: read whatever way it comes (declared or chunked, whole or cut, too large), and validated."""
+
+import re
+import socket
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bff.errors import InvalidRequest, LengthRequired, TooLarge, UnsupportedMediaType
+from bff.ops import hub
+
+Model = TypeVar("Model", bound=BaseModel)
+
+PIECE_BYTES: Final = 1024 * 1024
+DIGITS_MAX: Final = 15
+"""Of a declared length; more of them are too large for any limit."""
+
+
+def read_json(environ: Mapping[str, Any], limit: int, seconds: float = 30.0) -> bytes:
+    """The body's bytes, at most `limit` of them, if they come within `seconds`.
+
+    Raises UnsupportedMediaType, LengthRequired, TooLarge; InvalidRequest for one that ends before its declared length.
+    """
+    if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedMediaType
+    declared = environ.get("CONTENT_LENGTH") or ""
+    chunked = not declared and "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    if not re.fullmatch("[0-9]+", declared, re.ASCII) and not chunked:
+        raise LengthRequired
+    length = limit + 1 if chunked or len(declared) > DIGITS_MAX else int(declared)
+    if length > limit and not chunked:
+        raise TooLarge
+    body = _read(environ, length, seconds)
+    if len(body) > limit:
+        raise TooLarge
+    if len(body) < length and not chunked:
+        raise InvalidRequest("The body ended before its declared length.")
+    return body
+
+
+def validated(model: type[Model], body: bytes) -> Model:
+    """Raises InvalidRequest with what is wrong and where, and without what was said."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRequest(sentence(error)) from None  # Its text repeats what the user said.
+
+
+def sentence(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        return "The body is not valid JSON."
+    what = first["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {what}." if where else f"{what}."
+
+
+def _read(environ: Mapping[str, Any], most: int, seconds: float) -> bytes:
+    """Up to `most` bytes. A body that trickles is given up: its connection is no longer read from."""
+    stream, pieces, left = environ["wsgi.input"], [], most
+    sock = hub.browser(environ)
+    give_up = hub.later(seconds, lambda: sock.shutdown(socket.SHUT_RD)) if sock is not None else None
+    try:
+        while left > 0 and (piece := stream.read(min(left, PIECE_BYTES))):
+            pieces.append(piece)
+            left -= len(piece)
+    except Exception as error:
+        raise InvalidRequest("The body is not complete.") from error
+    finally:
+        if give_up is not None:
+            give_up.cancel()
+    return b"".join(pieces)

@@ -1,0 +1,43 @@
+"""A message's events, in order, with the ids by which a reader says how far it has read."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Final
+
+from bff.broker.queue import Words
+from bff.errors import InvalidRequest
+from bff.sse import Event
+
+EVENT_BYTES: Final = 300
+"""What an event costs beside its data: with many small ones it is most of a log."""
+
+Number = tuple[int, int]
+"""What an id says: milliseconds since 1970 and a count, as in a Redis Stream. Unique over restarts, as the clock goes on."""
+
+
+class Log:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.size = 0
+        self._numbers: list[Number] = []
+
+    def append(self, number: Number, words: Words) -> None:
+        self.events.append(Event(*words, f"{number[0]}-{number[1]}"))
+        self.size += size_of([words])
+        self._numbers.append(number)
+
+    def after(self, event_id: str) -> Sequence[Event]:
+        """All of them for "". Raises InvalidRequest for an id that is none of ours."""
+        return self.events[bisect_right(self._numbers, _parsed(event_id)) :] if event_id else list(self.events)
+
+
+def size_of(words: Sequence[Words]) -> int:
+    """Bytes of memory that these take in a log, about."""
+    return sum(EVENT_BYTES + (len(data) if data.isascii() else len(data.encode())) for _, data in words)
+
+
+def _parsed(event_id: str) -> Number:
+    milliseconds, _, number = event_id.partition("-")
+    if not (milliseconds.isdecimal() and number.isdecimal() and event_id.isascii() and len(event_id) < 40):
+        raise InvalidRequest("The last event id is none of ours.")
+    return int(milliseconds), int(number)

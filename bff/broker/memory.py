@@ -1,0 +1,294 @@
+"""The queue in this process's memory. A restart loses what was waiting and what was running."""
+
+import json
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, TypeVar
+
+from bff import events
+from bff.broker.log import Log, size_of
+from bff.broker.queue import Claim, Counts, Lost, Message, Page, Place, State, Ticket, Words
+from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
+
+REMEMBER_SECONDS: Final = 24 * 3600
+"""How long a client's message id and an expired message are known."""
+REMEMBER_MOST: Final = 100_000
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Limits(NamedTuple):
+    depth_per_user: int = 20
+    log_bytes: int = 32 * 1024 * 1024
+    """Of one message's log, and of all finished ones together: then the oldest go."""
+    waiting_bytes: int = 256 * 1024 * 1024
+    """Of all messages that wait or run."""
+    retention: float = 600.0
+    """Seconds after its end."""
+    grace: float = 5.0
+    """Seconds without a reader after which an answer that is for its readers only is stopped."""
+
+
+@dataclass(eq=False)
+class _Entry:
+    message: Message
+    touched: float
+    unread_since: float
+    state: State = "queued"
+    token: int = 0
+    stopping: bool = False
+    log: Log = field(default_factory=Log)
+    readers: list[Callable[[], None]] = field(default_factory=list)
+
+
+class MemoryQueue:
+    def __init__(self, limits: Limits = Limits(), clock: Callable[[], float] = time.time) -> None:  # noqa: B008 - frozen
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._entries: dict[str, _Entry] = {}
+        self._waiting: dict[str, deque[_Entry]] = {}
+        self._running: dict[str, _Entry] = {}
+        self._claimable: deque[str] = deque()
+        self._finished: OrderedDict[str, _Entry] = OrderedDict()
+        self._finished_bytes = 0
+        self._held_bytes = 0
+        self._client_ids: OrderedDict[tuple[str, str], tuple[str, bytes, float]] = OrderedDict()
+        self._expired: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._last_id = (0, 0)
+        self._tell_stop: list[Callable[[str], None]] = []
+
+    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Ticket:
+        user_id = message.user_id
+        digest = sha256(json.dumps(message.content, sort_keys=True).encode()).digest() if client_message_id else b""
+        stopped = None
+        with self._lock:
+            if client_message_id and (known := self._client_ids.get((user_id, client_message_id))):
+                return self._again(known, digest)
+            waiting = self._waiting.get(user_id, deque())
+            running = self._running.get(user_id)
+            if on_busy == "reject" and (running or waiting):
+                raise Busy
+            if len(waiting) >= self._limits.depth_per_user:
+                raise TooManyRequests("Too many of your messages are waiting.")
+            if self._held_bytes + message.size > self._limits.waiting_bytes:
+                raise ServerFull
+            self._held_bytes += message.size
+            self._waiting[user_id] = waiting
+            now = self._clock()
+            entry = _Entry(message, touched=now, unread_since=now)
+            self._entries[message.id] = entry
+            if client_message_id:
+                _remember(self._client_ids, (user_id, client_message_id), (message.id, digest, now))
+            if on_busy == "interrupt" and running:
+                stopped = running
+                stopped.stopping = True
+                waiting.appendleft(entry)
+            else:
+                waiting.append(entry)
+            self._tell_positions(user_id)
+            if not running:
+                self._offer(user_id)
+            ahead = waiting.index(entry) + (running is not None)
+        if stopped:
+            self._tell(stopped)
+        return Ticket(message.id, ahead)
+
+    def _again(self, known: tuple[str, bytes, float], digest: bytes) -> Ticket:
+        message_id, known_digest, _ = known
+        if known_digest != digest:
+            raise IdempotencyConflict
+        entry = self._entries.get(message_id)
+        if entry is None:
+            raise Expired(message_id=message_id)
+        waiting = self._waiting.get(entry.message.user_id, deque())
+        ahead = waiting.index(entry) + (entry.message.user_id in self._running) if entry.state == "queued" else 0
+        return Ticket(message_id, ahead)
+
+    def claim(self, timeout: float) -> Claim | None:
+        with self._work:
+            if not self._work.wait_for(lambda: self._claimable, timeout):
+                return None
+            user_id = self._claimable.popleft()
+            entry = self._waiting[user_id].popleft()
+            entry.state = "running"
+            entry.token += 1
+            self._running[user_id] = entry
+            self._tell_positions(user_id)
+            return Claim(entry.message, entry.token)
+
+    def renew(self, claim: Claim) -> None:
+        with self._lock:
+            self._claimed(claim)
+
+    def is_stopping(self, claim: Claim) -> bool:
+        with self._lock:
+            return self._claimed(claim).stopping
+
+    def append(self, claim: Claim, words: Sequence[Words]) -> None:
+        with self._lock:
+            entry = self._claimed(claim)
+            if entry.log.size + size_of(words) > self._limits.log_bytes:
+                raise TooLarge("The answer is too long to be kept.")
+            self._write(entry, words)
+
+    def finish(self, claim: Claim, words: Sequence[Words]) -> None:
+        with self._lock:
+            entry = self._claimed(claim)
+            user_id = claim.message.user_id
+            del self._running[user_id]
+            self._end(entry, words)
+            if self._waiting.get(user_id):
+                self._offer(user_id)
+            else:
+                self._waiting.pop(user_id, None)
+
+    def read(self, user_id: str, message_id: str, after: str) -> Page:
+        with self._lock:
+            entry = self._entry(user_id, message_id)
+            return Page(entry.log.after(after), entry.state == "finished")
+
+    @contextmanager
+    def listen(self, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
+        with self._lock:
+            entry = self._entries.get(message_id)
+            if entry is None:
+                raise Expired
+            entry.readers.append(wake)
+        try:
+            yield
+        finally:
+            with self._lock:
+                entry.readers.remove(wake)
+                entry.unread_since = self._clock()
+
+    def stop(self, user_id: str, message_id: str) -> None:
+        with self._lock:
+            entry = self._entry(user_id, message_id)
+            self._stop(entry)
+        self._tell(entry)
+
+    def _stop(self, entry: _Entry) -> None:
+        if entry.state == "running":
+            entry.stopping = True
+        elif entry.state == "queued":
+            user_id = entry.message.user_id
+            waiting = self._waiting[user_id]
+            waiting.remove(entry)
+            if not waiting:
+                self._waiting.pop(user_id)
+                if user_id in self._claimable:
+                    self._claimable.remove(user_id)
+            self._end(entry, [("message", events.stopped("").data)])
+            self._tell_positions(user_id)
+
+    def on_stop(self, tell: Callable[[str], None]) -> None:
+        self._tell_stop.append(tell)
+
+    def places(self, user_id: str) -> list[Place]:
+        with self._lock:
+            running = self._running.get(user_id)
+            places = [Place(running.message.id, "running", 0)] if running else []
+            waiting = enumerate(self._waiting.get(user_id, ()), start=1)
+            return places + [Place(entry.message.id, "queued", position) for position, entry in waiting]
+
+    def sweep(self) -> None:
+        now = self._clock()
+        with self._lock:
+            while self._finished and next(iter(self._finished.values())).touched < now - self._limits.retention:
+                self._expire(next(iter(self._finished.values())))
+            _forget(self._client_ids, now)
+            _forget(self._expired, now)
+            unread = [entry for entry in self._entries.values() if self._is_unread(entry, now)]
+            for entry in unread:
+                self._stop(entry)
+        for entry in unread:
+            self._tell(entry)
+
+    def counts(self) -> Counts:
+        with self._lock:
+            return Counts(queues=len(self._waiting.keys() | self._running.keys()), running=len(self._running))
+
+    # What follows is called with the lock held.
+
+    def _entry(self, user_id: str, message_id: str) -> _Entry:
+        entry = self._entries.get(message_id)
+        if entry is not None and entry.message.user_id == user_id:
+            return entry
+        expired = self._expired.get(message_id)
+        if expired is not None and expired[0] == user_id:
+            raise Expired(message_id=message_id)
+        raise NotFound
+
+    def _is_unread(self, entry: _Entry, now: float) -> bool:
+        if not entry.message.cancel_unread or entry.readers or entry.state == "finished" or entry.stopping:
+            return False
+        return entry.unread_since < now - self._limits.grace
+
+    def _claimed(self, claim: Claim) -> _Entry:
+        entry = self._running.get(claim.message.user_id)
+        if entry is None or entry.message.id != claim.message.id or entry.token != claim.token:
+            raise Lost
+        return entry
+
+    def _offer(self, user_id: str) -> None:
+        if user_id not in self._running and user_id not in self._claimable:
+            self._claimable.append(user_id)
+            self._work.notify()
+
+    def _write(self, entry: _Entry, words: Sequence[Words]) -> None:
+        for said in words:
+            self._last_id = max((int(self._clock() * 1000), 0), (self._last_id[0], self._last_id[1] + 1))
+            entry.log.append(self._last_id, said)
+        entry.touched = self._clock()
+        for wake in entry.readers:
+            wake()
+
+    def _end(self, entry: _Entry, words: Sequence[Words]) -> None:
+        entry.state = "finished"
+        self._write(entry, [*words, ("done", json.dumps({"message_id": entry.message.id}))])
+        self._held_bytes -= entry.message.size
+        entry.message = entry.message._replace(content={}, size=0)
+        self._finished[entry.message.id] = entry
+        self._finished_bytes += entry.log.size
+        while self._finished_bytes > self._limits.log_bytes and len(self._finished) > 1:
+            self._expire(next(iter(self._finished.values())))
+
+    def _tell_positions(self, user_id: str) -> None:
+        for position, entry in enumerate(self._waiting.get(user_id, ()), start=1):
+            words = ("queued", json.dumps({"message_id": entry.message.id, "position": position}))
+            if not entry.log.events or entry.log.events[-1][:2] != words:
+                self._write(entry, [words])
+
+    def _expire(self, entry: _Entry) -> None:
+        del self._finished[entry.message.id]
+        del self._entries[entry.message.id]
+        self._finished_bytes -= entry.log.size
+        _remember(self._expired, entry.message.id, (entry.message.user_id, self._clock()))
+
+    def _tell(self, entry: _Entry) -> None:
+        if entry.stopping and entry.state == "running":
+            for tell in self._tell_stop:
+                tell(entry.message.id)
+
+
+Dated = TypeVar("Dated", bound=tuple[Any, ...])
+"""Its last item is the moment it was remembered."""
+
+
+def _forget(memory: "OrderedDict[Key, Dated]", now: float) -> None:
+    while memory and next(iter(memory.values()))[-1] < now - REMEMBER_SECONDS:
+        memory.popitem(last=False)
+
+
+def _remember(memory: "OrderedDict[Key, Value]", key: Key, value: Value) -> None:
+    memory[key] = value
+    if len(memory) > REMEMBER_MOST:
+        memory.popitem(last=False)

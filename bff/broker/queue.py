@@ -1,0 +1,116 @@
+"""What a queue can do: the contract of `memory.py`, and of whatever else may keep messages and their logs.
+
+Messages of one user are answered one after the other, in order; users do not wait for each other. A message is claimed
+by one worker, which writes the answer into the message's log; any number of readers follow the log, from any place.
+A log's last event is always `done`.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple, Protocol
+
+from bff.sse import Event
+
+State = Literal["queued", "running", "finished"]
+Words = tuple[str, str]
+"""An event's type and data; the log gives the id."""
+
+
+class Message(NamedTuple):
+    id: str
+    user_id: str
+    content: dict[str, Any]
+    """What the engine is told."""
+    size: int = 0
+    """Bytes of memory that `content` takes, about."""
+    cancel_unread: bool = False
+    """Whether nobody needs the answer once its last reader has left."""
+
+
+class Ticket(NamedTuple):
+    message_id: str
+    ahead: int
+    """Messages of this user to be answered before it, the running one included."""
+
+
+class Claim(NamedTuple):
+    message: Message
+    token: int
+    """The fencing token: of two claims of a message the later has the greater, and only it can write."""
+
+
+class Place(NamedTuple):
+    message_id: str
+    state: State
+    position: int
+    """Messages of this user waiting ahead, plus 1; 0 while it is running."""
+
+
+class Page(NamedTuple):
+    events: Sequence[Event]
+    over: bool
+    """Whether the log has ended: nothing will come after these."""
+
+
+class Counts(NamedTuple):
+    queues: int
+    running: int
+
+
+class Lost(Exception):
+    """The claim is no longer valid: its message has another worker, or an end."""
+
+
+class Queue(Protocol):
+    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Ticket:
+        """Keeps the message; the same `client_message_id` of the same user finds the one that is kept already.
+
+        Raises IdempotencyConflict when that one says something else, Expired when its log is gone, TooManyRequests when
+        too many of this user's messages wait, ServerFull when too many bytes do, Busy when `on_busy` is "reject" and
+        one of this user's runs or waits.
+        """
+
+    def claim(self, timeout: float) -> Claim | None:
+        """The next message of a user who is not being answered; None after `timeout` seconds without one."""
+
+    def renew(self, claim: Claim) -> None:
+        """A sign of life. Raises Lost."""
+
+    def is_stopping(self, claim: Claim) -> bool:
+        """Whether it was told to stop: a worker asks once it can be told, for what came before. Raises Lost."""
+
+    def append(self, claim: Claim, words: Sequence[Words]) -> None:
+        """Writes into the log. Raises Lost, or TooLarge when the log has grown over its bound."""
+
+    def finish(self, claim: Claim, words: Sequence[Words]) -> None:
+        """Writes the last words and `done`; the user's next message may be claimed. Raises Lost."""
+
+    def read(self, user_id: str, message_id: str, after: str) -> Page:
+        """The events after the id `after`, all of them for "", oldest first; does not wait.
+
+        Raises NotFound for a message that this user never had, Expired when its log is gone, InvalidRequest for an id
+        that is none of ours.
+        """
+
+    def listen(self, message_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
+        """While it is entered, there is a reader, and `wake` is called from anywhere when there may be more to read.
+
+        `wake` must neither block nor ask the queue. Raises Expired for a message that is not kept.
+        """
+
+    def stop(self, user_id: str, message_id: str) -> None:
+        """Takes a waiting message out, tells a running one's worker to stop; does nothing to a finished one.
+
+        Raises NotFound, Expired.
+        """
+
+    def on_stop(self, tell: Callable[[str], None]) -> None:
+        """`tell` is called, from anywhere, with the id of each running message that shall stop."""
+
+    def places(self, user_id: str) -> list[Place]:
+        """The user's messages that run or wait, in order."""
+
+    def sweep(self) -> None:
+        """Lets go of what is too old and stops what nobody reads any more; to be called about once a second."""
+
+    def counts(self) -> Counts: ...

@@ -1,0 +1,168 @@
+"""The broker's HTTP contract: leave a message, follow its log, stop it, see the queue."""
+
+import hmac
+import uuid
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from pydantic import BaseModel, StrictStr, StringConstraints
+from werkzeug.exceptions import HTTPException
+
+from bff import bodies
+from bff.broker.queue import Message, Queue
+from bff.broker.worker import Worker
+from bff.errors import ChatError, InternalError, ServerRestarting, Unauthorized, by_status
+from bff.ops.hub import Watch
+from bff.ops.streams import Streams
+from bff.sse import Event, comment
+from bff.streaming import EventStream, How
+
+PING: Final = comment("ping")
+PING_SECONDS: Final = 15.0
+
+Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)]
+bp = Blueprint("broker", __name__)
+
+
+class Parts(NamedTuple):
+    queue: Queue
+    worker: Worker
+    streams: Streams
+    key: str
+    max_body_bytes: int
+    on_busy: str
+    on_disconnect: str
+
+
+class MessageRequest(BaseModel):
+    """The body of `POST /api/v1/message`. Keys it does not name are ignored."""
+
+    user_id: Id
+    org_id: Id
+    client_id: Id
+    message: StrictStr
+    message_type: Literal["text", "audio"] = "text"
+    audio_base64: StrictStr | None = None
+    audio_format: StrictStr | None = None
+    client_message_id: Id | None = None
+    on_busy: Literal["enqueue", "reject", "interrupt"] | None = None
+    on_disconnect: Literal["continue", "cancel"] | None = None
+
+    def for_engine(self) -> dict[str, Any]:
+        fields = {"client_id", "user_id", "message", "message_type", "audio_base64", "audio_format"}
+        return self.model_dump(include=fields, exclude_none=True) | {"org": self.org_id}
+
+
+def register(app: Flask, parts: Parts) -> None:
+    app.extensions["broker"] = parts
+    app.register_blueprint(bp)
+    app.register_error_handler(Exception, _refuse)
+
+
+def _parts() -> Parts:
+    parts: Parts = current_app.extensions["broker"]
+    return parts
+
+
+@bp.before_request
+def _check_key() -> None:
+    shown = request.headers.get("X-API-Key", "").encode("utf-8", "replace")
+    if request.path != "/health" and not hmac.compare_digest(shown, _parts().key.encode()):
+        raise Unauthorized("The X-API-Key is missing or wrong.")
+
+
+@bp.post("/api/v1/message")
+def leave() -> Response:
+    parts = _parts()
+    if parts.streams.draining:
+        raise ServerRestarting  # What is left now would be lost with this process's memory.
+    body = bodies.read_json(request.environ, parts.max_body_bytes)
+    left = bodies.validated(MessageRequest, body)
+    cancel_unread = (left.on_disconnect or parts.on_disconnect) == "cancel"
+    message = Message(str(uuid.uuid4()), left.user_id, left.for_engine(), len(body), cancel_unread)
+    ticket = parts.queue.enqueue(message, left.client_message_id, left.on_busy or parts.on_busy)
+    parts.worker.start()
+    return jsonify(
+        status="queued",
+        message_id=ticket.message_id,
+        queue_position=ticket.ahead + 1,
+        responses=None,
+        response_language=None,
+        voice_audio_base64=None,
+    )
+
+
+@bp.get("/api/v1/stream")
+def follow() -> Response:
+    parts = _parts()
+    queue = parts.queue
+    user_id, message_id = request.args.get("user_id", ""), request.args.get("message_id", "")
+    after = request.headers.get("Last-Event-ID", "")
+    page = queue.read(user_id, message_id, after)
+    if after and page.over and all(event.event == "done" for event in page.events):
+        return Response(status=204)  # The reader has seen the end.
+
+    def say(watch: Watch) -> Iterator[Event | None]:
+        return _follow(queue, user_id, message_id, after, watch)
+
+    slot = parts.streams.enter(user_id)
+    return EventStream(say, How(PING, PING_SECONDS), environ=request.environ, slot=slot)
+
+
+def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watch) -> Iterator[Event | None]:
+    with queue.listen(message_id, watch.wake):
+        while True:
+            page = queue.read(user_id, message_id, after)
+            for event in page.events:
+                yield event
+                after = event.id
+            if page.over:
+                return
+            yield None
+            watch.wait()
+
+
+@bp.delete("/api/v1/message/<message_id>")
+def stop(message_id: str) -> tuple[Response, int]:
+    _parts().queue.stop(request.args.get("user_id", ""), message_id)
+    return jsonify(status="stopping"), 202
+
+
+@bp.get("/api/v1/queue/<path:user_id>")
+def see(user_id: str) -> Response:
+    places = _parts().queue.places(user_id)
+    running = next((place.message_id for place in places if place.state == "running"), None)
+    return jsonify(
+        user_id=user_id,
+        queue_length=len(places) - (running is not None),
+        is_processing=running is not None,
+        current_message_id=running,
+        messages=[place._asdict() for place in places],
+    )
+
+
+@bp.get("/health")
+def health() -> Response:
+    counts = _parts().queue.counts()
+    return jsonify(
+        status="healthy",
+        redis_connected=False,
+        active_queues=counts.queues,
+        messages_processing=counts.running,
+        worker_connected=True,
+    )
+
+
+def _refuse(error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        error = by_status(error.code)
+    if not isinstance(error, ChatError):
+        current_app.logger.error("the broker stumbled", exc_info=error)
+        error = InternalError()
+    content = {"detail": str(error), "code": error.code} | ({"message_id": error.message_id} if error.message_id else {})
+    response = jsonify(content)
+    response.status_code = error.status
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response

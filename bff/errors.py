@@ -1,0 +1,159 @@
+"""Everything that can go wrong, as one family.
+
+    ChatError
+    ├── InvalidRequest 400      ├── Busy 409                 ├── UpstreamFailure
+    ├── Unauthorized 401        ├── Expired 410              │   ├── UpstreamError 502: it answered nonsense, or refused us
+    ├── Forbidden 403           ├── LengthRequired 411       │   ├── UpstreamUnavailable 503: no connection, or it broke
+    ├── NotFound 404            ├── TooLarge 413             │   ├── UpstreamTimeout 504: it was silent for too long
+    ├── MethodNotAllowed 405    ├── UnsupportedMediaType 415 │   └── in streams: AnswerIncomplete, AnswerTimeout, Interrupted
+    ├── InternalError 500       ├── RangeNotSatisfiable 416  ├── ServerRestarting 503
+    └── TooManyRequests 429     └── IdempotencyConflict 422  └── ServerFull 503
+
+    ReaderLeft                     nobody is left to tell: no error, and nobody's answer
+    └── Drained                    somebody is, and comes back elsewhere
+    SettingsError                  the process cannot start
+
+An error's text is a sentence for the user. What an upstream said about it is `detail`: for logs, never for a browser.
+"""
+
+from typing import Any, ClassVar, Final
+
+
+class SettingsError(Exception):
+    """A setting is missing or makes no sense."""
+
+
+class ReaderLeft(Exception):
+    """The browser is gone. Raised where a stream waits, it travels up the corridor and closes everything on its way."""
+
+
+class Drained(ReaderLeft):
+    """The reader is sent away without a last event, to go on elsewhere: this process is about to stop."""
+
+
+class ChatError(Exception):
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    sentence: ClassVar[str] = "Something went wrong on our side. Please try again."
+    retry_after: int | None = None
+    """Seconds after which trying again makes sense."""
+
+    def __init__(self, sentence: str = "", *, detail: str = "", retry_after: int | None = None, message_id: str = "") -> None:
+        super().__init__(sentence or self.sentence)
+        self.detail = detail
+        self.retry_after = self.retry_after if retry_after is None else retry_after
+        self.message_id = message_id
+        """The message it is about, where the one who asked may not know it."""
+
+    def as_json(self, request_id: str) -> dict[str, Any]:
+        return {"error": str(self), "code": self.code, "request_id": request_id}
+
+
+class InternalError(ChatError):
+    pass
+
+
+class InvalidRequest(ChatError):
+    status, code, sentence = 400, "invalid_request", "The request is not valid."
+
+
+class Unauthorized(ChatError):
+    status, code, sentence = 401, "unauthorized", "Please sign in."
+
+
+class Forbidden(ChatError):
+    status, code, sentence = 403, "forbidden", "This is not allowed from here."
+
+
+class NotFound(ChatError):
+    status, code, sentence = 404, "not_found", "There is nothing here."
+
+
+class MethodNotAllowed(ChatError):
+    status, code, sentence = 405, "method_not_allowed", "This address does not take that method."
+
+
+class Busy(ChatError):
+    status, code, sentence = 409, "busy", "Another message is being answered."
+
+
+class Expired(ChatError):
+    status, code, sentence = 410, "expired", "This answer is no longer kept."
+
+
+class LengthRequired(ChatError):
+    status, code, sentence = 411, "length_required", "The request must say how long its body is."
+
+
+class TooLarge(ChatError):
+    status, code, sentence = 413, "too_large", "This is too large."
+
+
+class UnsupportedMediaType(ChatError):
+    status, code, sentence = 415, "unsupported_media_type", "The body must be sent as application/json."
+
+
+class RangeNotSatisfiable(ChatError):
+    status, code, sentence = 416, "range_not_satisfiable", "The file has no such range."
+
+
+class IdempotencyConflict(ChatError):
+    status, code, sentence = 422, "idempotency_conflict", "This message id was used before for another message."
+
+
+class TooManyRequests(ChatError):
+    status, code, sentence = 429, "too_many_requests", "Too many requests. Please wait a moment."
+    retry_after = 5
+
+
+class ServerRestarting(ChatError):
+    status, code, sentence = 503, "server_restarting", "The server is restarting. Please try again in a moment."
+    retry_after = 1
+
+
+class ServerFull(ChatError):
+    status, code, sentence = 503, "server_full", "The server is full. Please try again in a moment."
+    retry_after = 5
+
+
+class UpstreamFailure(ChatError):
+    """Whatever keeps a service behind us from answering."""
+
+
+class UpstreamError(UpstreamFailure):
+    status, code, sentence = 502, "upstream_error", "The assistant could not answer. Please try again."
+
+
+class UpstreamUnavailable(UpstreamFailure):
+    status, code, sentence = 503, "upstream_unavailable", "The assistant cannot be reached. Please try again in a moment."
+    retry_after = 2
+
+
+class UpstreamTimeout(UpstreamFailure):
+    status, code, sentence = 504, "upstream_timeout", "The assistant took too long to answer. Please try again."
+
+
+class AnswerIncomplete(UpstreamFailure):
+    status, code, sentence = 502, "answer_incomplete", "The answer ended too early. Please try again."
+
+
+class AnswerTimeout(UpstreamFailure):
+    status, code, sentence = 504, "answer_timeout", "The answer took too long and was ended."
+
+
+class Interrupted(UpstreamFailure):
+    status, code, sentence = 502, "interrupted", "The answer was interrupted. Please try again."
+
+
+def family(root: type[ChatError] = ChatError) -> list[type[ChatError]]:
+    """`root` and all its descendants."""
+    return [root, *(kind for child in root.__subclasses__() for kind in family(child))]
+
+
+BY_CODE: Final = {kind.code: kind for kind in family() if kind is not UpstreamFailure}
+
+
+def by_status(status: int | None) -> ChatError:
+    """What an error of Flask's own means."""
+    kind: type[ChatError] = next((kind for kind in BY_CODE.values() if kind.status == status), InvalidRequest)
+    return kind()

@@ -1,0 +1,67 @@
+"""What we say to the browser: one function an event, each a JSON object on one line.
+
+They carry no SSE event type: hand-written readers look for blocks that begin with `data: `, and `EventSource` hands
+named events to listeners nobody registered.
+"""
+
+import json
+from typing import Any, Final
+
+from bff.errors import ChatError
+from bff.sse import Event
+
+QUEUED: Final = "Message queued..."
+PROCESSING: Final = "Processing..."
+TERMINAL: Final = frozenset({"complete", "error", "stopped"})
+
+
+def status(message: str, position: int | None = None, event_id: str = "") -> Event:
+    """`position`: messages of this user waiting ahead, plus 1."""
+    return _event({"type": "status", "message": message} | ({} if position is None else {"position": position}), event_id)
+
+
+def error(problem: ChatError, request_id: str, event_id: str = "") -> Event:
+    return _event({"type": "error"} | problem.as_json(request_id), event_id)
+
+
+def stopped(text: str) -> Event:
+    """Ends an answer at the user's wish, with what had been said."""
+    response = {"responses": [text] if text else [], "response_language": None, "voice_audio_base64": None}
+    return _event({"type": "stopped", "response": response})
+
+
+def keepalive() -> Event:
+    """Never carries an id: it is in no log, so nobody can go on from it."""
+    return Event("", '{"type":"keepalive"}')
+
+
+def _event(content: dict[str, Any], event_id: str = "") -> Event:
+    return Event("", json.dumps(content, separators=(",", ":")), event_id)
+
+
+def parsed(data: str) -> Any:
+    """The JSON in `data`, or None: not JSON, nested too deep, or a number that no browser reads (NaN)."""
+    try:
+        return _DECODE(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def parsed_object(data: str) -> dict[str, Any]:
+    """The JSON object in `data`, or an empty one."""
+    content = parsed(data)
+    return content if isinstance(content, dict) else {}
+
+
+def progress_text(data: str) -> str:
+    """The piece of the answer that a `progress` event holds, "" for any other event."""
+    content = parsed_object(data)
+    text = content.get("text") if content.get("type") == "progress" else None
+    return text if isinstance(text, str) else ""
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+_DECODE: Final = json.JSONDecoder(parse_constant=_refuse).decode

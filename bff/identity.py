@@ -1,0 +1,74 @@
+"""Who is asking. A mode turns a request's headers and cookies into an `Identity`, or raises Unauthorized.
+
+Nothing else in a request says who somebody is: a user, an org or a client id in a body has no effect.
+"""
+
+import hmac
+import re
+import secrets
+from typing import Final, NamedTuple, Protocol
+
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from bff.errors import Forbidden, Unauthorized
+
+COOKIE: Final = "chat_user"
+USER_ID_MAX: Final = 256
+
+
+class Identity(NamedTuple):
+    user_id: str
+    org: str
+    new_cookie: str = ""
+    """What the browser shall bring next time; "" when it already brought it."""
+
+
+class Fields(Protocol):
+    """Headers or cookies: of a server, or a plain dict."""
+
+    def get(self, key: str, default: str, /) -> str: ...
+
+
+class IdentityMode(Protocol):
+    def identify(self, headers: Fields, cookies: Fields) -> Identity:
+        """Raises Unauthorized, or Forbidden for a request that did not come the way it must."""
+
+
+class Anonymous:
+    """Each browser is a user of its own, by a signed cookie."""
+
+    def __init__(self, secret_key: str, org: str) -> None:
+        self._signer = URLSafeSerializer(secret_key, salt="bff.identity.anonymous")
+        self._org = org
+
+    def identify(self, headers: Fields, cookies: Fields) -> Identity:
+        try:
+            user_id = self._signer.loads(cookies.get(COOKIE, ""))
+        except BadSignature:
+            user_id = f"anonymous-{secrets.token_hex(16)}"
+            return Identity(user_id, self._org, new_cookie=str(self._signer.dumps(user_id)))
+        return Identity(_checked(user_id), self._org)
+
+
+class Proxy:
+    """A proxy in front of us has signed the user in, says so in a header, and proves itself with a secret."""
+
+    def __init__(self, user_header: str, secret: str, org: str) -> None:
+        self._user_header = user_header
+        self._secret = secret.encode()
+        self._org = org
+
+    def identify(self, headers: Fields, cookies: Fields) -> Identity:
+        proof = headers.get("X-Proxy-Secret", "").encode("utf-8", "replace")
+        if not hmac.compare_digest(proof, self._secret):
+            raise Forbidden("This address is reached through its proxy only.")
+        return Identity(_checked(headers.get(self._user_header, "")), self._org)
+
+
+def _checked(user_id: object) -> str:
+    """A user id that every service behind us can take: `.` and `..` would change the path it becomes a segment of."""
+    if not isinstance(user_id, str) or not user_id.strip() or len(user_id) > USER_ID_MAX:
+        raise Unauthorized
+    if user_id in {".", ".."} or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", user_id):
+        raise Unauthorized
+    return user_id

@@ -1,0 +1,87 @@
+"""What a user may say: checked once, here, and trusted ever after."""
+
+import binascii
+import re
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
+
+from bff import bodies
+from bff.errors import InvalidRequest, TooLarge
+
+AUDIO_MAX_BYTES: Final = 25 * 1024 * 1024
+AUDIO_FORMATS: Final = ("ogg", "mp3", "wav", "webm", "flac", "m4a")
+
+_BASE64_SLICE: Final = 1024 * 1024  # A multiple of four, and about a millisecond's work.
+
+
+def _printable(text: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?", text):
+        raise ValueError("must be 1 to 128 printable characters")
+    return text
+
+
+ClientMessageId = Annotated[StrictStr, AfterValidator(_printable)]
+
+
+class ChatRequest(BaseModel):
+    """The body of `POST /api/chat/stream` and `POST /api/chat`. Keys it does not name are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    message: StrictStr
+    message_type: Literal["text", "audio"] = "text"
+    audio_base64: StrictStr | None = Field(default=None, repr=False)
+    audio_format: StrictStr | None = None
+    client_message_id: ClientMessageId | None = None
+    on_busy: Literal["enqueue", "reject", "interrupt"] | None = None
+
+    @model_validator(mode="after")
+    def _say_something(self) -> Self:
+        if "\0" in self.message:
+            raise ValueError("message must not hold NUL characters")
+        if self.message_type == "text":
+            if not self.message.strip():
+                raise ValueError("message must not be blank")
+            return self
+        if not self.audio_base64 or not self.audio_format:
+            raise ValueError("audio_base64 and audio_format are required for audio")
+        if self.audio_format.removeprefix("audio/") not in AUDIO_FORMATS:
+            raise ValueError(f"audio_format must be one of {', '.join(AUDIO_FORMATS)}")
+        return self
+
+    def for_upstream(self) -> dict[str, Any]:
+        """The part of it that broker and engine are told."""
+        content: dict[str, Any] = {"message": self.message, "message_type": self.message_type}
+        if self.message_type == "audio":
+            content |= {"audio_base64": self.audio_base64, "audio_format": self.audio_format}
+        return content
+
+
+def parse(body: bytes, idempotency_key: str | None = None) -> ChatRequest:
+    """Raises InvalidRequest, or TooLarge for audio over AUDIO_MAX_BYTES. `idempotency_key` wins over the body's own."""
+    request = bodies.validated(ChatRequest, body)
+    if idempotency_key is not None:
+        try:
+            request = ChatRequest.model_validate(request.model_dump() | {"client_message_id": idempotency_key})
+        except ValidationError as error:
+            raise InvalidRequest(bodies.sentence(error)) from None
+    if request.message_type == "audio":
+        _check_audio(request.audio_base64 or "")
+    return request
+
+
+def _check_audio(text: str) -> None:
+    if len(text) > AUDIO_MAX_BYTES * 4 // 3 + 4:
+        raise TooLarge(f"The audio is larger than {AUDIO_MAX_BYTES // 2**20} MB.")
+    size = 0
+    try:
+        for start in range(0, len(text), _BASE64_SLICE):
+            piece = text[start : start + _BASE64_SLICE]
+            if piece.endswith("=") and start + _BASE64_SLICE < len(text):
+                raise ValueError("padding in the middle")
+            size += len(binascii.a2b_base64(piece, strict_mode=True))
+    except ValueError:  # binascii.Error is one, and so is a character outside ASCII.
+        raise InvalidRequest("audio_base64: must be base64.") from None
+    if size > AUDIO_MAX_BYTES:
+        raise TooLarge(f"The audio is larger than {AUDIO_MAX_BYTES // 2**20} MB.")

@@ -1,0 +1,154 @@
+"""The streams a process holds open: counted, bounded, and brought to an end when the process is told to stop."""
+
+import random
+import threading
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final, Self
+
+from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests
+from bff.ops.hub import Watch
+
+SPREAD: Final = 0.4
+"""The part of a drain over which those who will come back are sent away, so that they do not all come at once."""
+LAST_WORDS_SECONDS: Final = 1.0
+MINUTE: Final = 60.0
+
+
+class Slot:
+    """One stream's place, from before it is opened until after it is closed."""
+
+    def __init__(self, streams: "Streams", user_id: str, comes_back: bool) -> None:
+        self._streams = streams
+        self.user_id = user_id
+        self.comes_back = comes_back
+        self.watch: Watch | None = None
+        """Where the stream waits, once it does."""
+        self._ending: Exception | None = None
+
+    def wait_at(self, watch: Watch) -> None:
+        self.watch = watch
+        if self._ending is not None:
+            watch.end(self._ending)
+
+    def end(self, reason: Exception) -> None:
+        """Of a stream that is still being opened: as soon as it waits."""
+        self._ending = reason
+        if self.watch is not None:
+            self.watch.end(reason)
+
+    def cut(self) -> None:
+        """Of a reader that does not read, so that its stream waits in a write and never learns of its end."""
+        if self.watch is not None:
+            self.watch.cut()
+
+    def release(self) -> None:
+        """Idempotent."""
+        self._streams.leave(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """A stream that could not be opened gives its place back; one that could does so at its end."""
+        if kind is not None:
+            self.release()
+
+
+class Streams:
+    """At most `most` at once, `most_per_user` of them one user's."""
+
+    def __init__(self, most: int, most_per_user: int, farewell: Callable[[], Exception] = ServerRestarting) -> None:
+        self._most = most
+        self._most_per_user = most_per_user
+        self._farewell = farewell
+        self._lock = threading.Lock()
+        self._open: set[Slot] = set()
+        self._per_user: Counter[str] = Counter()
+        self.draining = False
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def enter(self, user_id: str, *, comes_back: bool = False) -> Slot:
+        """`comes_back`: the reader goes on elsewhere by itself when its stream ends without a last event.
+
+        Raises ServerRestarting, ServerFull, TooManyRequests.
+        """
+        with self._lock:
+            if self.draining:
+                raise ServerRestarting
+            if len(self._open) >= self._most:
+                raise ServerFull
+            if self._per_user[user_id] >= self._most_per_user:
+                raise TooManyRequests("Too many of your answers are streaming.")
+            self._per_user[user_id] += 1
+            slot = Slot(self, user_id, comes_back)
+            self._open.add(slot)
+            return slot
+
+    def leave(self, slot: Slot) -> None:
+        with self._lock:
+            if slot in self._open:
+                self._open.remove(slot)
+                self._per_user[slot.user_id] -= 1
+                if not self._per_user[slot.user_id]:
+                    del self._per_user[slot.user_id]
+
+    def drain(self, seconds: float) -> None:
+        """Ends every stream within `seconds`; returns when the last one has ended, or when the time is up.
+
+        Those who come back are sent away one after the other. The others may finish while there is time.
+        """
+        began = monotonic()
+        with self._lock:
+            self.draining = True
+            leaving = [slot for slot in self._open if slot.comes_back and slot.watch is not None]
+        random.shuffle(leaving)
+        for number, slot in enumerate(leaving):
+            _sleep_until(began + seconds * SPREAD * number / len(leaving))
+            slot.end(Drained())
+        last_words = began + max(0.0, seconds - LAST_WORDS_SECONDS)
+        while self._open and monotonic() < last_words:
+            _sleep_until(min(monotonic() + 0.05, last_words))
+        for slot in list(self._open):
+            slot.end(Drained() if slot.comes_back else self._farewell())
+        while self._open and monotonic() < began + seconds:
+            _sleep_until(monotonic() + 0.05)
+        for slot in list(self._open):
+            slot.cut()
+
+
+class Rate:
+    """At most so many a minute for each user."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._lock = threading.Lock()
+        self._recent: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def count(self, user_id: str) -> None:
+        """Raises TooManyRequests, with the seconds until there is room again."""
+        now = monotonic()
+        with self._lock:
+            self._forget(now - MINUTE)
+            moments = self._recent.setdefault(user_id, deque())
+            while moments and moments[0] <= now - MINUTE:
+                moments.popleft()
+            if len(moments) >= self._per_minute:
+                raise TooManyRequests(retry_after=max(1, round(moments[0] + MINUTE - now)))
+            moments.append(now)
+            self._recent.move_to_end(user_id)
+
+    def _forget(self, before: float) -> None:
+        """Users who have been quiet: the first ones, as whoever speaks goes to the end."""
+        while self._recent and (moments := next(iter(self._recent.values()))) is not None:
+            if moments and moments[-1] > before:
+                return
+            self._recent.popitem(last=False)
+
+
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - monotonic()))

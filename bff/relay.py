@@ -1,0 +1,132 @@
+"""The broker's words → the browser's words. Pure: events in, events out.
+
+Whatever comes in, out comes exactly one terminal event, last. Only a reader that left, or a drain, ends it without one.
+"""
+
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import Any, Final
+
+from bff import events
+from bff.errors import (
+    AnswerIncomplete,
+    AnswerTimeout,
+    ChatError,
+    Drained,
+    InternalError,
+    Interrupted,
+    ReaderLeft,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from bff.sse import Event
+
+NO_SLOT: Final = "Timed out waiting for processing slot"
+"""The one error of the original broker that means "too slow" and not "broken"."""
+
+_OWN_CODES: Final[dict[str, type[ChatError]]] = {kind.code: kind for kind in (Interrupted, AnswerTimeout)}
+_TOOL_EVENTS: Final = frozenset({"tool_use", "tool_result"})
+
+
+class Relay:
+    """How one answer is said on.
+
+    `ended` tells afterwards how: the type of the last event, or an error's code; "drained" or "aborted" where there was none.
+    """
+
+    def __init__(self, request_id: str, *, tool_events: bool = True, expose_errors: bool = False) -> None:
+        self._request_id = request_id
+        self._tool_events = tool_events
+        self._expose_errors = expose_errors
+        self.ended = ""
+        self.problem: ChatError | None = None
+        self.events = 0
+        self.first_at: float | None = None
+        """The moment (monotonic) of the first event."""
+        self.dropped = 0
+        """Events that no browser could have read."""
+
+    def __call__(self, answer: Iterable[Event | None]) -> Iterator[Event | None]:
+        try:
+            for event in answer:
+                if event is None:
+                    yield None
+                    continue
+                said = self._translate(event)
+                if said is not None:
+                    self._count()
+                    yield said
+                if self.ended:
+                    return
+            problem: ChatError = AnswerIncomplete()
+        except ReaderLeft as left:
+            self.ended = "drained" if isinstance(left, Drained) else "aborted"
+            raise
+        except ChatError as error:
+            problem = error
+        except Exception as error:  # noqa: BLE001 - whatever broke, the browser is told; the door logs `detail`.
+            problem = InternalError(detail=repr(error))
+        self._count()
+        yield self._fail(problem)
+
+    def _count(self) -> None:
+        self.events += 1
+        if self.first_at is None:
+            self.first_at = monotonic()
+
+    def _translate(self, event: Event) -> Event | None:
+        if event.event == "queued":
+            return events.status(events.QUEUED, _position(event.data), event.id)
+        if event.event == "processing":
+            return events.status(events.PROCESSING, event_id=event.id)
+        if event.event == "error":
+            return self._fail(_upstream_problem(events.parsed(event.data), event.data), event.id)
+        if event.event == "done":
+            raise AnswerIncomplete(detail="done came before any terminal event")
+        return self._pass_on(event)
+
+    def _pass_on(self, event: Event) -> Event | None:
+        content = events.parsed(event.data)
+        kind = content.get("type") if isinstance(content, dict) else None
+        if not isinstance(kind, str):
+            self.dropped += 1
+            return None
+        if kind == "error":
+            return self._fail(_upstream_problem(content, event.data), event.id)
+        if kind in events.TERMINAL:
+            if not _has_responses(content):
+                return self._fail(UpstreamError(detail=f"{kind} without response.responses"), event.id)
+            self.ended = kind
+        elif kind in _TOOL_EVENTS and not self._tool_events:
+            return None
+        # A line feed in JSON can only stand between tokens, where a space means the same.
+        data = event.data.replace("\n", " ")
+        return Event("", data, "" if kind == "keepalive" else event.id)
+
+    def _fail(self, problem: ChatError, event_id: str = "") -> Event:
+        self.ended = problem.code
+        self.problem = problem
+        if self._expose_errors and problem.detail:
+            problem = type(problem)(problem.detail)
+        return events.error(problem, self._request_id, event_id)
+
+
+def _position(data: str) -> int | None:
+    content = events.parsed(data)
+    position = content.get("position") if isinstance(content, dict) else None
+    return position if type(position) is int else None
+
+
+def _has_responses(content: dict[str, Any]) -> bool:
+    response = content.get("response")
+    responses = response.get("responses") if isinstance(response, dict) else None
+    return isinstance(responses, list) and all(isinstance(text, str) for text in responses)
+
+
+def _upstream_problem(content: Any, data: str) -> ChatError:
+    said = content.get("error") if isinstance(content, dict) else content
+    detail = said if isinstance(said, str) else data
+    code = content.get("code") if isinstance(content, dict) else None
+    if isinstance(code, str) and code in _OWN_CODES and content.get("type") == "error":
+        return _OWN_CODES[code](detail=detail)
+    return UpstreamTimeout(detail=detail) if said == NO_SLOT else UpstreamError(detail=detail)

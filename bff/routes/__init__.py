@@ -1,0 +1,1 @@
+"""The porch: where people knock. One file a URL prefix; Flask stays up here."""

@@ -1,0 +1,127 @@
+"""What every door has: a request id, who is asking, one shape for errors, one log line."""
+
+import logging
+import random
+import re
+import secrets
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+from flask import Flask, Response, current_app, g, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from bff import bodies, errors
+from bff.errors import ChatError, InternalError
+from bff.identity import COOKIE, Identity, IdentityMode
+from bff.ops.streams import Rate, Streams
+from bff.settings import Settings
+from bff.streaming import HEADERS
+from bff.upstream import BrokerClient
+
+REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+COOKIE_SECONDS: Final = 365 * 24 * 3600
+ALIVE: Final = frozenset({"ops.healthz", "ops.readyz"})
+"""What still answers while we drain."""
+COME_BACK_MILLISECONDS: Final = (500, 3000)
+
+log = logging.getLogger("bff.requests")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What `create_app` built and the doors use."""
+
+    settings: Settings
+    identity_mode: IdentityMode
+    broker: BrokerClient
+    streams: Streams
+    rate: Rate
+
+
+def parts() -> Parts:
+    built: Parts = current_app.extensions["bff"]
+    return built
+
+
+def request_id() -> str:
+    return str(g.request_id)
+
+
+def identity() -> Identity:
+    """Raises Unauthorized, Forbidden."""
+    if "identity" not in g:
+        g.identity = parts().identity_mode.identify(request.headers, request.cookies)
+    who: Identity = g.identity
+    return who
+
+
+def body() -> bytes:
+    settings = parts().settings
+    return bodies.read_json(request.environ, settings.max_body_bytes, settings.request_seconds)
+
+
+def guard(app: Flask) -> None:
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(Exception, _refuse)
+
+
+def _log_line(status: int) -> None:
+    """The request's one line; a stream writes its own, at its end."""
+    fields: dict[str, Any] = g.get("log_fields", {})
+    about = {"request_id": request_id(), "status": status, "ms": round((monotonic() - g.began) * 1000)}
+    log.info("%s %s %d", request.method, request.path, status, extra=about | fields)
+
+
+def _begin() -> None:
+    g.began = monotonic()
+    asked_for = request.headers.get("X-Request-ID", "")
+    g.request_id = asked_for if REQUEST_ID.fullmatch(asked_for) else secrets.token_hex(16)
+    if parts().streams.draining and request.endpoint not in ALIVE:
+        raise errors.ServerRestarting
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = request_id()
+    who: Identity | None = g.get("identity")
+    if who is not None and who.new_cookie:
+        response.set_cookie(
+            COOKIE, who.new_cookie, max_age=COOKIE_SECONDS, httponly=True, samesite="Lax", secure=request.is_secure
+        )
+    if not response.is_streamed:
+        _log_line(response.status_code)
+    return response
+
+
+def _refuse(error: Exception) -> Response:
+    problem = _as_ours(error)
+    g.log_fields = {"code": problem.code} | ({"detail": problem.detail} if problem.detail else {})
+    if problem.retry_after is not None and request.method == "GET" and "text/event-stream" in request.accept_mimetypes.values():
+        return _come_back()
+    response = jsonify(problem.as_json(request_id()))
+    response.status_code = problem.status
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(problem.retry_after)
+    if problem.message_id:
+        response.headers["Location"] = f"/api/chat/stream/{problem.message_id}"
+    return response
+
+
+def come_back_milliseconds() -> int:
+    """Different for each reader, so that they do not all come back at once."""
+    return random.randint(*COME_BACK_MILLISECONDS)  # noqa: S311 - jitter
+
+
+def _come_back() -> Response:
+    """`EventSource` gives up for good on anything but a 200: for what will pass it is told to come back."""
+    return Response(f"retry: {come_back_milliseconds()}\n\n", content_type="text/event-stream; charset=utf-8", headers=HEADERS)
+
+
+def _as_ours(error: Exception) -> ChatError:
+    if isinstance(error, ChatError):
+        return error
+    if isinstance(error, HTTPException):
+        return errors.by_status(error.code)
+    log.error("a door broke", exc_info=error, extra={"request_id": request_id()})
+    return InternalError()

@@ -1,0 +1,217 @@
+"""The environment, read once, checked, and frozen.
+
+The only reader of `os.environ`. A setting that is missing or makes no sense raises `SettingsError` with one sentence;
+whoever starts the process says it on stderr and leaves with status 3, so that gunicorn stops instead of respawning.
+"""
+
+import contextlib
+import os
+import re
+import resource
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from bff.errors import SettingsError
+
+MIB = 1024 * 1024
+KEY_BYTES = 32
+"""A secret shorter than this can be guessed by somebody who is patient."""
+DEVELOPMENT_KEY = Path("instance/secret_key")
+
+Parse = Callable[[str], Any]
+
+
+def whole(low: int, high: int = 2**40) -> Parse:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,15}", text):
+            raise ValueError("is not a whole number")
+        if not low <= int(text) <= high:
+            raise ValueError(f"is not between {low} and {high}")
+        return int(text)
+
+    return parse
+
+
+def seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text):
+        raise ValueError("is not a number")
+    if float(text) <= 0:
+        raise ValueError("is not above zero")
+    return float(text)
+
+
+def pause(text: str) -> float:
+    return 0.0 if re.fullmatch(r"0(\.0+)?", text) else seconds(text)
+
+
+def switch(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError("is neither 0 nor 1")
+    return text == "1"
+
+
+def one_of(*words: str) -> Parse:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"is none of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def base_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port  # A port that is none shows when it is asked for.
+    except ValueError:
+        raise ValueError("is not an http(s) URL") from None
+    if parts.scheme not in {"http", "https"} or not host or parts.netloc.endswith(":"):
+        raise ValueError("is not an http(s) URL")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("holds more than scheme, host, port and path")
+    return text.rstrip("/")
+
+
+def header_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
+        raise ValueError("is not a header's name")
+    return text
+
+
+def streams_by_descriptors(each: int, others: int) -> int:
+    """How many streams the limit on file descriptors allows, if each holds so many and 200 and `others` are for the rest."""
+    limit = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 2**20)
+    return max(16, (limit - 200 - others) // each)
+
+
+def setting(name: str, default: Any, parse: Parse = str) -> Any:
+    return field(default=default, metadata={"name": name, "parse": parse})
+
+
+def secret(name: str) -> Any:
+    """A setting that `repr` leaves out and that `<name>_FILE` may hold instead."""
+    return field(default="", repr=False, metadata={"name": name, "parse": str, "secret": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    app_env: str = setting("APP_ENV", "production", one_of("production", "development"))
+    port: int = setting("PORT", 8000, whole(0, 65535))
+    web_concurrency: int = setting("WEB_CONCURRENCY", 1, whole(1, 256))
+    secret_key: str = secret("SECRET_KEY")
+
+    broker_base_url: str = setting("BROKER_BASE_URL", "", base_url)
+    broker_api_key: str = secret("BROKER_API_KEY")
+    engine_base_url: str = setting("ENGINE_BASE_URL", "", base_url)
+    engine_api_key: str = secret("ENGINE_API_KEY")
+    client_id: str = setting("CLIENT_ID", "web")
+    default_org: str = setting("DEFAULT_ORG", "unfoldingWord")
+
+    auth_mode: str = setting("AUTH_MODE", "", one_of("anonymous", "proxy"))
+    auth_proxy_user_header: str = setting("AUTH_PROXY_USER_HEADER", "X-Forwarded-User", header_name)
+    auth_proxy_secret: str = secret("AUTH_PROXY_SECRET")
+
+    heartbeat_seconds: float = setting("HEARTBEAT_SECONDS", 15.0, seconds)
+    heartbeat: str = setting("HEARTBEAT", "event", one_of("event", "comment"))
+    upstream_connect_seconds: float = setting("UPSTREAM_CONNECT_SECONDS", 5.0, seconds)
+    upstream_open_seconds: float = setting("UPSTREAM_OPEN_SECONDS", 20.0, seconds)
+    upstream_read_seconds: float = setting("UPSTREAM_READ_SECONDS", 45.0, seconds)
+    answer_max_seconds: float = setting("ANSWER_MAX_SECONDS", 600.0, seconds)
+    max_event_bytes: int = setting("MAX_EVENT_BYTES", 16 * MIB, whole(1024))
+    max_body_bytes: int = setting("MAX_BODY_BYTES", 36 * MIB, whole(1024))
+    expose_upstream_errors: bool = setting("EXPOSE_UPSTREAM_ERRORS", False, switch)
+    relay_tool_events: bool = setting("RELAY_TOOL_EVENTS", True, switch)
+
+    max_streams_per_user: int = setting("MAX_STREAMS_PER_USER", 8, whole(1))
+    messages_per_minute: int = setting("MESSAGES_PER_MINUTE", 60, whole(1))
+    request_seconds: float = setting("REQUEST_SECONDS", 30.0, seconds)
+    slow_reader_seconds: float = setting("SLOW_READER_SECONDS", 60.0, seconds)
+    drain_seconds: float = setting("DRAIN_SECONDS", 20.0, seconds)
+    max_streams: int = setting("MAX_STREAMS", 0, whole(1))
+    max_running: int = setting("MAX_RUNNING", 200, whole(1))
+    queue_depth_per_user: int = setting("QUEUE_DEPTH_PER_USER", 20, whole(1))
+    log_max_bytes: int = setting("LOG_MAX_BYTES", 32 * MIB, whole(1024))
+    on_busy: str = setting("ON_BUSY", "enqueue", one_of("enqueue", "reject", "interrupt"))
+    on_disconnect: str = setting("ON_DISCONNECT", "continue", one_of("continue", "cancel"))
+    retention_seconds: float = setting("RETENTION_SECONDS", 600.0, seconds)
+    echo_word_seconds: float = setting("ECHO_WORD_SECONDS", 0.03, pause)
+
+    log_level: str = setting("LOG_LEVEL", "INFO", one_of("DEBUG", "INFO", "WARNING", "ERROR"))
+    log_format: str = setting("LOG_FORMAT", "", one_of("json", "text"))
+
+    @property
+    def development(self) -> bool:
+        return self.app_env == "development"
+
+    def signing_key(self) -> str:
+        """SECRET_KEY; in development one that is made at the first start and kept, so that users outlive a restart."""
+        if self.secret_key:
+            return self.secret_key
+        DEVELOPMENT_KEY.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError), DEVELOPMENT_KEY.open("x") as file:
+            DEVELOPMENT_KEY.chmod(0o600)
+            file.write(secrets.token_hex(KEY_BYTES))
+        return DEVELOPMENT_KEY.read_text()
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, *, neighbour: bool = False) -> Self:
+        """Raises SettingsError with a sentence that names the setting and what is wrong with it.
+
+        A `neighbour` in a process of its own knows no browsers: it needs nothing that is about them.
+        """
+        environment = dict(os.environ if environment is None else environment)
+        if environment.get("FLASK_RUN_FROM_CLI") == "true" and not environment.get("APP_ENV", "").strip():
+            environment["APP_ENV"] = "development"
+        return cls(**{f.name: value for f in fields(cls) if (value := _read(f, environment)) is not None})._completed(neighbour)
+
+    def _completed(self, neighbour: bool) -> Self:
+        """With what depends on other settings filled in, or refused."""
+        if not self.max_streams:
+            # The browser's socket and the broker's; the bundled broker has its own end of that too, and the engine's sockets.
+            each, others = (2, 0) if self.broker_base_url else (3, 4 * self.max_running)
+            return replace(self, max_streams=streams_by_descriptors(each, others))._completed(neighbour)
+        if neighbour:
+            return replace(self, log_format=self.log_format or ("text" if self.development else "json"))
+        if self.development:
+            return self._with(auth_mode=self.auth_mode or "anonymous", log_format=self.log_format or "text")
+        if not self.auth_mode:
+            raise SettingsError("AUTH_MODE is required in production: anonymous or proxy.")
+        if len(self.secret_key.encode()) < KEY_BYTES:
+            raise SettingsError(f"SECRET_KEY is required in production, {KEY_BYTES} bytes at least.")
+        return self._with(log_format=self.log_format or "json")
+
+    def _with(self, **changes: Any) -> Self:
+        completed = replace(self, **changes)
+        if completed.auth_mode == "proxy" and len(completed.auth_proxy_secret.encode()) < KEY_BYTES:
+            raise SettingsError(f"AUTH_PROXY_SECRET is required with AUTH_MODE=proxy, {KEY_BYTES} bytes at least.")
+        return completed
+
+
+def _read(f: "Field[Any]", environment: Mapping[str, str]) -> Any:
+    name: str = f.metadata["name"]
+    text = environment.get(name, "").strip()
+    if f.metadata.get("secret"):
+        text = text or _from_file(name, environment.get(f"{name}_FILE", "").strip())
+        if not text.isprintable() or not text.isascii():
+            raise SettingsError(f"{name} holds characters that are not printable ASCII.")
+        return text
+    if not text:
+        return None  # An empty value is an unset one: platforms' forms can't tell them apart.
+    try:
+        return f.metadata["parse"](text)
+    except ValueError as error:
+        shown = re.sub(r"//[^/]*@", "//…@", text)  # Somebody's password.
+        raise SettingsError(f"{name}={shown!r} {error}.") from error
+
+
+def _from_file(name: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}_FILE={path!r} cannot be read.") from error

@@ -1,0 +1,185 @@
+"""Server-sent events on the wire: bytes → `Event` → bytes.
+
+Parsing follows the WHATWG algorithm, https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
+sseclient-py parses the blocks. What it leaves out is here: line ends of any mixture, cut anywhere; a BOM; invalid UTF-8;
+the last event id, which outlives its block; an unfinished last block, which is dropped; and a bound on size.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple, cast
+
+from sseclient import SSEClient
+
+from bff.errors import UpstreamError
+
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+MAX_JOINED_BYTES: Final = 256 * 1024
+MAX_JOINED_LINES: Final = 2_000
+"""Joining `data:` lines is quadratic inside sseclient-py: at these bounds it costs some 10 ms."""
+
+_ONE_BY_ONE_BYTES: Final = 8 * 1024
+"""A block of fewer bytes is no event over a limit; a read that holds only such blocks is parsed in one go."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+_ID: Final = re.compile(rb"^id(?::[ ]?(.*))?$", re.MULTILINE)
+_RETRY: Final = re.compile(rb"^retry:[ ]?([0-9]{1,9})$", re.MULTILINE)
+_DATA: Final = re.compile(rb"^data", re.MULTILINE)
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
+
+# At DEBUG sseclient-py logs field names, and a line without a colon is one: somebody's message could land in a log.
+logging.getLogger("sseclient").setLevel(logging.WARNING)
+
+
+class Event(NamedTuple):
+    event: str
+    """Its type. Decoding gives "message" where the wire names none; encoding leaves the line out for ""."""
+    data: str
+    id: str = ""
+    """The last event id in force, "" when there is none."""
+
+
+class _Blocks:
+    """What sseclient-py reads: one client serves a whole stream, whose parts it is given as they come."""
+
+    whole = b""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.whole
+
+    def close(self) -> None: ...
+
+
+class Decoder:
+    """Bytes, cut anywhere, in; whole events out.
+
+    Raises UpstreamError for an event over the limits. `last_event_id` and `retry` (milliseconds) are the stream's state.
+    """
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.last_event_id = ""
+        self.retry: int | None = None
+        self._max_event_bytes = max_event_bytes
+        self._pending = bytearray()
+        self._searched = 0
+        self._at_start = True
+        self._after_cr = False
+        self._blocks = _Blocks()
+        self._parser = SSEClient(cast("Iterator[bytes]", self._blocks))  # Which it iterates anew for each `events()`.
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        chunk = self._with_line_feeds(chunk)
+        if self._at_start:
+            chunk = self._without_bom(chunk)
+        if not self._pending and chunk.endswith(b"\n\n"):
+            return self._parse(chunk)  # What nearly every read of a healthy stream is: whole events.
+        self._pending += chunk
+        end = self._pending.rfind(b"\n\n", max(0, self._searched - 1)) + 2
+        if end == 1:
+            self._searched = len(self._pending)
+            self._check_size(self._searched)
+            return []
+        blocks = bytes(self._pending[:end])
+        del self._pending[:end]
+        self._searched = len(self._pending)
+        return self._parse(blocks)
+
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        if self._after_cr and chunk:
+            self._after_cr = False
+            if chunk[0] == 0x0A:
+                chunk = chunk[1:]
+        if b"\r" not in chunk:
+            return chunk
+        self._after_cr = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _without_bom(self, chunk: bytes) -> bytes:
+        head = bytes(self._pending) + chunk
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            return chunk
+        self._at_start = False
+        if not head.startswith(_BOM):
+            return chunk
+        self._pending.clear()
+        self._searched = 0
+        return head[len(_BOM) :]
+
+    def _parse(self, blocks: bytes) -> list[Event]:
+        if not blocks.isascii():
+            blocks = blocks.decode("utf-8", "replace").encode()
+        if b"retry" in blocks:
+            for digits in _RETRY.findall(blocks):
+                self.retry = int(digits)
+        if b"\0" in blocks or self._holds_large_ones(blocks):
+            return self._parse_one_by_one(blocks)
+        ids = len(_ID.findall(blocks)) if b"id" in blocks else 0
+        self._blocks.whole = blocks
+        parsed = list(self._parser.events())
+        if ids != sum(event.id is not None for event in parsed):
+            return self._parse_one_by_one(blocks)  # An id without data, or two of them: sseclient-py loses one.
+        events = []
+        for event in parsed:
+            if event.id is not None:
+                self.last_event_id = event.id
+            events.append(Event(event.event, event.data, self.last_event_id))
+        return events
+
+    def _holds_large_ones(self, blocks: bytes) -> bool:
+        bound = min(_ONE_BY_ONE_BYTES, self._max_event_bytes)
+        return len(blocks) > bound and any(len(block) > bound for block in blocks.split(b"\n\n"))
+
+    def _parse_one_by_one(self, blocks: bytes) -> list[Event]:
+        events = []
+        for block in blocks.split(b"\n\n"):
+            self._check_size(len(block), lines=len(_DATA.findall(block)))
+            for value in _ID.findall(block):
+                if b"\0" not in value:
+                    self.last_event_id = value.decode()
+            self._blocks.whole = block + b"\n\n"
+            events += [Event(e.event, e.data, self.last_event_id) for e in self._parser.events()]
+        return events
+
+    def _check_size(self, size: int, lines: int = 1) -> None:
+        if size > self._max_event_bytes:
+            raise UpstreamError(detail=f"an event of more than {self._max_event_bytes} bytes")
+        if lines > 1 and (size > MAX_JOINED_BYTES or lines > MAX_JOINED_LINES):
+            raise UpstreamError(detail=f"an event of {lines} data lines and {size} bytes")
+
+
+def decode(chunks: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> Iterator[Event | None]:
+    """The events in `chunks`; after each chunk's events a None.
+
+    None means: all that has come has been told. Whoever waits may now write out what it holds and look at the clock, for
+    a chunk that ends no event (a comment, a part of an event, b"" for "nothing yet") is a None and nothing else.
+    """
+    decoder = Decoder(max_event_bytes)
+    for chunk in chunks:
+        yield from decoder.feed(chunk)
+        yield None
+
+
+def encode(event: Event, retry: int | None = None) -> bytes:
+    """One frame, LF only: event type (if any), data, id (if any), `retry` in milliseconds (if any), blank line.
+
+    Raises ValueError for a CR, LF or NUL in the event's type or id: it would be read as a field of its own.
+    """
+    name, data, event_id = event
+    if _breaks_out(name) or _breaks_out(event_id):
+        raise ValueError("an event's type and id must not hold CR, LF or NUL")
+    if "\n" in data or "\r" in data:
+        data = _LINE_END.sub("\ndata: ", data)
+    head = f"event: {name}\n" if name else ""
+    tail = f"\nid: {event_id}" if event_id else ""
+    if retry is not None:
+        tail += f"\nretry: {retry}"
+    return f"{head}data: {data}{tail}\n\n".encode()
+
+
+def comment(text: str) -> bytes:
+    return f": {text}\n\n".encode()
+
+
+def _breaks_out(value: str) -> bool:
+    return "\n" in value or "\r" in value or "\0" in value

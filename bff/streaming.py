@@ -1,0 +1,146 @@
+"""An iterator of events as an HTTP response: joined writes, heartbeats, and everything closed whatever happens.
+
+Used by the porch and by the neighbours alike. The generator takes plain values, never `request`: Flask's context is gone
+by the time it runs.
+"""
+
+import logging
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+from flask import Response
+
+from bff.errors import ReaderLeft
+from bff.ops import hub
+from bff.ops.hub import Watch
+from bff.ops.streams import Slot
+from bff.sse import Event, encode
+
+HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+HEAD_SECONDS: Final = 0.1
+"""Headers leave with the first event, in one write; if none comes so soon, they leave alone."""
+
+SEND_BUFFER_BYTES: Final = 64 * 1024
+"""The kernel doubles it, and otherwise lets it grow to megabytes."""
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[Watch], Iterable[Event | None]]
+
+
+class EventStream(Response):
+    """`say` is given the stream's waiting place and yields events, and None where it has no more for now.
+
+    `close` is called once, even if nothing was ever read. `slot` is released then; a drain ends the stream through it.
+    """
+
+    def __init__(
+        self,
+        say: Say,
+        how: "How",
+        *,
+        environ: Mapping[str, Any],
+        slot: Slot | None = None,
+        close: Callable[[], None] = lambda: None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        over = ExitStack()
+        if slot is not None:
+            over.callback(slot.release)
+        over.callback(close)
+        frames = _frames(say, how, hub.browser(environ), slot, over)
+        super().__init__(frames, content_type="text/event-stream; charset=utf-8", headers={**HEADERS, **(headers or {})})
+        self.call_on_close(over.close)
+
+    def get_app_iter(self, environ: Any) -> Iterable[bytes]:
+        """What the server iterates, without the two layers Werkzeug would put around every frame."""
+        return _Body(iter(()) if environ["REQUEST_METHOD"] == "HEAD" else self.response, self.close)
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        try:
+            return super().__call__(environ, start_response)
+        except BaseException:
+            self.close()  # A server that refuses a header never gets the iterable it would have to close.
+            raise
+
+
+class _Body:
+    """Frames to iterate, and what to do when the server is done with them."""
+
+    def __init__(self, frames: Any, close: Callable[[], None]) -> None:
+        self._frames = frames
+        self.close = close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._frames)
+
+
+class How(NamedTuple):
+    """How a stream is written."""
+
+    heartbeat: bytes
+    """A frame."""
+    seconds: float
+    """Of silence, after which a heartbeat is sent."""
+    slow_seconds: float = 60.0
+    """A reader that takes nothing for so long is disconnected, and so is one that vanished without a word."""
+    retry: int | None = None
+    """Milliseconds, said in the first event's frame."""
+    ids: bool = True
+    """Whether events carry their ids."""
+
+
+def _frames(say: Say, how: How, sock: socket.socket | None, slot: Slot | None, over: ExitStack) -> Iterator[bytes]:
+    watch = hub.watch(sock)
+    try:
+        if slot is not None:
+            slot.wait_at(watch)
+        if sock is not None:
+            _bound(sock, how.slow_seconds)
+        for data in _joined(say(watch), watch, how):
+            # In slices, since what is timed is a whole write: a large event may take long, a slice of it may not.
+            for start in range(0, len(data) or 1, SEND_BUFFER_BYTES):
+                yield data[start : start + SEND_BUFFER_BYTES]
+    except ReaderLeft:
+        pass  # Nobody is left to tell, or whoever is comes back elsewhere.
+    except Exception:
+        # gunicorn takes any OSError for a browser that left, and Flask's handlers are past: this is the last chance.
+        log.exception("a stream broke")
+    finally:
+        watch.close()
+        over.close()  # Flask's own server never closes the response when the browser's last word is a reset.
+
+
+def _bound(sock: socket.socket, seconds: float) -> None:
+    """What a reader that does not read can hold of us: a little memory of the kernel's, for a little while."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+    sock.settimeout(seconds)
+
+
+def _joined(events: Iterable[Event | None], watch: Watch, how: How) -> Iterator[bytes]:
+    """What came together is written together: a write an event is what streams cost most."""
+    ready: list[bytes] = []
+    silent = b""
+    retry = how.retry
+    watch.due = monotonic() + HEAD_SECONDS
+    for event in events:
+        if event is not None:
+            ready.append(encode(event if how.ids else event._replace(id=""), retry))
+            retry = None
+            continue
+        if ready:
+            yield b"".join(ready)
+            ready.clear()
+        elif monotonic() >= watch.due:
+            yield silent
+        else:
+            continue
+        silent = how.heartbeat
+        watch.due = monotonic() + how.seconds
+    if ready:
+        yield b"".join(ready)

@@ -1,0 +1,115 @@
+"""One request, and the small JSON it may be answered with."""
+
+import http.client
+import json
+import re
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import requests
+import urllib3
+from requests.structures import CaseInsensitiveDict
+
+from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.ops.hub import Watch
+from bff.transport.body import READ_BYTES
+from bff.transport.patience import Patience, patience
+
+HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "chat-bff"}
+JSON_MAX_BYTES: Final = 1024 * 1024
+LIBRARY_ERRORS: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+"""A ValueError is a header that is none."""
+
+
+def send(
+    session: requests.Session,
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str],
+    connect: float,
+    until: float,
+    params: Mapping[str, str] | None = None,
+    body: Any = None,
+    watch: Watch | None = None,
+) -> requests.Response:
+    """One request, its answer's body unread; `body` goes out as JSON. `connect` is in seconds, `until` a monotonic moment.
+
+    With a `watch` the answer is waited for there, and whatever ends the watch is raised.
+    Redirects are not followed: they would carry our key to another host.
+    Raises UpstreamUnavailable when nobody answers, UpstreamTimeout when nobody answers in time.
+    """
+    left = _left(until)
+    request = _prepared(method, f"{url}?{urlencode(params)}" if params else url, headers, body)
+    token = patience.set(Patience(watch, until) if watch is not None else None)
+    try:
+        # The adapter itself: what the session would add are cookies and redirects.
+        return session.get_adapter(url).send(request, stream=True, timeout=(min(connect, left), left), verify=True)
+    except requests.exceptions.ConnectTimeout as error:
+        raise UpstreamUnavailable(detail="no connection in time") from error
+    except requests.exceptions.ReadTimeout as error:
+        raise UpstreamTimeout(detail=f"no answer to {method} in time") from error
+    except LIBRARY_ERRORS as error:
+        raise UpstreamUnavailable(detail=f"{method} failed: {type(error).__name__}") from error
+    finally:
+        patience.reset(token)
+
+
+def _prepared(method: str, url: str, headers: Mapping[str, str], body: Any) -> requests.PreparedRequest:
+    """Put together by hand: URLs and headers are ours and in order, and having them checked costs more than sending them."""
+    request = requests.PreparedRequest()
+    request.method = method
+    request.url = url
+    request.headers = CaseInsensitiveDict({**HEADERS, **headers})
+    if body is not None:
+        request.body = json.dumps(body, separators=(",", ":")).encode()
+        request.headers["Content-Type"] = "application/json"
+        request.headers["Content-Length"] = str(len(request.body))
+    return request
+
+
+def read_json(response: requests.Response, until: float) -> dict[str, Any]:
+    """The JSON object an answer holds; its connection goes back to the pool.
+
+    Raises UpstreamError for anything else, or more than JSON_MAX_BYTES of it.
+    """
+    with response:
+        refuse_encoded(response)
+        pieces, size = [], 0
+        try:
+            while piece := response.raw.read1(READ_BYTES):
+                pieces.append(piece)
+                size += len(piece)
+                if size > JSON_MAX_BYTES:
+                    raise UpstreamError(detail="an answer of too many bytes")
+                _left(until)
+        except LIBRARY_ERRORS as error:
+            raise UpstreamUnavailable(detail=f"an answer was cut: {type(error).__name__}") from error
+    try:
+        content = json.loads(b"".join(pieces))
+    except (ValueError, RecursionError) as error:
+        raise UpstreamError(detail="an answer that is no JSON") from error
+    if not isinstance(content, dict):
+        raise UpstreamError(detail="an answer that is no JSON object")
+    return content
+
+
+def refuse_encoded(response: requests.Response) -> None:
+    """We ask for plain bytes: a few of compressed ones can be a gigabyte, and an unflushed stream of them is silence."""
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UpstreamError(detail="an answer with a Content-Encoding")
+
+
+def retry_after(response: requests.Response, default: int) -> int:
+    """Seconds, within reason."""
+    text = response.headers.get("Retry-After", "")
+    return max(1, min(int(text), 3600)) if re.fullmatch("[0-9]{1,6}", text) else default
+
+
+def _left(until: float) -> float:
+    left = until - monotonic()
+    if left <= 0:
+        raise UpstreamTimeout(detail="no time left")
+    return left

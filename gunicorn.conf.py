@@ -1,0 +1,65 @@
+"""gunicorn's settings; ours come from the environment (bff/settings.py). Found by gunicorn in the working directory."""
+
+import gc
+import re
+import sys
+import threading
+import time
+
+from gevent import config as gevent_config
+
+from bff.errors import SettingsError
+from bff.settings import Settings
+
+# Only what imports no urllib3, requests or ssl user may be imported here: the worker patches after this file has run.
+
+try:
+    settings = Settings.from_environment(neighbour=True)
+except SettingsError as error:
+    print(error, file=sys.stderr)
+    sys.exit(3)
+
+bind = f"{'127.0.0.1' if settings.development else '0.0.0.0'}:{settings.port}"  # noqa: S104 - a platform's router is outside
+worker_class = "gevent"
+# The bundled broker keeps its queue in memory: a second process would have a queue of its own.
+alone = not settings.broker_base_url or any("bff.broker" in argument for argument in sys.argv)
+workers = 1 if alone else settings.web_concurrency
+worker_connections = settings.max_streams + 1000  # Beyond them a client hangs unanswered: we refuse long before.
+keepalive = 5
+timeout = 30
+graceful_timeout = int(settings.drain_seconds) + 10  # What is open ends before, by itself: see `post_worker_init`.
+max_requests = 0  # Reaching it would be an outage: nobody accepts until the last stream has ended.
+gevent_config.track_greenlet_tree = False  # Nobody looks at it, and a tenth of the time went into it.
+preload_app = False  # gevent must patch first.
+control_socket_disable = True  # It would run asyncio in the master, and two servers of one user would share it.
+loglevel = settings.log_level.lower()
+
+STREAM = re.compile(r"/stream(/[^/]+)?$")
+
+
+def when_ready(server):
+    if settings.web_concurrency > workers:
+        server.log.warning("One process and not WEB_CONCURRENCY=%d: the queue is in its memory.", settings.web_concurrency)
+    if settings.development:
+        server.log.info("Chat at http://localhost:%d", settings.port)
+
+
+def post_worker_init(worker):
+    """The collector would stop the hub for up to half a second while streams open: the app is no garbage, look less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 5, 100_000)
+    threading.Thread(target=drain_when_told, args=(worker,), name="drain", daemon=True).start()
+
+
+def drain_when_told(worker):
+    """gunicorn has no hook for SIGTERM, and at `graceful_timeout` it kills what streams: nothing of theirs would run."""
+    while worker.alive:
+        time.sleep(0.2)
+    worker.app.callable.extensions["drain"]()
+
+
+def pre_request(worker, req):
+    if STREAM.search(req.path):
+        # A stream's connection ends with it; kept alive it would hold up the worker's exit.
+        req.headers.insert(0, ("CONNECTION", "close"))

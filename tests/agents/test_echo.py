@@ -1,0 +1,120 @@
+import threading
+from collections.abc import Iterator
+from time import monotonic
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bff.agents import Said
+from bff.agents.echo import Echo, pause, spread, words
+from bff.errors import ReaderLeft
+from bff.ops import hub
+from bff.ops.hub import Watch
+
+DEADLINE = 20.0
+FOR_EVER = 3600.0
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watch = hub.watch()
+    yield watch
+    watch.close()
+
+
+def user(text: str) -> list[Said]:
+    return [Said("user", text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("In the beginning", ["In ", "the ", "beginning"]),
+        ("  a\n\n b\t", ["  a\n\n ", "b\t"]),
+        ("word", ["word"]),
+        (" \u2003\n", [" \u2003\n"]),
+        ("", []),
+    ],
+)
+def test_a_text_is_cut_after_its_white_space(text, pieces):
+    assert words(text) == pieces
+
+
+@given(st.text())
+def test_the_words_joined_are_the_text(text):
+    assert "".join(words(text)) == text
+
+
+def test_a_long_text_is_cut_in_no_time():
+    start = monotonic()
+
+    for text in (" " * 2**20, "x" * 2**20, "x " * 2**19, (" " * 1023 + "x") * 2**10):
+        assert "".join(words(text)) == text
+
+    assert monotonic() - start < DEADLINE
+
+
+@given(st.text())
+def test_what_was_said_is_said_back(text):
+    watch = hub.watch()
+
+    reply = [piece for piece in Echo(0).stream(user(text), watch) if piece is not None]
+    watch.close()
+
+    assert "".join(reply) == text
+
+
+def test_what_the_user_said_last_is_said_back(watch):
+    history = [Said("user", "first"), Said("assistant", "a reply"), Said("user", "last words"), Said("assistant", "another")]
+
+    assert list(Echo(0).stream(history, watch)) == ["last ", "words"]
+
+
+@pytest.mark.parametrize("history", [[], [Said("assistant", "Hello?")]], ids=["nothing", "nothing from the user"])
+def test_without_a_question_there_is_no_reply(history, watch):
+    assert list(Echo(0).stream(history, watch)) == []
+
+
+def test_the_first_word_comes_at_once(watch):
+    reply = Echo(FOR_EVER).stream(user("one two"), watch)
+
+    assert next(reply) == "one "
+    assert next(reply) is None
+
+
+def test_each_other_word_comes_after_its_pause(watch):
+    start = monotonic()
+
+    pieces = list(spread(["a", "b", "c"], 0.02, watch))
+
+    assert monotonic() - start >= 0.04
+    assert [piece for piece in pieces if piece] == ["a", "b", "c"]
+    assert None in pieces[1 : pieces.index("b")]
+
+
+def test_a_pause_lasts_though_somebody_wakes_it(watch):
+    waiting, start = pause(0.05, watch), monotonic()
+
+    for _ in waiting:
+        watch.wake()
+
+    assert monotonic() - start >= 0.05
+
+
+def test_no_pause_is_none_at_all(watch):
+    assert list(pause(0, watch)) == []
+
+
+def test_a_reply_ends_when_its_reader_has_left(watch):
+    reply = Echo(FOR_EVER).stream(user("one two"), watch)
+    said = [next(reply), next(reply)]
+    leaving = threading.Thread(target=watch.end, args=(ReaderLeft(),))
+
+    leaving.start()
+    with pytest.raises(ReaderLeft):
+        next(reply)
+    leaving.join(DEADLINE)
+
+    assert said == ["one ", None]
+    assert next(reply, "nothing more") == "nothing more"

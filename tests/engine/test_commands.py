@@ -1,0 +1,159 @@
+import json
+import socket
+from collections.abc import Iterator
+from time import monotonic
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bff.engine.commands import HELP, UNICODE, command
+from bff.errors import ReaderLeft
+from bff.ops import hub
+from bff.ops.hub import Watch
+
+NAMES = ["slow", "error", "cut", "silence", "big", "unicode", "tool", "help"]
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watch = hub.watch()
+    yield watch
+    watch.close()
+
+
+def said(message: str, watch: Watch) -> list[dict]:
+    do = command(message)
+    assert do is not None
+    return [content for content in do(watch, None) if content is not None]
+
+
+def text(events: list[dict]) -> str:
+    """The pieces' sum; checked to be the answer."""
+    *pieces, end = events
+    joined = "".join(piece["text"] for piece in pieces)
+    assert {piece["type"] for piece in pieces} <= {"progress"}
+    assert end == {
+        "type": "complete",
+        "response": {"responses": [joined], "response_language": "en", "voice_audio_base64": None},
+    }
+    return joined
+
+
+@pytest.mark.parametrize(
+    "message", ["hello", "", "/", "//", "/ help", "/Help", "/helpme", "help", "say /help", "/nothing", "/slow2 a"]
+)
+def test_what_is_no_command_is_none(message):
+    assert command(message) is None
+
+
+@given(st.text())
+def test_a_text_without_a_slash_is_no_command(message):
+    assert command(f"x{message}") is None
+
+
+@pytest.mark.parametrize("message", ["/help", " /help\n", "/help me", "/help\tme\nplease"])
+def test_help_lists_every_command(message, watch):
+    listed = text(said(message, watch))
+
+    assert listed == HELP
+    assert [line.split()[0].strip("/") for line in listed.splitlines() if line.startswith("/")] == NAMES
+
+
+def test_slow_spreads_a_text_over_its_seconds(watch):
+    start = monotonic()
+
+    events = said("/slow 0.1 one two  three", watch)
+
+    assert monotonic() - start >= 0.1
+    assert [event["text"] for event in events[:-1]] == ["one ", "two  ", "three"]
+    assert text(events) == "one two  three"
+
+
+def test_slow_says_its_first_word_at_once(watch):
+    saying = command("/slow 3600 one two")(watch, None)
+
+    assert next(saying) == {"type": "progress", "text": "one "}
+    assert next(saying) is None
+
+
+@pytest.mark.parametrize("message", ["/slow", "/slow 0", "/slow 1 word", "/slow x y"])
+def test_slow_is_forgiving(message, watch):
+    watch.end(ReaderLeft())
+    first = next(command(message)(watch, None))
+
+    assert first["type"] == "progress"
+
+
+def test_slow_keeps_the_texts_own_lines(watch):
+    assert text(said("/slow 0 one\n\ntwo\n three", watch)) == "one\n\ntwo\n three"
+
+
+def test_silence_says_nothing_first(watch):
+    start = monotonic()
+
+    events = list(command("/silence 0.05")(watch, None))
+
+    assert monotonic() - start >= 0.05
+    assert events[0] is None
+    assert "0.05 seconds" in text([event for event in events if event is not None])
+
+
+@pytest.mark.parametrize("message", ["/silence 3600", "/silence 999999999", "/slow 3600 one two"])
+def test_waiting_ends_when_the_reader_has_left(message, watch):
+    saying = command(message)(watch, None)
+
+    while next(saying) is not None:
+        pass
+    watch.end(ReaderLeft())
+
+    with pytest.raises(ReaderLeft):
+        next(saying)
+
+
+@pytest.mark.parametrize(
+    ("message", "kib"), [("/big 1", 1), ("/big 300", 300), ("/big", 1), ("/big 0", 0), ("/big 99999", 8 * 1024)]
+)
+def test_big_is_as_big_as_it_is_told_within_reason(message, kib, watch):
+    assert len(text(said(message, watch)).encode()) == kib * 1024
+
+
+def test_unicode_comes_through_as_it_is(watch):
+    answer = text(said("/unicode", watch))
+
+    assert answer == UNICODE
+    assert {"\u2028", "\u2029", "\u0085", "\t", "\\", '"'} <= set(answer)
+    assert answer.encode()
+
+
+def test_tool_tells_of_a_tool_before_it_answers(watch):
+    events = said("/tool", watch)
+
+    assert [event["type"] for event in events] == ["status", "tool_use", "tool_result", "progress", "complete"]
+    assert events[-1]["response"]["responses"] == [events[-2]["text"]]
+
+
+def test_error_ends_with_an_error(watch):
+    assert [event["type"] for event in said("/error", watch)] == ["progress", "error"]
+
+
+def test_cut_breaks_the_callers_connection(watch):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        events = list(command("/cut")(watch, ours))
+
+        assert theirs.recv(1) == b""
+    assert events[0]["type"] == "progress"
+    assert "complete" not in json.dumps(events)
+
+
+def test_cut_without_a_caller_just_ends(watch):
+    assert [event["type"] for event in said("/cut", watch)] == ["progress"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_command_can_be_given_twice(name, watch):
+    watch.end(ReaderLeft())
+    first, again = (next(command(f"/{name}")(watch, None), None) for _ in range(2))
+
+    assert first == again

@@ -1,0 +1,189 @@
+"""Bounds: beyond each there is a plain answer at once, and what was taken is given back."""
+
+import threading
+from itertools import cycle
+from time import monotonic
+
+import pytest
+
+from tests.live import Browser, content_of, eventually, in_parallel, status_of, take
+from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
+
+pytestmark = pytest.mark.live
+
+COMPLETE = b'data: {"type":"complete","response":{"responses":["ok"],"response_language":"en","voice_audio_base64":null}}\n\n'
+PROGRESS = b'data: {"type":"progress","text":"so far"}\n\n'
+
+
+def refusal(reply) -> tuple[int, str]:
+    """Its status and code, and what it tells of when to come back is checked."""
+    status, code, seconds = reply.status, reply.json()["code"], reply.headers["Retry-After"]
+    assert 1 <= int(seconds) <= 60
+    return status, code
+
+
+def test_streams_are_bounded_for_each_user_and_for_all(start, kind):
+    server = start(kind, MAX_STREAMS_PER_USER="2", MAX_STREAMS="3")
+    ada, bob, eve = Browser(server, "ada"), Browser(server, "bob"), Browser(server, "eve")
+    held = [ada.say("/slow 20 one two"), ada.say("/slow 20 one two")]
+
+    assert refusal(ada.say("one too many")) == (429, "too_many_requests")
+    assert refusal(ada.follow(held[0].message_id)) == (429, "too_many_requests")
+    assert len(ada.active()) == 2, "what was refused is not answered either"
+
+    held.append(bob.say("/slow 20 one two"))
+    began = monotonic()
+    assert refusal(bob.say("one too many")) == (503, "server_full")
+    assert refusal(eve.say("one too many")) == (503, "server_full")
+    assert refusal(eve.follow("any")) == (503, "server_full")
+    assert monotonic() - began < 1
+    with eve.follow("any", Accept="text/event-stream") as reply:
+        said = reply.read().decode()
+        assert (reply.status, reply.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
+    assert 500 <= int(said.removeprefix("retry: ").removesuffix("\n\n")) <= 3000
+
+    for reply in held:
+        reply.leave()
+    assert eventually(lambda: status_of(eve.say("now there is room")) == 200)
+
+
+def test_an_event_source_over_its_users_bound_is_told_to_come_back(start, kind):
+    browser = Browser(start(kind, MAX_STREAMS_PER_USER="1"))
+    held = browser.say("/slow 20 one two")
+
+    with browser.follow(held.message_id, Accept="text/event-stream") as reply:
+        assert (reply.status, reply.read()[:7]) == (200, b"retry: ")
+
+    held.leave()
+
+
+def test_waiting_messages_are_bounded_for_each_user(start, kind):
+    server = start(kind, QUEUE_DEPTH_PER_USER="2")
+    ada = Browser(server, "ada")
+    running = ada.say("/slow 20 one two")
+    take(ada.follow(running.message_id), 2)
+    waiting = [ada.say("first"), ada.say("second")]
+
+    assert refusal(ada.say("one too many")) == (429, "too_many_requests")
+    assert content_of(take(Browser(server, "bob").say("hello"))[-1])["type"] == "complete"
+
+    ada.stop(running.message_id).close()
+    for reply in [running, *waiting]:
+        take(reply)
+    assert content_of(take(ada.say("now there is room"))[-1])["type"] == "complete"
+
+
+def test_messages_a_minute_are_bounded_for_each_user(start, kind):
+    server = start(kind, MESSAGES_PER_MINUTE="3")
+    ada = Browser(server, "ada")
+    for number in range(3):
+        take(ada.say(f"message {number}"))
+
+    refused = ada.say("one too many")
+
+    assert refusal(refused) == (429, "too_many_requests")
+    assert 50 <= int(refused.headers["Retry-After"]) <= 60
+    assert status_of(Browser(server, "bob").say("hello")) == 200
+
+
+@pytest.mark.parametrize("steps", [[HANG], [stream_head(), chunk(PROGRESS), HANG]], ids=["unheard", "begun"])
+def test_an_answer_that_takes_too_long_is_ended_and_the_next_one_runs(start, kind, steps):
+    with WireServer(steps, [stream_head(), chunk(COMPLETE), LAST_CHUNK]) as engine:
+        browser = Browser(start(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", ANSWER_MAX_SECONDS="0.5"))
+        began = monotonic()
+        reply, waiting = browser.say("slow"), browser.say("next")
+
+        contents = [content_of(frame) for frame in take(reply)]
+
+        assert 0.4 < monotonic() - began < 3
+        assert (contents[-1]["type"], contents[-1]["code"]) == ("error", "answer_timeout")
+        assert [content["type"] for content in contents[:-1]].count("progress") == len(steps) // 2
+        assert engine.wait_for(lambda: engine.hung_up == 1), "the engine need not go on"
+        assert content_of(take(waiting)[-1])["type"] == "complete"
+
+
+def test_more_users_than_places_are_all_answered(start, kind):
+    lock, running, most = threading.Lock(), 0, 0
+
+    def answer(_request):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        yield stream_head() + chunk(PROGRESS)
+        yield 0.05
+        with lock:
+            running -= 1
+        yield chunk(COMPLETE) + LAST_CHUNK
+
+    with WireServer(answer) as engine:
+        server = start(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", MAX_RUNNING="2")
+
+        ends = in_parallel(20, lambda number: content_of(take(Browser(server, f"user-{number}").say("hello"))[-1])["type"])
+
+        assert ends == ["complete"] * 20
+        assert most == 2
+
+
+def test_an_answer_too_long_to_be_kept_ends_in_one_error(start, kind):
+    browser = Browser(start(kind, LOG_MAX_BYTES="20000"))
+
+    kinds = [content_of(frame)["type"] for frame in take(browser.say("/big 300"))]
+    assert (kinds[-1], kinds.count("error"), kinds.count("complete")) == ("error", 1, 0)
+
+    many = [content_of(frame)["type"] for frame in take(browser.say("many words " * 200))]
+    assert (many[-1], many.count("error"), many.count("complete")) == ("error", 1, 0)
+    assert many.count("progress") < 100
+
+    assert content_of(take(browser.say("/big 4"))[-1])["type"] == "complete"
+
+
+def test_the_oldest_answers_go_first_when_logs_fill_up(start, kind):
+    browser = Browser(start(kind, LOG_MAX_BYTES="30000"))
+    ids = []
+    for _ in range(4):
+        reply = browser.say("/big 4")
+        ids.append(reply.message_id)
+        take(reply)
+
+    statuses = [status_of(browser.follow(message_id)) for message_id in ids]
+
+    assert (statuses[0], statuses[-1]) == (410, 200)
+    assert statuses == sorted(statuses, reverse=True)
+
+
+def test_every_place_is_given_back(start, kind):
+    settings = {"MAX_STREAMS": "6", "MAX_STREAMS_PER_USER": "3", "MESSAGES_PER_MINUTE": "1000", "ON_BUSY": "reject"}
+    server = start(kind, **settings)
+    reached = cycle([0, 1, 2, None])
+
+    def come_and_go(number: int) -> None:
+        browser = Browser(server, f"user-{number}")
+        for _ in range(25):
+            reply = browser.say("one two three")
+            if reply.status == 200:
+                take(reply, next(reached))
+            else:
+                reply.close()
+            browser.follow("unknown").close()
+            browser.request("HEAD", "/api/chat/stream/unknown").close()
+
+    in_parallel(4, come_and_go)
+
+    def fill() -> bool:
+        users = [Browser(server, f"new-{number % 2}-{number}") for number in range(6)]
+        replies = [user.say("/slow 1 one two") for user in users]
+        statuses = [reply.status for reply in replies]
+        for reply in replies:
+            reply.leave()
+        return statuses == [200] * 6
+
+    assert eventually(fill)
+
+
+def test_places_follow_each_other_at_once(start, kind):
+    browser = Browser(start(kind, MAX_STREAMS="1", MESSAGES_PER_MINUTE="1000"))
+
+    ends = [content_of(list(browser.say("one two").frames())[-1])["type"] for _ in range(30)]
+
+    assert ends == ["complete"] * 30

@@ -1,0 +1,355 @@
+"""The line to a broker that numbers its events breaks: the browser sees no gap, nothing twice, and always one end."""
+
+import json
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from time import monotonic
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bff import create_app, following
+from bff.settings import Settings
+from tests.live import BASE_ENVIRONMENT, BROKER_KEY, PROXY_SECRET, Browser, content_of, id_of, in_parallel, take, text_of
+from tests.wire_server import CUT, END, HANG, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
+
+ADA = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada"}
+TICKET = reply(b'{"status":"queued","message_id":"m-1","queue_position":1}')
+COMPLETE = '{"type":"complete","response":{"responses":["all"],"response_language":"en","voice_audio_base64":null}}'
+TERMINAL = {"complete", "error", "stopped"}
+WORDS = [f"word-{number} " for number in range(8)]
+
+
+class Said(NamedTuple):
+    """An event of the broker's."""
+
+    event: str
+    data: str
+
+
+def progress(text: str) -> Said:
+    return Said("message", json.dumps({"type": "progress", "text": text}))
+
+
+ANSWER = [Said("queued", "{}"), Said("processing", ""), *map(progress, WORDS), Said("message", COMPLETE), Said("done", "{}")]
+
+
+class Line(NamedTuple):
+    """How one connection goes: so many bytes of what is left, in pieces, and how it ends."""
+
+    most: int | None = None
+    piece: int = 65536
+    pause: float = 0.0
+    ending: Any = LAST_CHUNK
+
+
+class NumberedBroker:
+    """Says `log` after the last event id it is shown, a connection for each of `lines`; the last one is repeated."""
+
+    def __init__(self, log: list[Said], lines: list[Line], *, ids: bool = True) -> None:
+        self._log = log
+        self._lines = lines
+        self._ids = ids
+        self._lock = threading.Lock()
+        self.asked_after: list[str] = []
+
+    def __call__(self, request: Request) -> Iterator[Any]:
+        if request.method == "POST":
+            return iter([TICKET])
+        if urlsplit(request.path).path != "/api/v1/stream":
+            return iter([reply(b'{"messages":[]}')])
+        assert parse_qs(urlsplit(request.path).query)["message_id"] == ["m-1"]
+        after = request.headers.get("last-event-id", "")
+        with self._lock:
+            line = self._lines.pop(0) if len(self._lines) > 1 else self._lines[0]
+            self.asked_after.append(after)
+        if isinstance(line, bytes):
+            return iter([line])
+        return self._say(int(after.partition("-")[0]) if after else 0, line)
+
+    def _say(self, start: int, line: Line) -> Iterator[Any]:
+        yield stream_head()
+        left = b"".join(self._frame(number) for number in range(start, len(self._log)))[: line.most]
+        for at in range(0, len(left), line.piece):
+            yield chunk(left[at : at + line.piece])
+            if line.pause:
+                yield line.pause
+        yield line.ending
+
+    def _frame(self, number: int) -> bytes:
+        event, data = self._log[number]
+        return (
+            f"event: {event}\r\ndata: {data}\r\n".encode()
+            + (f"id: {number + 1}-0\r\n".encode() if self._ids else b"")
+            + b"\r\n"
+        )
+
+    def until(self, count: int) -> int:
+        """The bytes of the first `count` events."""
+        return sum(len(self._frame(number)) for number in range(count))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _impatient() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(following, "RECONNECT_SECONDS", 0.002)
+        yield
+
+
+def asked(broker: WireServer, **options: str) -> Any:
+    """The response to a message left in this process."""
+    environment = {
+        **BASE_ENVIRONMENT,
+        "LOG_LEVEL": "ERROR",
+        "BROKER_BASE_URL": broker.url,
+        "BROKER_API_KEY": BROKER_KEY,
+        **options,
+    }
+    browser = create_app(Settings.from_environment(environment)).test_client()
+    return browser.post("/api/chat/stream", json={"message": "hello"}, headers=ADA)
+
+
+def told(broker: WireServer, **options: str) -> list[dict]:
+    """An answer, as a browser is told it in this process."""
+    response = asked(broker, **options)
+    assert response.status_code == 200, response.text
+    return events_of(response.text)
+
+
+def events_of(text: str) -> list[dict]:
+    assert text.endswith("\n\n")
+    frames = text.removesuffix("\n\n").split("\n\n")
+    return [content_of(frame) | ({"id": id_of(frame)} if id_of(frame) else {}) for frame in frames]
+
+
+def ends_of(events: list[dict]) -> list[str]:
+    return [event.get("code", event["type"]) for event in events if event["type"] in TERMINAL]
+
+
+def assert_whole(events: list[dict]) -> None:
+    assert [event["id"] for event in events] == [f"{number + 1}-0" for number in range(len(ANSWER) - 1)]
+    assert text_of(events) == "".join(WORDS)
+    assert ends_of(events) == ["complete"]
+
+
+# Breaks that nobody notices
+
+
+BREAKS = {"a reset": CUT, "a bare end": END, "a clean end": LAST_CHUNK, "silence": HANG}
+
+
+@pytest.mark.parametrize("ending", BREAKS.values(), ids=BREAKS)
+def test_the_browser_notices_nothing_of_a_break(ending):
+    plan = NumberedBroker(ANSWER, [])
+    plan._lines = [Line(plan.until(2), ending=ending), Line(plan.until(5) + 7, ending=ending), Line(ending=ending)]
+    with WireServer(plan) as broker:
+        assert_whole(told(broker, UPSTREAM_READ_SECONDS="0.3"))
+
+    assert plan.asked_after[0] == ""
+    assert plan.asked_after[1] == "2-0"
+    assert len(plan.asked_after) == 3
+
+
+def test_a_break_after_each_event_is_not_one_too_many():
+    plan = NumberedBroker([*map(progress, WORDS * 4), Said("message", COMPLETE)], [Line(160, ending=CUT)])
+    with WireServer(plan) as broker:
+        events = told(broker)
+
+    assert text_of(events) == "".join(WORDS * 4)
+    assert ends_of(events) == ["complete"]
+    assert len(plan.asked_after) > following.RECONNECTS
+    assert all(int(a.partition("-")[0] or 0) < int(b.partition("-")[0]) for a, b in pairwise(plan.asked_after))
+
+
+def test_a_broker_that_is_out_for_a_moment_is_waited_for():
+    out = [reply(b"", "503 Service Unavailable"), reply(b"<html>", "502 Bad Gateway"), reply(b"", "500 Internal Server Error")]
+    plan = NumberedBroker(ANSWER, [Line(200, ending=CUT), *out, Line()])
+    with WireServer(plan) as broker:
+        assert_whole(told(broker))
+
+
+@pytest.mark.live
+def test_a_real_browser_notices_nothing_either(start, kind):
+    plan = NumberedBroker(ANSWER, [Line(150, ending=CUT), Line(220, ending=LAST_CHUNK), Line(190, 50, 0.01, CUT), Line()])
+    with WireServer(plan) as broker:
+        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
+
+        with Browser(server).say("hello") as said:
+            assert_whole(list(said.events()))
+
+    assert len(plan.asked_after) == 4
+
+
+@pytest.mark.live
+def test_heartbeats_go_on_while_the_broker_is_out(start, kind):
+    plan = NumberedBroker(ANSWER, [Line(150, ending=CUT), *[reply(b"", "503 Service Unavailable")] * 3, Line()])
+    with WireServer(plan) as broker:
+        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, HEARTBEAT_SECONDS="0.2")
+
+        with Browser(server).say("hello") as said:
+            events = list(said.events())
+
+    assert [event["type"] for event in events].count("keepalive") >= 2
+    assert_whole([event for event in events if event["type"] != "keepalive"])
+
+
+@pytest.mark.live
+def test_a_browser_that_leaves_while_the_broker_is_out_is_noticed(start, kind):
+    plan = NumberedBroker(ANSWER, [Line(150, ending=CUT), reply(b"", "503 Service Unavailable")])
+    with WireServer(plan) as broker:
+        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, MAX_STREAMS_PER_USER="1")
+        browser = Browser(server)
+        take(browser.say("hello"), 1)
+        began = monotonic()
+
+        while True:
+            with browser.follow("m-1") as again:
+                if again.status != 429:
+                    break
+
+        assert monotonic() - began < 2
+
+
+# Breaks for good
+
+
+def test_a_broker_that_stays_out_is_an_error_after_some_attempts():
+    plan = NumberedBroker(ANSWER, [Line(200, ending=CUT), reply(b"", "503 Service Unavailable")])
+    with WireServer(plan) as broker:
+        events = told(broker)
+
+    assert ends_of(events) == ["upstream_unavailable"]
+    assert events[-1]["type"] == "error"
+    assert len(plan.asked_after) == 1 + following.RECONNECTS
+
+
+def test_a_broker_that_ends_again_and_again_without_a_word_is_an_error():
+    plan = NumberedBroker(ANSWER, [Line(200), Line(0)])
+    with WireServer(plan) as broker:
+        events = told(broker)
+
+    assert ends_of(events) == ["answer_incomplete"]
+    assert len(plan.asked_after) == 1 + following.RECONNECTS
+
+
+def test_a_broker_that_has_lost_it_is_not_asked_again():
+    lost = reply(b'{"detail":"gone","code":"not_found"}', "404 Not Found")
+    plan = NumberedBroker(ANSWER, [Line(200, ending=CUT), lost])
+    with WireServer(plan) as broker:
+        events = told(broker)
+
+    assert ends_of(events) == ["upstream_unavailable"]
+    assert len(plan.asked_after) == 2
+
+
+@pytest.mark.live
+@pytest.mark.timeout(60)
+def test_a_broker_that_dies_under_its_answers_and_comes_back_without_them_ends_each_once(start, kind):
+    broker = start("broker", BROKER_API_KEY=BROKER_KEY)
+    server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
+    replies = [Browser(server, f"user-{number}").say("/slow 30 one two three") for number in range(10)]
+    events = [said.events() for said in replies]
+    begun = [[next(one) for _ in range(3)] for one in events]
+
+    broker.crash()
+    again = start("broker", BROKER_API_KEY=BROKER_KEY, port=broker.port)
+    ended = in_parallel(10, lambda number: list(events[number]))
+
+    for before, after in zip(begun, ended, strict=True):
+        assert [event["type"] for event in before] == ["status", "status", "progress"]
+        assert ends_of(after) == ["upstream_unavailable"]
+        assert after[-1]["type"] == "error"
+    assert again.url == broker.url
+    assert content_of(take(Browser(server).say("hello"))[-1])["type"] == "complete"
+
+
+@pytest.mark.live
+@pytest.mark.timeout(60)
+def test_a_broker_that_dies_and_stays_away_ends_each_answer_once(start):
+    broker = start("broker", BROKER_API_KEY=BROKER_KEY)
+    server = start("gunicorn", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
+    replies = [Browser(server, f"user-{number}").say("/slow 30 one two three") for number in range(10)]
+    events = [said.events() for said in replies]
+    for one in events:
+        next(one)
+
+    broker.crash()
+    began = monotonic()
+    ended = in_parallel(10, lambda number: list(events[number]))
+
+    assert 2 < monotonic() - began < 20, "it was given a chance to come back"
+    assert [ends_of(after) for after in ended] == [["upstream_unavailable"]] * 10
+    with Browser(server).say("hello") as refused:
+        assert (refused.status, refused.json()["code"]) == (503, "upstream_unavailable")
+
+
+# Whatever it does
+
+
+WORDS_OF_A_BROKER = st.one_of(
+    st.builds(progress, st.text(max_size=20)),
+    st.sampled_from(
+        [
+            Said("queued", '{"position": 2}'),
+            Said("processing", ""),
+            Said("message", '{"type":"keepalive"}'),
+            Said("message", "no JSON"),
+            Said("message", '{"type": 5}'),
+            Said("unheard", '{"type":"tool_use"}'),
+            Said("message", COMPLETE),
+            Said("message", '{"type":"complete"}'),
+            Said("message", '{"type":"error","error":"oh"}'),
+            Said("error", "oh"),
+            Said("done", "{}"),
+        ]
+    ),
+)
+LINES = st.builds(
+    Line,
+    most=st.one_of(st.none(), st.integers(0, 600)),
+    piece=st.integers(1, 200),
+    pause=st.sampled_from([0.0, 0.0, 0.0, 0.002]),
+    ending=st.sampled_from([CUT, END, LAST_CHUNK, HANG, chunk(b"\0\xff\n") + LAST_CHUNK, b"nonsense\r\n"]),
+)
+LAST_LINES = st.one_of(
+    st.just(Line()),
+    LINES,
+    st.sampled_from(
+        [
+            reply(b"", "500 Internal Server Error"),
+            reply(b'{"code":"expired"}', "410 Gone"),
+            b"HTTP/1.1 204 No Content\r\n\r\n",
+            b"nonsense\r\n\r\n",
+        ]
+    ),
+)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    log=st.lists(WORDS_OF_A_BROKER, max_size=12),
+    first=LINES,
+    lines=st.lists(LINES, max_size=4),
+    last=LAST_LINES,
+    ids=st.booleans(),
+)
+def test_whatever_the_broker_does_there_is_one_end_and_it_is_last(log, first, lines, last, ids):
+    plan = NumberedBroker(log, [first, *lines, last], ids=ids)
+    with WireServer(plan) as broker:
+        response = asked(broker, UPSTREAM_READ_SECONDS="0.1", ANSWER_MAX_SECONDS="5")
+    if response.status_code != 200:
+        assert response.json["code"].startswith("upstream_"), "it broke before there was anything to tell"
+        return
+    events = events_of(response.text)
+
+    assert len(ends_of(events)) == 1
+    assert events[-1]["type"] in TERMINAL
+    numbers = [int(event["id"].partition("-")[0]) for event in events if "id" in event]
+    assert all(earlier < later for earlier, later in pairwise(numbers)), "in order and nothing twice"
+    said = text_of(events)
+    whole = "".join(json.loads(data)["text"] for _, data in log if '"progress"' in data)
+    assert whole.startswith(said), "no gap"

@@ -1,0 +1,131 @@
+"""Readers that do not read, and requests that trickle: they cost little, for a while, and hold up nobody."""
+
+import json
+import socket
+from time import monotonic
+
+import pytest
+
+from tests.faults.load import Crowd, Stream, Wire, in_order
+from tests.live import BROKER_KEY, PROXY_SECRET, Server, eventually, text_of
+
+WHO = f"Host: localhost\r\nX-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n"
+JSON = "Content-Type: application/json\r\n"
+WORDS = " ".join("." * 1000 + str(number) for number in range(700))
+"""Of about a KiB each."""
+MIB = 1024 * 1024
+
+
+def lateness(streams: list[Stream]) -> list[float]:
+    """Seconds between an event's entry into the broker's log, which its id tells, and its arrival; in order of size."""
+    events = (event for stream in streams for event in stream.events if "id" in event)
+    return sorted(event["at"] - int(event["id"].split("-")[0]) / 1000 for event in events)
+
+
+def percentile(values: list[float], percent: int) -> float:
+    return values[len(values) * percent // 100]
+
+
+def connected(server: Server, request: bytes) -> socket.socket:
+    """The request is sent; whatever comes back is left in a small buffer."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    sock.settimeout(20)
+    sock.connect(("127.0.0.1", server.port))
+    sock.sendall(request)
+    return sock
+
+
+def read_to_the_end(sock: socket.socket, wire: Wire) -> list[dict]:
+    events = []
+    try:
+        while data := sock.recv(65536):
+            events += wire.feed(data)
+    except ConnectionResetError:
+        pass
+    return events
+
+
+@pytest.mark.live
+@pytest.mark.timeout(90)
+def test_a_reader_that_stalls_costs_little_and_loses_nothing(start):
+    broker = start("broker", BROKER_API_KEY=BROKER_KEY)
+    server = start(BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, SLOW_READER_SECONDS="8")
+    message = json.dumps({"message": f"/slow 14 {WORDS}"})
+    request = f"POST /api/chat/stream HTTP/1.1\r\n{WHO}{JSON}Content-Length: {len(message)}\r\n\r\n{message}".encode()
+
+    with Crowd(server.port) as crowd:
+        before = [crowd.say(f"/slow 3 {' '.join('x' * 150)}") for _ in range(20)]
+        assert crowd.wait_for(lambda: all(stream.over for stream in before))
+
+        wire, memory = Wire(), server.memory()
+        sock = connected(server, request)
+        assert eventually(lambda: sock.recv(65536, socket.MSG_PEEK))
+        stalled = monotonic()
+        during = [crowd.say(f"/slow 9 {' '.join('x' * 450)}") for _ in range(20)]
+        most = 0
+
+        def is_disconnected() -> bool:
+            nonlocal most
+            most = max(most, server.memory())
+            return any(line.get("ended") == "aborted" for line in server.log_lines)
+
+        assert eventually(is_disconnected, 30)
+        took = monotonic() - stalled
+        assert crowd.wait_for(lambda: all(stream.over for stream in during), 20)
+
+    events = read_to_the_end(sock, wire)
+    sock.close()
+    after = f"GET /api/chat/stream/{wire.headers['x-message-id']} HTTP/1.1\r\n{WHO}Last-Event-ID: {events[-1]['id']}\r\n\r\n"
+    rest = connected(server, after.encode())
+    events += read_to_the_end(rest, Wire())
+    rest.close()
+
+    assert 6 < took < 20, "SLOW_READER_SECONDS after its buffers were full"
+    assert not wire.ended
+    assert (text_of(events), events[-1]["type"]) == (WORDS, "complete")
+    assert in_order(events)
+    assert most - memory < 2 * MIB
+    assert percentile(lateness(during), 50) < percentile(lateness(before), 50) + 0.02
+    assert percentile(lateness(during), 99) < 2 * percentile(lateness(before), 99) + 0.1
+
+
+def trickled(server: Server, head: bytes, body: bytes = b"") -> tuple[bytes, float]:
+    """What is answered to a request of which a byte comes each 0.2 s, and the seconds until it is closed."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=0.2) as sock:
+        sock.sendall(head)
+        began = monotonic()
+        answer = b""
+        for byte in body:
+            try:
+                data = sock.recv(65536)
+                answer += data
+                if not data:
+                    break
+            except TimeoutError:
+                sock.sendall(bytes([byte]))
+            except ConnectionResetError:
+                break
+        return answer, monotonic() - began
+
+
+@pytest.mark.live
+def test_a_body_that_trickles_is_cut_off(start):
+    server = start(REQUEST_SECONDS="0.6")
+    head = f"POST /api/chat/stream HTTP/1.1\r\n{WHO}{JSON}Content-Length: 99\r\n\r\n".encode()
+
+    answer, took = trickled(server, head, b'{"message": "' + b"x" * 80)
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b'"invalid_request"' in answer
+    assert 0.4 < took < 3
+
+
+@pytest.mark.live
+def test_a_head_that_trickles_is_cut_off(start):
+    server = start()
+
+    answer, took = trickled(server, b"GET /healthz HTTP/1.1\r\nX-Long: ", b"x" * 80)
+
+    assert not answer
+    assert 4 < took < 10, "gunicorn's keepalive bounds a request's head, too"

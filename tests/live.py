@@ -1,0 +1,272 @@
+"""Servers as processes, and browsers as sockets: what tests use to see the program as its users do."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).parent.parent
+PROXY_SECRET = "proxy-secret-of-thirty-two-bytes!"
+BROKER_KEY = "broker-key-of-more-than-thirty-two-bytes"
+
+BASE_ENVIRONMENT = {
+    "APP_ENV": "development",
+    "AUTH_MODE": "proxy",
+    "AUTH_PROXY_SECRET": PROXY_SECRET,
+    "SECRET_KEY": "k" * 32,
+    "ECHO_WORD_SECONDS": "0.002",
+    "LOG_FORMAT": "json",
+}
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    """What `condition` gives once it is true, or in the end: for what another process does and tells nobody."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return result
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Server:
+    """A server process: gunicorn or `flask run` with the app, or the broker on its own."""
+
+    def __init__(self, kind: str, log: Path, port: int | None = None, **settings: str) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._log = log
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        environment = {**inherited, **BASE_ENVIRONMENT, "PORT": str(self.port), **settings}
+        command = {
+            "gunicorn": ["gunicorn", "app:app"],
+            "flask": ["flask", "run", "--port", str(self.port)],
+            "broker": ["gunicorn", "bff.broker:create_broker()"],
+            "counted": ["gunicorn", "tests.faults.counted:app"],
+        }[kind]
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._ready_path = "/health" if kind == "broker" else "/healthz"
+
+    def wait_until_ready(self) -> "Server":
+        if not eventually(self._answers, 20):
+            self.stop(signal.SIGKILL)
+            raise AssertionError(f"no answer from the server:\n{self.log}")
+        return self
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            with contextlib.closing(connection):
+                connection.request("GET", self._ready_path)
+                return connection.getresponse().status == 200
+        return False
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def log_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    @property
+    def worker_pid(self) -> int:
+        """The process that serves: gunicorn's only worker, or the process itself."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0]) if children else self.process.pid
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.worker_pid}/fd"))
+
+    def threads(self) -> int:
+        return len(os.listdir(f"/proc/{self.worker_pid}/task"))
+
+    def memory(self) -> int:
+        """Resident bytes."""
+        return int(Path(f"/proc/{self.worker_pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def kill(self, number: int = signal.SIGTERM) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    def crash(self) -> None:
+        """Master and workers die at once, as when a machine goes."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(5)
+
+    def stop(self, number: int = signal.SIGINT, seconds: float = 40) -> int:
+        """Its exit status; whatever does not stop in time is killed, children included."""
+        self.kill(number)
+        try:
+            return self.process.wait(seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(5)
+
+
+class Browser:
+    """One user's browser, by the proxy mode's headers."""
+
+    def __init__(self, server: Server | str, user: str = "ada") -> None:
+        self.url = server if isinstance(server, str) else server.url
+        self.headers = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": user}
+
+    def request(self, method: str, path: str, content: Any = None, **headers: str) -> "Reply":
+        """Underscores in header names stand for dashes. `content`: bytes as they are, anything else as JSON."""
+        fields = self.headers | {name.replace("_", "-"): value for name, value in headers.items()}
+        body = content if isinstance(content, bytes) or content is None else json.dumps(content).encode()
+        if body is not None:
+            fields.setdefault("Content-Type", "application/json")
+        parts = urlsplit(self.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+        connection.request(method, path, body, fields)
+        return Reply(connection, connection.getresponse())
+
+    def say(self, message: str, **headers: str) -> "Reply":
+        return self.request("POST", "/api/chat/stream", {"message": message}, **headers)
+
+    def follow(self, message_id: str, after: str = "", **headers: str) -> "Reply":
+        """As `EventSource` does: from the start, or after an event id."""
+        fields = {"Last-Event-ID": after} if after else {}
+        return self.request("GET", f"/api/chat/stream/{message_id}", **fields, **headers)
+
+    def stop(self, message_id: str) -> "Reply":
+        return self.request("POST", f"/api/chat/stream/{message_id}/stop")
+
+    def active(self) -> list[dict[str, Any]]:
+        return list(self.request("GET", "/api/chat/active").json()["messages"])
+
+
+class Reply:
+    def __init__(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+        self._connection = connection
+        self._response = response
+        self._socket = response.fp.raw._sock if response.fp else None  # To look at it, and to hang up rudely.
+        self.status = response.status
+        self.headers = response.headers
+
+    @property
+    def message_id(self) -> str:
+        return self.headers["X-Message-ID"]
+
+    def json(self) -> Any:
+        with self:
+            return json.loads(self._response.read())
+
+    def read(self) -> bytes:
+        with self:
+            return self._response.read()
+
+    def frames(self) -> Iterator[str]:
+        """Each frame as text, without its blank line. Raises http.client.IncompleteRead when the stream is cut."""
+        lines: list[str] = []
+        for line in iter(self._response.readline, b""):
+            text = line.decode()
+            if text == "\n":
+                yield "".join(lines)
+                lines = []
+            else:
+                lines.append(text)
+        assert not lines, f"half a frame at the end: {lines}"
+        if self._response.fp is not None and self._response.chunked:
+            raise http.client.IncompleteRead(b"")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The JSON of each event, with its SSE id as `id` where it has one."""
+        for frame in self.frames():
+            fields = dict(line.split(": ", 1) for line in frame.splitlines() if not line.startswith(":"))
+            if "data" in fields:
+                yield json.loads(fields["data"]) | ({"id": fields["id"]} if "id" in fields else {})
+
+    def leave(self) -> None:
+        """Hang up, as a closed tab does."""
+        assert self._socket is not None
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.close()
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
+
+    def __enter__(self) -> "Reply":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def text_of(events: list[dict[str, Any]]) -> str:
+    return "".join(event["text"] for event in events if event["type"] == "progress")
+
+
+def take(reply: Reply, most: int | None = None) -> list[str]:
+    """The next frames, as whoever follows twice gets them: without `retry`. Then the browser hangs up."""
+    frames = [
+        "".join(line for line in frame.splitlines(True) if not line.startswith("retry:"))
+        for frame in islice(reply.frames(), most)
+    ]
+    reply.leave()
+    return frames
+
+
+def status_of(reply: Reply) -> int:
+    """Where nothing else of it matters."""
+    with reply:
+        return reply.status
+
+
+def id_of(frame: str) -> str:
+    return next((line.removeprefix("id: ") for line in frame.splitlines() if line.startswith("id: ")), "")
+
+
+def content_of(frame: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(frame.splitlines()[0].removeprefix("data: "))
+    return content
+
+
+def in_parallel(count: int, work: Callable[[int], Any], seconds: float = 60) -> list[Any]:
+    """What `work(number)` gives for each number, all at once in threads. An error in one is the caller's."""
+    results: list[Any] = [None] * count
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            results[number] = work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in threads), "some are not done yet"
+    return results

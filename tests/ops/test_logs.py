@@ -1,0 +1,131 @@
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bff.ops import logs
+from bff.sse import decode
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """Logging as it was, after the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def record(message: str = "hello", *args: object, level: int = logging.INFO, exc_info=None, **extra) -> logging.LogRecord:
+    made = logging.getLogger("bff.test").makeRecord("bff.test", level, __file__, 1, message, args, exc_info, extra=extra)
+    made.created, made.msecs = 1_700_000_000.007, 7.0
+    return made
+
+
+def a_failure():
+    try:
+        raise ValueError("first line\nsecond line")
+    except ValueError:
+        return sys.exc_info()
+
+
+def as_json(*args, **more) -> dict:
+    line = logs.JSONLines().format(record(*args, **more))
+    assert len(line.splitlines()) == 1
+    return json.loads(line)
+
+
+def as_text(*args, **more) -> str:
+    return logs.TextLines().format(record(*args, **more))
+
+
+def test_a_json_line_says_when_who_and_what():
+    assert as_json("%s is %d", "it", 7, level=logging.WARNING) == {
+        "time": "2023-11-14T22:13:20.007Z",
+        "level": "warning",
+        "logger": "bff.test",
+        "message": "it is 7",
+    }
+
+
+def test_what_was_given_as_extra_is_a_field():
+    line = as_json(status=200, ms=1.5, user=None, deep={"a": [1]})
+
+    assert (line["status"], line["ms"], line["user"], line["deep"]) == (200, 1.5, None, {"a": [1]})
+
+
+def test_what_is_no_json_is_said_as_text():
+    line = as_json(kinds={1}, problem=ValueError("x"))
+
+    assert (line["kinds"], line["problem"]) == ("{1}", "x")
+
+
+def test_an_exception_stays_on_its_line():
+    line = as_json("it broke", exc_info=a_failure())
+
+    assert line["message"] == "it broke"
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("ValueError: first line\nsecond line")
+
+
+@given(st.text(), st.text())
+def test_whatever_is_logged_is_one_json_line(message, field):
+    line = as_json("%s", message, field=field, path="/a\nb")
+
+    assert (line["message"], line["field"]) == (message, field)
+
+
+def test_a_text_line_says_when_and_what():
+    assert as_text("%s is %d", "it", 7) == "22:13:20.007 INFO    it is 7"
+    assert as_text("hello", status=200, ended="complete") == "22:13:20.007 INFO    hello status=200 ended=complete"
+
+
+def test_a_text_lines_exception_follows_it():
+    first, second, *_ = as_text("it broke", exc_info=a_failure(), code="x").splitlines()
+
+    assert first == "22:13:20.007 INFO    it broke code=x"
+    assert second.startswith("Traceback")
+
+
+@pytest.mark.parametrize("cut", ["\n", "\r\n", "\x1b[2K", "\u2028"], ids=ascii)
+def test_nobody_can_write_a_text_line_of_their_own(cut):
+    forged = f"/{cut}00:00:00.000 INFO    all is well"
+
+    for line in (as_text("GET %s", forged), as_text("GET", path=forged)):
+        assert len(line.splitlines()) == 1
+        assert line.isprintable()
+
+
+@pytest.mark.parametrize(("style", "line"), [("json", r'\{.*"hello".*\}\n'), ("text", r"[0-9:.]{12} INFO    hello\n")])
+def test_everything_goes_to_stderr_once(style, line, root, capsys):
+    logs.set_up("INFO", style)
+    logs.set_up("INFO", style)
+
+    logging.getLogger("anything").info("hello")
+    logging.getLogger("anything").debug("unheard")
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(line, err)
+
+
+def test_a_lower_level_lets_more_through(root, capsys):
+    logs.set_up("DEBUG", "json")
+
+    logging.getLogger("anything").debug("heard")
+
+    assert json.loads(capsys.readouterr().err)["message"] == "heard"
+
+
+def test_what_comes_over_the_wire_is_in_no_log_even_at_debug(root, capsys):
+    logs.set_up("DEBUG", "json")
+
+    list(decode([b"somebody's message\ndata: x\n\n"]))
+
+    assert capsys.readouterr().err == ""

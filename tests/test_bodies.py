@@ -1,0 +1,168 @@
+import io
+
+import pytest
+from gunicorn.http.body import Body, ChunkedReader
+from gunicorn.http.unreader import IterUnreader
+from hypothesis import given
+from hypothesis import strategies as st
+from werkzeug.serving import DechunkedInput
+
+from bff.bodies import PIECE_BYTES, read_json
+from bff.errors import InvalidRequest, LengthRequired, TooLarge, UnsupportedMediaType
+
+LIMIT = 1024
+
+
+def declared(body: bytes, length: str | None = None, **more) -> dict:
+    length = str(len(body)) if length is None else length
+    return {"CONTENT_TYPE": "application/json", "CONTENT_LENGTH": length, "wsgi.input": io.BytesIO(body)} | more
+
+
+def chunked(stream, **more) -> dict:
+    return {"CONTENT_TYPE": "application/json", "HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input": stream} | more
+
+
+def by_gunicorn(wire: bytes) -> Body:
+    return Body(ChunkedReader(None, IterUnreader(iter([wire]))))
+
+
+def by_werkzeug(wire: bytes) -> DechunkedInput:
+    return DechunkedInput(io.BytesIO(wire))
+
+
+class Trickle:
+    """Gives a byte at a time, however many are asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        self._left = io.BytesIO(body)
+
+    def read(self, size: int) -> bytes:
+        return self._left.read(min(size, 1))
+
+
+class Broken:
+    """A connection that breaks after a few bytes."""
+
+    def __init__(self) -> None:
+        self._pieces = iter([b'{"mess'])
+
+    def read(self, size: int) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise ConnectionResetError
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "application/json; charset=utf-8", "Application/JSON", " application/json ;charset=utf-8"],
+)
+def test_json_is_read_by_any_of_its_names(content_type):
+    assert read_json(declared(b"{}", CONTENT_TYPE=content_type), LIMIT) == b"{}"
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "text/html; application/json"]
+)
+def test_anything_but_json_is_refused(content_type):
+    with pytest.raises(UnsupportedMediaType):
+        read_json(declared(b"{}", CONTENT_TYPE=content_type), LIMIT)
+
+
+def test_a_request_that_names_no_type_is_refused():
+    environ = declared(b"{}")
+    del environ["CONTENT_TYPE"]
+
+    with pytest.raises(UnsupportedMediaType):
+        read_json(environ, LIMIT)
+
+
+@given(st.binary(max_size=LIMIT))
+def test_a_body_comes_through_as_it_is_declared_or_chunked(body):
+    assert read_json(declared(body), LIMIT) == body
+    assert read_json(chunked(io.BytesIO(body)), LIMIT) == body
+    assert read_json(declared(body, **{"wsgi.input": Trickle(body)}), LIMIT) == body
+
+
+def test_a_body_of_many_pieces_is_read_whole():
+    body = bytes(range(256)) * (PIECE_BYTES // 256 * 2) + b"end"
+
+    assert read_json(declared(body), len(body)) == body
+    assert read_json(chunked(io.BytesIO(body)), len(body)) == body
+
+
+def test_what_follows_a_declared_body_is_left_alone():
+    stream = io.BytesIO(b"{}GET / HTTP/1.1")
+
+    body = read_json(declared(b"{}", **{"wsgi.input": stream}), LIMIT)
+
+    assert body == b"{}"
+    assert stream.read() == b"GET / HTTP/1.1"
+
+
+@pytest.mark.parametrize("length", ["", "-1", "+2", "2.0", "0x2", "two", " 2", "²"])
+def test_a_body_must_say_how_long_it_is(length):
+    with pytest.raises(LengthRequired):
+        read_json(declared(b"{}", length), LIMIT)
+
+
+def test_a_request_without_any_length_is_refused():
+    environ = declared(b"{}")
+    del environ["CONTENT_LENGTH"]
+
+    with pytest.raises(LengthRequired):
+        read_json(environ, LIMIT)
+
+
+def test_a_body_as_large_as_the_limit_is_taken():
+    body = b"x" * LIMIT
+
+    assert read_json(declared(body), LIMIT) == body
+    assert read_json(chunked(io.BytesIO(body)), LIMIT) == body
+
+
+@pytest.mark.parametrize("length", [str(LIMIT + 1), "9" * 20, "9" * 5000], ids=["by one", "by far", "beyond any number"])
+def test_a_body_declared_over_the_limit_is_refused_unread(length):
+    stream = io.BytesIO(b"x" * (LIMIT + 1))
+
+    with pytest.raises(TooLarge):
+        read_json(declared(b"", length, **{"wsgi.input": stream}), LIMIT)
+
+    assert stream.tell() == 0
+
+
+def test_a_chunked_body_over_the_limit_is_refused_as_soon_as_that_is_known():
+    stream = io.BytesIO(b"x" * LIMIT * 10)
+
+    with pytest.raises(TooLarge):
+        read_json(chunked(stream), LIMIT)
+
+    assert stream.tell() == LIMIT + 1
+
+
+def test_a_body_cut_short_is_refused():
+    with pytest.raises(InvalidRequest):
+        read_json(declared(b'{"mess', "100"), LIMIT)
+
+
+@pytest.mark.parametrize("environ", [declared(b"", "100"), chunked(None)], ids=["declared", "chunked"])
+def test_a_connection_that_breaks_is_no_body(environ):
+    with pytest.raises(InvalidRequest):
+        read_json(environ | {"wsgi.input": Broken()}, LIMIT)
+
+
+@pytest.mark.parametrize("server", [by_gunicorn, by_werkzeug])
+def test_a_chunked_body_is_read_through_a_servers_own_reader(server):
+    wire = b'5\r\n{"a":\r\n3\r\n 1}\r\n0\r\n\r\n'
+
+    assert read_json(chunked(server(wire)), LIMIT) == b'{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}XX0\r\n\r\n", b"2\r\n{}\r\n", b"5\r\n{}", b""],
+    ids=["no size", "no line end", "no end", "cut", "nothing"],
+)
+@pytest.mark.parametrize("server", [by_gunicorn, by_werkzeug])
+def test_a_broken_chunk_is_the_senders_fault(server, wire):
+    with pytest.raises(InvalidRequest):
+        read_json(chunked(server(wire)), LIMIT)

@@ -1,0 +1,115 @@
+"""What an event and a stream cost, counted and not timed: these figures are the same on every machine.
+
+Speed itself is measured in benchmarks/, against others, in one run.
+"""
+
+import socket
+import sys
+import threading
+import tracemalloc
+from collections import Counter
+from contextlib import closing, contextmanager
+from time import monotonic
+
+from flask import Flask
+
+from bff.following import Followed
+from bff.relay import Relay
+from bff.streaming import EventStream, How
+from bff.transport import EventSource, new_session, send
+from tests.wire_server import chunk, stream_head
+
+EVENT = b'event: message\ndata: {"type":"progress","text":"a word or two of the answer "}\nid: 1795174194760-1\n\n'
+
+
+@contextmanager
+def broker():
+    """A broker that says what it is told to: `say(data)` on the newest connection."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    connections = []
+
+    def serve():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.recv(65536)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connections.append(connection)  # before anybody can have read its first event
+            connection.sendall(stream_head() + chunk(b"event: processing\ndata: \nid: 1-0\n\n"))
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", connections
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for connection in connections:
+            connection.close()
+
+
+def opened(session, url: str):
+    """The whole corridor for one answer: its frames, as a server would iterate them."""
+    source = EventSource(send(session, "GET", url, headers={}, connect=5, until=monotonic() + 5), 60.0)
+    answer, relay = Followed(lambda *_: None, source, numbered=True), Relay("request-1")
+    with Flask(__name__).test_request_context():
+        return EventStream(lambda watch: relay(answer.events(watch)), How(b": beat\n\n", 60.0), environ={}, close=answer.close)
+
+
+def test_an_event_costs_one_read_one_write_and_a_bounded_number_of_calls():
+    calls: Counter[str] = Counter()
+
+    def count(_, event, argument):
+        if event == "c_call":
+            calls[argument.__name__] += 1
+        elif event == "call":
+            calls["python"] += 1
+
+    with broker() as (url, connections), closing(opened(new_session(), url)) as response:
+        frames = iter(response.response)
+        next(frames)
+        for number in range(120):
+            connections[-1].sendall(chunk(EVENT))
+            if number == 20:
+                sys.setprofile(count)
+            frame = next(frames)
+            if number == 119:
+                sys.setprofile(None)
+            assert frame.startswith(b"data: {"), "one write for one event"
+
+    per_event = {name: calls[name] / 100 for name in ("recv", "recv_into", "settimeout", "python")}
+    assert per_event["recv"] <= 2.1, "one by the event; one that may have found nothing"
+    assert per_event["recv_into"] == per_event["settimeout"] == 0
+    assert per_event["python"] <= 56, per_event
+
+
+def test_events_that_come_together_cost_one_read_and_one_write():
+    with broker() as (url, connections), closing(opened(new_session(), url)) as response:
+        frames = iter(response.response)
+        next(frames)
+        connections[-1].sendall(chunk(EVENT) * 100)
+
+        frame = next(frames)
+
+    assert frame.count(b"\n\n") == 100
+
+
+def test_an_open_stream_takes_a_bounded_piece_of_memory():
+    streams = []
+
+    with broker() as (url, _):
+        session = new_session(pool_size=200)
+        for number in range(150):
+            response = opened(session, url)
+            next(iter_of := iter(response.response))
+            streams.append((response, iter_of))
+            if number == 49:
+                tracemalloc.start()
+                before = tracemalloc.get_traced_memory()[0]
+        per_stream = (tracemalloc.get_traced_memory()[0] - before) / 100
+        tracemalloc.stop()
+        for response, _ in streams:
+            response.close()
+
+    assert per_stream < 18 * 1024, f"{per_stream:.0f} bytes"

@@ -1,0 +1,64 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bff import events
+from bff.errors import ServerFull
+from bff.sse import Event, decode, encode
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def content(event: Event) -> dict:
+    return json.loads(event.data)
+
+
+def test_a_status_says_where_the_message_stands():
+    waiting, running = events.status(events.QUEUED, 3, "7"), events.status(events.PROCESSING, 0, "8")
+
+    assert content(waiting) == {"type": "status", "message": "Message queued...", "position": 3}
+    assert content(running) == {"type": "status", "message": "Processing...", "position": 0}
+    assert (waiting.id, running.id) == ("7", "8")
+
+
+def test_a_status_whose_position_nobody_knows_has_none():
+    assert content(events.status("Thinking...")) == {"type": "status", "message": "Thinking..."}
+
+
+def test_an_error_has_the_one_shape_and_a_type():
+    problem = ServerFull(detail="not for a browser")
+
+    event = events.error(problem, "r-1", "9")
+
+    assert content(event) == {"type": "error"} | problem.as_json("r-1")
+    assert event.id == "9"
+
+
+@pytest.mark.parametrize(("text", "responses"), [("In the begin", ["In the begin"]), ("", [])])
+def test_a_stopped_answer_holds_what_had_been_said(text, responses):
+    assert content(events.stopped(text)) == {
+        "type": "stopped",
+        "response": {"responses": responses, "response_language": None, "voice_audio_base64": None},
+    }
+
+
+def test_a_keepalive_never_carries_an_id():
+    event = events.keepalive()
+
+    assert content(event) == {"type": "keepalive"}
+    assert event.id == ""
+
+
+@given(texts)
+def test_whatever_is_said_is_one_frame_that_begins_with_data(text):
+    for event in (events.status(text, 1, "7"), events.stopped(text), events.error(ServerFull(text), "r", "7")):
+        frame = encode(event)
+
+        (read, _) = decode([frame])
+
+        assert frame.startswith(b"data: {")
+        assert frame.isascii()
+        assert frame.count(b"\n\n") == 1
+        assert read == Event("message", event.data, event.id)

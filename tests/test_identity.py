@@ -1,0 +1,60 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bff.errors import Forbidden, Unauthorized
+from bff.identity import COOKIE, Anonymous, Proxy
+
+SECRET = "s" * 32
+anonymous = Anonymous(SECRET, "org")
+proxy = Proxy("X-Forwarded-User", SECRET, "org")
+
+
+def test_each_browser_is_a_user_of_its_own():
+    one, other = anonymous.identify({}, {}), anonymous.identify({}, {})
+
+    assert one.user_id != other.user_id
+    assert one.org == "org"
+
+
+def test_a_browser_that_comes_back_is_the_same_user():
+    first = anonymous.identify({}, {})
+
+    again = anonymous.identify({}, {COOKIE: first.new_cookie})
+
+    assert (again.user_id, again.new_cookie) == (first.user_id, "")
+
+
+@given(st.text(max_size=40))
+def test_a_cookie_we_did_not_sign_makes_a_new_user(forged):
+    first = anonymous.identify({}, {})
+
+    payload, _, signature = first.new_cookie.rpartition(".")
+    for cookie in (forged, first.user_id, payload, f"{payload}x.{signature}"):
+        identity = anonymous.identify({}, {COOKIE: cookie})
+        assert identity.user_id != first.user_id
+        assert identity.new_cookie
+
+
+def test_a_cookie_signed_with_another_key_makes_a_new_user():
+    elsewhere = Anonymous("t" * 32, "org").identify({}, {})
+
+    assert anonymous.identify({}, {COOKIE: elsewhere.new_cookie}).user_id != elsewhere.user_id
+
+
+def test_a_proxy_that_proves_itself_is_believed():
+    identity = proxy.identify({"X-Proxy-Secret": SECRET, "X-Forwarded-User": "a/../../x?y#z@x.org"}, {})
+
+    assert identity.user_id == "a/../../x?y#z@x.org"
+
+
+@pytest.mark.parametrize("proof", ["", "s", SECRET + "s", SECRET.upper(), "\udcff", "é" * 32])
+def test_a_proxy_that_does_not_is_refused(proof):
+    with pytest.raises(Forbidden):
+        proxy.identify({"X-Proxy-Secret": proof, "X-Forwarded-User": "u"}, {})
+
+
+@pytest.mark.parametrize("user", ["", " ", ".", "..", "a\nb", "\x7f", "x" * 257, "\ud800"])
+def test_a_user_that_no_service_could_take_is_refused(user):
+    with pytest.raises(Unauthorized):
+        proxy.identify({"X-Proxy-Secret": SECRET, "X-Forwarded-User": user}, {})

@@ -1,0 +1,347 @@
+import os
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from bff.errors import SettingsError
+from bff.settings import Settings, streams_by_descriptors
+
+TOP = Path(__file__).parents[1]
+KIB, MIB = 1024, 1024 * 1024
+SECRET = "s" * 32
+PRODUCTION = {"AUTH_MODE": "anonymous", "SECRET_KEY": SECRET}
+
+DEFAULTS = {
+    "APP_ENV": "production",
+    "PORT": 8000,
+    "WEB_CONCURRENCY": 1,
+    "BROKER_BASE_URL": "",
+    "BROKER_API_KEY": "",
+    "ENGINE_BASE_URL": "",
+    "ENGINE_API_KEY": "",
+    "CLIENT_ID": "web",
+    "DEFAULT_ORG": "unfoldingWord",
+    "AUTH_PROXY_USER_HEADER": "X-Forwarded-User",
+    "AUTH_PROXY_SECRET": "",
+    "HEARTBEAT_SECONDS": 15,
+    "HEARTBEAT": "event",
+    "UPSTREAM_CONNECT_SECONDS": 5,
+    "UPSTREAM_OPEN_SECONDS": 20,
+    "UPSTREAM_READ_SECONDS": 45,
+    "ANSWER_MAX_SECONDS": 600,
+    "MAX_EVENT_BYTES": 16 * MIB,
+    "MAX_BODY_BYTES": 36 * MIB,
+    "MAX_STREAMS": streams_by_descriptors(3, 4 * 200),
+    "QUEUE_DEPTH_PER_USER": 20,
+    "MAX_RUNNING": 200,
+    "MAX_STREAMS_PER_USER": 8,
+    "MESSAGES_PER_MINUTE": 60,
+    "REQUEST_SECONDS": 30.0,
+    "SLOW_READER_SECONDS": 60.0,
+    "DRAIN_SECONDS": 20.0,
+    "LOG_MAX_BYTES": 32 * MIB,
+    "RETENTION_SECONDS": 600,
+    "ON_BUSY": "enqueue",
+    "ON_DISCONNECT": "continue",
+    "EXPOSE_UPSTREAM_ERRORS": False,
+    "RELAY_TOOL_EVENTS": True,
+    "ECHO_WORD_SECONDS": 0.03,
+    "LOG_LEVEL": "INFO",
+    "LOG_FORMAT": "json",
+}
+
+
+def read(**environment: str) -> Settings:
+    return Settings.from_environment(PRODUCTION | environment)
+
+
+def refusal(environment: dict[str, str], **options: bool) -> str:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environment(environment, **options)
+    return str(refused.value)
+
+
+def by_name(settings: Settings) -> dict:
+    return {field.metadata["name"]: getattr(settings, field.name) for field in fields(settings)}
+
+
+def test_what_is_not_set_has_its_documented_default():
+    assert by_name(read()) == DEFAULTS | PRODUCTION
+
+
+def test_development_needs_nothing_at_all():
+    settings = Settings.from_environment({"APP_ENV": "development"})
+
+    own = {"APP_ENV": "development", "AUTH_MODE": "anonymous", "SECRET_KEY": "", "LOG_FORMAT": "text"}
+    assert by_name(settings) == DEFAULTS | own
+    assert settings.development
+    assert not read().development
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("PORT", "0", 0),
+        ("PORT", "65535", 65535),
+        ("PORT", " 8080 ", 8080),
+        ("HEARTBEAT_SECONDS", "0.25", 0.25),
+        ("ECHO_WORD_SECONDS", "0", 0),
+        ("EXPOSE_UPSTREAM_ERRORS", "1", True),
+        ("RELAY_TOOL_EVENTS", "0", False),
+        ("ON_BUSY", "interrupt", "interrupt"),
+        ("MAX_STREAMS", "5", 5),
+        ("BROKER_BASE_URL", "https://broker.example:8443/some/path/", "https://broker.example:8443/some/path"),
+        ("ENGINE_BASE_URL", "http://[::1]:9000", "http://[::1]:9000"),
+        ("DEFAULT_ORG", "Μετάφρασις", "Μετάφρασις"),
+        ("LOG_FORMAT", "text", "text"),
+    ],
+)
+def test_what_is_set_is_read(name, text, value):
+    assert by_name(read(**{name: text}))[name] == value
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_an_empty_value_is_an_unset_one(name):
+    assert by_name(read(**{name: ""}))[name] == DEFAULTS[name]
+    assert by_name(read(**{name: "  "}))[name] == DEFAULTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("HEARTBEAT_SECONDS", "soon", "is not a number"),
+        ("HEARTBEAT_SECONDS", "15s", "is not a number"),
+        ("HEARTBEAT_SECONDS", "1e3", "is not a number"),
+        ("HEARTBEAT_SECONDS", "nan", "is not a number"),
+        ("HEARTBEAT_SECONDS", "inf", "is not a number"),
+        ("HEARTBEAT_SECONDS", "-1", "is not a number"),
+        ("HEARTBEAT_SECONDS", "1\n2", "is not a number"),
+        ("HEARTBEAT_SECONDS", "0", "is not above zero"),
+        ("HEARTBEAT_SECONDS", "0.0", "is not above zero"),
+        ("ECHO_WORD_SECONDS", "slowly", "is not a number"),
+        ("PORT", "http", "is not a whole number"),
+        ("PORT", "8000.5", "is not a whole number"),
+        ("PORT", "٨٠٠٠", "is not a whole number"),
+        ("PORT", "9" * 5000, "is not a whole number"),
+        ("PORT", "-1", "is not between 0 and 65535"),
+        ("PORT", "65536", "is not between 0 and 65535"),
+        ("WEB_CONCURRENCY", "0", "is not between 1 and 256"),
+        ("MAX_STREAMS", "0", f"is not between 1 and {2**40}"),
+        ("MAX_BODY_BYTES", "1", f"is not between 1024 and {2**40}"),
+        ("RELAY_TOOL_EVENTS", "yes", "is neither 0 nor 1"),
+        ("APP_ENV", "staging", "is none of production, development"),
+        ("AUTH_MODE", "none", "is none of anonymous, proxy"),
+        ("HEARTBEAT", "ping", "is none of event, comment"),
+        ("ON_BUSY", "wait", "is none of enqueue, reject, interrupt"),
+        ("ON_DISCONNECT", "stop", "is none of continue, cancel"),
+        ("LOG_LEVEL", "info", "is none of DEBUG, INFO, WARNING, ERROR"),
+        ("LOG_FORMAT", "xml", "is none of json, text"),
+        ("AUTH_PROXY_USER_HEADER", "X Forwarded", "is not a header's name"),
+        ("AUTH_PROXY_USER_HEADER", "X-User\r\nX-Admin", "is not a header's name"),
+        ("BROKER_BASE_URL", "broker:8080", "is not an http(s) URL"),
+        ("BROKER_BASE_URL", "ftp://broker", "is not an http(s) URL"),
+        ("BROKER_BASE_URL", "//broker", "is not an http(s) URL"),
+        ("BROKER_BASE_URL", "http://", "is not an http(s) URL"),
+        ("BROKER_BASE_URL", "http://:8080", "is not an http(s) URL"),
+        ("ENGINE_BASE_URL", "http://engine?key=1", "holds more than scheme, host, port and path"),
+        ("ENGINE_BASE_URL", "http://engine#top", "holds more than scheme, host, port and path"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named_and_told_why(name, text, why):
+    assert refusal(PRODUCTION | {name: text}) == f"{name}={text!r} {why}."
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user@engine", "http://user:pw@engine", "http://:pw@engine", "http://engine:port", "http://engine:99999"]
+)
+def test_a_url_that_no_request_can_go_to_as_it_stands_is_refused(url):
+    assert refusal(PRODUCTION | {"ENGINE_BASE_URL": url}).startswith("ENGINE_BASE_URL=")
+
+
+def test_a_url_that_cannot_be_read_is_refused():
+    assert refusal(PRODUCTION | {"ENGINE_BASE_URL": "http://[::1"}).startswith("ENGINE_BASE_URL='http://[::1' ")
+
+
+def test_production_must_be_told_who_its_users_are():
+    assert refusal({"SECRET_KEY": SECRET}) == "AUTH_MODE is required in production: anonymous or proxy."
+
+
+@pytest.mark.parametrize("key", ["", "s" * 31, "  " + "s" * 31 + "\n"])
+def test_production_refuses_a_key_that_can_be_guessed(key):
+    why = "SECRET_KEY is required in production, 32 bytes at least."
+
+    assert refusal({"AUTH_MODE": "anonymous", "SECRET_KEY": key}) == why
+
+
+@pytest.mark.parametrize("app_env", ["production", "development"])
+@pytest.mark.parametrize("secret", ["", "s" * 31])
+def test_a_proxy_without_a_good_secret_is_refused_everywhere(app_env, secret):
+    environment = {"APP_ENV": app_env, "AUTH_MODE": "proxy", "SECRET_KEY": SECRET, "AUTH_PROXY_SECRET": secret}
+
+    assert refusal(environment) == "AUTH_PROXY_SECRET is required with AUTH_MODE=proxy, 32 bytes at least."
+
+
+def test_a_proxy_with_a_good_secret_is_taken():
+    settings = read(AUTH_MODE="proxy", AUTH_PROXY_SECRET=SECRET, AUTH_PROXY_USER_HEADER="X-User")
+
+    assert (settings.auth_mode, settings.auth_proxy_secret, settings.auth_proxy_user_header) == ("proxy", SECRET, "X-User")
+
+
+@pytest.mark.parametrize("environment", [{}, {"AUTH_MODE": "anonymous"}, {"AUTH_MODE": "proxy"}])
+def test_a_neighbour_needs_nothing_that_is_about_browsers(environment):
+    settings = Settings.from_environment(environment, neighbour=True)
+
+    assert not settings.development
+    assert settings.log_format == "json"
+
+
+@pytest.mark.parametrize("named", [{}, {"APP_ENV": ""}])
+def test_what_the_flask_command_starts_is_development(named):
+    assert Settings.from_environment({"FLASK_RUN_FROM_CLI": "true"} | named).development
+
+
+@pytest.mark.parametrize("said", [{"APP_ENV": "production", "FLASK_RUN_FROM_CLI": "true"}, {"FLASK_RUN_FROM_CLI": "false"}])
+def test_the_flask_command_can_be_told_otherwise(said):
+    assert not Settings.from_environment(PRODUCTION | said).development
+
+
+every_secret = pytest.mark.parametrize("name", ["SECRET_KEY", "BROKER_API_KEY", "ENGINE_API_KEY", "AUTH_PROXY_SECRET"])
+
+
+@every_secret
+def test_a_secret_may_come_from_a_file(name, tmp_path):
+    (tmp_path / "secret").write_text(f"{'k' * 40}\n")
+
+    settings = Settings.from_environment({"APP_ENV": "development", f"{name}_FILE": str(tmp_path / "secret")})
+
+    assert by_name(settings)[name] == "k" * 40
+
+
+@every_secret
+def test_a_secret_that_is_given_wins_over_its_file(name):
+    settings = read(**{name: "k" * 40, f"{name}_FILE": "/does/not/exist"})
+
+    assert by_name(settings)[name] == "k" * 40
+
+
+@every_secret
+def test_a_secret_whose_file_cannot_be_read_is_refused(name, tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff" * 40)
+
+    for path in ("/does/not/exist", str(tmp_path), str(tmp_path / "binary")):
+        assert refusal({"APP_ENV": "development", f"{name}_FILE": path}) == f"{name}_FILE={path!r} cannot be read."
+
+
+@every_secret
+def test_a_secret_whose_file_is_empty_is_unset(name, tmp_path):
+    (tmp_path / "empty").write_text(" \n")
+
+    settings = Settings.from_environment({"APP_ENV": "development", f"{name}_FILE": str(tmp_path / "empty")})
+
+    assert by_name(settings)[name] == ""
+
+
+@every_secret
+def test_a_secret_that_is_no_utf_8_is_refused(name):
+    secret = os.fsdecode(b"\xff" * 40)
+
+    assert name in refusal(PRODUCTION | {"AUTH_MODE": "proxy", "AUTH_PROXY_SECRET": SECRET, name: secret})
+
+
+@every_secret
+def test_a_secret_is_in_no_repr(name):
+    assert "swordfish" not in repr(read(**{name: "swordfish" * 4}))
+
+
+def test_only_secrets_come_from_files(tmp_path):
+    (tmp_path / "port").write_text("8123")
+
+    assert read(PORT_FILE=str(tmp_path / "port")).port == DEFAULTS["PORT"]
+
+
+def test_settings_stay_as_they_were_read():
+    settings = read()
+
+    with pytest.raises(FrozenInstanceError):
+        settings.port = 1
+
+
+def test_the_environment_is_this_processs_own(monkeypatch):
+    for name, value in (PRODUCTION | {"PORT": "8123"}).items():
+        monkeypatch.setenv(name, value)
+
+    assert Settings.from_environment().port == 8123
+
+
+def test_nothing_that_is_read_changes_the_environment():
+    environment = {"FLASK_RUN_FROM_CLI": "true"}
+
+    Settings.from_environment(environment)
+
+    assert environment == {"FLASK_RUN_FROM_CLI": "true"}
+
+
+def test_a_key_of_developments_own_outlives_a_restart(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    first = Settings.from_environment({"APP_ENV": "development"}).signing_key()
+
+    again = Settings.from_environment({"APP_ENV": "development"}).signing_key()
+
+    assert again == first
+    assert len(first) >= 32
+    (kept,) = (tmp_path / "instance").iterdir()
+    assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_a_key_that_is_given_is_the_one_that_signs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    assert read().signing_key() == SECRET
+    assert not list(tmp_path.iterdir())
+
+
+def started(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP)} | environment
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({}, "AUTH_MODE is required in production: anonymous or proxy."),
+        (PRODUCTION | {"HEARTBEAT_SECONDS": "soon"}, "HEARTBEAT_SECONDS='soon' is not a number."),
+        (PRODUCTION | {"HEARTBEAT_SECONDS": "two\nlines"}, "HEARTBEAT_SECONDS='two\\nlines' is not a number."),
+        (PRODUCTION | {"SECRET_KEY": "short"}, "SECRET_KEY is required in production, 32 bytes at least."),
+    ],
+)
+def test_a_process_that_cannot_start_says_one_line_and_leaves_with_3(environment, sentence):
+    process = started("import app", environment)
+
+    assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{sentence}\n")
+
+
+@pytest.mark.parametrize("key", ["", "k" * 31])
+def test_a_broker_on_a_port_of_its_own_does_not_start_without_a_safe_key(key):
+    process = started("from bff.broker import create_broker; create_broker()", {"BROKER_API_KEY": key})
+
+    sentence = "BROKER_API_KEY is required for a broker on a port of its own, 32 bytes at least."
+    assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{sentence}\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "environment"),
+    [
+        ("import app", PRODUCTION),
+        ("import app", {"APP_ENV": "development"}),
+        ("from bff.broker import create_broker; create_broker()", {"BROKER_API_KEY": "k" * 32}),
+    ],
+)
+def test_a_process_that_can_start_says_nothing(code, environment, tmp_path):
+    process = started(f"import os; os.chdir({str(tmp_path)!r}); {code}", environment)
+
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")

@@ -1,0 +1,206 @@
+"""Heartbeats, joined writes, and a browser that leaves: on real servers, greenlets and threads."""
+
+import socket
+import threading
+from itertools import pairwise
+from time import monotonic
+
+import pytest
+from flask import Flask
+
+from bff.sse import Event, comment
+from bff.streaming import EventStream, How
+from tests.live import BROKER_KEY, PROXY_SECRET, Browser, eventually
+from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
+
+TICKET = reply(b'{"status":"queued","message_id":"m-1","queue_position":1}')
+KEEPALIVE = 'data: {"type":"keepalive"}\n'
+
+
+def stream(say, **options) -> list[bytes]:
+    app = Flask(__name__)
+    how = How(**{"heartbeat": comment("beat"), "seconds": 60.0} | options)
+    with app.test_request_context():
+        return list(EventStream(say, how, environ={}).response)
+
+
+def test_what_came_together_is_written_together():
+    written = stream(lambda _: [Event("", "a"), Event("", "b"), None, None, Event("", "c"), None])
+
+    assert written == [b"data: a\n\ndata: b\n\n", b"data: c\n\n"]
+
+
+def test_what_is_left_at_the_end_is_written():
+    assert stream(lambda _: [Event("", "a")]) == [b"data: a\n\n"]
+
+
+def test_headers_leave_alone_when_no_event_comes_soon():
+    def say(watch):
+        while watch.due < monotonic() + 1:
+            watch.wait()
+            yield None
+        yield Event("", "a")
+
+    assert stream(say) == [b"", b"data: a\n\n"]
+
+
+def test_a_heartbeat_is_said_after_silence():
+    def say(watch):
+        until = monotonic() + 0.45
+        while monotonic() < until:
+            yield None
+            watch.wait(until=until)
+
+    assert stream(say, seconds=0.1) == [b"", *[comment("beat")] * 3]
+
+
+def test_a_fault_in_the_middle_ends_the_stream_and_is_logged(caplog):
+    def say(_):
+        yield Event("", "a")
+        yield None
+        raise OSError("not the browser's fault")
+
+    assert stream(say) == [b"data: a\n\n"]
+    assert "a stream broke" in caplog.text
+
+
+# On real servers
+
+
+@pytest.fixture
+def silent_broker():
+    """A broker whose streams say `queued` and then nothing."""
+    with WireServer([TICKET], [stream_head(), chunk(b"event: queued\ndata: {}\nid: 1-0\n\n"), HANG]) as broker:
+        yield broker
+
+
+def start_with(start, kind, broker, **settings):
+    return start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, **settings)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("heartbeat", "frame"), [("event", KEEPALIVE), ("comment", ": keepalive\n")])
+def test_a_silent_broker_does_not_make_a_silent_stream(start, kind, silent_broker, heartbeat, frame):
+    server = start_with(start, kind, silent_broker, HEARTBEAT_SECONDS="0.3", HEARTBEAT=heartbeat)
+
+    with Browser(server).say("hello") as reply:
+        frames, moments = [], []
+        for said in reply.frames():
+            frames.append(said)
+            moments.append(monotonic())
+            if len(frames) == 4:
+                reply.leave()
+                break
+
+    assert frames[1:] == [frame] * 3
+    assert all(0.25 < later - earlier < 1.3 for earlier, later in pairwise(moments))
+
+
+@pytest.mark.live
+def test_a_pinging_broker_does_not_make_a_silent_stream(start, kind):
+    first = chunk(b"event: queued\ndata: {}\nid: 1-0\n\n")
+    pings = [step for _ in range(20) for step in (chunk(b": ping\r\n\r\n"), 0.1)]
+    with WireServer([TICKET], [stream_head(), first, *pings, LAST_CHUNK]) as broker:
+        server = start_with(start, kind, broker, HEARTBEAT_SECONDS="0.3")
+
+        with Browser(server).say("hello") as reply:
+            frames = [(frame, monotonic()) for frame, _ in zip(reply.frames(), range(5), strict=False)]
+            reply.leave()
+
+    assert [frame for frame, _ in frames[1:]] == [KEEPALIVE] * 4
+    assert all(0.25 < later - earlier < 1.3 for (_, earlier), (_, later) in pairwise(frames))
+
+
+@pytest.mark.live
+def test_a_queued_message_does_not_make_a_silent_stream(start, kind):
+    server = start(kind, HEARTBEAT_SECONDS="0.2")
+    browser = Browser(server)
+
+    with browser.say("/silence 1"), browser.say("later") as reply:
+        events = list(reply.events())
+
+    kinds = [event["type"] for event in events]
+    assert kinds.count("keepalive") >= 3
+    assert all("id" not in event for event in events if event["type"] == "keepalive")
+
+
+LEAVING = {
+    "closes": lambda sock: sock.close(),
+    "resets": lambda sock: (
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"),
+        sock.close(),
+    ),
+    "shuts down": lambda sock: sock.shutdown(socket.SHUT_RDWR),
+}
+
+
+def open_by_hand(server, message: str = "hello", until: bytes = b"data: ") -> socket.socket:
+    """A stream on a bare socket, read until it has said `until`."""
+    body = f'{{"message": "{message}"}}'
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    sock.sendall(
+        f"POST /api/chat/stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        f"X-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n\r\n{body}".encode()
+    )
+    received = b""
+    while until not in received:
+        received += sock.recv(65536)
+    return sock
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("leave", LEAVING.values(), ids=LEAVING)
+def test_a_browser_that_leaves_is_noticed_at_once(start, kind, silent_broker, leave):
+    server = start_with(start, kind, silent_broker)
+    sock = open_by_hand(server)
+    left = monotonic()
+
+    leave(sock)
+
+    assert silent_broker.wait_for(lambda: silent_broker.hung_up == 1)
+    assert monotonic() - left < 0.25, "within 100 ms, and what a busy machine adds"
+    sock.close()
+
+
+@pytest.mark.live
+def test_a_browser_that_half_closes_still_gets_its_answer(start, kind):
+    server = start(kind)
+    sock = open_by_hand(server, "/slow 1 one two", until=b'"one "')
+
+    sock.shutdown(socket.SHUT_WR)
+    received = b""
+    while piece := sock.recv(65536):
+        received += piece
+
+    sock.close()
+    assert b'"type":"keepalive"' in received, "its FIN is answered by a heartbeat"
+    assert b'"type":"complete"' in received
+
+
+@pytest.mark.live
+def test_two_hundred_browsers_that_leave_leave_nothing_behind(start, kind):
+    with WireServer(
+        lambda request: (
+            [TICKET]
+            if request.method == "POST"
+            else [stream_head(), chunk(b": hi\n\n"), 0.01, chunk(b"event: queued\ndata: {}\nid: 1-0\n\n"), HANG]
+        )
+    ) as broker:
+        server = start_with(start, kind, broker, MAX_STREAMS_PER_USER="1000", MESSAGES_PER_MINUTE="10000")
+        Browser(server).request("GET", "/healthz").read()
+        open_by_hand(server).close()
+        assert broker.wait_for(lambda: broker.open_connections <= 1)
+        base = server.descriptors(), server.threads()
+
+        socks: list[socket.socket] = []
+        threads = [threading.Thread(target=lambda: socks.append(open_by_hand(server))) for _ in range(200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for sock in socks:
+            sock.close()
+
+        assert len(socks) == 200
+        assert broker.wait_for(lambda: broker.open_connections <= 64, 10), "no more than the pool keeps alive"
+        assert eventually(lambda: server.descriptors() <= base[0] + 64 and server.threads() <= base[1] + 12)

@@ -1,0 +1,164 @@
+"""A server that says exactly these bytes, waits, and hangs up: for everything an HTTP library would not say.
+
+    with WireServer([stream_head(), chunk(b"data: {}\\n\\n"), 0.2, CUT]) as server: ...
+
+An answer is a list of steps, or a function that makes one from the request. The first connection gets the first answer;
+the last answer serves all that come after.
+"""
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+CUT = object()
+"""Reset the connection."""
+END = object()
+"""Close it cleanly; also what happens after the last step."""
+HANG = object()
+"""Say nothing until the client hangs up, or the server is stopped."""
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+Answer = Iterable[Any] | Callable[[Request], Iterable[Any]]
+
+
+def reply(body: bytes = b"", status: str = "200 OK", content_type: str = "application/json", **headers: str) -> bytes:
+    """A whole HTTP answer. Underscores in header names stand for dashes."""
+    fields = {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
+
+
+def stream_head(content_type: str = "text/event-stream", *, chunked: bool = True, **headers: str) -> bytes:
+    fields = {"Content-Type": content_type, **({"Transfer-Encoding": "chunked"} if chunked else {}), **headers}
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class WireServer:
+    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
+        self._answers = list(answers)
+        self._tls = tls
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._open: set[socket.socket] = set()
+        self._stopping = threading.Event()
+        self.requests: list[Request] = []
+        self.hung_up = 0
+        """Connections that the client closed before the server did."""
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://localhost:{self._listener.getsockname()[1]}"
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
+
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 5.0) -> bool:
+        """Whether `condition` came true in time; looked at whenever a request comes or a connection goes."""
+        with self._changed:
+            return bool(self._changed.wait_for(condition, seconds))
+
+    def __enter__(self) -> "WireServer":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            stack.callback(connection.close)
+            self._open.add(connection)
+            stack.callback(self._forget, connection)
+            while (request := self._request(connection)) is not None:
+                with self._changed:
+                    answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+                    self.requests.append(request)
+                    self._changed.notify_all()
+                if not self._play(connection, answer(request) if callable(answer) else answer):
+                    return
+
+    def _request(self, connection: socket.socket) -> Request | None:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            piece = connection.recv(65536)
+            if not piece:
+                return None
+            data += piece
+        head, _, body = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        while len(body) < int(headers.get("content-length", 0)):
+            body += connection.recv(65536)
+        method, path, _ = first.split(" ")
+        return Request(method, path, headers, body)
+
+    def _play(self, connection: socket.socket, steps: Iterable[Any]) -> bool:
+        """Whether the connection may serve another request."""
+        for step in steps:
+            if isinstance(step, bytes):
+                connection.sendall(step)
+            elif isinstance(step, float | int):
+                self._stopping.wait(step)
+            elif isinstance(step, threading.Event):
+                step.wait(10)
+            elif step is CUT:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return False
+            elif step is HANG:
+                self._until_hung_up(connection)
+                return False
+            elif step is END:
+                return False
+        return True
+
+    def _until_hung_up(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while connection.recv(65536):
+                pass
+        with self._changed:
+            self.hung_up += 1
+            self._changed.notify_all()
+
+    def _forget(self, connection: socket.socket) -> None:
+        with self._changed:
+            self._open.discard(connection)
+            self._changed.notify_all()
