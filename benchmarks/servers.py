@@ -1,0 +1,256 @@
+"""Who is measured: ours and its peers, each told how to start, and the `Lab` one of them runs in."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import driver
+from driver import Broker, Load, Plan, Request
+from processes import OUT, Cores, Unavailable, cpu_seconds, free_port, memory_kib, running, wait_for_port, workers
+
+HERE: Final = Path(__file__).parent
+PEERS: Final = HERE / "peers"
+PEERS_BIN: Final = OUT / "venv" / "bin"
+SECRET: Final = "benchmarks-only-0123456789abcdef-0123456789abcdef"
+CONNECTIONS: Final = 20_000
+WARM_UP: Final = 200
+SHORT: Final = Plan("rate", rate=1000, count=1)
+"""An answer of one word."""
+
+Command = list[str | Path]
+
+
+class Server(NamedTuple):
+    name: str
+    about: str
+    prepare: Callable[[], None]
+    """Installs what is missing, at first use; raises Unavailable."""
+    command: Callable[[int, int], Command]
+    """For a port to listen on and the broker's port."""
+    environment: dict[str, str]
+    directory: Path
+    two_steps: bool = True
+    """A POST that leaves the message and follows its stream; else one GET handed through."""
+
+
+def _prepare_ours() -> None:
+    if not _ours().exists():
+        raise Unavailable("gunicorn is not installed beside this Python: run `make run` once")
+
+
+def _ours() -> Path:
+    return Path(sys.executable).parent / "gunicorn"
+
+
+def _prepare_python() -> None:
+    wanted = (PEERS / "requirements.txt").read_text()
+    installed = PEERS_BIN.parent / "installed.txt"
+    if installed.exists() and installed.read_text() == wanted:
+        return
+    _say("installing the peers into benchmarks/out/venv")
+    install = [PEERS_BIN / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    try:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", PEERS_BIN.parent], check=True, timeout=120)
+        subprocess.run([*install, "-r", PEERS / "requirements.txt"], check=True, timeout=600, capture_output=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        raise Unavailable("pip could not install benchmarks/peers/requirements.txt") from error
+    installed.write_text(wanted)
+
+
+def _prepare_node() -> None:
+    version = _said(["node", "--version"])
+    if int((re.findall(r"\d+", version) or ["0"])[0]) < 18:
+        raise Unavailable(f"Node 18 or newer is needed, for its own fetch; here is {version or 'none'}")
+
+
+def _prepare_nginx() -> None:
+    """Unpacked beside us, not installed: an installed one would start to serve port 80."""
+    if _nginx() is not None:
+        return
+    package = OUT / "nginx"
+    package.mkdir(parents=True, exist_ok=True)
+    for command in (["apt-get", "download", "nginx"], ["apt-get", "update", "-qq"], ["apt-get", "download", "nginx"]):
+        if not list(package.glob("nginx_*.deb")):
+            _said(command, package)
+    for file in package.glob("nginx_*.deb"):
+        _said(["dpkg", "-x", str(file), "."], package)
+    if _nginx() is None:
+        raise Unavailable("nginx is not here, and Debian's package could not be fetched: apt-get install nginx-light")
+
+
+def _nginx() -> str | None:
+    for path in (shutil.which("nginx"), "/usr/sbin/nginx", str(OUT / "nginx" / "usr" / "sbin" / "nginx")):
+        if path and Path(path).exists() and _said([path, "-v"]):
+            return path
+    return None
+
+
+def _said(command: list[str], directory: Path | None = None) -> str:
+    """What a command prints; "" when it is not here, fails or takes minutes."""
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=180, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return (done.stdout + done.stderr).strip()
+
+
+def _nginx_command(port: int, broker_port: int) -> Command:
+    directory = OUT / "nginx-run"
+    directory.mkdir(parents=True, exist_ok=True)
+    text = (PEERS / "nginx.conf").read_text()
+    values = {"PORT": port, "BROKER": broker_port, "FILES": CONNECTIONS, "DIRECTORY": directory}
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", str(value))
+    (directory / "nginx.conf").write_text(text)
+    return [_nginx() or "nginx", "-e", directory / "error.log", "-p", directory, "-c", directory / "nginx.conf"]
+
+
+def _gunicorn_command(port: int, _: int) -> Command:
+    options = ["--bind", f"127.0.0.1:{port}", "--worker-class", "gevent", "--workers", "1"]
+    return [PEERS_BIN / "gunicorn", *options, "--worker-connections", str(CONNECTIONS), "--no-control-socket", "plain:app"]
+
+
+def _uvicorn_command(port: int, _: int) -> Command:
+    options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--no-access-log"]
+    return [PEERS_BIN / "uvicorn", *options, "fastapi_relay:app"]
+
+
+OURS: Final = {
+    "APP_ENV": "development",
+    "AUTH_MODE": "proxy",
+    "AUTH_PROXY_SECRET": SECRET,
+    "SECRET_KEY": SECRET,
+    "LOG_LEVEL": "WARNING",
+    "MAX_STREAMS": "10000",
+    "DATABASE_URL": f"sqlite:///{OUT / 'chat.db'}",
+}
+
+SERVERS: Final = {
+    server.name: server
+    for server in (
+        Server("ours", "this project, one process", _prepare_ours, lambda *_: [_ours(), "app:app"], OURS, HERE.parent),
+        Server(
+            "plain", "Flask, gunicorn + gevent, requests, SSEClient(response)", _prepare_python, _gunicorn_command, {}, PEERS
+        ),
+        Server("fastapi", "FastAPI, uvicorn, httpx, sse-starlette", _prepare_python, _uvicorn_command, {}, PEERS),
+        Server(
+            "node",
+            "Node, fetch through a TransformStream",
+            _prepare_node,
+            lambda *_: ["node", "node_relay.mjs"],
+            {"NODE_ENV": "production"},
+            PEERS,
+        ),
+        Server("nginx", "nginx, one GET handed through", _prepare_nginx, _nginx_command, {}, PEERS, two_steps=False),
+    )
+}
+
+
+class Lab:
+    """One server, freshly started, its broker stand-in, and what can be done to them and read off them."""
+
+    def __init__(self, server: Server, core: int | None, port: int, broker: Broker, master: int) -> None:
+        self.server = server
+        self.broker = broker
+        self._core = core
+        self._port = port
+        self._master = master
+        self._pids: list[int] = []
+
+    def load(
+        self, plan: Plan, streams: int, start_rate: float = 0, pending: int = 0
+    ) -> contextlib.AbstractContextManager[Load]:
+        return driver.load(self._core, self._port, self._request(plan), streams, start_rate, pending)
+
+    def _request(self, plan: Plan) -> Request:
+        if not self.server.two_steps:
+            return Request.get("/api/v1/stream", plan)
+        # A user for each stream, so that no limit per user is met.
+        headers = {"X-Proxy-Secret": SECRET, "X-Forwarded-User": f"user-{time.monotonic_ns()}-{{n}}"}
+        return Request.post("/api/chat/stream", headers, plan)
+
+    def answer_once(self) -> None:
+        """Raises Unavailable if a whole answer does not come through. Nothing is read off a server before."""
+        with self.load(SHORT, 1) as load:
+            if load.end(15)["completed"] != 1:
+                raise Unavailable("it does not answer")
+        self._pids = workers(self._master)
+
+    def warm_up(self, answers: int = WARM_UP) -> None:
+        with self.load(SHORT, answers, pending=8) as load:
+            load.end(60)
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self._pids)
+
+    def driver_seconds(self) -> float:
+        """The broker stand-in's CPU; the load generator reports its own."""
+        return cpu_seconds([self.broker.pid])
+
+    def memory_kib(self) -> int:
+        return memory_kib(self._pids)
+
+
+@contextlib.contextmanager
+def lab(server: Server, cores: Cores) -> Iterator[Lab]:
+    """Raises Unavailable if the server does not start or answer."""
+    log = OUT / "log" / f"{server.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        errors = stack.enter_context(log.open("wb"))
+        broker = stack.enter_context(driver.broker(cores.driver))
+        port = free_port()
+        process = stack.enter_context(
+            running(
+                server.command(port, broker.port),
+                cores.server,
+                environment=_environment(server, port, broker),
+                directory=server.directory,
+                output=errors,
+                errors=errors,
+            )
+        )
+        lab = Lab(server, cores.driver, port, broker, process.pid)
+        try:
+            wait_for_port(port, process, 30)
+            lab.answer_once()
+        except Unavailable as failure:
+            raise Unavailable(f"{failure}; the last it said: {_last_line(log)}") from failure
+        yield lab
+
+
+def _last_line(log: Path) -> str:
+    return (log.read_text(errors="replace").strip().splitlines() or ["nothing"])[-1]
+
+
+def _environment(server: Server, port: int, broker: Broker) -> dict[str, str]:
+    """Only what is named here: a REDIS_URL or a proxy of the caller's would change what is measured."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    address = {"PORT": str(port), "BROKER_BASE_URL": f"http://127.0.0.1:{broker.port}", "BROKER_API_KEY": SECRET}
+    return kept | address | server.environment
+
+
+def versions() -> dict[str, str]:
+    """What the peers are made of here, for the line under the table."""
+    found = {"python": sys.version.split()[0], "node": _said(["node", "--version"]).lstrip("v")}
+    for name, python in (("ours", sys.executable), ("peers", str(PEERS_BIN / "python"))):
+        packages = _said([python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"])
+        with contextlib.suppress(ValueError):
+            listed = {package["name"].lower(): package["version"] for package in json.loads(packages)}
+            names = ("flask", "gunicorn", "gevent", "requests", "sseclient-py", "fastapi", "uvicorn", "httpx", "sse-starlette")
+            found |= {f"{name}: {package}": listed[package] for package in names if package in listed}
+    if nginx := _nginx():
+        found["nginx"] = _said([nginx, "-v"]).rpartition("/")[2]
+    return found
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
