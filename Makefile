@@ -13,7 +13,9 @@ test: .venv/dev
 	.venv/bin/python -m pytest
 	.venv/bin/python -m gevent.monkey --module pytest -m "not live"
 
+# What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev
+	tests/deps redis-server
 
 check: .venv/dev
 	.venv/bin/ruff check .

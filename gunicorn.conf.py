@@ -21,12 +21,13 @@ except SettingsError as error:
 
 bind = f"{'127.0.0.1' if settings.development else '0.0.0.0'}:{settings.port}"  # noqa: S104 - a platform's router is outside
 worker_class = "gevent"
-# The bundled broker keeps its queue in memory: a second process would have a queue of its own.
-alone = not settings.broker_base_url or any("bff.broker" in argument for argument in sys.argv)
+# Without Redis the bundled broker keeps its queue in memory: a second process would have a queue of its own.
+bundled = not settings.broker_base_url or any("bff.broker" in argument for argument in sys.argv)
+alone = bundled and not settings.redis_url
 workers = 1 if alone else settings.web_concurrency
 worker_connections = settings.max_streams + 1000  # Beyond them a client hangs unanswered: we refuse long before.
 keepalive = 5
-timeout = 30
+timeout = max(30, int(settings.drain_seconds) + 10)  # A worker that only hands over gives no sign of life meanwhile.
 graceful_timeout = int(settings.drain_seconds) + 10  # What is open ends before, by itself: see `post_worker_init`.
 max_requests = 0  # Reaching it would be an outage: nobody accepts until the last stream has ended.
 gevent_config.track_greenlet_tree = False  # Nobody looks at it, and a tenth of the time went into it.
@@ -46,17 +47,30 @@ def when_ready(server):
 
 def post_worker_init(worker):
     """The collector would stop the hub for up to half a second while streams open: the app is no garbage, look less often."""
+    life = worker.app.callable.extensions["life"]
+    try:
+        life.start(worker.age <= workers)  # Later ones replace one that died: what is away by then will come back.
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(3)
+    worker.drain = threading.Thread(target=drain_when_told, args=(worker, life.drain), name="drain", daemon=True)
+    worker.drain.start()
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 5, 100_000)
-    threading.Thread(target=drain_when_told, args=(worker,), name="drain", daemon=True).start()
 
 
-def drain_when_told(worker):
+def drain_when_told(worker, drain):
     """gunicorn has no hook for SIGTERM, and at `graceful_timeout` it kills what streams: nothing of theirs would run."""
     while worker.alive:
         time.sleep(0.2)
-    worker.app.callable.extensions["drain"]()
+    drain()
+
+
+def worker_exit(server, worker):
+    """Without open connections a worker leaves at once; what it is answering has to be handed over first."""
+    if hasattr(worker, "drain"):
+        worker.drain.join()
 
 
 def pre_request(worker, req):

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from bff.identity import IdentityMode
-    from bff.upstream import Service
+    from bff.ops.life import Life
+    from bff.ops.limits import SharedLimits
+    from bff.ops.loopback import Loopback
+    from bff.ops.streams import Streams
 
 # Nothing heavy at module level: gunicorn.conf.py reads the settings before gevent has patched anything.
 
@@ -18,12 +21,13 @@ def create_app(settings: Settings | None = None) -> "Flask":
     """Builds every part once and hands it to the doors. Raises SettingsError."""
     from flask import Flask
 
+    from bff.broker import bundled_broker
     from bff.held import HeldAnswers
     from bff.ops import logs
     from bff.ops.streams import Rate, Streams
     from bff.routes import chat, door, ops, page
     from bff.transport import new_session
-    from bff.upstream import BrokerClient, Timeouts
+    from bff.upstream import BrokerClient, Remote, Timeouts
 
     settings = settings or Settings.from_environment()
     logs.set_up(settings.log_level, settings.log_format)
@@ -34,18 +38,21 @@ def create_app(settings: Settings | None = None) -> "Flask":
         retention_seconds=settings.retention_seconds,
         most_bytes=settings.log_max_bytes,
     )
+    neighbour = None if settings.broker_base_url else bundled_broker(settings)
     broker = BrokerClient(
-        _broker(settings),
+        neighbour or Remote(settings.broker_base_url, settings.broker_api_key),
         new_session(),
         timeouts,
         held,
         client_id=settings.client_id,
         max_event_bytes=settings.max_event_bytes,
-        stands_alone=bool(settings.broker_base_url),
+        stands_alone=bool(settings.broker_base_url or settings.redis_url),
     )
-    streams = Streams(settings.max_streams, settings.max_streams_per_user)
-    app.extensions["bff"] = door.Parts(settings, _identity_mode(settings), broker, streams, Rate(settings.messages_per_minute))
-    app.extensions["drain"] = partial(streams.drain, settings.drain_seconds)
+    shared = _shared_limits(settings)
+    streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=shared)
+    rate = Rate(settings.messages_per_minute, shared)
+    app.extensions["bff"] = door.Parts(settings, _identity_mode(settings), broker, streams, rate)
+    app.extensions["life"] = _life(settings, streams, neighbour if settings.redis_url else None)
     door.guard(app)
     for blueprint in (chat.bp, ops.bp, page.bp):
         app.register_blueprint(blueprint)
@@ -60,11 +67,23 @@ def _identity_mode(settings: Settings) -> "IdentityMode":
     return Anonymous(settings.signing_key(), settings.default_org)
 
 
-def _broker(settings: Settings) -> "Service":
-    from bff.broker import create_broker
-    from bff.ops.loopback import Loopback
-    from bff.upstream import Remote
+def _shared_limits(settings: Settings) -> "SharedLimits | None":
+    if not settings.redis_url:
+        return None
+    from bff.ops import redis
+    from bff.ops.limits import SharedLimits
 
-    if settings.broker_base_url:
-        return Remote(settings.broker_base_url, settings.broker_api_key)
-    return Loopback("broker", lambda key: create_broker(settings, key))
+    client = redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
+    return SharedLimits(client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute)
+
+
+def _life(settings: Settings, streams: "Streams", neighbour: "Loopback | None") -> "Life":
+    """`neighbour`: one that has a life of its own. With Redis there is work for it before anybody asks."""
+    from bff.ops.life import Life, together
+
+    if neighbour is None:
+        return Life(lambda first: None, partial(streams.drain, settings.drain_seconds))
+    return Life(
+        lambda first: neighbour.app.extensions["life"].start(first),
+        lambda: together(settings.drain_seconds, streams.drain, lambda _: neighbour.app.extensions["life"].drain()),
+    )

@@ -129,6 +129,10 @@ class UpstreamUnavailable(UpstreamFailure):
     retry_after = 2
 
 
+class Away(UpstreamUnavailable):
+    """What keeps our state cannot be reached just now. What was asked for may have been done, or not."""
+
+
 class UpstreamTimeout(UpstreamFailure):
     status, code, sentence = 504, "upstream_timeout", "The assistant took too long to answer. Please try again."
 
@@ -150,7 +154,7 @@ def family(root: type[ChatError] = ChatError) -> list[type[ChatError]]:
     return [root, *(kind for child in root.__subclasses__() for kind in family(child))]
 
 
-BY_CODE: Final = {kind.code: kind for kind in family() if kind is not UpstreamFailure}
+BY_CODE: Final = {kind.code: kind for kind in family() if kind not in {UpstreamFailure, Away}}
 
 
 def by_status(status: int | None) -> ChatError:

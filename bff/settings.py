@@ -76,6 +76,17 @@ def base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def redis_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("is not a Redis URL") from None
+    if not ((parts.scheme in {"redis", "rediss"} and parts.hostname) or (parts.scheme == "unix" and parts.path)):
+        raise ValueError("is not a Redis URL")
+    return text
+
+
 def header_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
         raise ValueError("is not a header's name")
@@ -92,9 +103,9 @@ def setting(name: str, default: Any, parse: Parse = str) -> Any:
     return field(default=default, metadata={"name": name, "parse": parse})
 
 
-def secret(name: str) -> Any:
+def secret(name: str, parse: Parse = str) -> Any:
     """A setting that `repr` leaves out and that `<name>_FILE` may hold instead."""
-    return field(default="", repr=False, metadata={"name": name, "parse": str, "secret": True})
+    return field(default="", repr=False, metadata={"name": name, "parse": parse, "secret": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +119,10 @@ class Settings:
     broker_api_key: str = secret("BROKER_API_KEY")
     engine_base_url: str = setting("ENGINE_BASE_URL", "", base_url)
     engine_api_key: str = secret("ENGINE_API_KEY")
+    redis_url: str = secret("REDIS_URL", redis_url)
+    redis_tls_verify: bool = setting("REDIS_TLS_VERIFY", True, switch)
+    lease_seconds: float = setting("LEASE_SECONDS", 10.0, seconds)
+    run_worker: bool = setting("RUN_WORKER", True, switch)
     client_id: str = setting("CLIENT_ID", "web")
     default_org: str = setting("DEFAULT_ORG", "unfoldingWord")
 
@@ -174,6 +189,8 @@ class Settings:
             # The browser's socket and the broker's; the bundled broker has its own end of that too, and the engine's sockets.
             each, others = (2, 0) if self.broker_base_url else (3, 4 * self.max_running)
             return replace(self, max_streams=streams_by_descriptors(each, others))._completed(neighbour)
+        if not self.run_worker and not self.redis_url:
+            raise SettingsError("RUN_WORKER=0 needs REDIS_URL: without it nobody else can answer.")
         if neighbour:
             return replace(self, log_format=self.log_format or ("text" if self.development else "json"))
         if self.development:
@@ -198,7 +215,6 @@ def _read(f: "Field[Any]", environment: Mapping[str, str]) -> Any:
         text = text or _from_file(name, environment.get(f"{name}_FILE", "").strip())
         if not text.isprintable() or not text.isascii():
             raise SettingsError(f"{name} holds characters that are not printable ASCII.")
-        return text
     if not text:
         return None  # An empty value is an unset one: platforms' forms can't tell them apart.
     try:

@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 from tests.live import Server
+from tests.redis_server import RedisServer
 
 # The machine may be busy: Hypothesis measures examples, not the clock.
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -12,18 +14,53 @@ settings.load_profile("steady")
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """`start("gunicorn", HEARTBEAT_SECONDS="0.2")`: a server process, stopped after the test."""
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+    """`start("gunicorn", HEARTBEAT_SECONDS="0.2")`: a server process, stopped after the test.
+
+    A "fleet" is two web processes behind one port and three workers, around one Redis.
+    """
     servers: list[Server] = []
 
+    def one(kind: str, **options: str) -> Server:
+        servers.append(Server(kind, tmp_path / f"{kind}-{len(servers)}.log", **options))
+        return servers[-1]
+
     def begin(kind: str = "gunicorn", **options: str) -> Server:
-        server = Server(kind, tmp_path / f"{kind}-{len(servers)}.log", **options)
-        servers.append(server)
-        return server.wait_until_ready()
+        if kind != "fleet":
+            return one(kind, **options).wait_until_ready()
+        options["REDIS_URL"] = request.getfixturevalue("clean_redis").url
+        workers = [one("worker", **options) for _ in range(3)]
+        web = one("gunicorn", WEB_CONCURRENCY="2", RUN_WORKER="0", **options)
+        for server in workers:
+            server.wait_until_ready()
+        return web.wait_until_ready()
 
     yield begin
     for server in servers:
+        server.kill(signal.SIGKILL if server.kind == "worker" else signal.SIGINT)
+    for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One for all tests that leave it as it was, but for its keys."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def clean_redis(redis: RedisServer) -> RedisServer:
+    redis.flush()
+    return redis
+
+
+@pytest.fixture(scope="session")
+def appendonly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("appendonly"), "--appendonly", "yes")
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=["gunicorn", "flask"])

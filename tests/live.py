@@ -45,7 +45,7 @@ def free_port() -> int:
 
 
 class Server:
-    """A server process: gunicorn or `flask run` with the app, or the broker on its own."""
+    """A server process: gunicorn or `flask run` with the app, the broker on its own, or a worker that only answers."""
 
     def __init__(self, kind: str, log: Path, port: int | None = None, **settings: str) -> None:
         self.port = port or free_port()
@@ -57,6 +57,7 @@ class Server:
             "gunicorn": ["gunicorn", "app:app"],
             "flask": ["flask", "run", "--port", str(self.port)],
             "broker": ["gunicorn", "bff.broker:create_broker()"],
+            "worker": ["bff.broker"],
             "counted": ["gunicorn", "tests.faults.counted:app"],
         }[kind]
         with log.open("ab") as output:
@@ -68,7 +69,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._ready_path = "/health" if kind == "broker" else "/healthz"
+        self.kind = kind
 
     def wait_until_ready(self) -> "Server":
         if not eventually(self._answers, 20):
@@ -77,10 +78,12 @@ class Server:
         return self
 
     def _answers(self) -> bool:
+        if self.kind == "worker":
+            return "answering" in self.log  # It listens nowhere.
         with contextlib.suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
             with contextlib.closing(connection):
-                connection.request("GET", self._ready_path)
+                connection.request("GET", "/health" if self.kind == "broker" else "/healthz")
                 return connection.getresponse().status == 200
         return False
 

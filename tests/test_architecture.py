@@ -25,7 +25,8 @@ DOORS = {
     "requests": {"bff/transport", "bff/upstream.py"},
     "urllib3": {"bff/transport"},
     "sseclient": {"bff/sse.py"},
-    "gevent": {"bff/ops/hub.py", "gunicorn.conf.py"},
+    "gevent": {"bff/ops/hub.py", "bff/ops/patch.py", "gunicorn.conf.py"},
+    "redis": {"bff/ops/redis.py", "bff/broker/redis"},
 }
 
 
@@ -87,6 +88,7 @@ def test_nothing_heavy_is_imported_before_gevent_has_patched():
     for path in (
         ROOT / "gunicorn.conf.py",
         ROOT / "bff" / "__init__.py",
+        ROOT / "bff" / "broker" / "__init__.py",
         ROOT / "bff" / "settings.py",
         ROOT / "bff" / "errors.py",
     ):

@@ -22,6 +22,10 @@ DEFAULTS = {
     "BROKER_API_KEY": "",
     "ENGINE_BASE_URL": "",
     "ENGINE_API_KEY": "",
+    "REDIS_URL": "",
+    "REDIS_TLS_VERIFY": True,
+    "LEASE_SECONDS": 10.0,
+    "RUN_WORKER": True,
     "CLIENT_ID": "web",
     "DEFAULT_ORG": "unfoldingWord",
     "AUTH_PROXY_USER_HEADER": "X-Forwarded-User",
@@ -97,6 +101,8 @@ def test_development_needs_nothing_at_all():
         ("ENGINE_BASE_URL", "http://[::1]:9000", "http://[::1]:9000"),
         ("DEFAULT_ORG", "Μετάφρασις", "Μετάφρασις"),
         ("LOG_FORMAT", "text", "text"),
+        ("REDIS_URL", "rediss://:secret@redis.example:6380/0", "rediss://:secret@redis.example:6380/0"),
+        ("REDIS_URL", "unix:///run/redis.sock", "unix:///run/redis.sock"),
     ],
 )
 def test_what_is_set_is_read(name, text, value):
@@ -113,6 +119,9 @@ def test_an_empty_value_is_an_unset_one(name):
     ("name", "text", "why"),
     [
         ("HEARTBEAT_SECONDS", "soon", "is not a number"),
+        ("REDIS_URL", "http://redis.example", "is not a Redis URL"),
+        ("REDIS_URL", "redis://", "is not a Redis URL"),
+        ("REDIS_URL", "redis://redis.example:port", "is not a Redis URL"),
         ("HEARTBEAT_SECONDS", "15s", "is not a number"),
         ("HEARTBEAT_SECONDS", "1e3", "is not a number"),
         ("HEARTBEAT_SECONDS", "nan", "is not a number"),

@@ -1,12 +1,16 @@
 """The bundled broker: keeps messages in order, has them answered, and logs every answer for whoever reads it.
 
 A neighbour, spoken to over HTTP only: inside the web process on a loopback port, or a process of its own
-(`gunicorn 'bff.broker:create_broker()'`).
+(`gunicorn 'bff.broker:create_broker()'`). With Redis its queue is everybody's, and a process may only answer
+(`python -m bff.broker`).
 """
 
+import logging
+import signal
 import sys
+import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from bff.errors import Drained, SettingsError
 from bff.settings import KEY_BYTES, Settings
@@ -14,6 +18,10 @@ from bff.settings import KEY_BYTES, Settings
 if TYPE_CHECKING:
     from flask import Flask
 
+    from bff.broker.queue import Queue
+    from bff.broker.worker import Worker
+    from bff.ops.loopback import Loopback
+    from bff.ops.streams import Streams
     from bff.upstream import Service
 
 
@@ -21,44 +29,111 @@ def create_broker(settings: Settings | None = None, key: str = "", engine: "Serv
     """Without arguments, what a process of its own needs: settings from the environment, whose key must be safe."""
     from flask import Flask
 
-    from bff.broker.memory import Limits, MemoryQueue
     from bff.broker.routes import Parts, register
-    from bff.broker.worker import Worker
-    from bff.engine import bundled_engine
-    from bff.ops import logs
+    from bff.ops.life import Life
     from bff.ops.streams import Streams
+
+    if settings is None:
+        settings = _own_settings()
+        key = settings.broker_api_key
+        if len(key.encode()) < KEY_BYTES:
+            _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {KEY_BYTES} bytes at least.")
+    queue = _queue(settings)
+    worker = _worker(settings, queue, engine) if settings.run_worker else None
+    # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
+    streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
+    app = Flask(__name__)
+    app.extensions["life"] = Life(partial(_start, settings, worker), partial(_drain, settings, streams, worker))
+    register(app, Parts(queue, worker, streams, key, settings))
+    return app
+
+
+def bundled_broker(settings: Settings) -> "Loopback":
+    """Inside this process, on a loopback port."""
+    from bff.ops.loopback import Loopback
+
+    return Loopback("broker", lambda key: create_broker(settings, key))
+
+
+def work() -> None:
+    """A process that only answers, until it is told to stop. What waits is in Redis."""
+    settings = _own_settings()
+    if not settings.redis_url:
+        _refuse("REDIS_URL is required for a worker: in any other process's memory it would find nothing.")
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    worker = _worker(settings, _queue(settings))
+    try:
+        _start(settings, worker, check=True)
+    except SettingsError as error:
+        _refuse(str(error))
+    logging.getLogger(__name__).info("answering what waits in Redis")
+    told.wait()
+    worker.drain(settings.drain_seconds)
+
+
+def _queue(settings: Settings) -> "Queue":
+    from bff.broker.queue import Limits
+
+    limits = Limits(settings.queue_depth_per_user, settings.log_max_bytes, retention=settings.retention_seconds)
+    if not settings.redis_url:
+        from bff.broker.memory import MemoryQueue
+
+        return MemoryQueue(limits)
+    from bff.broker.redis import RedisQueue
+    from bff.ops import redis
+
+    return RedisQueue(redis.connect(settings.redis_url, verify=settings.redis_tls_verify), limits, settings.lease_seconds)
+
+
+def _worker(settings: Settings, queue: "Queue", engine: "Service | None" = None) -> "Worker":
+    from bff.broker.worker import Times, Worker
+    from bff.engine import bundled_engine
     from bff.transport import new_session
     from bff.upstream import EngineClient, Remote, Timeouts
 
-    if settings is None:
-        settings, key = _own_settings()
-        logs.set_up(settings.log_level, settings.log_format)
     if engine is None:
         engine = (
             Remote(settings.engine_base_url, settings.engine_api_key) if settings.engine_base_url else bundled_engine(settings)
         )
     timeouts = Timeouts(settings.upstream_connect_seconds, settings.upstream_open_seconds, settings.upstream_read_seconds)
-    queue = MemoryQueue(Limits(settings.queue_depth_per_user, settings.log_max_bytes, retention=settings.retention_seconds))
-    worker = Worker(
-        queue,
-        EngineClient(engine, new_session(), timeouts, settings.max_event_bytes),
-        max_running=settings.max_running,
-        answer_max_seconds=settings.answer_max_seconds,
-    )
-    app = Flask(__name__)
-    # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
-    streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
-    app.extensions["drain"] = partial(streams.drain, settings.drain_seconds)
-    register(app, Parts(queue, worker, streams, key, settings.max_body_bytes, settings.on_busy, settings.on_disconnect))
-    return app
+    client = EngineClient(engine, new_session(), timeouts, settings.max_event_bytes)
+    times = Times(settings.answer_max_seconds, settings.lease_seconds)
+    return Worker(queue, client, times, max_running=settings.max_running)
 
 
-def _own_settings() -> tuple[Settings, str]:
+def _start(settings: Settings, worker: "Worker | None", check: bool) -> None:
+    """With Redis messages may be waiting already; in memory nothing can be."""
+    if not settings.redis_url:
+        return
+    if check:
+        from bff.ops import redis
+
+        redis.check(settings.redis_url, verify=settings.redis_tls_verify)
+    if worker is not None:
+        worker.start()
+
+
+def _drain(settings: Settings, streams: "Streams", worker: "Worker | None") -> None:
+    """In memory the worker works on: what its process has not answered nobody will."""
+    from bff.ops.life import together
+
+    handing_over = [worker.drain] if worker and settings.redis_url else []
+    together(settings.drain_seconds, streams.drain, *handing_over)
+
+
+def _own_settings() -> Settings:
+    from bff.ops import logs
+
     try:
         settings = Settings.from_environment(neighbour=True)
-        if len(settings.broker_api_key.encode()) < KEY_BYTES:
-            raise SettingsError(f"BROKER_API_KEY is required for a broker on a port of its own, {KEY_BYTES} bytes at least.")
     except SettingsError as error:
-        print(error, file=sys.stderr)
-        sys.exit(3)
-    return settings, settings.broker_api_key
+        _refuse(str(error))
+    logs.set_up(settings.log_level, settings.log_format)
+    return settings
+
+
+def _refuse(why: str) -> NoReturn:
+    print(why, file=sys.stderr)
+    sys.exit(3)

@@ -28,7 +28,7 @@ class Log:
 
     def after(self, event_id: str) -> Sequence[Event]:
         """All of them for "". Raises InvalidRequest for an id that is none of ours."""
-        return self.events[bisect_right(self._numbers, _parsed(event_id)) :] if event_id else list(self.events)
+        return self.events[bisect_right(self._numbers, parsed(event_id)) :] if event_id else list(self.events)
 
 
 def size_of(words: Sequence[Words]) -> int:
@@ -36,7 +36,8 @@ def size_of(words: Sequence[Words]) -> int:
     return sum(EVENT_BYTES + (len(data) if data.isascii() else len(data.encode())) for _, data in words)
 
 
-def _parsed(event_id: str) -> Number:
+def parsed(event_id: str) -> Number:
+    """Raises InvalidRequest for an id that is none of ours."""
     milliseconds, _, number = event_id.partition("-")
     if not (milliseconds.isdecimal() and number.isdecimal() and event_id.isascii() and len(event_id) < 40):
         raise InvalidRequest("The last event id is none of ours.")

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
-from bff import events
+from bff.broker import ends
 from bff.broker.log import Log, size_of
-from bff.broker.queue import Claim, Counts, Lost, Message, Page, Place, State, Ticket, Words
+from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, State, Ticket, Words
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
 
 REMEMBER_SECONDS: Final = 24 * 3600
@@ -23,18 +23,6 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Limits(NamedTuple):
-    depth_per_user: int = 20
-    log_bytes: int = 32 * 1024 * 1024
-    """Of one message's log, and of all finished ones together: then the oldest go."""
-    waiting_bytes: int = 256 * 1024 * 1024
-    """Of all messages that wait or run."""
-    retention: float = 600.0
-    """Seconds after its end."""
-    grace: float = 5.0
-    """Seconds without a reader after which an answer that is for its readers only is stopped."""
-
-
 @dataclass(eq=False)
 class _Entry:
     message: Message
@@ -43,6 +31,7 @@ class _Entry:
     state: State = "queued"
     token: int = 0
     stopping: bool = False
+    said: bool = False
     log: Log = field(default_factory=Log)
     readers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -124,31 +113,34 @@ class MemoryQueue:
             self._tell_positions(user_id)
             return Claim(entry.message, entry.token)
 
-    def renew(self, claim: Claim) -> None:
-        with self._lock:
-            self._claimed(claim)
-
-    def is_stopping(self, claim: Claim) -> bool:
+    def renew(self, claim: Claim) -> bool:
         with self._lock:
             return self._claimed(claim).stopping
 
-    def append(self, claim: Claim, words: Sequence[Words]) -> None:
+    def release(self, claim: Claim) -> None:
         with self._lock:
             entry = self._claimed(claim)
+            if entry.said or entry.stopping:
+                self._finish(entry, [ends.interrupted() if entry.said else ends.stopped()])
+                return
+            user_id = claim.message.user_id
+            del self._running[user_id]
+            entry.state = "queued"
+            self._waiting.setdefault(user_id, deque()).appendleft(entry)
+            self._tell_positions(user_id)
+            self._offer(user_id)
+
+    def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:
+        with self._lock:
+            entry = self._claimed(claim)
+            entry.said = entry.said or (said and bool(words))
             if entry.log.size + size_of(words) > self._limits.log_bytes:
                 raise TooLarge("The answer is too long to be kept.")
             self._write(entry, words)
 
     def finish(self, claim: Claim, words: Sequence[Words]) -> None:
         with self._lock:
-            entry = self._claimed(claim)
-            user_id = claim.message.user_id
-            del self._running[user_id]
-            self._end(entry, words)
-            if self._waiting.get(user_id):
-                self._offer(user_id)
-            else:
-                self._waiting.pop(user_id, None)
+            self._finish(self._claimed(claim), words)
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         with self._lock:
@@ -156,11 +148,9 @@ class MemoryQueue:
             return Page(entry.log.after(after), entry.state == "finished")
 
     @contextmanager
-    def listen(self, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
+    def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
         with self._lock:
-            entry = self._entries.get(message_id)
-            if entry is None:
-                raise Expired
+            entry = self._entry(user_id, message_id)
             entry.readers.append(wake)
         try:
             yield
@@ -186,7 +176,7 @@ class MemoryQueue:
                 self._waiting.pop(user_id)
                 if user_id in self._claimable:
                     self._claimable.remove(user_id)
-            self._end(entry, [("message", events.stopped("").data)])
+            self._end(entry, [ends.stopped()])
             self._tell_positions(user_id)
 
     def on_stop(self, tell: Callable[[str], None]) -> None:
@@ -211,6 +201,9 @@ class MemoryQueue:
                 self._stop(entry)
         for entry in unread:
             self._tell(entry)
+
+    def is_worked(self) -> bool:
+        return True  # By this process, from the first message on.
 
     def counts(self) -> Counts:
         with self._lock:
@@ -238,6 +231,15 @@ class MemoryQueue:
             raise Lost
         return entry
 
+    def _finish(self, entry: _Entry, words: Sequence[Words]) -> None:
+        user_id = entry.message.user_id
+        del self._running[user_id]
+        self._end(entry, words)
+        if self._waiting.get(user_id):
+            self._offer(user_id)
+        else:
+            self._waiting.pop(user_id, None)
+
     def _offer(self, user_id: str) -> None:
         if user_id not in self._running and user_id not in self._claimable:
             self._claimable.append(user_id)
@@ -253,7 +255,7 @@ class MemoryQueue:
 
     def _end(self, entry: _Entry, words: Sequence[Words]) -> None:
         entry.state = "finished"
-        self._write(entry, [*words, ("done", json.dumps({"message_id": entry.message.id}))])
+        self._write(entry, [*words, ends.done(entry.message.id)])
         self._held_bytes -= entry.message.size
         entry.message = entry.message._replace(content={}, size=0)
         self._finished[entry.message.id] = entry

@@ -2,7 +2,8 @@
 
 Messages of one user are answered one after the other, in order; users do not wait for each other. A message is claimed
 by one worker, which writes the answer into the message's log; any number of readers follow the log, from any place.
-A log's last event is always `done`.
+A log's last event is always `done`. Where the queue is elsewhere, each verb may raise `Away`; a worker that then repeats
+the same call has it done once.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,6 +51,20 @@ class Page(NamedTuple):
     events: Sequence[Event]
     over: bool
     """Whether the log has ended: nothing will come after these."""
+    more: bool = False
+    """Whether there is more to read at once."""
+
+
+class Limits(NamedTuple):
+    depth_per_user: int = 20
+    log_bytes: int = 32 * 1024 * 1024
+    """Of one message's log, and of all finished ones together (with Redis: of one user's): then the oldest go."""
+    waiting_bytes: int = 256 * 1024 * 1024
+    """Of all messages that wait or run in this process's memory. Redis has a bound of its own."""
+    retention: float = 600.0
+    """Seconds after its end."""
+    grace: float = 5.0
+    """Seconds without a reader after which an answer that is for its readers only is stopped."""
 
 
 class Counts(NamedTuple):
@@ -73,29 +88,35 @@ class Queue(Protocol):
     def claim(self, timeout: float) -> Claim | None:
         """The next message of a user who is not being answered; None after `timeout` seconds without one."""
 
-    def renew(self, claim: Claim) -> None:
-        """A sign of life. Raises Lost."""
+    def renew(self, claim: Claim) -> bool:
+        """A sign of life; whether it has been told to stop, for whoever was not there to hear it. Raises Lost."""
 
-    def is_stopping(self, claim: Claim) -> bool:
-        """Whether it was told to stop: a worker asks once it can be told, for what came before. Raises Lost."""
+    def release(self, claim: Claim) -> None:
+        """Hands it back: somebody else may claim the message, first of its user's; if it has said something, it ends.
 
-    def append(self, claim: Claim, words: Sequence[Words]) -> None:
-        """Writes into the log. Raises Lost, or TooLarge when the log has grown over its bound."""
+        Raises Lost.
+        """
+
+    def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:
+        """Writes into the log; `said`: this is the answer itself, which must not be begun again.
+
+        Raises Lost, or TooLarge when the log has grown over its bound.
+        """
 
     def finish(self, claim: Claim, words: Sequence[Words]) -> None:
         """Writes the last words and `done`; the user's next message may be claimed. Raises Lost."""
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
-        """The events after the id `after`, all of them for "", oldest first; does not wait.
+        """The events after the id `after`, the first for "", oldest first; does not wait.
 
         Raises NotFound for a message that this user never had, Expired when its log is gone, InvalidRequest for an id
         that is none of ours.
         """
 
-    def listen(self, message_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
+    def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
         """While it is entered, there is a reader, and `wake` is called from anywhere when there may be more to read.
 
-        `wake` must neither block nor ask the queue. Raises Expired for a message that is not kept.
+        `wake` must neither block nor ask the queue.
         """
 
     def stop(self, user_id: str, message_id: str) -> None:
@@ -112,5 +133,8 @@ class Queue(Protocol):
 
     def sweep(self) -> None:
         """Lets go of what is too old and stops what nobody reads any more; to be called about once a second."""
+
+    def is_worked(self) -> bool:
+        """Whether anybody answers what is left here."""
 
     def counts(self) -> Counts: ...

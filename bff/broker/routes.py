@@ -10,11 +10,12 @@ from pydantic import BaseModel, StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
 from bff import bodies
-from bff.broker.queue import Message, Queue
+from bff.broker.queue import Counts, Message, Queue
 from bff.broker.worker import Worker
-from bff.errors import ChatError, InternalError, ServerRestarting, Unauthorized, by_status
+from bff.errors import Away, ChatError, InternalError, ServerRestarting, Unauthorized, by_status
 from bff.ops.hub import Watch
 from bff.ops.streams import Streams
+from bff.settings import Settings
 from bff.sse import Event, comment
 from bff.streaming import EventStream, How
 
@@ -27,12 +28,11 @@ bp = Blueprint("broker", __name__)
 
 class Parts(NamedTuple):
     queue: Queue
-    worker: Worker
+    worker: Worker | None
+    """None where others answer."""
     streams: Streams
     key: str
-    max_body_bytes: int
-    on_busy: str
-    on_disconnect: str
+    settings: Settings
 
 
 class MessageRequest(BaseModel):
@@ -76,13 +76,14 @@ def _check_key() -> None:
 def leave() -> Response:
     parts = _parts()
     if parts.streams.draining:
-        raise ServerRestarting  # What is left now would be lost with this process's memory.
-    body = bodies.read_json(request.environ, parts.max_body_bytes)
+        raise ServerRestarting  # What is left now might be lost with this process's memory.
+    body = bodies.read_json(request.environ, parts.settings.max_body_bytes)
     left = bodies.validated(MessageRequest, body)
-    cancel_unread = (left.on_disconnect or parts.on_disconnect) == "cancel"
+    cancel_unread = (left.on_disconnect or parts.settings.on_disconnect) == "cancel"
     message = Message(str(uuid.uuid4()), left.user_id, left.for_engine(), len(body), cancel_unread)
-    ticket = parts.queue.enqueue(message, left.client_message_id, left.on_busy or parts.on_busy)
-    parts.worker.start()
+    ticket = parts.queue.enqueue(message, left.client_message_id, left.on_busy or parts.settings.on_busy)
+    if parts.worker:
+        parts.worker.start()
     return jsonify(
         status="queued",
         message_id=ticket.message_id,
@@ -111,7 +112,7 @@ def follow() -> Response:
 
 
 def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watch) -> Iterator[Event | None]:
-    with queue.listen(message_id, watch.wake):
+    with queue.listen(user_id, message_id, watch.wake):
         while True:
             page = queue.read(user_id, message_id, after)
             for event in page.events:
@@ -119,8 +120,9 @@ def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watc
                 after = event.id
             if page.over:
                 return
-            yield None
-            watch.wait()
+            if not page.more:
+                yield None
+                watch.wait()
 
 
 @bp.delete("/api/v1/message/<message_id>")
@@ -144,13 +146,18 @@ def see(user_id: str) -> Response:
 
 @bp.get("/health")
 def health() -> Response:
-    counts = _parts().queue.counts()
+    parts = _parts()
+    try:
+        counts, worked = parts.queue.counts(), parts.queue.is_worked()
+        status = "healthy" if worked else "degraded"
+    except Away:
+        counts, worked, status = Counts(0, 0), False, "unhealthy"
     return jsonify(
-        status="healthy",
-        redis_connected=False,
+        status=status,
+        redis_connected=bool(parts.settings.redis_url) and status != "unhealthy",
         active_queues=counts.queues,
         messages_processing=counts.running,
-        worker_connected=True,
+        worker_connected=worked,
     )
 
 

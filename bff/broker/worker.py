@@ -1,23 +1,27 @@
 """Answers queued messages: claims one, has the engine answer it, writes what the engine says into the message's log."""
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from bff import events
+from bff.broker import ends
 from bff.broker.queue import Claim, Lost, Queue, Words
-from bff.errors import AnswerTimeout, ChatError, UpstreamError, UpstreamTimeout
+from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamError, UpstreamTimeout
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.transport import EventSource
 from bff.upstream import EngineClient
 
 CLAIM_SECONDS: Final = 1.0
+AWAY_SECONDS: Final = 0.25
+"""Between two attempts to write while the queue is away."""
+HAND_BACK_SECONDS: Final = 2.0
+"""Of a drain's time, for handing back what did not finish."""
 
 log = logging.getLogger(__name__)
 
@@ -26,31 +30,60 @@ class Stopped(Exception):
     """The user wished the answer to end here."""
 
 
+class HandedBack(Exception):
+    """This process is about to stop: somebody else shall answer."""
+
+
+class Times(NamedTuple):
+    """All in seconds."""
+
+    answer_max: float
+    """For one answer, from its claim."""
+    lease: float
+    """For which a claim holds without a sign of life."""
+
+
 class Worker:
     """At most `max_running` answers at once, each in a thread (a greenlet under gevent) of its own."""
 
-    def __init__(self, queue: Queue, engine: EngineClient, *, max_running: int, answer_max_seconds: float) -> None:
+    def __init__(self, queue: Queue, engine: EngineClient, times: Times, *, max_running: int) -> None:
         self._queue = queue
         self._engine = engine
-        self._answer_max_seconds = answer_max_seconds
+        self._times = times
         self._free = threading.BoundedSemaphore(max_running)
-        self._running: dict[str, Watch] = {}
+        self._running: set[_Answering] = set()
         self._starting = threading.Lock()
-        self._started = False
+        self._claiming: threading.Thread | None = None
+        self._draining = False
         self._sweep_at = 0.0
         queue.on_stop(self._stop)
 
     def start(self) -> None:
         """Idempotent. Not done at construction: a factory that is only looked at must not start threads."""
         with self._starting:
-            if not self._started:
-                self._started = True
-                threading.Thread(target=self._work, name="worker", daemon=True).start()
+            if self._claiming is None:
+                self._claiming = threading.Thread(target=self._work, name="worker", daemon=True)
+                self._claiming.start()
+                threading.Thread(target=self._renew, name="leases", daemon=True).start()
+
+    def drain(self, seconds: float) -> None:
+        """Claims nothing more, lets what runs finish while there is time, hands back the rest; returns after that."""
+        end = monotonic() + seconds
+        self._draining = True
+        if self._claiming is not None:
+            self._claiming.join(seconds)
+        _until(lambda: not self._running, end - min(HAND_BACK_SECONDS, seconds / 2))
+        for answering in list(self._running):
+            answering.watch.end(HandedBack())
+        _until(lambda: not self._running, end)
 
     def _work(self) -> None:
-        while True:
+        while not self._draining:
             try:
                 self._claim_one()
+            except Away as problem:
+                log.warning("the queue is away: %s", problem.detail)
+                time.sleep(CLAIM_SECONDS)  # Once it is back, those who write come first: their leases have run on.
             except Exception:
                 log.exception("the worker stumbled")
                 time.sleep(CLAIM_SECONDS)
@@ -59,39 +92,59 @@ class Worker:
         if monotonic() >= self._sweep_at:
             self._sweep_at = monotonic() + CLAIM_SECONDS
             self._queue.sweep()
-        if not self._free.acquire(timeout=CLAIM_SECONDS):
-            return
-        claim = self._queue.claim(CLAIM_SECONDS)
-        if claim is None:
-            self._free.release()
-        else:
-            threading.Thread(target=self._answer, args=(claim,), name="answer", daemon=True).start()
+        if self._free.acquire(timeout=CLAIM_SECONDS):
+            claim = None
+            try:
+                claim = self._queue.claim(CLAIM_SECONDS)
+            finally:
+                if claim is None:
+                    self._free.release()
+            if claim is not None:
+                threading.Thread(target=self._answer, args=(claim,), name="answer", daemon=True).start()
+
+    def _renew(self) -> None:
+        while True:
+            time.sleep(self._times.lease / 3)
+            for answering in list(self._running):
+                try:
+                    self._show_life(answering)
+                except Away:
+                    break
+                except Exception:
+                    log.exception("a lease could not be renewed")
+
+    def _show_life(self, answering: "_Answering") -> None:
+        try:
+            if self._queue.renew(answering.claim):
+                answering.watch.end(Stopped())
+        except Lost:
+            answering.watch.end(Lost())
 
     def _stop(self, message_id: str) -> None:
-        watch = self._running.get(message_id)
-        if watch is not None:
-            watch.end(Stopped())
+        for answering in list(self._running):
+            if answering.claim.message.id == message_id:
+                answering.watch.end(Stopped())
 
     def _answer(self, claim: Claim) -> None:
         watch = hub.watch()
-        self._running[claim.message.id] = watch
+        watch.due = monotonic() + self._times.answer_max
+        answering = _Answering(self._queue, claim, watch, give_up_at=watch.due + self._times.lease)
+        self._running.add(answering)
         try:
-            if self._queue.is_stopping(claim):
-                watch.end(Stopped())
+            self._show_life(answering)  # It may have been told to stop before it could be heard here.
             with closing(self._said(claim, watch)) as said:
-                _Answering(self._queue, claim).run(said)
+                answering.run(said)
         except Lost:
             log.warning("message %s has another worker now", claim.message.id)
         except Exception:
             log.exception("message %s could not be answered", claim.message.id)
         finally:
-            del self._running[claim.message.id]
+            self._running.remove(answering)
             watch.close()
             self._free.release()
 
     def _said(self, claim: Claim, watch: Watch) -> Generator[Words | None, None, None]:
         """The engine's events, None where it paused. Raises Stopped, an UpstreamFailure, AnswerTimeout."""
-        watch.due = monotonic() + self._answer_max_seconds
         with closing(self._opened(claim, watch)) as source:
             for event in source.events(watch):
                 if event is not None:
@@ -113,27 +166,32 @@ class Worker:
 class _Answering:
     """One answer on its way into its log."""
 
-    def __init__(self, queue: Queue, claim: Claim) -> None:
+    def __init__(self, queue: Queue, claim: Claim, watch: Watch, *, give_up_at: float) -> None:
         self._queue = queue
-        self._claim = claim
-        self._unwritten: list[Words] = [("processing", "")]
+        self.claim = claim
+        self.watch = watch
+        self._give_up_at = give_up_at
+        self._unwritten: list[Words] = []
         self._text = ""
 
     def run(self, said: Iterator[Words | None]) -> None:
         try:
-            self._write()
+            self._insist(lambda: self._queue.append(self.claim, [("processing", "")], said=False))
             if not self._take(said):
                 raise UpstreamError(detail="the engine ended without an end")
         except Lost:
             raise
+        except HandedBack:
+            self._write()
+            self._insist(lambda: self._queue.release(self.claim))
         except Stopped:
-            self._finish(events.stopped(self._text).data)
+            self._finish(ends.stopped(self._text))
         except ChatError as problem:
-            log.warning("message %s: %s (%s)", self._claim.message.id, problem.code, problem.detail)
-            self._finish(json.dumps({"type": "error", "error": str(problem), "code": problem.code}))
-        except Exception as error:
-            log.exception("message %s: the answer broke", self._claim.message.id)
-            self._finish(json.dumps({"type": "error", "error": type(error).__name__, "code": "internal_error"}))
+            log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
+            self._finish(ends.failed(problem))
+        except Exception:
+            log.exception("message %s: the answer broke", self.claim.message.id)
+            self._finish(ends.failed(InternalError()))
 
     def _take(self, said: Iterator[Words | None]) -> bool:
         """Whether the engine came to an end of its own; nothing it says afterwards counts."""
@@ -143,7 +201,7 @@ class _Answering:
                 continue
             kind = events.parsed_object(words[1]).get("type")
             if kind in {"complete", "error"}:
-                self._finish(words[1])
+                self._finish(("message", words[1]))
                 return True
             if isinstance(kind, str) and kind != "keepalive":  # Which says nothing, so nobody needs it in a log.
                 self._unwritten.append(("message", words[1]))
@@ -153,8 +211,23 @@ class _Answering:
     def _write(self) -> None:
         words, self._unwritten = self._unwritten, []
         if words:
-            self._queue.append(self._claim, words)
+            self._insist(lambda: self._queue.append(self.claim, words))
 
-    def _finish(self, data: str) -> None:
-        unwritten, self._unwritten = self._unwritten, []
-        self._queue.finish(self._claim, [*unwritten, ("message", data)])
+    def _finish(self, last: Words) -> None:
+        words, self._unwritten = [*self._unwritten, last], []
+        self._insist(lambda: self._queue.finish(self.claim, words))
+
+    def _insist(self, write: Callable[[], None]) -> None:
+        """While the queue is away, or full, the answer waits here, and the engine with it. Repeating a write does it once."""
+        while True:
+            try:
+                return write()
+            except (Away, ServerFull):
+                if monotonic() >= self._give_up_at:
+                    raise
+                time.sleep(AWAY_SECONDS)
+
+
+def _until(condition: Callable[[], bool], moment: float) -> None:
+    while not condition() and monotonic() < moment:
+        time.sleep(0.05)

@@ -28,14 +28,21 @@ class Loopback:
         self._server: BaseWSGIServer | None = None
 
     @property
+    def app(self) -> Any:
+        return self._started().app
+
+    @property
     def url(self) -> str:
+        return f"http://127.0.0.1:{self._started().server_port}"
+
+    def _started(self) -> BaseWSGIServer:
         with self._starting:
             if self._server is None:
                 app = self._factory(self.key)
                 self._server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Handler)
                 threading.Thread(target=self._server.serve_forever, name=self.name, daemon=True).start()
                 log.info("the bundled %s listens on loopback port %d", self.name, self._server.server_port)
-            return f"http://127.0.0.1:{self._server.server_port}"
+            return self._server
 
 
 class _Handler(WSGIRequestHandler):

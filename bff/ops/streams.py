@@ -6,10 +6,13 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests
 from bff.ops.hub import Watch
+
+if TYPE_CHECKING:
+    from bff.ops.limits import SharedLimits  # Which brings Redis's library: for those who use it.
 
 SPREAD: Final = 0.4
 """The part of a drain over which those who will come back are sent away, so that they do not all come at once."""
@@ -24,6 +27,8 @@ class Slot:
         self._streams = streams
         self.user_id = user_id
         self.comes_back = comes_back
+        self.shared = ""
+        """Its name among the user's streams in all processes."""
         self.watch: Watch | None = None
         """Where the stream waits, once it does."""
         self._ending: Exception | None = None
@@ -60,10 +65,17 @@ class Slot:
 class Streams:
     """At most `most` at once, `most_per_user` of them one user's."""
 
-    def __init__(self, most: int, most_per_user: int, farewell: Callable[[], Exception] = ServerRestarting) -> None:
+    def __init__(
+        self,
+        most: int,
+        most_per_user: int,
+        farewell: Callable[[], Exception] = ServerRestarting,
+        shared: "SharedLimits | None" = None,
+    ) -> None:
         self._most = most
         self._most_per_user = most_per_user
         self._farewell = farewell
+        self._shared = shared
         self._lock = threading.Lock()
         self._open: set[Slot] = set()
         self._per_user: Counter[str] = Counter()
@@ -87,15 +99,21 @@ class Streams:
             self._per_user[user_id] += 1
             slot = Slot(self, user_id, comes_back)
             self._open.add(slot)
-            return slot
+        if self._shared:
+            with slot:
+                slot.shared = self._shared.enter(user_id)
+        return slot
 
     def leave(self, slot: Slot) -> None:
         with self._lock:
-            if slot in self._open:
-                self._open.remove(slot)
-                self._per_user[slot.user_id] -= 1
-                if not self._per_user[slot.user_id]:
-                    del self._per_user[slot.user_id]
+            if slot not in self._open:
+                return
+            self._open.remove(slot)
+            self._per_user[slot.user_id] -= 1
+            if not self._per_user[slot.user_id]:
+                del self._per_user[slot.user_id]
+        if self._shared and slot.shared:
+            self._shared.leave(slot.user_id, slot.shared)
 
     def drain(self, seconds: float) -> None:
         """Ends every stream within `seconds`; returns when the last one has ended, or when the time is up.
@@ -124,8 +142,9 @@ class Streams:
 class Rate:
     """At most so many a minute for each user."""
 
-    def __init__(self, per_minute: int) -> None:
+    def __init__(self, per_minute: int, shared: "SharedLimits | None" = None) -> None:
         self._per_minute = per_minute
+        self._shared = shared
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
 
@@ -141,6 +160,8 @@ class Rate:
                 raise TooManyRequests(retry_after=max(1, round(moments[0] + MINUTE - now)))
             moments.append(now)
             self._recent.move_to_end(user_id)
+        if self._shared:
+            self._shared.count(user_id)
 
     def _forget(self, before: float) -> None:
         """Users who have been quiet: the first ones, as whoever speaks goes to the end."""

@@ -8,14 +8,17 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from time import monotonic
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bff.broker.memory import Limits, MemoryQueue
-from bff.broker.queue import Claim, Counts, Lost, Message, Page, Place, Queue
+from bff.broker.memory import MemoryQueue
+from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Queue
+from bff.broker.redis import FLEETING, RedisQueue
 from bff.errors import (
     Busy,
     Expired,
@@ -26,6 +29,9 @@ from bff.errors import (
     TooLarge,
     TooManyRequests,
 )
+from bff.ops.redis import Client, connect
+from tests.live import eventually
+from tests.redis_server import RedisServer
 
 DEADLINE = 20.0
 """Seconds after which something that should have happened never will."""
@@ -48,24 +54,68 @@ class Clock:
         self.now += seconds
 
 
-def memory(clock: Callable[[], float], **limits: float) -> Queue:
-    return MemoryQueue(Limits(**limits), clock)
+class InMemory:
+    def __init__(self) -> None:
+        self.clock = Clock()
+
+    def make(self, **limits: float) -> Queue:
+        return MemoryQueue(Limits(**limits), self.clock)
+
+    def close(self) -> None:
+        pass
 
 
-@pytest.fixture(params=[memory])
-def implementation(request: pytest.FixtureRequest) -> Callable[..., Queue]:
-    return request.param
+class InRedis:
+    def __init__(self, server: RedisServer) -> None:
+        self.client = connect(server.url)
+        self.clock = RedisClock(self.client)
+        self._url = server.url
+        self._made: list[RedisQueue] = []
+
+    def make(self, **limits: float) -> Queue:
+        self.client.flushall()
+        queue = RedisQueue(connect(self._url), Limits(**limits))
+        self._made.append(queue)
+        queue.on_stop(lambda _: None)
+        assert eventually(lambda: dict(self.client.pubsub_numsub("chat:stop"))["chat:stop"] == len(self._made), DEADLINE)
+        return queue
+
+    def close(self) -> None:
+        for queue in self._made:
+            queue.close()
+        self.client.close()
+
+
+class RedisClock:
+    """Redis's own clock cannot be moved: whatever is to happen at a moment is moved towards it instead."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def advance(self, seconds: float) -> None:
+        for key in self._client.scan_iter() if seconds > 0 else ():
+            if (left := self._client.pttl(key)) >= 0:
+                self._client.pexpire(key, max(0, left - int(seconds * 1000)))
+        for member in self._client.zrange(FLEETING, 0, -1):
+            self._client.zincrby(FLEETING, -seconds * 1_000_000, member)
+
+
+@pytest.fixture(params=["memory", "redis", pytest.param("appendonly", marks=pytest.mark.live)])
+def implementation(request: pytest.FixtureRequest) -> Iterator[Any]:
+    made = InMemory() if request.param == "memory" else InRedis(request.getfixturevalue(request.param))
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock(implementation) -> Any:
+    return implementation.clock
 
 
 @pytest.fixture
-def make(implementation, clock) -> Factory:
+def make(implementation) -> Factory:
     """`make(depth_per_user=2)`: an empty queue with these limits."""
-    return lambda **limits: implementation(clock, **limits)
+    return implementation.make
 
 
 @pytest.fixture
@@ -328,7 +378,7 @@ def test_a_log_goes_on_after_any_id(queue, clock):
 
     assert len(events) == 12
     for number, event in enumerate(events):
-        assert queue.read("ann", said.id, event.id) == (events[number + 1 :], True)
+        assert queue.read("ann", said.id, event.id) == Page(events[number + 1 :], True)
 
 
 def test_ids_go_up_even_when_the_clock_goes_back(queue, clock):
@@ -357,9 +407,9 @@ def test_nothing_comes_after_the_end(queue):
     said, running = finished(queue), left(queue)
     last = whole(queue, said).events[-1].id
 
-    assert queue.read("ann", said.id, last) == ([], True)
-    assert queue.read("ann", running.id, whole(queue, running).events[-1].id) == ([], False)
-    assert queue.read("ann", said.id, "9999999999999-0") == ([], True)
+    assert queue.read("ann", said.id, last) == Page([], True)
+    assert queue.read("ann", running.id, whole(queue, running).events[-1].id) == Page([], False)
+    assert queue.read("ann", said.id, "9999999999999-0") == Page([], True)
 
 
 @pytest.mark.parametrize(
@@ -425,7 +475,7 @@ def test_a_reader_is_woken_by_each_change(queue):
         woken.clear()
         return types(queue, second)
 
-    with queue.listen(second.id, woken.set):
+    with queue.listen(second.user_id, second.id, woken.set):
         running = claimed(queue)
         assert heard() == ["queued", "queued"]
         queue.finish(running, [])
@@ -441,7 +491,7 @@ def test_a_reader_is_woken_when_its_message_is_stopped(queue):
     said = left(queue)
     woken = threading.Event()
 
-    with queue.listen(said.id, woken.set):
+    with queue.listen(said.user_id, said.id, woken.set):
         queue.stop("ann", said.id)
         assert woken.wait(DEADLINE)
 
@@ -453,7 +503,9 @@ def test_every_reader_is_woken(queue):
     claim = claimed(queue)
     woken = [threading.Event() for _ in range(3)]
 
-    with queue.listen(said.id, woken[0].set), queue.listen(said.id, woken[1].set), queue.listen(said.id, woken[2].set):
+    with ExitStack() as listening:
+        for one in woken:
+            listening.enter_context(queue.listen(said.user_id, said.id, one.set))
         queue.append(claim, [("message", "a")])
 
         assert all(one.wait(DEADLINE) for one in woken)
@@ -464,8 +516,8 @@ def test_a_reader_that_left_is_not_woken(queue):
     claim = claimed(queue)
     gone, there = threading.Event(), threading.Event()
 
-    with queue.listen(said.id, there.set):
-        with queue.listen(said.id, gone.set):
+    with queue.listen(said.user_id, said.id, there.set):
+        with queue.listen(said.user_id, said.id, gone.set):
             pass
         gone.clear()
         queue.append(claim, [("message", "a")])
@@ -600,6 +652,58 @@ def test_a_stop_is_one_messages(queue):
     assert_told_nothing(queue, told)
 
 
+def test_a_worker_that_could_not_hear_learns_that_it_shall_stop(queue):
+    said = left(queue)
+    claim = claimed(queue)
+    assert not queue.renew(claim)
+
+    queue.stop("ann", said.id)
+
+    assert queue.renew(claim)
+
+
+# Handing back.
+
+
+def test_a_claim_that_is_handed_back_is_the_users_next_again(queue):
+    first, second = left(queue), left(queue)
+    claim = claimed(queue)
+    queue.append(claim, [("processing", "")], said=False)
+
+    queue.release(claim)
+
+    assert queue.places("ann") == [Place(first.id, "queued", 1), Place(second.id, "queued", 2)]
+    again = claimed(queue)
+    assert again.message == first
+    assert again.token > claim.token
+    queue.finish(again, [("message", "bye")])
+    assert types(queue, first) == ["queued", "processing", "queued", "message", "done"]
+    assert positions(queue, second) == [2, 1, 2, 1]
+
+
+def test_what_has_said_something_is_not_begun_again(queue):
+    first, second = left(queue), left(queue)
+    claim = claimed(queue)
+    queue.append(claim, [("message", "well, ")])
+
+    queue.release(claim)
+
+    assert types(queue, first) == ["queued", "message", "message", "done"]
+    assert json.loads(whole(queue, first).events[-2].data)["code"] == "interrupted"
+    assert claimed(queue).message.id == second.id
+
+
+def test_what_was_to_stop_and_is_handed_back_is_stopped(queue):
+    said = left(queue)
+    claim = claimed(queue)
+    queue.stop("ann", said.id)
+
+    queue.release(claim)
+
+    assert json.loads(whole(queue, said).events[-2].data)["type"] == "stopped"
+    assert queue.claim(AT_ONCE) is None
+
+
 # Fencing.
 
 
@@ -608,6 +712,7 @@ def writes(queue: Queue, claim: Claim) -> list[Callable[[], None]]:
         lambda: queue.renew(claim),
         lambda: queue.append(claim, [("message", "late")]),
         lambda: queue.finish(claim, [("message", "late")]),
+        lambda: queue.release(claim),
     ]
 
 
@@ -816,6 +921,8 @@ def test_a_message_less_that_waits_makes_room_for_another(make, make_room):
     assert left(queue)
 
 
+# Redis has a bound of its own for all users together: test_redis.py.
+@pytest.mark.parametrize("implementation", ["memory"], indirect=True)
 def test_too_many_waiting_bytes_of_all_users_are_refused(make):
     queue = make(waiting_bytes=100)
     left(queue, "ann", size=60)
@@ -828,6 +935,7 @@ def test_too_many_waiting_bytes_of_all_users_are_refused(make):
     assert queue.places("cy") == []
 
 
+@pytest.mark.parametrize("implementation", ["memory"], indirect=True)
 @pytest.mark.parametrize("make_room", ["finish", "stop"])
 def test_the_bytes_of_a_message_that_ends_make_room(make, make_room):
     queue = make(waiting_bytes=100)
@@ -1026,8 +1134,8 @@ def test_a_running_message_that_nobody_reads_is_told_to_stop_once(fleeting, cloc
 def test_an_answer_is_not_stopped_while_somebody_reads(fleeting, clock):
     said = left(fleeting, cancel_unread=True)
 
-    with fleeting.listen(said.id, lambda: None):
-        with fleeting.listen(said.id, lambda: None):
+    with fleeting.listen(said.user_id, said.id, lambda: None):
+        with fleeting.listen(said.user_id, said.id, lambda: None):
             unread(fleeting, clock, 60)
         unread(fleeting, clock, 60)
 
@@ -1036,11 +1144,11 @@ def test_an_answer_is_not_stopped_while_somebody_reads(fleeting, clock):
 
 def test_the_grace_begins_when_the_last_reader_has_left(fleeting, clock):
     said = left(fleeting, cancel_unread=True)
-    with fleeting.listen(said.id, lambda: None):
+    with fleeting.listen(said.user_id, said.id, lambda: None):
         unread(fleeting, clock, 60)
 
     unread(fleeting, clock, 4.9)
-    with fleeting.listen(said.id, lambda: None):
+    with fleeting.listen(said.user_id, said.id, lambda: None):
         unread(fleeting, clock, 1)
     unread(fleeting, clock, 4.9)
     assert not whole(fleeting, said).over
@@ -1076,9 +1184,10 @@ def test_several_that_nobody_reads_are_stopped_in_one_sweep(fleeting, clock):
 class Model:
     """What a queue must do, in the simplest words: a list a user."""
 
-    DEPTH, MOST = 3, 7
+    DEPTH = 3
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.waiting: dict[str, list[Message]] = defaultdict(list)
         self.running: dict[str, Claim] = {}
         self.over: list[Message] = []
@@ -1092,7 +1201,7 @@ class Model:
             return Busy
         if len(self.waiting[user_id]) == self.DEPTH:
             return TooManyRequests
-        return ServerFull if len(self.open()) == self.MOST else None
+        return ServerFull if len(self.open()) == self.most else None
 
 
 def say(queue: Queue, model: Model, user_id: str, on_busy: str) -> None:
@@ -1145,8 +1254,9 @@ steps = st.one_of(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, max_size=40))
-def test_whatever_happens_every_message_keeps_its_place_and_gets_its_end(make, taken):
-    queue, model = make(depth_per_user=Model.DEPTH, waiting_bytes=Model.MOST * 100), Model()
+def test_whatever_happens_every_message_keeps_its_place_and_gets_its_end(make, implementation, taken):
+    model = Model(most=7 if isinstance(implementation, InMemory) else 1000)
+    queue = make(depth_per_user=Model.DEPTH, waiting_bytes=model.most * 100)
 
     for step, *of in taken:
         step(queue, model, *of)
@@ -1158,7 +1268,7 @@ def test_whatever_happens_every_message_keeps_its_place_and_gets_its_end(make, t
         check(queue, model)
 
     assert queue.counts() == Counts(0, 0)
-    left(queue, size=Model.MOST * 100)
+    left(queue, size=model.most * 100)
 
 
 def check(queue: Queue, model: Model) -> None:
@@ -1207,9 +1317,9 @@ class Crew:
 def followed(queue: Queue, said: Message) -> list[str]:
     """The answer, read as it is written."""
     heard, after, woken = [], "", threading.Event()
-    with queue.listen(said.id, woken.set):
+    with queue.listen(said.user_id, said.id, woken.set):
         while True:
-            events, over = queue.read(said.user_id, said.id, after)
+            events, over, _ = queue.read(said.user_id, said.id, after)
             heard += [event.data for event in events if event.event == "message"]
             after = events[-1].id if events else after
             if over:

@@ -22,8 +22,8 @@ def refusal(reply) -> tuple[int, str]:
     return status, code
 
 
-def test_streams_are_bounded_for_each_user_and_for_all(start, kind):
-    server = start(kind, MAX_STREAMS_PER_USER="2", MAX_STREAMS="3")
+def test_streams_are_bounded_for_each_user_and_for_all(start, single):
+    server = start(single, MAX_STREAMS_PER_USER="2", MAX_STREAMS="3")
     ada, bob, eve = Browser(server, "ada"), Browser(server, "bob"), Browser(server, "eve")
     held = [ada.say("/slow 20 one two"), ada.say("/slow 20 one two")]
 
@@ -122,7 +122,7 @@ def test_more_users_than_places_are_all_answered(start, kind):
         ends = in_parallel(20, lambda number: content_of(take(Browser(server, f"user-{number}").say("hello"))[-1])["type"])
 
         assert ends == ["complete"] * 20
-        assert most == 2
+        assert 2 <= most <= (6 if kind == "fleet" else 2), "two a process"
 
 
 def test_an_answer_too_long_to_be_kept_ends_in_one_error(start, kind):
@@ -181,8 +181,8 @@ def test_every_place_is_given_back(start, kind):
     assert eventually(fill)
 
 
-def test_places_follow_each_other_at_once(start, kind):
-    browser = Browser(start(kind, MAX_STREAMS="1", MESSAGES_PER_MINUTE="1000"))
+def test_places_follow_each_other_at_once(start, single):
+    browser = Browser(start(single, MAX_STREAMS="1", MESSAGES_PER_MINUTE="1000"))
 
     ends = [content_of(list(browser.say("one two").frames())[-1])["type"] for _ in range(30)]
 

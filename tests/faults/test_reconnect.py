@@ -173,10 +173,10 @@ def test_a_broker_that_is_out_for_a_moment_is_waited_for():
 
 
 @pytest.mark.live
-def test_a_real_browser_notices_nothing_either(start, kind):
+def test_a_real_browser_notices_nothing_either(start, single):
     plan = NumberedBroker(ANSWER, [Line(150, ending=CUT), Line(220, ending=LAST_CHUNK), Line(190, 50, 0.01, CUT), Line()])
     with WireServer(plan) as broker:
-        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
+        server = start(single, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
 
         with Browser(server).say("hello") as said:
             assert_whole(list(said.events()))
@@ -185,10 +185,10 @@ def test_a_real_browser_notices_nothing_either(start, kind):
 
 
 @pytest.mark.live
-def test_heartbeats_go_on_while_the_broker_is_out(start, kind):
+def test_heartbeats_go_on_while_the_broker_is_out(start, single):
     plan = NumberedBroker(ANSWER, [Line(150, ending=CUT), *[reply(b"", "503 Service Unavailable")] * 3, Line()])
     with WireServer(plan) as broker:
-        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, HEARTBEAT_SECONDS="0.2")
+        server = start(single, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, HEARTBEAT_SECONDS="0.2")
 
         with Browser(server).say("hello") as said:
             events = list(said.events())
@@ -198,10 +198,10 @@ def test_heartbeats_go_on_while_the_broker_is_out(start, kind):
 
 
 @pytest.mark.live
-def test_a_browser_that_leaves_while_the_broker_is_out_is_noticed(start, kind):
+def test_a_browser_that_leaves_while_the_broker_is_out_is_noticed(start, single):
     plan = NumberedBroker(ANSWER, [Line(150, ending=CUT), reply(b"", "503 Service Unavailable")])
     with WireServer(plan) as broker:
-        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, MAX_STREAMS_PER_USER="1")
+        server = start(single, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, MAX_STREAMS_PER_USER="1")
         browser = Browser(server)
         take(browser.say("hello"), 1)
         began = monotonic()
@@ -248,9 +248,9 @@ def test_a_broker_that_has_lost_it_is_not_asked_again():
 
 @pytest.mark.live
 @pytest.mark.timeout(60)
-def test_a_broker_that_dies_under_its_answers_and_comes_back_without_them_ends_each_once(start, kind):
+def test_a_broker_that_dies_under_its_answers_and_comes_back_without_them_ends_each_once(start, single):
     broker = start("broker", BROKER_API_KEY=BROKER_KEY)
-    server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
+    server = start(single, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
     replies = [Browser(server, f"user-{number}").say("/slow 30 one two three") for number in range(10)]
     events = [said.events() for said in replies]
     begun = [[next(one) for _ in range(3)] for one in events]

@@ -14,8 +14,8 @@ def broker():
         yield broker
 
 
-def start_with(start, kind: str, broker: OriginalBroker, **settings: str) -> Server:
-    return start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, **settings)
+def start_with(start, single: str, broker: OriginalBroker, **settings: str) -> Server:
+    return start(single, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, **settings)
 
 
 def assert_not_found(reply) -> None:
@@ -26,8 +26,8 @@ def last_of(reply) -> dict:
     return content_of(take(reply)[-1])
 
 
-def test_an_answer_whose_browser_leaves_is_read_to_its_end_and_the_next_one_goes_on(start, kind, broker):
-    browser = Browser(start_with(start, kind, broker))
+def test_an_answer_whose_browser_leaves_is_read_to_its_end_and_the_next_one_goes_on(start, single, broker):
+    browser = Browser(start_with(start, single, broker))
     left = browser.say("one two three four five")
     unread = browser.say("six seven")
     take(left, 3)
@@ -41,8 +41,8 @@ def test_an_answer_whose_browser_leaves_is_read_to_its_end_and_the_next_one_goes
     assert broker.given_up == []
 
 
-def test_the_first_answer_of_a_process_is_kept_too(start, kind, broker):
-    browser = Browser(start_with(start, kind, broker))
+def test_the_first_answer_of_a_process_is_kept_too(start, single, broker):
+    browser = Browser(start_with(start, single, broker))
     first = browser.say("one two three four five")
 
     first.leave()
@@ -51,8 +51,8 @@ def test_the_first_answer_of_a_process_is_kept_too(start, kind, broker):
     assert last_of(browser.follow(first.message_id))["type"] == "complete"
 
 
-def test_every_tab_gets_all_of_it_from_the_start(start, kind, broker):
-    browser = Browser(start_with(start, kind, broker))
+def test_every_tab_gets_all_of_it_from_the_start(start, single, broker):
+    browser = Browser(start_with(start, single, broker))
     reply = browser.say("one two three four five")
     message_id = reply.message_id
     first = take(reply, 3)
@@ -67,8 +67,8 @@ def test_every_tab_gets_all_of_it_from_the_start(start, kind, broker):
     assert broker.opened == [message_id]
 
 
-def test_an_open_tab_learns_what_runs(start, kind, broker):
-    server = start_with(start, kind, broker)
+def test_an_open_tab_learns_what_runs(start, single, broker):
+    server = start_with(start, single, broker)
     browser = Browser(server)
     reply = browser.say("one two three four five")
 
@@ -78,8 +78,8 @@ def test_an_open_tab_learns_what_runs(start, kind, broker):
     assert eventually(lambda: browser.active() == [])
 
 
-def test_nobody_elses_and_no_unknown_answer_is_found_or_opened(start, kind, broker):
-    server = start_with(start, kind, broker)
+def test_nobody_elses_and_no_unknown_answer_is_found_or_opened(start, single, broker):
+    server = start_with(start, single, broker)
     browser, eve = Browser(server), Browser(server, "eve")
     reply = browser.say("one two three")
 
@@ -93,9 +93,9 @@ def test_nobody_elses_and_no_unknown_answer_is_found_or_opened(start, kind, brok
 
 
 @pytest.mark.parametrize("after", ["", "1-0"], ids=["from the start", "after an id"])
-def test_a_process_that_never_read_it_does_not_steal_it(start, kind, broker, after):
-    reply = Browser(start_with(start, kind, broker)).say("one two three four five six seven eight nine ten")
-    fresh = start_with(start, kind, broker)
+def test_a_process_that_never_read_it_does_not_steal_it(start, single, broker, after):
+    reply = Browser(start_with(start, single, broker)).say("one two three four five six seven eight nine ten")
+    fresh = start_with(start, single, broker)
 
     assert_not_found(Browser(fresh, "eve").follow(reply.message_id, after))
     assert_not_found(Browser(fresh).follow(reply.message_id, after))
@@ -105,8 +105,8 @@ def test_a_process_that_never_read_it_does_not_steal_it(start, kind, broker, aft
     assert broker.opened == [reply.message_id]
 
 
-def test_a_stop_ends_it_for_its_readers_and_the_rest_is_read_and_dropped(start, kind, broker):
-    browser = Browser(start_with(start, kind, broker))
+def test_a_stop_ends_it_for_its_readers_and_the_rest_is_read_and_dropped(start, single, broker):
+    browser = Browser(start_with(start, single, broker))
     reply = browser.say("one two three four five six seven eight")
     message_id, tab = reply.message_id, browser.follow(reply.message_id)
     take(tab, 4)
@@ -127,8 +127,8 @@ def test_a_stop_ends_it_for_its_readers_and_the_rest_is_read_and_dropped(start, 
     assert eventually(lambda: broker.answered == ["one two three four five six seven eight", "next"])
 
 
-def test_a_stop_that_comes_too_late_changes_nothing(start, kind, broker):
-    browser = Browser(start_with(start, kind, broker))
+def test_a_stop_that_comes_too_late_changes_nothing(start, single, broker):
+    browser = Browser(start_with(start, single, broker))
     reply = browser.say("one two")
     frames = take(reply)
     assert eventually(lambda: browser.active() == [])
@@ -139,8 +139,8 @@ def test_a_stop_that_comes_too_late_changes_nothing(start, kind, broker):
     assert take(browser.follow(reply.message_id)) == frames
 
 
-def test_an_answer_without_an_end_is_given_up(start, kind, broker):
-    browser = Browser(start_with(start, kind, broker, ANSWER_MAX_SECONDS="0.5"))
+def test_an_answer_without_an_end_is_given_up(start, single, broker):
+    browser = Browser(start_with(start, single, broker, ANSWER_MAX_SECONDS="0.5"))
     endless = " ".join(["word"] * 1000)
     reply, left = browser.say(endless), Browser(browser.url, "bob").say(endless)
     take(left, 3)
@@ -151,8 +151,8 @@ def test_an_answer_without_an_end_is_given_up(start, kind, broker):
     assert eventually(lambda: broker.given_up == [endless, endless]), "with a reader and without"
 
 
-def test_a_broker_that_goes_away_in_the_middle_is_one_error(start, kind, broker):
-    browser = Browser(start_with(start, kind, broker))
+def test_a_broker_that_goes_away_in_the_middle_is_one_error(start, single, broker):
+    browser = Browser(start_with(start, single, broker))
     reply = browser.say("one two three four five")
     tab = browser.follow(reply.message_id)
     take(browser.follow(reply.message_id), 3)

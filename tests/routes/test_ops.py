@@ -20,7 +20,7 @@ def test_who_asks_without_a_name_is_told_how_we_are(app, path, status):
 
 
 def test_a_process_that_drains_is_alive_and_not_ready(app):
-    app.extensions["drain"]()
+    app.extensions["life"].drain()
     client = app.test_client()
 
     assert client.get("/healthz").status_code == 200
@@ -28,7 +28,7 @@ def test_a_process_that_drains_is_alive_and_not_ready(app):
 
 
 def test_a_process_that_drains_takes_nothing_on(app):
-    app.extensions["drain"]()
+    app.extensions["life"].drain()
     client = app.test_client()
 
     for response in (
@@ -41,7 +41,7 @@ def test_a_process_that_drains_takes_nothing_on(app):
 
 
 def test_an_event_source_that_meets_a_drain_comes_back(app):
-    app.extensions["drain"]()
+    app.extensions["life"].drain()
 
     response = app.test_client().get("/api/chat/stream/m-1", headers={**ADA, "Accept": "text/event-stream"})
 

@@ -1,0 +1,9 @@
+"""`python -m bff.broker`: a process that answers what waits in Redis, and nothing else."""
+
+from bff.ops import patch
+
+patch.all()
+
+from bff.broker import work  # noqa: E402 - nothing that opens sockets may be there before
+
+work()

@@ -1,0 +1,25 @@
+"""The last words of an answer, as its log keeps them."""
+
+import json
+
+from bff import events
+from bff.broker.queue import Words
+from bff.errors import ChatError, Interrupted
+
+
+def failed(problem: ChatError) -> Words:
+    return "message", json.dumps({"type": "error", "error": str(problem), "code": problem.code})
+
+
+def stopped(text: str = "") -> Words:
+    """`text`: what had been said."""
+    return "message", events.stopped(text).data
+
+
+def interrupted() -> Words:
+    """Of an answer whose worker died after it had begun: the engine is never asked twice behind the user's back."""
+    return failed(Interrupted())
+
+
+def done(message_id: str) -> Words:
+    return "done", json.dumps({"message_id": message_id})

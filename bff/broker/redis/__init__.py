@@ -1,0 +1,302 @@
+"""The queue in Redis: any number of processes share it, and any of them may die.
+
+One user's keys live together, and what changes them is a Lua script (lua/user/, whose first lines say which keys there
+are). Who has something to be looked after stands in one sorted set, `chat:due`, by when: a worker takes the first one
+that is due, puts it off by a lease, and then asks that user's queue what there is. So whoever dies in between only
+delays the user until somebody else looks, and the reaper is no part of its own: it is the look after a lease's end.
+"""
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from bff.broker import ends
+from bff.broker.log import parsed
+from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Ticket, Words
+from bff.broker.redis.listening import Listener
+from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, TooLarge, TooManyRequests
+from bff.ops.redis import Client, Scripts, key_of, translated
+from bff.sse import Event
+
+DUE: Final = "chat:due"
+FLEETING: Final = "chat:fleeting"
+WORKER: Final = "chat:worker"
+"""There while some worker sweeps."""
+WORKER_SECONDS: Final = 5
+LUA: Final = Path(__file__).parent / "lua"
+CLAIMS_MOST: Final = 5
+"""A message that takes its worker along each time is not tried for ever."""
+PAGE_EVENTS: Final = 500
+SWEEP_MOST: Final = 100
+SOON_SECONDS: Final = 0.01
+INTERRUPTED: Final = ends.interrupted()[1]
+STOPPED: Final = ends.stopped()[1]
+
+
+class RedisQueue:
+    def __init__(self, client: Client, limits: Limits = Limits(), lease: float = 10.0) -> None:  # noqa: B008 - frozen
+        """`lease`: seconds for which a claim holds without a sign of life."""
+        self._client = client
+        self._limits = limits
+        self._lease = str(int(lease * 1_000_000))
+        self._grace = str(int(limits.grace * 1_000_000))
+        self._keep = (str(int(limits.retention * 1000)), str(limits.log_bytes))
+        self._user = Scripts(client, LUA / "user", prelude=(LUA / "user.lua").read_text(encoding="utf-8"))
+        self._index = Scripts(client, LUA / "index")
+        self._listener = Listener(client)
+        self._work = _Bell()
+        self._heard_of_work = False
+        self._starting = threading.Lock()
+        self._taken: dict[tuple[str, int], str] = {}
+        """Until when a claim's user was put off: unchanged at the end, nobody has been there."""
+        self._writing: dict[tuple[str, int], str] = {}
+        """The name of the write of a claim that may have been done or not."""
+        self._read_here: dict[str, int] = {}
+        self._fleeting = False
+
+    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Ticket:
+        user = key_of(message.user_id)
+        content = json.dumps(message.content, sort_keys=True)
+        keys = [f"chat:{{{user}}}:q"] + ([f"chat:{{{user}}}:c:{_digest(client_message_id)}"] if client_message_id else [])
+        facts = (message.id, message.user_id, content, message.size, int(message.cancel_unread), _digest(content))
+        said, *more = self._user.run("enqueue", keys, *facts, self._limits.depth_per_user, on_busy)
+        match said:
+            case "conflict":
+                raise IdempotencyConflict
+            case "expired":
+                raise Expired(message_id=more[0])
+            case "busy":
+                raise Busy
+            case "many":
+                raise TooManyRequests("Too many of your messages are waiting.")
+            case "again":
+                self._offer(user)  # Whoever left it may have died before it could.
+                return Ticket(more[0], more[1])
+        if message.cancel_unread:
+            self._fleeting = True
+            self._index.run("read_by", [FLEETING], self._grace, "NX", f"{user} {message.id}")
+        if more[1]:
+            self._offer(user)
+        return Ticket(message.id, more[0])
+
+    def claim(self, timeout: float) -> Claim | None:
+        self._hear_of_work()
+        until = monotonic() + timeout
+        while True:
+            rung = self._work.rung
+            found = self._next()
+            if isinstance(found, Claim):
+                return found
+            if monotonic() >= until:
+                return None
+            self._work.wait(rung, min(until - monotonic(), found))
+
+    def _next(self) -> Claim | float:
+        """A message, or the seconds until one may be there."""
+        while True:
+            user, till = self._index.run("take", [DUE], self._lease)
+            if not user:
+                return float("inf") if till < 0 else max(till / 1_000_000, SOON_SECONDS)
+            claim = self._look(user, till, self._lease)
+            if claim is not None:
+                return claim
+
+    def _look(self, user: str, till: str, lease: str) -> Claim | None:
+        said, *more = self._user.run("claim", [f"chat:{{{user}}}:q"], lease, CLAIMS_MOST, INTERRUPTED, STOPPED, *self._keep)
+        match said:
+            case "runs":
+                self._index.run("settle", [DUE], user, till, more[0])
+                return None
+            case "waits":
+                self._offer(user)
+                return None
+            case "idle":
+                self._index.run("settle", [DUE], user, till, "")
+                return None
+        message_id, token, user_id, content, size, fleeting = more
+        self._taken[message_id, token] = till
+        return Claim(Message(message_id, user_id, json.loads(content), int(size), fleeting == "1"), token)
+
+    def renew(self, claim: Claim) -> bool:
+        return self._write(claim, (), said=False) == "stop"
+
+    def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:
+        if words:
+            self._write(claim, words, said=said)
+
+    def _write(self, claim: Claim, words: Sequence[Words], *, said: bool) -> str:
+        name = self._name(claim) if words else ""
+        about = (claim.message.id, claim.token, self._lease, name, int(said), self._limits.log_bytes)
+        answer: str = self._user.run("write", [_q(claim)], *about, *_flat(words))
+        if words:
+            del self._writing[_of(claim)]
+        if answer == "lost":
+            self._forget(claim)
+        if answer == "large":
+            raise TooLarge("The answer is too long to be kept.")
+        return answer
+
+    def finish(self, claim: Claim, words: Sequence[Words]) -> None:
+        about = (claim.message.id, claim.token, self._name(claim), *self._keep)
+        self._end(claim, self._user.run("finish", [_q(claim)], *about, *_flat(words)))
+
+    def release(self, claim: Claim) -> None:
+        about = (claim.message.id, claim.token, INTERRUPTED, STOPPED, *self._keep)
+        self._end(claim, self._user.run("release", [_q(claim)], *about))
+
+    def _end(self, claim: Claim, answer: str | int) -> None:
+        till = self._taken.get(_of(claim))
+        if answer == "lost":
+            self._forget(claim)
+        user = key_of(claim.message.user_id)
+        if answer:
+            self._offer(user)
+        elif till:
+            self._index.run("settle", [DUE], user, till, "")
+        self._taken.pop(_of(claim), None)
+        self._writing.pop(_of(claim), None)
+
+    def _forget(self, claim: Claim) -> None:
+        self._taken.pop(_of(claim), None)
+        self._writing.pop(_of(claim), None)
+        raise Lost
+
+    def _name(self, claim: Claim) -> str:
+        """The same again until the write is known to be done: then repeating it does nothing."""
+        return self._writing.setdefault(_of(claim), secrets.token_hex(8))
+
+    def read(self, user_id: str, message_id: str, after: str) -> Page:
+        number = parsed(after) if after else (0, 0)
+        of_user = f"chat:{{{key_of(user_id)}}}:"
+        if max(number) >= 2**63:
+            number = (2**63 - 1, 0)  # Ids are no larger, there or here.
+        with translated(), self._client.pipeline(transaction=False) as pipe:
+            pipe.hget(f"{of_user}m:{message_id}", "state")  # First: if it says finished, the log is whole.
+            pipe.xrange(f"{of_user}l:{message_id}", f"({number[0]}-{number[1]}" if after else "-", "+", PAGE_EVENTS)
+            state, entries = pipe.execute()
+        if state is None:
+            raise NotFound
+        if state == "finished" and not entries and not self._is_kept(f"{of_user}l:{message_id}"):
+            raise Expired(message_id=message_id)
+        more = len(entries) == PAGE_EVENTS
+        return Page([Event(said["e"], said["d"], at) for at, said in entries], state == "finished" and not more, more)
+
+    def _is_kept(self, log: str) -> bool:
+        with translated():
+            return bool(self._client.exists(log))
+
+    @contextmanager
+    def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
+        reader = f"{key_of(user_id)} {message_id}"
+        self._read_here[reader] = self._read_here.get(reader, 0) + 1
+        try:
+            if self._fleeting:
+                self._index.run("read_by", [FLEETING], self._grace, "XX", reader)
+            with self._listener.hearing(f"chat:l:{message_id}", lambda _: wake()):
+                yield
+        finally:
+            self._read_here[reader] -= 1
+            if not self._read_here[reader]:
+                del self._read_here[reader]
+
+    def stop(self, user_id: str, message_id: str) -> None:
+        self._stop(key_of(user_id), message_id)
+
+    def _stop(self, user: str, message_id: str) -> None:
+        match self._user.run("stop", [f"chat:{{{user}}}:q"], message_id, STOPPED, *self._keep):
+            case "unknown":
+                raise NotFound
+            case "expired":
+                raise Expired(message_id=message_id)
+            case "last":
+                _, till = self._index.run("take", [DUE], self._lease, user)
+                self._look(user, till, lease="0")
+
+    def on_stop(self, tell: Callable[[str], None]) -> None:
+        self._listener.hear("chat:stop", lambda message_id: tell(message_id) if message_id else None)
+
+    def places(self, user_id: str) -> list[Place]:
+        of_user = f"chat:{{{key_of(user_id)}}}:"
+        with translated(), self._client.pipeline() as pipe:
+            pipe.hget(of_user + "run", "id")
+            pipe.lrange(of_user + "q", 0, -1)
+            running, waiting = pipe.execute()
+        places = [Place(running, "running", 0)] if running else []
+        return places + [Place(message_id, "queued", position) for position, message_id in enumerate(waiting, start=1)]
+
+    def sweep(self) -> None:
+        with translated():
+            self._client.set(WORKER, "1", ex=WORKER_SECONDS)
+            self._fleeting = bool(self._client.exists(FLEETING))
+        if not self._fleeting:
+            return
+        self._index.run("read_by", [FLEETING], self._grace, "XX", *self._read_here)
+        for reader in self._index.run("unread", [FLEETING], SWEEP_MOST):
+            user, message_id = reader.split(" ", 1)
+            with suppress(NotFound, Expired):
+                self._stop(user, message_id)
+
+    def is_worked(self) -> bool:
+        with translated():
+            return bool(self._client.exists(WORKER))
+
+    def counts(self) -> Counts:
+        with translated(), self._client.pipeline() as pipe:
+            seconds, microseconds = self._client.time()
+            pipe.zcard(DUE)
+            pipe.zcount(DUE, f"({seconds * 1_000_000 + microseconds}", "+inf")
+            queues, running = pipe.execute()
+        return Counts(queues, running)
+
+    def close(self) -> None:
+        """For those who make many."""
+        self._listener.close()
+        self._client.close()
+
+    def _offer(self, user: str) -> None:
+        self._index.run("offer", [DUE], user)
+
+    def _hear_of_work(self) -> None:
+        with self._starting:
+            if not self._heard_of_work:
+                self._heard_of_work = True
+                self._listener.hear("chat:work", lambda _: self._work.ring())
+
+
+class _Bell:
+    """Rung from anywhere; who noted how often it had rung does not miss the next time."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self.rung = 0
+
+    def ring(self) -> None:
+        with self._condition:
+            self.rung += 1
+            self._condition.notify_all()
+
+    def wait(self, since: int, seconds: float) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: self.rung != since, seconds)
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def _q(claim: Claim) -> str:
+    return f"chat:{{{key_of(claim.message.user_id)}}}:q"
+
+
+def _of(claim: Claim) -> tuple[str, int]:
+    return claim.message.id, claim.token
+
+
+def _flat(words: Sequence[Words]) -> Iterator[str]:
+    return (text for said in words for text in said)

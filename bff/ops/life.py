@@ -1,0 +1,21 @@
+"""What whoever runs an app does with it beside serving it: `app.extensions["life"]`."""
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Life(NamedTuple):
+    start: Callable[[bool], None]
+    """Begins what works without being asked. True: this is the first start, and what cannot work raises SettingsError."""
+    drain: Callable[[], None]
+    """Ends the streams and hands over what is being answered, within DRAIN_SECONDS; returns after that."""
+
+
+def together(seconds: float, *drains: Callable[[float], None]) -> None:
+    """All at once, each in at most `seconds`."""
+    threads = [threading.Thread(target=drain, args=(seconds,), daemon=True) for drain in drains]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

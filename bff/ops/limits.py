@@ -1,0 +1,84 @@
+"""One user's limits over all processes: what `streams.py` counts in one of them, counted in Redis.
+
+While Redis is away each process counts for itself: a limit is no reason to refuse what could be answered.
+"""
+
+import logging
+import math
+import secrets
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+from bff.errors import Away, ServerFull, TooManyRequests
+from bff.ops.redis import Client, Scripts, key_of
+
+GIVEN_UP_SECONDS: Final = 30.0
+"""After which the streams of a process that was killed count no more."""
+
+log = logging.getLogger(__name__)
+
+
+class SharedLimits:
+    def __init__(self, client: Client, *, streams: int, per_minute: int) -> None:
+        self._streams = streams
+        self._per_minute = per_minute
+        self._scripts = Scripts(client, Path(__file__).parent / "lua")
+        self._lock = threading.Lock()
+        self._open: defaultdict[str, set[str]] = defaultdict(set)
+        self._renewing = False
+
+    def count(self, user_id: str) -> None:
+        """Raises TooManyRequests, with the seconds until there is room again."""
+        try:
+            wait = self._scripts.run("count", [f"chat:{{{key_of(user_id)}}}:minute"], self._per_minute, secrets.token_hex(8))
+        except (Away, ServerFull):
+            return
+        if wait:
+            raise TooManyRequests(retry_after=math.ceil(wait / 1_000_000))
+
+    def enter(self, user_id: str) -> str:
+        """The stream's name, to leave with. Raises TooManyRequests."""
+        stream = secrets.token_hex(8)
+        try:
+            room = self._scripts.run("enter", [_streams(user_id)], self._streams, _MILLISECONDS, stream)
+        except (Away, ServerFull):
+            room = 1
+        if not room:
+            raise TooManyRequests("Too many of your answers are streaming.")
+        with self._lock:
+            self._open[user_id].add(stream)
+            if not self._renewing:
+                self._renewing = True
+                threading.Thread(target=self._renew, name="limits", daemon=True).start()
+        return stream
+
+    def leave(self, user_id: str, stream: str) -> None:
+        with self._lock:
+            self._open[user_id].discard(stream)
+            if not self._open[user_id]:
+                del self._open[user_id]
+        try:
+            self._scripts.run("leave", [_streams(user_id)], stream)
+        except (Away, ServerFull):
+            log.debug("a stream's end could not be told", exc_info=True)
+
+    def _renew(self) -> None:
+        while True:
+            time.sleep(GIVEN_UP_SECONDS / 3)
+            with self._lock:
+                mine = {user_id: tuple(streams) for user_id, streams in self._open.items()}
+            try:
+                for user_id, streams in mine.items():
+                    self._scripts.run("renew", [_streams(user_id)], _MILLISECONDS, *streams)
+            except (Away, ServerFull):
+                log.debug("open streams could not be told", exc_info=True)
+
+
+_MILLISECONDS: Final = int(GIVEN_UP_SECONDS * 1000)
+
+
+def _streams(user_id: str) -> str:
+    return f"chat:{{{key_of(user_id)}}}:streams"

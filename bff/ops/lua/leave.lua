@@ -1,0 +1,3 @@
+-- KEYS chat:{<user>}:streams (see enter.lua)
+-- ARGV stream
+redis.call('ZREM', KEYS[1], ARGV[1])

@@ -1,0 +1,8 @@
+"""Greenlets in place of threads, for a process that gunicorn does not start."""
+
+from gevent import monkey
+
+
+def all() -> None:  # noqa: A001 - as gevent calls it
+    """To be called before anything is imported that opens sockets."""
+    monkey.patch_all()

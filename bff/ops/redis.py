@@ -1,0 +1,91 @@
+"""Redis, reached: connections bounded in number and in time, scripts, and one error for all that can go wrong on the way."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from hashlib import sha1, sha256
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.retry import Retry
+
+from bff.errors import Away, ServerFull, SettingsError
+
+CONNECTIONS: Final = 6
+"""Of one process, for commands, which take a fraction of a millisecond each; small plans allow some 20 in all."""
+SECONDS: Final = 5.0
+"""For connecting, for a command's answer, and for a free connection."""
+PASSING: Final = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF", "BUSY", "UNBLOCKED")
+"""How refusals begin that are over when a fail-over, a start or a disk is."""
+
+Client = redis.Redis
+
+
+def connect(url: str, *, verify: bool = True) -> Client:
+    """Opens nothing yet. Raises SettingsError for a URL that is none.
+
+    Nothing is tried again by itself: only who asked knows whether asking twice does a thing twice.
+    """
+    options: dict[str, Any] = {"protocol": 2, "decode_responses": True, "retry": Retry(NoBackoff(), 0)}
+    options |= {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "socket_keepalive": True}
+    if url.startswith("rediss:") and not verify:
+        options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+    try:
+        pool = redis.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=SECONDS, **options)
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL={without_password(url)!r} is not a Redis URL: {error}") from error
+    return Client(connection_pool=pool)
+
+
+def check(url: str, *, verify: bool = True) -> None:
+    """Raises SettingsError when it does not answer, or lets nobody in."""
+    try:
+        with connect(url, verify=verify) as client:
+            client.ping()
+    except (RedisError, OSError) as error:
+        raise SettingsError(f"REDIS_URL={without_password(url)!r} cannot be reached: {error}") from error
+
+
+def key_of(user_id: str) -> str:
+    """What stands for a user in keys: a user id may be long, and may hold what means something to Redis."""
+    return sha256(user_id.encode()).hexdigest()[:32]
+
+
+def without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raises Away, or ServerFull when Redis has no memory left, for what the library raises; its other refusals are bugs."""
+    try:
+        yield
+    except ResponseError as error:
+        if "OOM command" in str(error):
+            raise ServerFull(detail="Redis is out of memory") from error
+        if isinstance(error, ReadOnlyError) or str(error).startswith(PASSING):
+            raise Away(detail=f"Redis: {error}") from error
+        raise
+    except (RedisError, OSError) as error:
+        raise Away(detail=f"Redis: {type(error).__name__}: {error}") from error
+
+
+class Scripts:
+    """The Lua files of a folder, by name; `prelude` goes before each."""
+
+    def __init__(self, client: Client, folder: Path, prelude: str = "") -> None:
+        self._client = client
+        self._texts = {path.stem: prelude + path.read_text(encoding="utf-8") for path in folder.glob("*.lua")}
+        self._hashes = {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()}
+
+    def run(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
+        """Raises Away, ServerFull."""
+        with translated():
+            try:
+                return self._client.evalsha(self._hashes[name], len(keys), *keys, *arguments)
+            except NoScriptError:  # A Redis that was started anew knows none. It has done nothing yet.
+                return self._client.eval(self._texts[name], len(keys), *keys, *arguments)

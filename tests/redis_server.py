@@ -1,0 +1,63 @@
+"""A real Redis on a free port, for as long as a test needs it."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bff.ops.redis import connect
+from tests.live import eventually, free_port
+
+FOUND = shutil.which("redis-server")
+
+
+def redis_or_skip() -> str:
+    """Where the program is. A machine without it skips; CI fails."""
+    if FOUND is None:
+        missing = "redis-server is not installed: run `make test-deps`"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    return FOUND
+
+
+class RedisServer:
+    """Without persistence, unless `options` say otherwise. Started again it is on the same port, in the same folder."""
+
+    def __init__(self, folder: Path, *options: str, password: str = "") -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._options = ["--requirepass", password, *options] if password else [*options]
+        secret = f":{password}@" if password else ""
+        self.url = f"redis://{secret}127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        command = [redis_or_skip(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""]
+        with (self._folder / "redis.log").open("ab") as log:
+            self.process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
+        assert eventually(self._answers, 20), (self._folder / "redis.log").read_text()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        return False
+
+    def flush(self) -> None:
+        with connect(self.url) as client:
+            client.flushall()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+        self.process.wait(20)
+
+    def freeze(self) -> None:
+        """It keeps its connections and answers nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
