@@ -1,6 +1,7 @@
 """gunicorn's settings; ours come from the environment (bff/settings.py). Found by gunicorn in the working directory."""
 
 import gc
+import os
 import re
 import sys
 import threading
@@ -38,6 +39,27 @@ loglevel = settings.log_level.lower()
 STREAM = re.compile(r"/stream(/[^/]+)?$")
 
 
+def on_starting(server):
+    """What cannot work is refused before there are workers, in a child: here nothing may be imported that gevent patches."""
+    if bundled and settings.redis_url:
+        child = os.fork()
+        if not child:
+            os._exit(check_redis())
+        if os.waitpid(child, 0)[1]:
+            sys.exit(3)
+
+
+def check_redis():
+    from bff.broker import check
+
+    try:
+        check(settings)
+    except SettingsError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 3
+    return 0
+
+
 def when_ready(server):
     if settings.web_concurrency > workers:
         server.log.warning("One process and not WEB_CONCURRENCY=%d: the queue is in its memory.", settings.web_concurrency)
@@ -48,11 +70,7 @@ def when_ready(server):
 def post_worker_init(worker):
     """The collector would stop the hub for up to half a second while streams open: the app is no garbage, look less often."""
     life = worker.app.callable.extensions["life"]
-    try:
-        life.start(worker.age <= workers)  # Later ones replace one that died: what is away by then will come back.
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        sys.exit(3)
+    life.start()
     worker.drain = threading.Thread(target=drain_when_told, args=(worker, life.drain), name="drain", daemon=True)
     worker.drain.start()
     gc.collect()

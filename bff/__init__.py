@@ -24,6 +24,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
     from bff.broker import bundled_broker
     from bff.held import HeldAnswers
     from bff.ops import logs
+    from bff.ops.health import Health
     from bff.ops.streams import Rate, Streams
     from bff.routes import chat, door, ops, page
     from bff.transport import new_session
@@ -51,7 +52,8 @@ def create_app(settings: Settings | None = None) -> "Flask":
     shared = _shared_limits(settings)
     streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=shared)
     rate = Rate(settings.messages_per_minute, shared)
-    app.extensions["bff"] = door.Parts(settings, _identity_mode(settings), broker, streams, rate)
+    health = Health({"broker": broker.check})
+    app.extensions["bff"] = door.Parts(settings, _identity_mode(settings), broker, streams, rate, health)
     app.extensions["life"] = _life(settings, streams, neighbour if settings.redis_url else None)
     door.guard(app)
     for blueprint in (chat.bp, ops.bp, page.bp):
@@ -82,8 +84,8 @@ def _life(settings: Settings, streams: "Streams", neighbour: "Loopback | None") 
     from bff.ops.life import Life, together
 
     if neighbour is None:
-        return Life(lambda first: None, partial(streams.drain, settings.drain_seconds))
+        return Life(lambda: None, partial(streams.drain, settings.drain_seconds))
     return Life(
-        lambda first: neighbour.app.extensions["life"].start(first),
+        lambda: neighbour.app.extensions["life"].start(),
         lambda: together(settings.drain_seconds, streams.drain, lambda _: neighbour.app.extensions["life"].drain()),
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from time import monotonic
 from typing import Final, Protocol
 
-from bff.errors import ChatError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
+from bff.errors import Away, ChatError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.ops.hub import Watch
 from bff.sse import Event
 from bff.transport import EventSource
@@ -27,7 +27,10 @@ class Answer(Protocol):
     reconnects: int
 
     def events(self, watch: Watch) -> Iterator[Event | None]:
-        """To be iterated once. Raises an UpstreamFailure when it breaks for good, and whatever ends `watch`."""
+        """To be iterated once. Raises an UpstreamFailure when it breaks for good, and whatever ends `watch`.
+
+        Away: only for now. Whoever comes back later finds it.
+        """
 
     def close(self) -> None: ...
 
@@ -42,6 +45,8 @@ class Followed:
         self._numbered = numbered
         """Whether there is a place to go on from: after the last event, or before the first."""
         self._failures = 0
+        self._away: Away | None = None
+        """What the broker says itself: that it has lost nothing, and cannot tell just now."""
         self.reconnects = 0
 
     def events(self, watch: Watch) -> Iterator[Event | None]:
@@ -49,7 +54,7 @@ class Followed:
             problem = yield from self._read(self._source, watch)
             if self._numbered and (yield from self._reconnect(watch)):
                 continue
-            if problem is not None:
+            if problem := self._away or problem:
                 raise problem
             return
 
@@ -76,10 +81,12 @@ class Followed:
             until = min(monotonic() + REOPEN_SECONDS, max(watch.due, monotonic() + 1))
             try:
                 self._source = self._reopen(self._last_id, until, watch)
-            except UpstreamFailure:
+            except UpstreamFailure as error:
+                self._away = error if isinstance(error, Away) else None
                 continue
             except ChatError:
                 return False  # The broker answers, but has lost it.
+            self._away = None
             self.reconnects += 1
             return self._source is not None
         return False

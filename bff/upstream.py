@@ -11,7 +11,7 @@ from urllib.parse import quote
 import requests
 
 from bff import errors, transport
-from bff.errors import BY_CODE, ChatError, UpstreamError, UpstreamFailure, UpstreamUnavailable
+from bff.errors import BY_CODE, Away, ChatError, UpstreamError, UpstreamFailure, UpstreamUnavailable
 from bff.following import Answer, Followed
 from bff.held import HeldAnswers
 from bff.identity import Identity
@@ -24,6 +24,7 @@ JOIN_SECONDS: Final = 0.016
 """Events that come faster than a screen shows them are told together, a frame's worth at once."""
 LEARN_SECONDS: Final = 0.5
 """How long the first answer of a process is held back until its broker has said something. Brokers do so at once."""
+CHECK_SECONDS: Final = 2.0
 REFUSALS: Final = (
     errors.InvalidRequest,
     errors.NotFound,
@@ -181,6 +182,13 @@ class BrokerClient:
             return [_place(message) for message in messages]
         return [{"message_id": message_id, "state": "running", "position": 0} for message_id in self._held.running(user_id)]
 
+    def check(self) -> None:
+        """Raises an UpstreamFailure when the broker is not there, or says itself that it cannot work."""
+        until = monotonic() + CHECK_SECONDS
+        status = transport.read_json(self._send("GET", "/health", until), until).get("status")
+        if status not in {"healthy", "degraded"}:
+            raise UpstreamUnavailable(detail=f"the broker is {status}")
+
     def _open(self, user_id: str, message_id: str, after: str, until: float, watch: Watch | None = None) -> EventSource | None:
         """None when there is nothing left to read after `after`."""
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
@@ -264,5 +272,5 @@ def _refusal(response: requests.Response, until: float) -> ChatError:
     if status == 429:
         return errors.TooManyRequests(retry_after=seconds)
     if status == 503:
-        return UpstreamUnavailable(detail="the broker answered 503", retry_after=seconds)
+        return Away(detail="the broker answered 503", retry_after=seconds)
     return UpstreamError(detail=f"the broker answered {status}")

@@ -63,14 +63,23 @@ def work() -> None:
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())
-    worker = _worker(settings, _queue(settings))
     try:
-        _start(settings, worker, check=True)
+        check(settings)
     except SettingsError as error:
         _refuse(str(error))
+    worker = _worker(settings, _queue(settings))
+    worker.start()
     logging.getLogger(__name__).info("answering what waits in Redis")
     told.wait()
     worker.drain(settings.drain_seconds)
+
+
+def check(settings: Settings) -> None:
+    """For a first start: later, what is away comes back. Raises SettingsError when Redis does not answer."""
+    if settings.redis_url:
+        from bff.ops import redis
+
+        redis.check(settings.redis_url, verify=settings.redis_tls_verify)
 
 
 def _queue(settings: Settings) -> "Queue":
@@ -103,15 +112,9 @@ def _worker(settings: Settings, queue: "Queue", engine: "Service | None" = None)
     return Worker(queue, client, times, max_running=settings.max_running)
 
 
-def _start(settings: Settings, worker: "Worker | None", check: bool) -> None:
+def _start(settings: Settings, worker: "Worker | None") -> None:
     """With Redis messages may be waiting already; in memory nothing can be."""
-    if not settings.redis_url:
-        return
-    if check:
-        from bff.ops import redis
-
-        redis.check(settings.redis_url, verify=settings.redis_tls_verify)
-    if worker is not None:
+    if settings.redis_url and worker is not None:
         worker.start()
 
 

@@ -114,7 +114,10 @@ def follow() -> Response:
 def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watch) -> Iterator[Event | None]:
     with queue.listen(user_id, message_id, watch.wake):
         while True:
-            page = queue.read(user_id, message_id, after)
+            try:
+                page = queue.read(user_id, message_id, after)
+            except Away:
+                return  # The reader comes back to where it was, as soon as there is something to read again.
             for event in page.events:
                 yield event
                 after = event.id

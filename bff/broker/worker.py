@@ -56,12 +56,12 @@ class Worker:
         self._claiming: threading.Thread | None = None
         self._draining = False
         self._sweep_at = 0.0
-        queue.on_stop(self._stop)
 
     def start(self) -> None:
         """Idempotent. Not done at construction: a factory that is only looked at must not start threads."""
         with self._starting:
             if self._claiming is None:
+                self._queue.on_stop(self._stop)
                 self._claiming = threading.Thread(target=self._work, name="worker", daemon=True)
                 self._claiming.start()
                 threading.Thread(target=self._renew, name="leases", daemon=True).start()

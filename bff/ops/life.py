@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Life(NamedTuple):
-    start: Callable[[bool], None]
-    """Begins what works without being asked. True: this is the first start, and what cannot work raises SettingsError."""
+    start: Callable[[], None]
+    """Begins what works without being asked."""
     drain: Callable[[], None]
     """Ends the streams and hands over what is being answered, within DRAIN_SECONDS; returns after that."""
 

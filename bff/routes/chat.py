@@ -9,7 +9,7 @@ from typing import Final
 from flask import Blueprint, Response, jsonify, request
 
 from bff import events, messages
-from bff.errors import InvalidRequest, NotFound
+from bff.errors import Away, Drained, InvalidRequest, NotFound
 from bff.following import Answer
 from bff.messages import ChatRequest
 from bff.ops.hub import Watch
@@ -85,7 +85,7 @@ def _stream(answer: Answer, message_id: str, slot: Slot, retry: int | None = Non
     settings = door.parts().settings
     slot.comes_back = slot.comes_back and door.parts().broker.outlives_us  # Else its reader would find nothing anywhere.
     relay = Relay(door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors)
-    telling = _Telling(answer, relay, {"request_id": door.request_id(), "message_id": message_id})
+    telling = _Telling(answer, relay, slot, {"request_id": door.request_id(), "message_id": message_id})
     return EventStream(
         telling.say,
         How(
@@ -109,14 +109,23 @@ def _heartbeat(settings: Settings) -> bytes:
 class _Telling:
     """One answer being told to one browser; its end is one log line."""
 
-    def __init__(self, answer: Answer, relay: Relay, fields: dict[str, object]) -> None:
+    def __init__(self, answer: Answer, relay: Relay, slot: Slot, fields: dict[str, object]) -> None:
         self._answer = answer
         self._relay = relay
+        self._slot = slot
         self._fields = fields
         self._began = monotonic()
 
     def say(self, watch: Watch) -> Iterator[Event | None]:
-        return self._relay(self._answer.events(watch))
+        return self._relay(self._events(watch))
+
+    def _events(self, watch: Watch) -> Iterator[Event | None]:
+        try:
+            yield from self._answer.events(watch)
+        except Away:
+            if self._slot.comes_back:
+                raise Drained from None  # Without an end: it goes on where it was once it can be told again.
+            raise
 
     def close(self) -> None:
         self._answer.close()

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from bff import bodies, errors
 from bff.errors import ChatError, InternalError
 from bff.identity import COOKIE, Identity, IdentityMode
+from bff.ops.health import Health
 from bff.ops.streams import Rate, Streams
 from bff.settings import Settings
 from bff.streaming import HEADERS
@@ -37,6 +38,7 @@ class Parts:
     broker: BrokerClient
     streams: Streams
     rate: Rate
+    health: Health
 
 
 def parts() -> Parts:

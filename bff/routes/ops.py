@@ -9,8 +9,12 @@ bp = Blueprint("ops", __name__)
 
 @bp.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    draining = door.parts().streams.draining
-    return jsonify(status="draining" if draining else "ready"), 503 if draining else 200
+    parts = door.parts()
+    if parts.streams.draining:
+        return jsonify(status="draining"), 503
+    states = parts.health.states()
+    ready = all(state == "ok" for state in states.values())
+    return jsonify(status="ready" if ready else "unready", **states), 200 if ready else 503
 
 
 @bp.get("/healthz")

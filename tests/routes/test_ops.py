@@ -2,7 +2,8 @@ import pytest
 
 from bff import create_app
 from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, PROXY_SECRET
+from tests.live import BASE_ENVIRONMENT, BROKER_KEY, PROXY_SECRET
+from tests.wire_server import CUT, WireServer, reply
 
 ADA = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada"}
 
@@ -12,11 +13,33 @@ def app():
     return create_app(Settings.from_environment({**BASE_ENVIRONMENT, "DRAIN_SECONDS": "0.1"}))
 
 
-@pytest.mark.parametrize(("path", "status"), [("/healthz", "ok"), ("/readyz", "ready")])
-def test_who_asks_without_a_name_is_told_how_we_are(app, path, status):
+@pytest.mark.parametrize(
+    ("path", "content"), [("/healthz", {"status": "ok"}), ("/readyz", {"status": "ready", "broker": "ok"})]
+)
+def test_who_asks_without_a_name_is_told_how_we_are(app, path, content):
     response = app.test_client().get(path)
 
-    assert (response.status_code, response.json) == (200, {"status": status})
+    assert (response.status_code, response.json) == (200, content)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (reply(b'{"status":"unhealthy"}'), "upstream_unavailable"),
+        (reply(b"nonsense"), "upstream_error"),
+        (CUT, "upstream_unavailable"),
+    ],
+    ids=["unhealthy", "nonsense", "cut"],
+)
+def test_without_its_broker_a_process_is_alive_and_not_ready(answer, state):
+    with WireServer([answer]) as broker:
+        environment = {**BASE_ENVIRONMENT, "BROKER_BASE_URL": broker.url, "BROKER_API_KEY": BROKER_KEY}
+        client = create_app(Settings.from_environment(environment)).test_client()
+
+        response = client.get("/readyz")
+
+    assert (response.status_code, response.json) == (503, {"status": "unready", "broker": state})
+    assert client.get("/healthz").status_code == 200
 
 
 def test_a_process_that_drains_is_alive_and_not_ready(app):

@@ -1,0 +1,46 @@
+import threading
+
+from bff.errors import UpstreamTimeout
+from bff.ops import health
+from bff.ops.health import Health
+from tests.live import in_parallel
+
+
+def test_what_answers_is_ok_and_what_does_not_has_its_code():
+    def away() -> None:
+        raise UpstreamTimeout
+
+    assert Health({"broker": lambda: None, "engine": away}).states() == {"broker": "ok", "engine": "upstream_timeout"}
+
+
+def test_many_who_ask_at_once_are_one_question():
+    asked: list[int] = []
+    looked = Health({"broker": lambda: asked.append(1)})
+
+    states = in_parallel(50, lambda _: looked.states())
+
+    assert states == [{"broker": "ok"}] * 50
+    assert len(asked) == 1
+
+
+def test_who_comes_while_a_slow_one_is_asked_gets_the_last_answer(monkeypatch):
+    monkeypatch.setattr(health, "KEPT_SECONDS", 0.0)
+    slow, asking = threading.Event(), threading.Event()
+    slow.set()
+
+    def probe() -> None:
+        asking.set()
+        assert slow.wait(20)
+
+    looked = Health({"broker": probe})
+    looked.states()
+    slow.clear()
+    asking.clear()
+    waiting = threading.Thread(target=looked.states)
+    waiting.start()
+    assert asking.wait(20)
+
+    assert looked.states() == {"broker": "ok"}
+
+    slow.set()
+    waiting.join(20)
