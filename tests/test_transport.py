@@ -178,6 +178,21 @@ def test_an_address_is_not_looked_up(monkeypatch):
         ask(server.url.replace("localhost", "127.0.0.1")).close()
 
 
+def test_a_reader_that_took_its_time_is_no_silence():
+    watch = hub.watch()
+    more = threading.Event()
+
+    with WireServer([stream_head(), chunk(b"data: a\n\n"), more, 0.05, chunk(b"data: b\n\n"), LAST_CHUNK]) as server:
+        chunks = EventSource(ask(server.url), 2.0).chunks(watch)
+        first = next(chunk for chunk in chunks if chunk)
+        more.wait(2.2)  # Longer than it may be silent.
+        more.set()
+        rest = b"".join(chunks)
+
+    watch.close()
+    assert (first, rest) == (b"data: a\n\n", b"data: b\n\n")
+
+
 def test_a_stream_can_be_closed_from_elsewhere_while_it_is_read():
     watch = hub.watch()
 
@@ -303,6 +318,8 @@ BAD_JSON = {
     "nothing": reply(b""),
     "deep nesting": reply(b"[" * 100_000),
     "invalid UTF-8": reply(b'"\xff"'),
+    "a number that is none": reply(b'{"a": NaN}'),
+    "a number without end": reply(b'{"a": -1e999}'),
     "compressed": reply(b"{}", Content_Encoding="gzip"),
     "too much": reply(b'{"a": "' + b"x" * 2**20 + b'"}'),
 }
@@ -327,6 +344,46 @@ def test_an_answer_that_trickles_is_given_up_in_time():
         transport.read_json(ask(server.url, seconds=5), began + 0.3)
 
     assert monotonic() - began < 2
+
+
+@pytest.mark.parametrize("body", [b"", b'{"a"'], ids=["before its body", "in its body"])
+def test_an_answer_that_stops_is_a_timeout_at_its_moment(body):
+    with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + body, HANG]) as server:
+        response = ask(server.url, seconds=60)
+        with pytest.raises(UpstreamTimeout):
+            transport.read_json(response, monotonic() + 0.2)
+
+        assert server.wait_for(lambda: server.hung_up == 1, 15)
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_let_go():
+    watch = hub.watch()
+
+    with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", HANG]) as server:
+        response = ask(server.url)
+        threading.Timer(0.05, watch.end, [ReaderLeft()]).start()
+        with pytest.raises(ReaderLeft):
+            transport.read_json(response, monotonic() + 60, watch)
+
+        assert server.wait_for(lambda: server.hung_up == 1, 15)
+    watch.close()
+
+
+def test_an_answer_may_be_larger_where_it_is_said_so():
+    with WireServer([reply(b'{"a": "' + b"x" * 2**21 + b'"}')]) as server:
+        content = transport.read_json(ask(server.url), monotonic() + 20, most=2**22)
+
+    assert len(content["a"]) == 2**21
+
+
+def test_a_connection_that_says_more_than_was_asked_for_serves_nobody_else():
+    session = new_session()
+
+    with WireServer([reply(b"{}") + b"HTTP/1.1 200 OK\r\n"]) as server:
+        for _ in range(2):
+            assert transport.read_json(ask(server.url, session), monotonic() + 5) == {}
+
+        assert server.wait_for(lambda: server.open_connections == 0, 15)
 
 
 # TLS

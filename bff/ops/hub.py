@@ -44,11 +44,17 @@ class HasDescriptor(Protocol):
     def fileno(self) -> int: ...
 
 
-def watch(browser: socket.socket | None = None) -> "Watch":
-    """A waiting place for a stream to `browser`; it lives in the greenlet or thread that calls `wait`."""
+def watch(browser: socket.socket | None = None, *, half_open: bool = True) -> "Watch":
+    """A waiting place for a stream to `browser`; it lives in the greenlet or thread that calls `wait`.
+
+    A browser that closed may have closed its sending half only, which a write finds out. Where nothing can be written
+    meanwhile (not `half_open`) it counts as gone.
+    """
     if isinstance(browser, ssl.SSLSocket):
         browser = None  # TLS has no peeking: writes find out.
-    return (_LoopWatch if _patched() else _PollWatch)(browser)
+    made = (_LoopWatch if _patched() else _PollWatch)(browser)
+    made.half_open = half_open
+    return made
 
 
 class Watch(ABC):
@@ -59,6 +65,7 @@ class Watch(ABC):
         self._woken = False
         self.due = inf
         """The moment (monotonic) at which the stream has something to say of its own: it wants to be awake then."""
+        self.half_open = True
         self.ending: Exception | None = None
         """Why the stream has to end, if it has to: raised by the next `wait`."""
 
@@ -105,6 +112,9 @@ class Watch(ABC):
             return False
         if said:
             return False  # The next request, ahead of its time. Nothing to learn from this socket any more.
+        if not self.half_open:
+            self.end(ReaderLeft())
+            return False
         # A FIN: closed, or only its sending half. Saying something at once makes a closed peer answer with a reset.
         self.due = 0.0
         self.wake()

@@ -37,7 +37,8 @@ class Body(http.client.HTTPResponse):
     @property
     def spent(self) -> bool:
         """Whether it was read to its very end, so that its connection may serve again."""
-        return self.ended and self.chunked and not self.will_close and self._framing == b"\r\n"
+        complete = self._framing == b"\r\n" if self.chunked else self.length == 0
+        return self.ended and complete and not self.will_close
 
     def take(self) -> bytes | None:
         """What has come: None when nothing has, b"" at the end. Raises ConnectionError when it was cut."""
@@ -53,6 +54,7 @@ class Body(http.client.HTTPResponse):
             self.ended = not data
         else:
             self._check_cut(data)
+            self.will_close = self.will_close or len(data) > self.length  # It says what nobody asked for.
             data = data[: self.length]
             self.length -= len(data)
             self.ended = self.length == 0

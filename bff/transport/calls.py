@@ -1,26 +1,25 @@
-"""One request, and the small JSON it may be answered with."""
+"""One request, and the JSON it may be answered with."""
 
-import http.client
 import json
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
+from math import isfinite
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import requests
-import urllib3
 from requests.structures import CaseInsensitiveDict
 
 from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.ops import hub
 from bff.ops.hub import Watch
-from bff.transport.body import READ_BYTES
 from bff.transport.patience import Patience, patience
+from bff.transport.reading import LIBRARY_ERRORS, ByteSource
 
 HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "chat-bff"}
 JSON_MAX_BYTES: Final = 1024 * 1024
-LIBRARY_ERRORS: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
-"""A ValueError is a header that is none."""
 
 
 def send(
@@ -70,25 +69,16 @@ def _prepared(method: str, url: str, headers: Mapping[str, str], body: Any) -> r
     return request
 
 
-def read_json(response: requests.Response, until: float) -> dict[str, Any]:
+def read_json(
+    response: requests.Response, until: float, watch: Watch | None = None, most: int = JSON_MAX_BYTES
+) -> dict[str, Any]:
     """The JSON object an answer holds; its connection goes back to the pool.
 
-    Raises UpstreamError for anything else, or more than JSON_MAX_BYTES of it.
+    With a `watch` it is waited for there, and whatever ends the watch is raised.
+    Raises UpstreamError for anything else, or more than `most` bytes of it; UpstreamTimeout when it is not whole by `until`.
     """
-    with response:
-        refuse_encoded(response)
-        pieces, size = [], 0
-        try:
-            while piece := response.raw.read1(READ_BYTES):
-                pieces.append(piece)
-                size += len(piece)
-                if size > JSON_MAX_BYTES:
-                    raise UpstreamError(detail="an answer of too many bytes")
-                _left(until)
-        except LIBRARY_ERRORS as error:
-            raise UpstreamUnavailable(detail=f"an answer was cut: {type(error).__name__}") from error
     try:
-        content = json.loads(b"".join(pieces))
+        content = json.loads(_read(response, until, watch, most), parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise UpstreamError(detail="an answer that is no JSON") from error
     if not isinstance(content, dict):
@@ -96,10 +86,29 @@ def read_json(response: requests.Response, until: float) -> dict[str, Any]:
     return content
 
 
-def refuse_encoded(response: requests.Response) -> None:
-    """We ask for plain bytes: a few of compressed ones can be a gigabyte, and an unflushed stream of them is silence."""
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UpstreamError(detail="an answer with a Content-Encoding")
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError(f"{text} is no number in JSON, nor for any browser")
+    return value
+
+
+def _read(response: requests.Response, until: float, watch: Watch | None, most: int) -> bytes:
+    with ExitStack() as over:
+        source = ByteSource(response, max(0.0, until - monotonic()))
+        over.callback(source.close)
+        if watch is None:
+            watch = hub.watch()
+            over.callback(watch.close)
+        watch.due = until
+        pieces, size = [], 0
+        for piece in source.chunks(watch):
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise UpstreamError(detail="an answer of too many bytes")
+            _left(until)
+    return b"".join(pieces)
 
 
 def retry_after(response: requests.Response, default: int) -> int:

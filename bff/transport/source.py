@@ -1,21 +1,18 @@
 """One open stream of events, read at a waiting place."""
 
-import contextlib
-import threading
 from collections.abc import Iterator
 from time import monotonic
 
 import requests
 
-from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.errors import UpstreamError
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.sse import MAX_EVENT_BYTES, Decoder, Event
-from bff.transport.body import READ_BYTES, Body
-from bff.transport.calls import LIBRARY_ERRORS, refuse_encoded
+from bff.transport.reading import ByteSource
 
 
-class EventSource:
+class EventSource(ByteSource):
     """One open event stream. One greenlet or thread at a time reads it; any may close it, and whoever opened it must.
 
     Raises UpstreamError when it is no plain event stream; while reading, UpstreamError for an event of more than
@@ -29,26 +26,15 @@ class EventSource:
         max_event_bytes: int = MAX_EVENT_BYTES,
         join_seconds: float = 0.0,
     ) -> None:
-        self._response = response
-        self._silence = silence
+        super().__init__(response, silence)
         self._decoder = Decoder(max_event_bytes)
         self._join_seconds = join_seconds
         self._told_at = 0.0
         self._fast = False
         self._ahead: list[Event] = []
-        self._closed = False
-        self._reader: int | None = None
-        # urllib3 wraps http.client's response and keeps it under this name, which requests itself relies on. Doubles made
-        # by `responses` have none of ours: their `read1` never waits.
-        body = getattr(response.raw, "_original_response", None)
-        self._body = body if isinstance(body, Body) else None
-        try:
-            refuse_encoded(response)
-            if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "text/event-stream":
-                raise UpstreamError(detail="an answer that is no event stream")
-        except UpstreamError:
+        if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "text/event-stream":
             self.close()
-            raise
+            raise UpstreamError(detail="an answer that is no event stream")
 
     def events(self, watch: Watch) -> Iterator[Event | None]:
         """The stream's events, and None after each read or when `watch` woke up for something else."""
@@ -86,52 +72,3 @@ class EventSource:
             while monotonic() < min(until, watch.due):
                 watch.wait(until=until)
         self._told_at = monotonic()
-
-    def chunks(self, watch: Watch) -> Iterator[bytes]:
-        """The stream's bytes as they come; b"" when `watch` woke up and nothing had come."""
-        self._reader = threading.get_ident()
-        heard = monotonic()
-        try:
-            while (chunk := self._take()) != b"":
-                if chunk is not None:
-                    heard = monotonic()
-                    yield chunk
-                elif monotonic() >= heard + self._silence:
-                    raise UpstreamTimeout(detail=f"silent for {self._silence} s")
-                else:
-                    yield b""
-                if self._body is not None and not self._body.ended:
-                    watch.wait(self._body, heard + self._silence)
-        finally:
-            self._reader = None
-            if self._closed:
-                self._release()
-
-    def _take(self) -> bytes | None:
-        if self._closed:
-            raise UpstreamUnavailable(detail="closed while it was read")
-        try:
-            return self._body.take() if self._body else self._response.raw.read1(READ_BYTES)
-        except LIBRARY_ERRORS as error:
-            raise UpstreamUnavailable(detail=f"the stream was cut: {error!r}") from error
-
-    def close(self) -> None:
-        """Idempotent. A reader elsewhere wakes up and closes the socket itself: nobody else safely can."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._reader in {None, threading.get_ident()}:
-            self._release()
-            return
-        with contextlib.suppress(ValueError, OSError):  # Over already.
-            self._response.raw.shutdown()
-
-    def _release(self) -> None:
-        """Closes the response; its connection goes back to the pool if the stream happens to have ended by now."""
-        with contextlib.suppress(*LIBRARY_ERRORS):
-            if self._body is not None:
-                self._body.take()
-                if self._body.spent:
-                    self._body.close()
-                    self._response.raw.release_conn()
-        self._response.close()

@@ -128,6 +128,14 @@ def test_a_browser_that_closed_is_told_something_at_once_and_then_has_left(pair,
     assert wait_until_ended(watching) < 0.15
 
 
+def test_a_browser_that_closed_has_left_where_nothing_can_be_said_to_it(pair):
+    watch = hub.watch(pair[0], half_open=False)
+    threading.Timer(0.05, pair[1].close).start()
+
+    assert wait_until_ended(watch, 15) < 10
+    watch.close()
+
+
 def test_a_browser_that_half_closed_has_not_left(pair, watching):
     ours, browser = pair
     watching.due = monotonic() + 60

@@ -1,0 +1,101 @@
+"""One open answer of bytes, read at a waiting place."""
+
+import contextlib
+import http.client
+import re
+import threading
+from collections.abc import Iterator
+from time import monotonic
+from typing import Final
+
+import requests
+import urllib3
+
+from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.ops.hub import Watch
+from bff.transport.body import READ_BYTES, Body
+
+LIBRARY_ERRORS: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+"""A ValueError is a header that is none."""
+
+
+class ByteSource:
+    """One open answer. One greenlet or thread at a time reads it; any may close it, and whoever opened it must.
+
+    Raises UpstreamError when it is encoded; while reading, UpstreamUnavailable when it is cut, UpstreamTimeout after
+    `silence` seconds without a byte.
+    """
+
+    def __init__(self, response: requests.Response, silence: float) -> None:
+        self._response = response
+        self._silence = silence
+        self._closed = False
+        self._reader: int | None = None
+        # urllib3 wraps http.client's response and keeps it under this name, which requests itself relies on. Doubles made
+        # by `responses` have none of ours: their `read1` never waits.
+        body = getattr(response.raw, "_original_response", None)
+        self._body = body if isinstance(body, Body) else None
+        # We ask for plain bytes: a few of compressed ones can be a gigabyte, and an unflushed stream of them is silence.
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            self.close()
+            raise UpstreamError(detail="an answer with a Content-Encoding")
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, as it says itself; None where it does not."""
+        said = self.header("Content-Length")
+        framed = self.header("Transfer-Encoding")  # Which counts, where both are said.
+        return int(said) if re.fullmatch("[0-9]{1,15}", said) and not framed else None
+
+    def header(self, name: str) -> str:
+        value: str = self._response.headers.get(name, "")
+        return value
+
+    def chunks(self, watch: Watch) -> Iterator[bytes]:
+        """Its bytes as they come; b"" when `watch` woke up and nothing had come."""
+        self._reader = threading.get_ident()
+        heard = monotonic()
+        try:
+            while (chunk := self._take()) != b"":
+                if chunk is not None:
+                    yield chunk
+                    heard = monotonic()  # Not before: while nobody listened it was not silent.
+                elif monotonic() >= heard + self._silence:
+                    raise UpstreamTimeout(detail=f"silent for {self._silence} s")
+                else:
+                    yield b""
+                if self._body is not None and not self._body.ended:
+                    watch.wait(self._body, heard + self._silence)
+        finally:
+            self._reader = None
+            if self._closed:
+                self._release()
+
+    def _take(self) -> bytes | None:
+        if self._closed:
+            raise UpstreamUnavailable(detail="closed while it was read")
+        try:
+            return self._body.take() if self._body else self._response.raw.read1(READ_BYTES)
+        except LIBRARY_ERRORS as error:
+            raise UpstreamUnavailable(detail=f"an answer was cut: {error!r}") from error
+
+    def close(self) -> None:
+        """Idempotent. A reader elsewhere wakes up and closes the socket itself: nobody else safely can."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._reader in {None, threading.get_ident()}:
+            self._release()
+            return
+        with contextlib.suppress(ValueError, OSError):  # Over already.
+            self._response.raw.shutdown()
+
+    def _release(self) -> None:
+        """Closes the response; its connection goes back to the pool if the answer has ended by now."""
+        with contextlib.suppress(*LIBRARY_ERRORS):
+            if self._body is not None:
+                self._body.take()
+                if self._body.spent:
+                    self._body.close()
+                    self._response.raw.release_conn()
+        self._response.close()
