@@ -63,10 +63,12 @@ def create_app(settings: Settings | None = None) -> "Flask":
 
 def _identity_mode(settings: Settings) -> "IdentityMode":
     from bff.identity import Anonymous, Proxy
+    from bff.orgs import Orgs
 
+    orgs = Orgs(settings.default_org, settings.org_map_file)
     if settings.auth_mode == "proxy":
-        return Proxy(settings.auth_proxy_user_header, settings.auth_proxy_secret, settings.default_org)
-    return Anonymous(settings.signing_key(), settings.default_org)
+        return Proxy(settings.auth_proxy_user_header, settings.auth_proxy_secret, orgs)
+    return Anonymous(settings.signing_key(), orgs)
 
 
 def _shared_limits(settings: Settings) -> "SharedLimits | None":

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from bff.errors import Forbidden, Unauthorized
+from bff.orgs import Orgs
 
 COOKIE: Final = "chat_user"
 USER_ID_MAX: Final = 256
@@ -37,32 +38,33 @@ class IdentityMode(Protocol):
 class Anonymous:
     """Each browser is a user of its own, by a signed cookie."""
 
-    def __init__(self, secret_key: str, org: str) -> None:
+    def __init__(self, secret_key: str, orgs: Orgs) -> None:
         self._signer = URLSafeSerializer(secret_key, salt="bff.identity.anonymous")
-        self._org = org
+        self._orgs = orgs
 
     def identify(self, headers: Fields, cookies: Fields) -> Identity:
         try:
             user_id = self._signer.loads(cookies.get(COOKIE, ""))
         except BadSignature:
             user_id = f"anonymous-{secrets.token_hex(16)}"
-            return Identity(user_id, self._org, new_cookie=str(self._signer.dumps(user_id)))
-        return Identity(_checked(user_id), self._org)
+            return Identity(user_id, self._orgs.org_of(user_id), new_cookie=str(self._signer.dumps(user_id)))
+        return Identity(_checked(user_id), self._orgs.org_of(user_id))
 
 
 class Proxy:
     """A proxy in front of us has signed the user in, says so in a header, and proves itself with a secret."""
 
-    def __init__(self, user_header: str, secret: str, org: str) -> None:
+    def __init__(self, user_header: str, secret: str, orgs: Orgs) -> None:
         self._user_header = user_header
         self._secret = secret.encode()
-        self._org = org
+        self._orgs = orgs
 
     def identify(self, headers: Fields, cookies: Fields) -> Identity:
         proof = headers.get("X-Proxy-Secret", "").encode("utf-8", "replace")
         if not hmac.compare_digest(proof, self._secret):
             raise Forbidden("This address is reached through its proxy only.")
-        return Identity(_checked(headers.get(self._user_header, "")), self._org)
+        user_id = _checked(headers.get(self._user_header, ""))
+        return Identity(user_id, self._orgs.org_of(user_id))
 
 
 def _checked(user_id: object) -> str:

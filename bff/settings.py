@@ -125,6 +125,7 @@ class Settings:
     run_worker: bool = setting("RUN_WORKER", True, switch)
     client_id: str = setting("CLIENT_ID", "web")
     default_org: str = setting("DEFAULT_ORG", "unfoldingWord")
+    org_map_file: str = setting("ORG_MAP_FILE", "")
 
     auth_mode: str = setting("AUTH_MODE", "", one_of("anonymous", "proxy"))
     auth_proxy_user_header: str = setting("AUTH_PROXY_USER_HEADER", "X-Forwarded-User", header_name)

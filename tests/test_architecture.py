@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglob("*.py"))]
 
 LEVELS = [
-    {"errors", "sse"},
+    {"errors", "sse", "orgs"},
     {"settings", "events", "messages", "identity", "bodies", "ops"},
     {"transport", "relay", "streaming", "held", "following"},
     {"upstream"},

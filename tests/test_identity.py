@@ -4,10 +4,12 @@ from hypothesis import strategies as st
 
 from bff.errors import Forbidden, Unauthorized
 from bff.identity import COOKIE, Anonymous, Proxy
+from bff.orgs import Orgs
 
 SECRET = "s" * 32
-anonymous = Anonymous(SECRET, "org")
-proxy = Proxy("X-Forwarded-User", SECRET, "org")
+orgs = Orgs("org")
+anonymous = Anonymous(SECRET, orgs)
+proxy = Proxy("X-Forwarded-User", SECRET, orgs)
 
 
 def test_each_browser_is_a_user_of_its_own():
@@ -37,7 +39,7 @@ def test_a_cookie_we_did_not_sign_makes_a_new_user(forged):
 
 
 def test_a_cookie_signed_with_another_key_makes_a_new_user():
-    elsewhere = Anonymous("t" * 32, "org").identify({}, {})
+    elsewhere = Anonymous("t" * 32, orgs).identify({}, {})
 
     assert anonymous.identify({}, {COOKIE: elsewhere.new_cookie}).user_id != elsewhere.user_id
 

@@ -28,6 +28,7 @@ DEFAULTS = {
     "RUN_WORKER": True,
     "CLIENT_ID": "web",
     "DEFAULT_ORG": "unfoldingWord",
+    "ORG_MAP_FILE": "",
     "AUTH_PROXY_USER_HEADER": "X-Forwarded-User",
     "AUTH_PROXY_SECRET": "",
     "HEARTBEAT_SECONDS": 15,
