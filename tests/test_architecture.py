@@ -21,7 +21,7 @@ NEIGHBOURS = {"broker", "engine"}
 
 DOORS = {
     "flask": {"bff/__init__.py", "bff/streaming.py", "bff/routes", "bff/broker/__init__.py", "bff/broker/routes.py"}
-    | {"bff/engine/__init__.py", "bff/engine/routes.py"},
+    | {"bff/engine/__init__.py", "bff/engine/door.py", "bff/engine/routes.py", "bff/engine/kept.py"},
     "requests": {"bff/transport", "bff/upstream.py"},
     "urllib3": {"bff/transport"},
     "sseclient": {"bff/sse.py"},

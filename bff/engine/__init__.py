@@ -12,16 +12,19 @@ if TYPE_CHECKING:
 
     from bff.agents import Agent
     from bff.ops.loopback import Loopback
+    from bff.upstream import Service
 
 
 def create_engine(settings: Settings, key: str, agent: "Agent | None" = None) -> "Flask":
     from flask import Flask
 
     from bff.agents.echo import Echo
-    from bff.engine.routes import Parts, register
+    from bff.engine.door import Parts
+    from bff.engine.memory import Memory
+    from bff.engine.routes import register
 
     app = Flask(__name__)
-    register(app, Parts(agent or Echo(settings.echo_word_seconds), key, settings.max_body_bytes))
+    register(app, Parts(agent or Echo(settings.echo_word_seconds), key, settings.max_body_bytes, Memory()))
     return app
 
 
@@ -29,3 +32,12 @@ def bundled_engine(settings: Settings) -> "Loopback":
     from bff.ops.loopback import Loopback
 
     return Loopback("engine", lambda key: create_engine(settings, key))
+
+
+def the_engine(settings: Settings) -> "Service":
+    """The one that was named, else the bundled one. Its memory is its own: who wants to share it shares this."""
+    from bff.upstream import Remote
+
+    if settings.engine_base_url:
+        return Remote(settings.engine_base_url, settings.engine_api_key)
+    return bundled_engine(settings)

@@ -1,21 +1,21 @@
-"""The engine's HTTP contract, as far as the bundled one goes: chat, streamed and not."""
+"""The engine's HTTP contract for chat, streamed and not."""
 
-import hmac
 import json
 import socket
 import uuid
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
-from flask import Blueprint, Flask, Response, current_app, jsonify, request
-from pydantic import BaseModel, StrictStr, StringConstraints
-from werkzeug.exceptions import HTTPException
+from flask import Blueprint, Flask, Response, jsonify, request
+from pydantic import BaseModel, StrictStr
 
 from bff import bodies
-from bff.agents import Agent
 from bff.agents import Said as Turn
+from bff.engine import door, kept
 from bff.engine.commands import Said, command, progress
-from bff.errors import ChatError, InternalError, Unauthorized, UpstreamError, by_status
+from bff.engine.door import Id, Parts
+from bff.engine.memory import Memory, Owner, new_turn
+from bff.errors import UpstreamError
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.sse import Event, encode
@@ -23,15 +23,11 @@ from bff.streaming import EventStream, How
 
 KEEPALIVE: Final = encode(Event("", '{"type":"keepalive"}'))
 KEEPALIVE_SECONDS: Final = 30.0
+UNHEARD: Final = "(a voice message)"
+"""What is answered to instead of what only somebody with ears could understand."""
 
-Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)]
 bp = Blueprint("engine", __name__)
-
-
-class Parts(NamedTuple):
-    agent: Agent
-    key: str
-    max_body_bytes: int
+bp.before_request(door.check_key)
 
 
 class EngineRequest(BaseModel):
@@ -44,28 +40,19 @@ class EngineRequest(BaseModel):
 
 def register(app: Flask, parts: Parts) -> None:
     app.extensions["engine"] = parts
+    app.url_map.merge_slashes = False  # A user id may hold two in a row.
+    app.url_map.converters["any_text"] = kept.AnyText
     app.register_blueprint(bp)
-    app.register_error_handler(Exception, _refuse)
-
-
-def _parts() -> Parts:
-    parts: Parts = current_app.extensions["engine"]
-    return parts
-
-
-@bp.before_request
-def _check_key() -> None:
-    shown = request.headers.get("Authorization", "").encode("utf-8", "replace")
-    if not hmac.compare_digest(shown, f"Bearer {_parts().key}".encode()):
-        raise Unauthorized("The bearer key is missing or wrong.")
+    app.register_blueprint(kept.bp)
+    app.register_error_handler(Exception, door.refuse)
 
 
 @bp.post("/api/v1/chat/stream")
 def stream() -> Response:
-    agent, asked, caller = _parts().agent, _asked(), hub.browser(request.environ)
+    answering, caller = _Answering(_asked(), door.parts()), hub.browser(request.environ)
 
     def say(watch: Watch) -> Iterator[Event | None]:
-        for content in _answer(agent, asked, watch, caller):
+        for content in answering.say(watch, caller):
             yield None if content is None else Event("", json.dumps(content, separators=(",", ":")))
             yield None
 
@@ -74,9 +61,9 @@ def stream() -> Response:
 
 @bp.post("/api/v1/chat")
 def chat() -> Response:
-    watch = hub.watch()
+    watch = hub.watch(hub.browser(request.environ), half_open=False)
     try:
-        for content in _answer(_parts().agent, _asked(), watch, None):
+        for content in _Answering(_asked(), door.parts()).say(watch, None):
             if content is not None and content["type"] == "complete":
                 return jsonify({"message_id": str(uuid.uuid4())} | content["response"])
     finally:
@@ -84,22 +71,35 @@ def chat() -> Response:
     raise UpstreamError("The engine had no answer.")
 
 
-def _answer(agent: Agent, asked: EngineRequest, watch: Watch, caller: socket.socket | None) -> Said:
-    if do := command(asked.message):
-        return do(watch, caller)
-    return progress(agent.stream([Turn("user", asked.message)], watch))
+class _Answering:
+    """One message being answered; the turn is kept before its end is told, so that whoever was told it finds it."""
+
+    def __init__(self, asked: EngineRequest, parts: Parts) -> None:
+        self._parts = parts
+        self._owner = Owner(asked.org, asked.user_id)
+        self._spoken = asked.message_type == "audio"
+        self._message = UNHEARD if self._spoken and not asked.message.strip() else asked.message
+        self._audio_urls = door.audio_urls(self._owner)
+
+    def say(self, watch: Watch, caller: socket.socket | None) -> Said:
+        for content in self._said(watch, caller):
+            if content is not None and content["type"] == "complete":
+                self._keep(content["response"])
+            yield content
+
+    def _said(self, watch: Watch, caller: socket.socket | None) -> Said:
+        if do := command(self._message):
+            return do(watch, caller)
+        return progress(self._parts.agent.stream([Turn("user", self._message)], watch))
+
+    def _keep(self, response: dict[str, Any]) -> None:
+        memory: Memory = self._parts.memory
+        turn = new_turn(self._message, "\n\n".join(response["responses"]), spoken=self._spoken)
+        memory.keep(self._owner, turn)
+        response["response_language"] = memory.language(self._owner) or response["response_language"]
+        if self._spoken:
+            response["voice_audio_url"] = f"{self._audio_urls}{turn.id}.wav"
 
 
 def _asked() -> EngineRequest:
-    return bodies.validated(EngineRequest, bodies.read_json(request.environ, _parts().max_body_bytes))
-
-
-def _refuse(error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        error = by_status(error.code)
-    if not isinstance(error, ChatError):
-        current_app.logger.error("the engine stumbled", exc_info=error)
-        error = InternalError()
-    response = jsonify(error=str(error), code=error.code)
-    response.status_code = error.status
-    return response
+    return bodies.validated(EngineRequest, door.body())

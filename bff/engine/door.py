@@ -1,0 +1,57 @@
+"""What every door of the engine has: its parts, the key that callers show, one shape for errors."""
+
+import hmac
+from typing import Annotated, Final, NamedTuple
+from urllib.parse import quote
+
+from flask import Response, current_app, jsonify, request
+from pydantic import StrictStr, StringConstraints
+from werkzeug.exceptions import HTTPException
+
+from bff import bodies
+from bff.agents import Agent
+from bff.engine.memory import Memory, Owner
+from bff.errors import ChatError, InternalError, ReaderLeft, Unauthorized, by_status
+
+ID_MAX: Final = 1024
+Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=ID_MAX)]
+
+
+class Parts(NamedTuple):
+    agent: Agent
+    key: str
+    max_body_bytes: int
+    memory: Memory
+
+
+def parts() -> Parts:
+    built: Parts = current_app.extensions["engine"]
+    return built
+
+
+def body() -> bytes:
+    return bodies.read_json(request.environ, parts().max_body_bytes)
+
+
+def check_key() -> None:
+    shown = request.headers.get("Authorization", "").encode("utf-8", "replace")
+    if not hmac.compare_digest(shown, f"Bearer {parts().key}".encode()):
+        raise Unauthorized("The bearer key is missing or wrong.")
+
+
+def audio_urls(owner: Owner) -> str:
+    """What the URLs of this user's spoken answers begin with: the address by which the caller knows us."""
+    return f"{request.url_root}api/v1/audio/replies/{quote(owner.org, safe='')}/{quote(owner.user_id, safe='')}/"
+
+
+def refuse(error: Exception) -> Response:
+    if isinstance(error, ReaderLeft):
+        return Response(status=499)  # Nobody reads it.
+    if isinstance(error, HTTPException):
+        error = by_status(error.code)
+    if not isinstance(error, ChatError):
+        current_app.logger.error("the engine stumbled", exc_info=error)
+        error = InternalError()
+    response = jsonify(error=str(error), code=error.code)
+    response.status_code = error.status
+    return response
