@@ -22,24 +22,32 @@ def create_app(settings: Settings | None = None) -> "Flask":
     from flask import Flask
 
     from bff.broker import bundled_broker
+    from bff.engine import the_engine
+    from bff.engine_client import EngineClient
     from bff.held import HeldAnswers
     from bff.ops import logs
     from bff.ops.health import Health
     from bff.ops.streams import Rate, Streams
-    from bff.routes import chat, door, ops, page
+    from bff.routes import audio, chat, door, history, ops, page, preferences
     from bff.transport import new_session
     from bff.upstream import BrokerClient, Remote, Timeouts
 
     settings = settings or Settings.from_environment()
     logs.set_up(settings.log_level, settings.log_format)
-    timeouts = Timeouts(settings.upstream_connect_seconds, settings.upstream_open_seconds, settings.upstream_read_seconds)
+    timeouts = Timeouts(
+        settings.upstream_connect_seconds,
+        settings.upstream_open_seconds,
+        settings.upstream_read_seconds,
+        settings.engine_seconds,
+    )
     app = Flask(__name__, static_folder=None)  # It would answer for /static, where the page has its files.
     held = HeldAnswers(
         answer_max_seconds=settings.answer_max_seconds,
         retention_seconds=settings.retention_seconds,
         most_bytes=settings.log_max_bytes,
     )
-    neighbour = None if settings.broker_base_url else bundled_broker(settings)
+    engine = the_engine(settings)
+    neighbour = None if settings.broker_base_url else bundled_broker(settings, engine)
     broker = BrokerClient(
         neighbour or Remote(settings.broker_base_url, settings.broker_api_key),
         new_session(),
@@ -53,10 +61,18 @@ def create_app(settings: Settings | None = None) -> "Flask":
     streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=shared)
     rate = Rate(settings.messages_per_minute, shared)
     health = Health({"broker": broker.check})
-    app.extensions["bff"] = door.Parts(settings, _identity_mode(settings), broker, streams, rate, health)
+    app.extensions["bff"] = door.Parts(
+        settings,
+        _identity_mode(settings),
+        broker,
+        streams,
+        rate,
+        health,
+        EngineClient(engine, new_session(), timeouts, settings.max_event_bytes),
+    )
     app.extensions["life"] = _life(settings, streams, neighbour if settings.redis_url else None)
     door.guard(app)
-    for blueprint in (chat.bp, ops.bp, page.bp):
+    for blueprint in (chat.bp, history.bp, preferences.bp, audio.bp, ops.bp, page.bp):
         app.register_blueprint(blueprint)
     return app
 

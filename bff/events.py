@@ -60,6 +60,12 @@ def progress_text(data: str) -> str:
     return text if isinstance(text, str) else ""
 
 
+def has_responses(response: Any) -> bool:
+    """Whether it is an answer: an object whose `responses` are texts."""
+    responses = response.get("responses") if isinstance(response, dict) else None
+    return isinstance(responses, list) and all(isinstance(text, str) for text in responses)
+
+
 def _refuse(constant: str) -> Any:
     raise ValueError(constant)
 

@@ -94,7 +94,7 @@ class Relay:
         if kind == "error":
             return self._fail(_upstream_problem(content, event.data), event.id)
         if kind in events.TERMINAL:
-            if not _has_responses(content):
+            if not events.has_responses(content.get("response")):
                 return self._fail(UpstreamError(detail=f"{kind} without response.responses"), event.id)
             self.ended = kind
         elif kind in _TOOL_EVENTS and not self._tool_events:
@@ -115,12 +115,6 @@ def _position(data: str) -> int | None:
     content = events.parsed(data)
     position = content.get("position") if isinstance(content, dict) else None
     return position if type(position) is int else None
-
-
-def _has_responses(content: dict[str, Any]) -> bool:
-    response = content.get("response")
-    responses = response.get("responses") if isinstance(response, dict) else None
-    return isinstance(responses, list) and all(isinstance(text, str) for text in responses)
 
 
 def _upstream_problem(content: Any, data: str) -> ChatError:

@@ -136,6 +136,7 @@ class Settings:
     upstream_connect_seconds: float = setting("UPSTREAM_CONNECT_SECONDS", 5.0, seconds)
     upstream_open_seconds: float = setting("UPSTREAM_OPEN_SECONDS", 20.0, seconds)
     upstream_read_seconds: float = setting("UPSTREAM_READ_SECONDS", 45.0, seconds)
+    engine_seconds: float = setting("ENGINE_SECONDS", 120.0, seconds)
     answer_max_seconds: float = setting("ANSWER_MAX_SECONDS", 600.0, seconds)
     max_event_bytes: int = setting("MAX_EVENT_BYTES", 16 * MIB, whole(1024))
     max_body_bytes: int = setting("MAX_BODY_BYTES", 36 * MIB, whole(1024))

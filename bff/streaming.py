@@ -31,7 +31,26 @@ log = logging.getLogger(__name__)
 Say = Callable[[Watch], Iterable[Event | None]]
 
 
-class EventStream(Response):
+class Stream(Response):
+    """Pieces that are made while they are sent. `close` is called once, even if nothing was ever made."""
+
+    def __init__(self, pieces: Iterable[bytes], close: Callable[[], None], **options: Any) -> None:
+        super().__init__(pieces, **options)
+        self.call_on_close(close)
+
+    def get_app_iter(self, environ: Any) -> Iterable[bytes]:
+        """What the server iterates, without the two layers Werkzeug would put around every piece."""
+        return _Body(iter(()) if environ["REQUEST_METHOD"] == "HEAD" else self.response, self.close)
+
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        try:
+            return super().__call__(environ, start_response)
+        except BaseException:
+            self.close()  # A server that refuses a header never gets the iterable it would have to close.
+            raise
+
+
+class EventStream(Stream):
     """`say` is given the stream's waiting place and yields events, and None where it has no more for now.
 
     `close` is called once, even if nothing was ever read. `slot` is released then; a drain ends the stream through it.
@@ -52,30 +71,19 @@ class EventStream(Response):
             over.callback(slot.release)
         over.callback(close)
         frames = _frames(say, how, hub.browser(environ), slot, over)
-        super().__init__(frames, content_type="text/event-stream; charset=utf-8", headers={**HEADERS, **(headers or {})})
-        self.call_on_close(over.close)
-
-    def get_app_iter(self, environ: Any) -> Iterable[bytes]:
-        """What the server iterates, without the two layers Werkzeug would put around every frame."""
-        return _Body(iter(()) if environ["REQUEST_METHOD"] == "HEAD" else self.response, self.close)
-
-    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
-        try:
-            return super().__call__(environ, start_response)
-        except BaseException:
-            self.close()  # A server that refuses a header never gets the iterable it would have to close.
-            raise
+        fields = {**HEADERS, **(headers or {})}
+        super().__init__(frames, over.close, content_type="text/event-stream; charset=utf-8", headers=fields)
 
 
 class _Body:
-    """Frames to iterate, and what to do when the server is done with them."""
+    """Pieces to iterate, and what to do when the server is done with them."""
 
-    def __init__(self, frames: Any, close: Callable[[], None]) -> None:
-        self._frames = frames
+    def __init__(self, pieces: Any, close: Callable[[], None]) -> None:
+        self._pieces = pieces
         self.close = close
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._frames)
+        return iter(self._pieces)
 
 
 class How(NamedTuple):
@@ -99,7 +107,7 @@ def _frames(say: Say, how: How, sock: socket.socket | None, slot: Slot | None, o
         if slot is not None:
             slot.wait_at(watch)
         if sock is not None:
-            _bound(sock, how.slow_seconds)
+            bound(sock, how.slow_seconds)
         for data in _joined(say(watch), watch, how):
             # In slices, since what is timed is a whole write: a large event may take long, a slice of it may not.
             for start in range(0, len(data) or 1, SEND_BUFFER_BYTES):
@@ -114,7 +122,7 @@ def _frames(say: Say, how: How, sock: socket.socket | None, slot: Slot | None, o
         over.close()  # Flask's own server never closes the response when the browser's last word is a reset.
 
 
-def _bound(sock: socket.socket, seconds: float) -> None:
+def bound(sock: socket.socket, seconds: float) -> None:
     """What a reader that does not read can hold of us: a little memory of the kernel's, for a little while."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it.

@@ -1,4 +1,4 @@
-"""The services behind us, by what they mean: `BrokerClient` and `EngineClient`. How they are reached is `transport.py`."""
+"""The services behind us; and the broker, by what it means: `BrokerClient`. How they are reached is `transport`."""
 
 import contextlib
 import re
@@ -60,6 +60,8 @@ class Timeouts(NamedTuple):
     opening: float = 20.0
     """For everything before the first event: leaving the message and opening its stream, together."""
     silence: float = 45.0
+    engine: float = 120.0
+    """For the whole of an answer that the engine does not stream."""
 
 
 class Ticket(NamedTuple):
@@ -214,37 +216,6 @@ class BrokerClient:
         if response.status_code not in {200, 202, 204}:
             raise _refusal(response, until)
         return response
-
-
-class EngineClient:
-    """The AI service that answers."""
-
-    def __init__(self, service: Service, session: requests.Session, timeouts: Timeouts, max_event_bytes: int) -> None:
-        self._service = service
-        self._session = session
-        self._timeouts = timeouts
-        self._max_event_bytes = max_event_bytes
-
-    def stream(self, content: Mapping[str, Any], watch: Watch) -> EventSource:
-        """Raises an UpstreamFailure, and whatever ends `watch` while the engine has not answered.
-
-        The engine has until `watch.due` to answer, if that comes first.
-        """
-        until = min(monotonic() + self._timeouts.opening, watch.due)
-        response = transport.send(
-            self._session,
-            "POST",
-            self._service.url + "/api/v1/chat/stream",
-            headers={"Authorization": f"Bearer {self._service.key}", "Accept": "text/event-stream"},
-            connect=self._timeouts.connect,
-            until=until,
-            body=content,
-            watch=watch,
-        )
-        if response.status_code != 200:
-            response.close()
-            raise UpstreamError(detail=f"the engine answered {response.status_code}")
-        return EventSource(response, self._timeouts.silence, self._max_event_bytes)
 
 
 def _place(message: Any) -> dict[str, Any]:

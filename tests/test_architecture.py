@@ -11,8 +11,8 @@ FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglo
 LEVELS = [
     {"errors", "sse", "orgs"},
     {"settings", "events", "messages", "identity", "bodies", "ops"},
-    {"transport", "relay", "streaming", "held", "following"},
-    {"upstream"},
+    {"transport", "relay", "streaming", "download", "held", "following", "audio"},
+    {"upstream", "engine_client"},
     {"agents"},
     {"conversations", "broker", "engine"},
     {"routes"},
@@ -20,9 +20,16 @@ LEVELS = [
 NEIGHBOURS = {"broker", "engine"}
 
 DOORS = {
-    "flask": {"bff/__init__.py", "bff/streaming.py", "bff/routes", "bff/broker/__init__.py", "bff/broker/routes.py"}
+    "flask": {
+        "bff/__init__.py",
+        "bff/streaming.py",
+        "bff/download.py",
+        "bff/routes",
+        "bff/broker/__init__.py",
+        "bff/broker/routes.py",
+    }
     | {"bff/engine/__init__.py", "bff/engine/door.py", "bff/engine/routes.py", "bff/engine/kept.py"},
-    "requests": {"bff/transport", "bff/upstream.py"},
+    "requests": {"bff/transport", "bff/upstream.py", "bff/engine_client.py"},
     "urllib3": {"bff/transport"},
     "sseclient": {"bff/sse.py"},
     "gevent": {"bff/ops/hub.py", "bff/ops/patch.py", "gunicorn.conf.py"},

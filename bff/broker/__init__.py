@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def create_broker(settings: Settings | None = None, key: str = "", engine: "Service | None" = None) -> "Flask":
-    """Without arguments, what a process of its own needs: settings from the environment, whose key must be safe."""
+    """Without arguments, what a process of its own needs: settings from the environment, whose key must be safe.
+
+    Inside web it shares the `engine` there, so that what was answered through it is in the history.
+    """
     from flask import Flask
 
     from bff.broker.routes import Parts, register
@@ -48,11 +51,11 @@ def create_broker(settings: Settings | None = None, key: str = "", engine: "Serv
     return app
 
 
-def bundled_broker(settings: Settings) -> "Loopback":
+def bundled_broker(settings: Settings, engine: "Service") -> "Loopback":
     """Inside this process, on a loopback port."""
     from bff.ops.loopback import Loopback
 
-    return Loopback("broker", lambda key: create_broker(settings, key))
+    return Loopback("broker", lambda key: create_broker(settings, key, engine))
 
 
 def work() -> None:
@@ -98,16 +101,13 @@ def _queue(settings: Settings) -> "Queue":
 
 def _worker(settings: Settings, queue: "Queue", engine: "Service | None" = None) -> "Worker":
     from bff.broker.worker import Times, Worker
-    from bff.engine import bundled_engine
+    from bff.engine import the_engine
+    from bff.engine_client import EngineClient
     from bff.transport import new_session
-    from bff.upstream import EngineClient, Remote, Timeouts
+    from bff.upstream import Timeouts
 
-    if engine is None:
-        engine = (
-            Remote(settings.engine_base_url, settings.engine_api_key) if settings.engine_base_url else bundled_engine(settings)
-        )
     timeouts = Timeouts(settings.upstream_connect_seconds, settings.upstream_open_seconds, settings.upstream_read_seconds)
-    client = EngineClient(engine, new_session(), timeouts, settings.max_event_bytes)
+    client = EngineClient(engine or the_engine(settings), new_session(), timeouts, settings.max_event_bytes)
     times = Times(settings.answer_max_seconds, settings.lease_seconds)
     return Worker(queue, client, times, max_running=settings.max_running)
 

@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 from bff import events
 from bff.broker import ends
 from bff.broker.queue import Claim, Lost, Queue, Words
+from bff.engine_client import EngineClient
 from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamError, UpstreamTimeout
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.transport import EventSource
-from bff.upstream import EngineClient
 
 CLAIM_SECONDS: Final = 1.0
 AWAY_SECONDS: Final = 0.25

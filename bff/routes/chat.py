@@ -16,6 +16,7 @@ from bff.ops.hub import Watch
 from bff.ops.streams import Slot
 from bff.relay import Relay
 from bff.routes import door
+from bff.routes.waiting import asking_once
 from bff.settings import Settings
 from bff.sse import Event, comment, encode
 from bff.streaming import EventStream, How
@@ -40,6 +41,18 @@ def say() -> Response:
         ticket = parts.broker.enqueue(identity, message, until, _wishes(message, parts.settings))
         answer = parts.broker.follow(identity.user_id, ticket.message_id, until)
         return _stream(answer, ticket.message_id, slot)
+
+
+@bp.post("")
+def answer() -> Response:
+    """The whole answer at once, from the engine itself."""
+    identity = door.identity()
+    message = messages.parse(door.body(), request.headers.get("Idempotency-Key"))
+    parts = door.parts()
+    parts.rate.count(identity.user_id)
+    about = {"client_id": parts.settings.client_id, "user_id": identity.user_id, "org": identity.org}
+    with asking_once() as (_, _, watch):
+        return jsonify(parts.engine.chat(message.for_upstream() | about, watch))
 
 
 @bp.get("/stream/<message_id>")

@@ -12,7 +12,8 @@ from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from bff import bodies, errors
-from bff.errors import ChatError, InternalError
+from bff.engine_client import EngineClient
+from bff.errors import ChatError, InternalError, ReaderLeft
 from bff.identity import COOKIE, Identity, IdentityMode
 from bff.ops.health import Health
 from bff.ops.streams import Rate, Streams
@@ -25,6 +26,8 @@ COOKIE_SECONDS: Final = 365 * 24 * 3600
 ALIVE: Final = frozenset({"ops.healthz", "ops.readyz"})
 """What still answers while we drain."""
 COME_BACK_MILLISECONDS: Final = (500, 3000)
+READER_LEFT: Final = 499
+"""For the log, in nginx's words: nobody is left to read it."""
 
 log = logging.getLogger("bff.requests")
 
@@ -39,6 +42,7 @@ class Parts:
     streams: Streams
     rate: Rate
     health: Health
+    engine: EngineClient
 
 
 def parts() -> Parts:
@@ -97,6 +101,8 @@ def _finish(response: Response) -> Response:
 
 
 def _refuse(error: Exception) -> Response:
+    if isinstance(error, ReaderLeft):
+        return Response(status=READER_LEFT)
     problem = _as_ours(error)
     g.log_fields = {"code": problem.code} | ({"detail": problem.detail} if problem.detail else {})
     if problem.retry_after is not None and request.method == "GET" and "text/event-stream" in request.accept_mimetypes.values():

@@ -1,0 +1,76 @@
+"""Bytes of known length as an HTTP response: sent while they come, with everything closed whatever happens."""
+
+import logging
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from time import monotonic
+from typing import Any, Final
+
+from bff.errors import ChatError, ReaderLeft
+from bff.ops import hub
+from bff.ops.hub import Watch
+from bff.ops.streams import Slot
+from bff.streaming import SEND_BUFFER_BYTES, Stream, bound
+
+LONGEST_SECONDS: Final = 3600.0
+"""A player that is paused, or plays, takes its time; each slice is timed as well."""
+
+log = logging.getLogger(__name__)
+
+Pieces = Callable[[Watch], Iterator[bytes]]
+
+
+class Download(Stream):
+    """`pieces` is given the waiting place and yields `length` bytes. `slot` is released and `close` called at the end, once.
+
+    Whatever keeps the bytes from being whole hangs up: a browser must not wait for the rest, nor take it for all.
+    """
+
+    def __init__(
+        self,
+        pieces: Pieces,
+        length: int,
+        *,
+        environ: Mapping[str, Any],
+        slot: Slot,
+        slow_seconds: float,
+        close: Callable[[str, int], None],
+        **options: Any,
+    ) -> None:
+        """`close` is told how it ended ("complete", an error's code, or "aborted") and how many bytes were handed out."""
+        self._ended, self._sent = "complete" if environ["REQUEST_METHOD"] == "HEAD" else "aborted", 0
+        self._slot = slot
+        over = ExitStack()
+        over.callback(slot.release)
+        over.callback(lambda: close(self._ended, self._sent))
+        sending = self._sending(pieces, hub.browser(environ), slow_seconds, over)
+        super().__init__(sending, over.close, **options)
+        self.headers["Content-Length"] = str(length)
+
+    def _sending(self, pieces: Pieces, sock: socket.socket | None, slow_seconds: float, over: ExitStack) -> Iterator[bytes]:
+        watch = hub.watch(sock, half_open=False)
+        until = monotonic() + LONGEST_SECONDS
+        try:
+            self._slot.wait_at(watch)
+            if sock is not None:
+                bound(sock, slow_seconds)
+            for data in pieces(watch):
+                for start in range(0, len(data), SEND_BUFFER_BYTES):
+                    yield (piece := data[start : start + SEND_BUFFER_BYTES])
+                    self._sent += len(piece)
+                if monotonic() >= until:
+                    raise ReaderLeft
+            self._ended = "complete"
+        except ReaderLeft:
+            pass
+        except ChatError as error:
+            self._ended = error.code
+        except Exception:
+            # gunicorn takes any OSError for a browser that left, and Flask's handlers are past: this is the last chance.
+            log.exception("a download broke")
+        finally:
+            if self._ended != "complete":
+                watch.cut()
+            watch.close()
+            over.close()

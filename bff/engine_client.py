@@ -1,0 +1,160 @@
+"""The AI service that answers, streaming or not, and keeps history, preferences and spoken answers.
+
+The broker asks it for streams; everything else the browser's doors ask it themselves, broker or no broker.
+"""
+
+import re
+from collections.abc import Mapping
+from math import ceil
+from time import monotonic
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+import requests
+
+from bff import audio, errors, events, transport
+from bff.audio import Recording
+from bff.errors import ChatError, UpstreamError, UpstreamFailure
+from bff.identity import Identity
+from bff.ops.hub import Watch
+from bff.transport import ByteSource, EventSource
+from bff.upstream import Service, Timeouts
+
+HISTORY_MAX_BYTES: Final = 4 * 1024 * 1024
+"""Of one page, some 80 KiB a turn. Reading that much JSON takes some 20 ms, in which no stream moves."""
+BUSY_SECONDS: Final = 5
+
+
+class Turns(NamedTuple):
+    """A page of a user's history."""
+
+    entries: list[dict[str, Any]]
+    total: int
+
+
+class EngineClient:
+    """Every path segment is encoded here: a user id may hold anything a URL is made of."""
+
+    def __init__(self, service: Service, session: requests.Session, timeouts: Timeouts, max_event_bytes: int) -> None:
+        self._service = service
+        self._session = session
+        self._timeouts = timeouts
+        self._max_event_bytes = max_event_bytes
+
+    def stream(self, content: Mapping[str, Any], watch: Watch) -> EventSource:
+        """Raises an UpstreamFailure, and whatever ends `watch` while the engine has not answered.
+
+        The engine has until `watch.due` to answer, if that comes first.
+        """
+        until = min(monotonic() + self._timeouts.opening, watch.due)
+        response = self._send("POST", "/api/v1/chat/stream", until, watch, accept="text/event-stream", body=content)
+        if response.status_code != 200:
+            response.close()
+            raise UpstreamError(detail=f"the engine answered {response.status_code}")
+        return EventSource(response, self._timeouts.silence, self._max_event_bytes)
+
+    # What follows raises an UpstreamFailure, InvalidRequest or TooManyRequests where the engine says so, and whatever
+    # ends `watch`.
+
+    def chat(self, content: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
+        """One whole answer."""
+        answer = self._ask("POST", "/api/v1/chat", watch, self._max_event_bytes, body=content)
+        if not events.has_responses(answer):
+            raise UpstreamError(detail="an answer without responses")
+        return answer
+
+    def history(self, who: Identity, limit: int, offset: int, watch: Watch) -> Turns:
+        """Oldest first, after the first `offset` ones. Nothing of a user whom the engine does not know."""
+        page = {"limit": str(limit), "offset": str(offset)}
+        try:
+            content = self._ask("GET", _path(who, "history"), watch, HISTORY_MAX_BYTES, params=page)
+        except errors.NotFound:
+            return Turns([], 0)
+        entries, total = content.get("entries"), content.get("total_count")
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries) or type(total) is not int:
+            raise UpstreamError(detail="a history that is none")
+        return Turns(entries[:limit], max(0, total))
+
+    def newest(self, who: Identity, limit: int, offset: int, watch: Watch) -> Turns:
+        """Newest first, before the last `offset` ones. The engine counts from the other end, so it is asked twice."""
+        first = self.history(who, limit, 0, watch)
+        stop = first.total - offset
+        start = max(0, stop - limit)
+        if stop <= 0 or first.total <= limit:
+            return Turns(first.entries[start : max(0, stop)][::-1], first.total)
+        last = self.history(who, stop - start, start, watch)
+        return Turns(last.entries[::-1], last.total)
+
+    def preferences(self, who: Identity, watch: Watch) -> dict[str, Any]:
+        try:
+            return self._ask("GET", _path(who, "preferences"), watch)
+        except errors.NotFound:
+            return {}
+
+    def prefer(self, who: Identity, changes: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
+        """All preferences after `changes`."""
+        if not changes:
+            return self.preferences(who, watch)
+        return self._ask("PUT", _path(who, "preferences"), watch, body=changes)
+
+    def recording(self, url: str, who: Identity, watch: Watch) -> tuple[Recording, str]:
+        """A spoken answer and its file's name. Raises NotFound, too, and InvalidRequest for a URL that is none of them."""
+        path, file = audio.address(url, self._service.url, who)
+        until = monotonic() + self._timeouts.opening
+        response = self._checked(self._send("GET", path, until, watch, accept="*/*"), until, watch)
+        source = ByteSource(response, self._timeouts.silence)
+        return Recording(source, monotonic() + self._timeouts.engine, watch), file
+
+    def _ask(self, method: str, path: str, watch: Watch, most: int = transport.JSON_MAX_BYTES, **parts: Any) -> dict[str, Any]:
+        """Raises NotFound, too, for a GET."""
+        until = monotonic() + self._timeouts.engine
+        response = self._checked(self._send(method, path, until, watch, **parts), until, watch)
+        return transport.read_json(response, until, watch, most)
+
+    def _send(
+        self, method: str, path: str, until: float, watch: Watch, accept: str = "application/json", **parts: Any
+    ) -> requests.Response:
+        return transport.send(
+            self._session,
+            method,
+            self._service.url + path,
+            headers={"Authorization": f"Bearer {self._service.key}", "Accept": accept},
+            connect=self._timeouts.connect,
+            until=until,
+            watch=watch,
+            **parts,
+        )
+
+    def _checked(self, response: requests.Response, until: float, watch: Watch) -> requests.Response:
+        if response.status_code != 200:
+            raise _refusal(response, until, watch)
+        return response
+
+
+def _path(who: Identity, leaf: str) -> str:
+    return f"/api/v1/orgs/{quote(who.org, safe='')}/users/{quote(who.user_id, safe='')}/{leaf}"
+
+
+def _refusal(response: requests.Response, until: float, watch: Watch) -> ChatError:
+    """What the engine's status means for the one who asked; the engine's own words stay here."""
+    status = response.status_code
+    if status == 429:
+        return errors.TooManyRequests(retry_after=_retry_after(response, until, watch))
+    response.close()
+    if status == 400:
+        return errors.InvalidRequest(detail="the engine answered 400")
+    # Of what is read it means that there is none; what is asked for or written was sent to a wrong address.
+    kind = errors.NotFound if status == 404 and response.request.method == "GET" else UpstreamError
+    return kind(detail=f"the engine answered {status}")
+
+
+def _retry_after(response: requests.Response, until: float, watch: Watch) -> int:
+    """Seconds, from the header, or from the body's `retry_after_ms`."""
+    if re.fullmatch("[0-9]+", response.headers.get("Retry-After", "")):
+        response.close()
+        return transport.retry_after(response, default=BUSY_SECONDS)
+    try:
+        milliseconds = transport.read_json(response, until, watch).get("retry_after_ms")
+    except UpstreamFailure:
+        milliseconds = None
+    return max(1, min(ceil(milliseconds / 1000), 3600)) if type(milliseconds) is int else BUSY_SECONDS
