@@ -1,8 +1,10 @@
 """A backend-for-frontend for AI chat: between a browser and a queue-backed engine, thousands of streams in one process."""
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bff import safety
 from bff.settings import Settings
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from bff.ops.limits import SharedLimits
     from bff.ops.loopback import Loopback
     from bff.ops.streams import Streams
+    from bff.orgs import Orgs
 
 # Nothing heavy at module level: gunicorn.conf.py reads the settings before gevent has patched anything.
 
@@ -74,6 +77,8 @@ def create_app(settings: Settings | None = None) -> "Flask":
     door.guard(app)
     for blueprint in (chat.bp, history.bp, preferences.bp, audio.bp, ops.bp, page.bp):
         app.register_blueprint(blueprint)
+    for danger in safety.dangers(settings):
+        logging.getLogger(__name__).warning(danger)
     return app
 
 
@@ -82,9 +87,28 @@ def _identity_mode(settings: Settings) -> "IdentityMode":
     from bff.orgs import Orgs
 
     orgs = Orgs(settings.default_org, settings.org_map_file)
+    if settings.auth_mode == "jwt":
+        return _jwt(settings, orgs)
     if settings.auth_mode == "proxy":
         return Proxy(settings.auth_proxy_user_header, settings.auth_proxy_secret, orgs)
     return Anonymous(settings.signing_key(), orgs)
+
+
+def _jwt(settings: Settings, orgs: "Orgs") -> "IdentityMode":
+    from bff.jwt_identity import JWT, Claims, Key, keys_of
+    from bff.keys import FetchedKeys, FixedKey, Keys
+    from bff.transport import new_session, read_url
+
+    keys: Keys[Key]
+    if url := settings.auth_jwt_jwks_url:
+        session, seconds = new_session(), settings.upstream_connect_seconds
+        keys = FetchedKeys(lambda: keys_of(read_url(session, url, seconds)))
+    else:
+        keys = FixedKey(Key("HS256", settings.auth_jwt_secret))
+    claims = Claims(
+        settings.auth_jwt_audience, settings.auth_jwt_issuer, settings.auth_jwt_user_claim, settings.auth_jwt_org_claim
+    )
+    return JWT(keys, claims, cookie=settings.auth_jwt_cookie, orgs=orgs)
 
 
 def _shared_limits(settings: Settings) -> "SharedLimits | None":

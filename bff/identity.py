@@ -48,7 +48,7 @@ class Anonymous:
         except BadSignature:
             user_id = f"anonymous-{secrets.token_hex(16)}"
             return Identity(user_id, self._orgs.org_of(user_id), new_cookie=str(self._signer.dumps(user_id)))
-        return Identity(_checked(user_id), self._orgs.org_of(user_id))
+        return Identity(checked(user_id), self._orgs.org_of(user_id))
 
 
 class Proxy:
@@ -63,11 +63,11 @@ class Proxy:
         proof = headers.get("X-Proxy-Secret", "").encode("utf-8", "replace")
         if not hmac.compare_digest(proof, self._secret):
             raise Forbidden("This address is reached through its proxy only.")
-        user_id = _checked(headers.get(self._user_header, ""))
+        user_id = checked(headers.get(self._user_header, ""))
         return Identity(user_id, self._orgs.org_of(user_id))
 
 
-def _checked(user_id: object) -> str:
+def checked(user_id: object) -> str:
     """A user id that every service behind us can take: `.` and `..` would change the path it becomes a segment of."""
     if not isinstance(user_id, str) or not user_id.strip() or len(user_id) > USER_ID_MAX:
         raise Unauthorized

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from bff import safety
 from bff.errors import SettingsError
 
 MIB = 1024 * 1024
-KEY_BYTES = 32
-"""A secret shorter than this can be guessed by somebody who is patient."""
+KEY_BYTES = safety.KEY_BYTES
 DEVELOPMENT_KEY = Path("instance/secret_key")
 
 Parse = Callable[[str], Any]
@@ -87,10 +87,33 @@ def redis_url(text: str) -> str:
     return text
 
 
+def url(text: str) -> str:
+    """Like `base_url`, but as it stands, and it may hold a query."""
+    base_url(text.partition("?")[0])
+    if not re.fullmatch(r"[\x21-\x7e]+", text) or "#" in text:
+        raise ValueError("is not an http(s) URL")
+    return text
+
+
 def header_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
         raise ValueError("is not a header's name")
     return text
+
+
+def cookie_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text):
+        raise ValueError("is not a cookie's name")
+    return text
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Comma-separated. `*` is none: it would let any page read what its visitor's cookie opens."""
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for origin in found:
+        if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", origin):
+            raise ValueError("is not a list of origins like https://chat.example")
+    return found
 
 
 def streams_by_descriptors(each: int, others: int) -> int:
@@ -127,9 +150,18 @@ class Settings:
     default_org: str = setting("DEFAULT_ORG", "unfoldingWord")
     org_map_file: str = setting("ORG_MAP_FILE", "")
 
-    auth_mode: str = setting("AUTH_MODE", "", one_of("anonymous", "proxy"))
+    auth_mode: str = setting("AUTH_MODE", "", one_of(*safety.AUTH_MODES))
     auth_proxy_user_header: str = setting("AUTH_PROXY_USER_HEADER", "X-Forwarded-User", header_name)
     auth_proxy_secret: str = secret("AUTH_PROXY_SECRET")
+    auth_jwt_cookie: str = setting("AUTH_JWT_COOKIE", "", cookie_name)
+    auth_jwt_secret: str = secret("AUTH_JWT_SECRET")
+    auth_jwt_jwks_url: str = setting("AUTH_JWT_JWKS_URL", "", url)
+    auth_jwt_audience: str = setting("AUTH_JWT_AUDIENCE", "")
+    auth_jwt_issuer: str = setting("AUTH_JWT_ISSUER", "")
+    auth_jwt_user_claim: str = setting("AUTH_JWT_USER_CLAIM", "sub")
+    auth_jwt_org_claim: str = setting("AUTH_JWT_ORG_CLAIM", "org")
+    cors_allow_origins: tuple[str, ...] = setting("CORS_ALLOW_ORIGINS", (), origins)
+    trusted_proxy_hops: int = setting("TRUSTED_PROXY_HOPS", 0, whole(0, 16))
 
     heartbeat_seconds: float = setting("HEARTBEAT_SECONDS", 15.0, seconds)
     heartbeat: str = setting("HEARTBEAT", "event", one_of("event", "comment"))
@@ -156,6 +188,10 @@ class Settings:
     on_disconnect: str = setting("ON_DISCONNECT", "continue", one_of("continue", "cancel"))
     retention_seconds: float = setting("RETENTION_SECONDS", 600.0, seconds)
     echo_word_seconds: float = setting("ECHO_WORD_SECONDS", 0.03, pause)
+
+    database_url: str = secret("DATABASE_URL")
+    dyno: str = setting("DYNO", "")
+    """The platform's own: its name for this machine, whose disk goes with it."""
 
     log_level: str = setting("LOG_LEVEL", "INFO", one_of("DEBUG", "INFO", "WARNING", "ERROR"))
     log_format: str = setting("LOG_FORMAT", "", one_of("json", "text"))
@@ -191,22 +227,13 @@ class Settings:
             # The browser's socket and the broker's; the bundled broker has its own end of that too, and the engine's sockets.
             each, others = (2, 0) if self.broker_base_url else (3, 4 * self.max_running)
             return replace(self, max_streams=streams_by_descriptors(each, others))._completed(neighbour)
-        if not self.run_worker and not self.redis_url:
-            raise SettingsError("RUN_WORKER=0 needs REDIS_URL: without it nobody else can answer.")
-        if neighbour:
-            return replace(self, log_format=self.log_format or ("text" if self.development else "json"))
-        if self.development:
-            return self._with(auth_mode=self.auth_mode or "anonymous", log_format=self.log_format or "text")
-        if not self.auth_mode:
-            raise SettingsError("AUTH_MODE is required in production: anonymous or proxy.")
-        if len(self.secret_key.encode()) < KEY_BYTES:
-            raise SettingsError(f"SECRET_KEY is required in production, {KEY_BYTES} bytes at least.")
-        return self._with(log_format=self.log_format or "json")
-
-    def _with(self, **changes: Any) -> Self:
-        completed = replace(self, **changes)
-        if completed.auth_mode == "proxy" and len(completed.auth_proxy_secret.encode()) < KEY_BYTES:
-            raise SettingsError(f"AUTH_PROXY_SECRET is required with AUTH_MODE=proxy, {KEY_BYTES} bytes at least.")
+        completed = replace(
+            self,
+            auth_mode=self.auth_mode or ("anonymous" if self.development else ""),
+            log_format=self.log_format or ("text" if self.development else "json"),
+        )
+        for sentence in safety.refusals(completed, neighbour=neighbour):
+            raise SettingsError(sentence)
         return completed
 
 

@@ -10,7 +10,7 @@ FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglo
 
 LEVELS = [
     {"errors", "sse", "orgs"},
-    {"settings", "events", "messages", "identity", "bodies", "ops"},
+    {"settings", "safety", "events", "messages", "identity", "keys", "jwt_identity", "bodies", "ops"},
     {"transport", "relay", "streaming", "download", "held", "following", "audio"},
     {"upstream", "engine_client"},
     {"agents"},
@@ -34,6 +34,9 @@ DOORS = {
     "sseclient": {"bff/sse.py"},
     "gevent": {"bff/ops/hub.py", "bff/ops/patch.py", "gunicorn.conf.py"},
     "redis": {"bff/ops/redis.py", "bff/broker/redis"},
+    "jwt": {"bff/jwt_identity.py"},
+    "cryptography": {"bff/jwt_identity.py"},
+    "itsdangerous": {"bff/identity.py"},
 }
 
 

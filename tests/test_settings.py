@@ -31,6 +31,17 @@ DEFAULTS = {
     "ORG_MAP_FILE": "",
     "AUTH_PROXY_USER_HEADER": "X-Forwarded-User",
     "AUTH_PROXY_SECRET": "",
+    "AUTH_JWT_COOKIE": "",
+    "AUTH_JWT_SECRET": "",
+    "AUTH_JWT_JWKS_URL": "",
+    "AUTH_JWT_AUDIENCE": "",
+    "AUTH_JWT_ISSUER": "",
+    "AUTH_JWT_USER_CLAIM": "sub",
+    "AUTH_JWT_ORG_CLAIM": "org",
+    "CORS_ALLOW_ORIGINS": (),
+    "TRUSTED_PROXY_HOPS": 0,
+    "DATABASE_URL": "",
+    "DYNO": "",
     "HEARTBEAT_SECONDS": 15,
     "HEARTBEAT": "event",
     "UPSTREAM_CONNECT_SECONDS": 5,
@@ -105,10 +116,13 @@ def test_development_needs_nothing_at_all():
         ("LOG_FORMAT", "text", "text"),
         ("REDIS_URL", "rediss://:secret@redis.example:6380/0", "rediss://:secret@redis.example:6380/0"),
         ("REDIS_URL", "unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("LOG_FORMAT", "json", "json"),
+        ("AUTH_JWT_JWKS_URL", "https://id.example/keys?p=a%20b", "https://id.example/keys?p=a%20b"),
+        ("CORS_ALLOW_ORIGINS", "https://a.example, HTTP://localhost:3000,", ("https://a.example", "http://localhost:3000")),
     ],
 )
 def test_what_is_set_is_read(name, text, value):
-    assert by_name(read(**{name: text}))[name] == value
+    assert by_name(Settings.from_environment({"APP_ENV": "development", name: text}))[name] == value
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -144,7 +158,7 @@ def test_an_empty_value_is_an_unset_one(name):
         ("MAX_BODY_BYTES", "1", f"is not between 1024 and {2**40}"),
         ("RELAY_TOOL_EVENTS", "yes", "is neither 0 nor 1"),
         ("APP_ENV", "staging", "is none of production, development"),
-        ("AUTH_MODE", "none", "is none of anonymous, proxy"),
+        ("AUTH_MODE", "none", "is none of anonymous, proxy, jwt"),
         ("HEARTBEAT", "ping", "is none of event, comment"),
         ("ON_BUSY", "wait", "is none of enqueue, reject, interrupt"),
         ("ON_DISCONNECT", "stop", "is none of continue, cancel"),
@@ -152,6 +166,14 @@ def test_an_empty_value_is_an_unset_one(name):
         ("LOG_FORMAT", "xml", "is none of json, text"),
         ("AUTH_PROXY_USER_HEADER", "X Forwarded", "is not a header's name"),
         ("AUTH_PROXY_USER_HEADER", "X-User\r\nX-Admin", "is not a header's name"),
+        ("AUTH_JWT_COOKIE", "a b", "is not a cookie's name"),
+        ("AUTH_JWT_JWKS_URL", "id.example/keys", "is not an http(s) URL"),
+        ("AUTH_JWT_JWKS_URL", "https://id.example/a b", "is not an http(s) URL"),
+        ("AUTH_JWT_JWKS_URL", "https://id.example/keys#1", "holds more than scheme, host, port and path"),
+        ("CORS_ALLOW_ORIGINS", "*", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "null", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "https://a.example/path", "is not a list of origins like https://chat.example"),
+        ("TRUSTED_PROXY_HOPS", "-1", "is not between 0 and 16"),
         ("BROKER_BASE_URL", "broker:8080", "is not an http(s) URL"),
         ("BROKER_BASE_URL", "ftp://broker", "is not an http(s) URL"),
         ("BROKER_BASE_URL", "//broker", "is not an http(s) URL"),
@@ -177,7 +199,7 @@ def test_a_url_that_cannot_be_read_is_refused():
 
 
 def test_production_must_be_told_who_its_users_are():
-    assert refusal({"SECRET_KEY": SECRET}) == "AUTH_MODE is required in production: anonymous or proxy."
+    assert refusal({"SECRET_KEY": SECRET}) == "AUTH_MODE is required in production: anonymous, proxy or jwt."
 
 
 @pytest.mark.parametrize("key", ["", "s" * 31, "  " + "s" * 31 + "\n"])
@@ -219,7 +241,7 @@ def test_the_flask_command_can_be_told_otherwise(said):
     assert not Settings.from_environment(PRODUCTION | said).development
 
 
-every_secret = pytest.mark.parametrize("name", ["SECRET_KEY", "BROKER_API_KEY", "ENGINE_API_KEY", "AUTH_PROXY_SECRET"])
+every_secret = pytest.mark.parametrize("name", [f.metadata["name"] for f in fields(Settings) if f.metadata.get("secret")])
 
 
 @every_secret
@@ -324,7 +346,7 @@ def started(code: str, environment: dict[str, str]) -> subprocess.CompletedProce
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
-        ({}, "AUTH_MODE is required in production: anonymous or proxy."),
+        ({}, "AUTH_MODE is required in production: anonymous, proxy or jwt."),
         (PRODUCTION | {"HEARTBEAT_SECONDS": "soon"}, "HEARTBEAT_SECONDS='soon' is not a number."),
         (PRODUCTION | {"HEARTBEAT_SECONDS": "two\nlines"}, "HEARTBEAT_SECONDS='two\\nlines' is not a number."),
         (PRODUCTION | {"SECRET_KEY": "short"}, "SECRET_KEY is required in production, 32 bytes at least."),

@@ -5,9 +5,19 @@ is still open, an `EventSource` one of events. Every exception of the libraries 
 which gunicorn would take for a browser that left.
 """
 
-from bff.transport.calls import JSON_MAX_BYTES, read_json, retry_after, send
+from bff.transport.calls import JSON_MAX_BYTES, read_json, read_url, retry_after, send
 from bff.transport.reading import ByteSource
 from bff.transport.sessions import new_session, tls_context
 from bff.transport.source import EventSource
 
-__all__ = ["JSON_MAX_BYTES", "ByteSource", "EventSource", "new_session", "read_json", "retry_after", "send", "tls_context"]
+__all__ = [
+    "JSON_MAX_BYTES",
+    "ByteSource",
+    "EventSource",
+    "new_session",
+    "read_json",
+    "read_url",
+    "retry_after",
+    "send",
+    "tls_context",
+]

@@ -111,6 +111,16 @@ def _read(response: requests.Response, until: float, watch: Watch | None, most: 
     return b"".join(pieces)
 
 
+def read_url(session: requests.Session, url: str, seconds: float) -> dict[str, Any]:
+    """The JSON object that is to be had at `url` for everybody, within `seconds`. Raises an UpstreamFailure."""
+    until = monotonic() + seconds
+    response = send(session, "GET", url, headers={"Accept": "application/json"}, connect=seconds, until=until)
+    if response.status_code != 200:
+        response.close()
+        raise UpstreamError(detail=f"a GET was answered {response.status_code}")
+    return read_json(response, until)
+
+
 def retry_after(response: requests.Response, default: int) -> int:
     """Seconds, within reason."""
     text = response.headers.get("Retry-After", "")

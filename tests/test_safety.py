@@ -1,0 +1,159 @@
+import pytest
+
+from bff.errors import SettingsError
+from bff.safety import dangers
+from bff.settings import Settings
+from tests.live import Server
+
+KEY = "k" * 32
+PRODUCTION = {"AUTH_MODE": "anonymous", "SECRET_KEY": KEY}
+BROKER = {"BROKER_API_KEY": KEY}
+JWT = {"AUTH_MODE": "jwt"}
+POSTGRES = "postgresql://chat:pw@db.example/chat"
+
+UNSAFE = {
+    "no SECRET_KEY": ({"SECRET_KEY": ""}, "SECRET_KEY is required in production, 32 bytes at least."),
+    "a short SECRET_KEY": ({"SECRET_KEY": "k" * 31}, "SECRET_KEY is required in production, 32 bytes at least."),
+    "no AUTH_MODE": ({"AUTH_MODE": ""}, "AUTH_MODE is required in production: anonymous, proxy or jwt."),
+    "an unknown AUTH_MODE": ({"AUTH_MODE": "none"}, "AUTH_MODE='none' is none of anonymous, proxy, jwt."),
+    "a broker without its key": (
+        {"BROKER_BASE_URL": "https://broker.example"},
+        "BROKER_API_KEY is required with BROKER_BASE_URL.",
+    ),
+    "an engine without its key": (
+        {"ENGINE_BASE_URL": "https://engine.example"},
+        "ENGINE_API_KEY is required with ENGINE_BASE_URL.",
+    ),
+    "a key in the clear": (
+        BROKER | {"BROKER_BASE_URL": "http://broker.example"},
+        "BROKER_BASE_URL must begin with https://: it would show BROKER_API_KEY to everybody on the way.",
+    ),
+    "keys anybody could replace": (
+        JWT | {"AUTH_JWT_JWKS_URL": "http://id.example/keys"},
+        "AUTH_JWT_JWKS_URL must begin with https://: somebody on the way could put in keys of their own.",
+    ),
+    "what services say of themselves": (
+        {"EXPOSE_UPSTREAM_ERRORS": "1"},
+        "EXPOSE_UPSTREAM_ERRORS=1 is for development: what services say of themselves is not for users.",
+    ),
+    "a disk that vanishes": (
+        {"DYNO": "web.1"},
+        "DATABASE_URL is required here, and no SQLite: this platform's disk is emptied at every restart.",
+    ),
+    "SQLite on a disk that vanishes": (
+        {"DYNO": "web.1", "DATABASE_URL": "sqlite:///chat.db"},
+        "DATABASE_URL is required here, and no SQLite: this platform's disk is emptied at every restart.",
+    ),
+    "a proxy that need not prove itself": (
+        {"AUTH_MODE": "proxy"},
+        "AUTH_PROXY_SECRET is required with AUTH_MODE=proxy, 32 bytes at least.",
+    ),
+    "tokens nobody can check": (JWT, "AUTH_MODE=jwt requires AUTH_JWT_SECRET or AUTH_JWT_JWKS_URL, and not both."),
+    "two ways to check them": (
+        JWT | {"AUTH_JWT_SECRET": KEY, "AUTH_JWT_JWKS_URL": "https://id.example/keys"},
+        "AUTH_MODE=jwt requires AUTH_JWT_SECRET or AUTH_JWT_JWKS_URL, and not both.",
+    ),
+    "tokens anybody could sign": (JWT | {"AUTH_JWT_SECRET": "k" * 31}, "AUTH_JWT_SECRET must have 32 bytes at least."),
+}
+IDENTITY = [name for name, (environment, _) in UNSAFE.items() if environment.get("AUTH_MODE") in {"proxy", "jwt"}]
+IDENTITY.remove("keys anybody could replace")
+
+
+def refusal(environment: dict[str, str], **options: bool) -> str:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environment(environment, **options)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(("environment", "sentence"), UNSAFE.values(), ids=UNSAFE)
+def test_production_refuses_an_unsafe_start(environment, sentence):
+    assert refusal(PRODUCTION | environment) == sentence
+
+
+@pytest.mark.parametrize("name", IDENTITY)
+def test_who_is_asking_is_not_forgiven_in_development_either(name):
+    environment, sentence = UNSAFE[name]
+
+    assert refusal({"APP_ENV": "development"} | environment) == sentence
+
+
+@pytest.mark.parametrize("name", ["a broker without its key", "a key in the clear", "keys anybody could replace"])
+def test_development_warns_of_what_it_forgives(name):
+    environment, sentence = UNSAFE[name]
+
+    assert list(dangers(Settings.from_environment({"APP_ENV": "development"} | environment))) == [sentence]
+
+
+@pytest.mark.parametrize("name", ["no SECRET_KEY", "no AUTH_MODE", "what services say of themselves", "a disk that vanishes"])
+def test_development_forgives_what_makes_it_easy(name):
+    environment, _ = UNSAFE[name]
+
+    assert not list(dangers(Settings.from_environment({"APP_ENV": "development"} | environment)))
+
+
+@pytest.mark.parametrize("name", ["an engine without its key", "what services say of themselves"])
+def test_a_broker_of_its_own_is_refused_what_is_about_services(name):
+    environment, sentence = UNSAFE[name]
+
+    assert refusal(environment, neighbour=True) == sentence
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://broker.example",
+        "http://localhost:8080",
+        "http://127.0.0.1:8080",
+        "http://10.0.0.7",
+        "http://192.168.1.7:8080",
+        "http://100.64.0.1",
+        "http://[::1]:8080",
+        "http://[fd00::7]",
+        "http://[::ffff:10.0.0.7]",
+        "http://broker",
+        "http://broker:8080",
+        "http://broker.chat.svc.cluster.local",
+        "http://broker.internal:8080",
+    ],
+)
+def test_a_key_may_go_where_nobody_listens(url):
+    assert Settings.from_environment(PRODUCTION | BROKER | {"BROKER_BASE_URL": url}).broker_base_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://broker.example",
+        "http://broker.example.",
+        "http://8.8.8.8",
+        "http://[2001:4860:4860::8888]",
+        "http://[::ffff:8.8.8.8]",
+        "http://134744072",
+        "http://0x08080808",
+        "http://internal.example",
+        "HTTP://BROKER.EXAMPLE",
+    ],
+)
+def test_a_key_may_not_go_where_anybody_may_listen(url):
+    assert "must begin with https://" in refusal(PRODUCTION | BROKER | {"BROKER_BASE_URL": url})
+
+
+@pytest.mark.parametrize("url", [POSTGRES, "postgres://chat:pw@db.example/chat"])
+def test_a_platform_without_a_disk_needs_a_database_elsewhere(url):
+    assert Settings.from_environment(PRODUCTION | {"DYNO": "web.1", "DATABASE_URL": url}).dyno
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", ["no AUTH_MODE", "a key in the clear", "what services say of themselves"])
+def test_a_server_that_must_not_start_says_why_once_and_stays_down(tmp_path, name):
+    environment, sentence = UNSAFE[name]
+
+    server = Server("gunicorn", tmp_path / "log", **({"APP_ENV": "production"} | PRODUCTION | environment))
+
+    try:
+        assert server.process.wait(30) == 3
+    finally:
+        server.stop()
+    assert server.log.count(sentence) == 1
+    assert "Traceback" not in server.log
+    assert server.log.count("Booting worker") <= 1
