@@ -27,7 +27,15 @@ bundled = not settings.broker_base_url or any("bff.broker" in argument for argum
 alone = bundled and not settings.redis_url
 workers = 1 if alone else settings.web_concurrency
 worker_connections = settings.max_streams + 1000  # Beyond them a client hangs unanswered: we refuse long before.
-keepalive = 5
+keepalive = 5  # Seconds, and also what a request has to send its line and headers.
+limit_request_fields = 64  # Times the next line, that is what one connection can make us hold: 512 KiB.
+limit_request_field_size = 8190
+# What a proxy says is believed by the app, for TRUSTED_PROXY_HOPS; a platform's FORWARDED_ALLOW_IPS='*' must not count.
+forwarded_allow_ips = ""
+secure_scheme_headers = {}
+forwarder_headers = ""
+# Some platforms switch the access log on. Its default has queries in it, where tickets are.
+access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(L)s'
 timeout = max(30, int(settings.drain_seconds) + 10)  # A worker that only hands over gives no sign of life meanwhile.
 graceful_timeout = int(settings.drain_seconds) + 10  # What is open ends before, by itself: see `post_worker_init`.
 max_requests = 0  # Reaching it would be an outage: nobody accepts until the last stream has ended.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def create_app(settings: Settings | None = None) -> "Flask":
     """Builds every part once and hands it to the doors. Raises SettingsError."""
     from flask import Flask
+    from werkzeug.middleware.proxy_fix import ProxyFix
 
     from bff.broker import bundled_broker
     from bff.engine import the_engine
@@ -31,7 +32,8 @@ def create_app(settings: Settings | None = None) -> "Flask":
     from bff.ops import logs
     from bff.ops.health import Health
     from bff.ops.streams import Rate, Streams
-    from bff.routes import audio, chat, door, history, ops, page, preferences
+    from bff.routes import audio, chat, door, history, ops, page, preferences, tickets
+    from bff.tickets import Tickets
     from bff.transport import new_session
     from bff.upstream import BrokerClient, Remote, Timeouts
 
@@ -72,11 +74,14 @@ def create_app(settings: Settings | None = None) -> "Flask":
         rate,
         health,
         EngineClient(engine, new_session(), timeouts, settings.max_event_bytes),
+        Tickets(settings.signing_key(), settings.answer_max_seconds),
     )
     app.extensions["life"] = _life(settings, streams, neighbour if settings.redis_url else None)
     door.guard(app)
-    for blueprint in (chat.bp, history.bp, preferences.bp, audio.bp, ops.bp, page.bp):
+    for blueprint in (chat.bp, history.bp, preferences.bp, audio.bp, tickets.bp, ops.bp, page.bp):
         app.register_blueprint(blueprint)
+    if hops := settings.trusted_proxy_hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     for danger in safety.dangers(settings):
         logging.getLogger(__name__).warning(danger)
     return app

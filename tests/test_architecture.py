@@ -10,7 +10,7 @@ FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglo
 
 LEVELS = [
     {"errors", "sse", "orgs"},
-    {"settings", "safety", "events", "messages", "identity", "keys", "jwt_identity", "bodies", "ops"},
+    {"settings", "safety", "events", "messages", "identity", "keys", "jwt_identity", "tickets", "bodies", "ops"},
     {"transport", "relay", "streaming", "download", "held", "following", "audio"},
     {"upstream", "engine_client"},
     {"agents"},
@@ -36,7 +36,7 @@ DOORS = {
     "redis": {"bff/ops/redis.py", "bff/broker/redis"},
     "jwt": {"bff/jwt_identity.py"},
     "cryptography": {"bff/jwt_identity.py"},
-    "itsdangerous": {"bff/identity.py"},
+    "itsdangerous": {"bff/identity.py", "bff/tickets.py"},
 }
 
 

@@ -2,11 +2,14 @@
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import Any, Final
 
 _STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "asctime", "taskName"}
+
+_TICKET: Final = re.compile(r"(\bticket=)[^&\s\"']+")
 
 
 def set_up(level: str, style: str) -> None:
@@ -16,6 +19,13 @@ def set_up(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for server in ("gunicorn.error", "werkzeug"):  # They name whole URLs, the one of what went wrong, the other of all.
+        logging.getLogger(server).addFilter(_without_ticket)
+
+
+def _without_ticket(record: logging.LogRecord) -> bool:
+    record.msg, record.args = _TICKET.sub(r"\1…", record.getMessage()), None
+    return True
 
 
 class JSONLines(logging.Formatter):

@@ -57,7 +57,7 @@ def answer() -> Response:
 
 @bp.get("/stream/<message_id>")
 def resume(message_id: str) -> Response:
-    identity = door.identity()
+    identity = door.identity_of_reader()
     parts = door.parts()
     after = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
     if not EVENT_ID.fullmatch(after):

@@ -17,8 +17,10 @@ from bff.errors import ChatError, InternalError, ReaderLeft
 from bff.identity import COOKIE, Identity, IdentityMode
 from bff.ops.health import Health
 from bff.ops.streams import Rate, Streams
+from bff.routes import headers, origin
 from bff.settings import Settings
 from bff.streaming import HEADERS
+from bff.tickets import Tickets
 from bff.upstream import BrokerClient
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -43,6 +45,7 @@ class Parts:
     rate: Rate
     health: Health
     engine: EngineClient
+    tickets: Tickets
 
 
 def parts() -> Parts:
@@ -60,6 +63,16 @@ def identity() -> Identity:
         g.identity = parts().identity_mode.identify(request.headers, request.cookies)
     who: Identity = g.identity
     return who
+
+
+def identity_of_reader() -> Identity:
+    """Of a stream that `EventSource` may open: by the ticket in its query, else as at every door."""
+    ticket = request.args.get("ticket", "")
+    if ticket and "identity" not in g:
+        redeemed = parts().tickets.redeem(ticket, request.path, comes_back="Last-Event-ID" in request.headers)
+        g.identity = redeemed.identity
+        g.unused_ticket = ticket if redeemed.first else ""
+    return identity()
 
 
 def body() -> bytes:
@@ -80,22 +93,31 @@ def _log_line(status: int) -> None:
     log.info("%s %s %d", request.method, request.path, status, extra=about | fields)
 
 
-def _begin() -> None:
+def _begin() -> Response | None:
     g.began = monotonic()
     asked_for = request.headers.get("X-Request-ID", "")
     g.request_id = asked_for if REQUEST_ID.fullmatch(asked_for) else secrets.token_hex(16)
+    allowed = parts().settings.cors_allow_origins
+    if origin.is_preflight(allowed):
+        return Response(status=204)
+    origin.check(allowed)
     if parts().streams.draining and request.endpoint not in ALIVE:
         raise errors.ServerRestarting
+    return None
 
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = request_id()
+    headers.harden(response)
+    origin.share(response, parts().settings.cors_allow_origins)
     who: Identity | None = g.get("identity")
     if who is not None and who.new_cookie:
         response.set_cookie(
             COOKIE, who.new_cookie, max_age=COOKIE_SECONDS, httponly=True, samesite="Lax", secure=request.is_secure
         )
     if not response.is_streamed:
+        if ticket := g.get("unused_ticket"):
+            parts().tickets.give_back(ticket)
         _log_line(response.status_code)
     return response
 
