@@ -1,4 +1,5 @@
 import io
+import json
 
 import pytest
 from gunicorn.http.body import Body, ChunkedReader
@@ -7,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.serving import DechunkedInput
 
-from bff.bodies import PIECE_BYTES, read_json
+from bff.bodies import PIECE_BYTES, read_json, validated
 from bff.errors import InvalidRequest, LengthRequired, TooLarge, UnsupportedMediaType
+from bff.messages import ChatRequest
 
 LIMIT = 1024
 
@@ -166,3 +168,46 @@ def test_a_chunked_body_is_read_through_a_servers_own_reader(server):
 def test_a_broken_chunk_is_the_senders_fault(server, wire):
     with pytest.raises(InvalidRequest):
         read_json(chunked(server(wire)), LIMIT)
+
+
+SMALL = 64 * 1024
+LARGE = {
+    "fields": b'{"message":"x",' + b",".join(b'"%d":1' % number for number in range(9000)) + b"}",
+    "empty lists": b'{"message":"x","a":[' + b"[]," * SMALL + b"1]}",
+    "numbers": b'{"message":"x","a":[' + b"1," * SMALL + b"1]}",
+    "strings": b'{"message":"x","a":[' + b'"",' * SMALL + b"1]}",
+    "white space": b'{"message":"x"' + b" " * 2 * SMALL + b"}",
+    "white space in front": b" " * 2 * SMALL + b'{"message":"x"}',
+}
+
+
+@pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
+def test_a_large_body_of_many_small_things_is_refused_unparsed(body):
+    with pytest.raises(InvalidRequest) as refused:
+        validated(ChatRequest, body)
+
+    assert str(refused.value) == "The body has too many fields."
+
+
+@given(st.text(min_size=1).filter(str.strip), st.integers(1, 5))
+def test_a_large_text_may_have_anything_in_it(text, escaped):
+    large = (text * (2 * SMALL // len(text)) + '\\"[{,' * SMALL).replace("\0", "")
+    body = json.dumps({"message": large, "more": "\\" * escaped}).encode()
+
+    assert validated(ChatRequest, body).message == large
+
+
+@pytest.mark.parametrize("depth", [150, 5000, 60_000])
+def test_a_body_is_not_nested_without_end(depth):
+    with pytest.raises(InvalidRequest):
+        validated(ChatRequest, b'{"message":' + b"[" * depth + b"]" * depth + b"}")
+    with pytest.raises(InvalidRequest):
+        validated(ChatRequest, b'{"message":' + b'{"a":' * (depth // 5) + b"1" + b"}" * (depth // 5) + b"}")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "identity, gzip", "x"])
+def test_a_body_that_is_compressed_is_not_unpacked(encoding):
+    with pytest.raises(UnsupportedMediaType):
+        read_json(declared(b"{}", HTTP_CONTENT_ENCODING=encoding), LIMIT)
+
+    assert read_json(declared(b"{}", HTTP_CONTENT_ENCODING="Identity"), LIMIT) == b"{}"

@@ -34,6 +34,9 @@ class Parts(NamedTuple):
     key: str
     settings: Settings
 
+    def __repr__(self) -> str:
+        return "Parts(…)"  # The key is one of them.
+
 
 class MessageRequest(BaseModel):
     """The body of `POST /api/v1/message`. Keys it does not name are ignored."""
