@@ -10,7 +10,7 @@ FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglo
 
 LEVELS = [
     {"errors", "sse", "orgs"},
-    {"settings", "safety", "events", "messages", "identity", "keys", "jwt_identity", "tickets", "bodies", "ops"},
+    {"settings", "safety", "events", "messages", "message_ids", "identity", "keys", "jwt_identity", "tickets", "bodies", "ops"},
     {"transport", "relay", "streaming", "download", "held", "following", "audio"},
     {"upstream", "engine_client"},
     {"agents"},

@@ -1,7 +1,6 @@
 """The broker's HTTP contract: leave a message, follow its log, stop it, see the queue."""
 
 import hmac
-import uuid
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -9,7 +8,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
-from bff import bodies
+from bff import bodies, message_ids
 from bff.broker.queue import Counts, Message, Queue
 from bff.broker.worker import Worker
 from bff.errors import Away, ChatError, InternalError, ServerRestarting, Unauthorized, by_status
@@ -83,7 +82,7 @@ def leave() -> Response:
     body = bodies.read_json(request.environ, parts.settings.max_body_bytes)
     left = bodies.validated(MessageRequest, body)
     cancel_unread = (left.on_disconnect or parts.settings.on_disconnect) == "cancel"
-    message = Message(str(uuid.uuid4()), left.user_id, left.for_engine(), len(body), cancel_unread)
+    message = Message(message_ids.new_id(left.org_id), left.user_id, left.for_engine(), len(body), cancel_unread)
     ticket = parts.queue.enqueue(message, left.client_message_id, left.on_busy or parts.settings.on_busy)
     if parts.worker:
         parts.worker.start()

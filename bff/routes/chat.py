@@ -8,9 +8,10 @@ from typing import Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff import events, messages
+from bff import events, message_ids, messages
 from bff.errors import Away, Drained, InvalidRequest, NotFound
 from bff.following import Answer
+from bff.identity import Identity
 from bff.messages import ChatRequest
 from bff.ops.hub import Watch
 from bff.ops.streams import Slot
@@ -63,7 +64,7 @@ def resume(message_id: str) -> Response:
     if not EVENT_ID.fullmatch(after):
         raise InvalidRequest("The last event id is none of ours.")
     with parts.streams.enter(identity.user_id, comes_back=True) as slot:
-        answer = parts.broker.resume(identity.user_id, _checked(message_id), parts.broker.opening(), after)
+        answer = parts.broker.resume(identity.user_id, _checked(message_id, identity), parts.broker.opening(), after)
         if answer is not None:
             return _stream(answer, message_id, slot, retry=door.come_back_milliseconds())
         slot.release()
@@ -72,17 +73,20 @@ def resume(message_id: str) -> Response:
 
 @bp.post("/stream/<message_id>/stop")
 def stop(message_id: str) -> tuple[Response, int]:
-    door.parts().broker.stop(door.identity().user_id, _checked(message_id))
+    identity = door.identity()
+    door.parts().broker.stop(identity.user_id, _checked(message_id, identity))
     return jsonify(status="stopping"), 202
 
 
 @bp.get("/active")
 def active() -> Response:
-    return jsonify(messages=door.parts().broker.places(door.identity().user_id))
+    identity = door.identity()
+    places = door.parts().broker.places(identity.user_id)
+    return jsonify(messages=[place for place in places if message_ids.may_be_of(str(place["message_id"]), identity.org)])
 
 
-def _checked(message_id: str) -> str:
-    if not MESSAGE_ID.fullmatch(message_id):
+def _checked(message_id: str, identity: Identity) -> str:
+    if not MESSAGE_ID.fullmatch(message_id) or not message_ids.may_be_of(message_id, identity.org):
         raise NotFound
     return message_id
 

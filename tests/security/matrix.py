@@ -1,0 +1,86 @@
+"""Every route, and who may do what there: a route that is missing here fails the tests until somebody has thought of it."""
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jwt
+from flask import Flask
+
+from bff import create_app
+from bff.settings import Settings
+from tests.live import BASE_ENVIRONMENT
+
+SECRET = "s" * 32
+ENVIRONMENT = BASE_ENVIRONMENT | {"AUTH_MODE": "jwt", "AUTH_JWT_SECRET": SECRET, "LOG_LEVEL": "ERROR"}
+WORDS = "what only its owner may read"
+
+
+class Row(NamedTuple):
+    """The statuses for: nobody, another user, the same user of another org, the owner. `json` is the owner's body."""
+
+    statuses: tuple[int, int, int, int]
+    json: Any = None
+    query: str = ""
+
+
+EVERYBODY = Row((200, 200, 200, 200))
+USERS = (401, 200, 200, 200)
+OWNER = (401, 404, 404, 200)
+
+MATRIX = {
+    "GET /": EVERYBODY,
+    "GET /static/<path:filename>": EVERYBODY,
+    "GET /healthz": EVERYBODY,
+    "GET /readyz": EVERYBODY,
+    "POST /api/ticket": Row((401, 201, 201, 201)),
+    "POST /api/chat/stream": Row(USERS, {"message": WORDS}),
+    "GET /api/chat/stream/<message_id>": Row(OWNER),
+    "POST /api/chat/stream/<message_id>/stop": Row((401, 404, 404, 202)),
+    "GET /api/chat/active": Row(USERS),
+}
+"""What streams is opened and closed. HEAD is as GET; OPTIONS says nothing of anybody."""
+
+
+def routes(app: Flask) -> list[str]:
+    found = ((method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods or ())
+    return sorted(f"{method} {rule}" for method, rule in found if method not in {"HEAD", "OPTIONS"})
+
+
+def new_app(**settings: str) -> Flask:
+    return create_app(Settings.from_environment(ENVIRONMENT | settings))
+
+
+def bearer(user: str, org: str) -> dict[str, str]:
+    token = jwt.encode({"sub": user, "org": org, "exp": time.time() + 600}, SECRET, "HS256")
+    return {"Authorization": f"Bearer {token}"}
+
+
+_numbers = itertools.count()
+
+
+class Owner:
+    """A user that nobody else is, and what is hers."""
+
+    def __init__(self, app: Flask) -> None:
+        self.user = f"ada-{next(_numbers)}"
+        self._browser = app.test_client(use_cookies=False)
+        self.owned = {name: own(self) for name, own in OWNED.items()}
+
+    def callers(self) -> list[dict[str, str]]:
+        """In the order of `Row.statuses`."""
+        return [{}, bearer("eve", "home"), bearer(self.user, "elsewhere"), bearer(self.user, "home")]
+
+    def post(self, path: str, json: Any) -> Any:
+        return self._browser.post(path, json=json, headers=bearer(self.user, "home"))
+
+
+def _message(owner: Owner) -> str:
+    """One that is being answered while others try to get at it."""
+    with owner.post("/api/chat/stream", {"message": f"/slow 60 {WORDS}"}) as response:
+        return str(response.headers["X-Message-ID"])
+
+
+OWNED: dict[str, Callable[[Owner], str]] = {"message_id": _message, "filename": lambda _: "chat.js"}
+"""For each of the rules' variables, how its owner comes by one."""
