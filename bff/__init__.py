@@ -38,7 +38,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
     from bff.upstream import BrokerClient, Remote, Timeouts
 
     settings = settings or Settings.from_environment()
-    logs.set_up(settings.log_level, settings.log_format)
+    logs.set_up(settings.log_level, settings.log_format, safety.secrets_of(settings))
     timeouts = Timeouts(
         settings.upstream_connect_seconds,
         settings.upstream_open_seconds,

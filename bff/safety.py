@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 AUTH_MODES: Final = ("anonymous", "proxy", "jwt")
 KEY_BYTES: Final = 32
 """A secret shorter than this can be guessed by somebody who is patient."""
+SECRET_MIN: Final = 8
+"""What is shorter, as somebody's key in development, is a part of words."""
 INSIDE: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".flycast")
 """Names that no public resolver knows: a platform's own network, or a house's."""
 
@@ -39,6 +42,19 @@ def dangers(settings: "Settings") -> Iterator[str]:
             yield f"{name}_BASE_URL must begin with https://: it would show {name}_API_KEY to everybody on the way."
     if _is_public(settings.auth_jwt_jwks_url):
         yield "AUTH_JWT_JWKS_URL must begin with https://: somebody on the way could put in keys of their own."
+
+
+def secrets_of(settings: "Settings") -> list[str]:
+    """What must be in no output, a URL's password on its own included."""
+    values = [str(getattr(settings, field.name)) for field in fields(settings) if field.metadata.get("secret")]
+    return [secret for value in values for secret in (value, _password(value)) if len(secret) >= SECRET_MIN]
+
+
+def _password(text: str) -> str:
+    try:
+        return urlsplit(text).password or ""
+    except ValueError:
+        return ""
 
 
 def _services(settings: "Settings") -> Iterator[tuple[str, str, str]]:

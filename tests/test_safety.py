@@ -1,7 +1,7 @@
 import pytest
 
 from bff.errors import SettingsError
-from bff.safety import dangers
+from bff.safety import dangers, secrets_of
 from bff.settings import Settings
 from tests.live import Server
 
@@ -141,6 +141,16 @@ def test_a_key_may_not_go_where_anybody_may_listen(url):
 @pytest.mark.parametrize("url", [POSTGRES, "postgres://chat:pw@db.example/chat"])
 def test_a_platform_without_a_disk_needs_a_database_elsewhere(url):
     assert Settings.from_environment(PRODUCTION | {"DYNO": "web.1", "DATABASE_URL": url}).dyno
+
+
+def test_what_must_be_in_no_output_is_every_secret_and_a_urls_password():
+    settings = Settings.from_environment(PRODUCTION | BROKER | {"DATABASE_URL": "postgres://chat:swordfish@db/chat"})
+
+    assert set(secrets_of(settings)) == {KEY, "postgres://chat:swordfish@db/chat", "swordfish"}
+
+
+def test_a_key_that_is_a_part_of_words_is_left_in_them():
+    assert not secrets_of(Settings.from_environment({"APP_ENV": "development", "ENGINE_API_KEY": "key"}))
 
 
 @pytest.mark.live

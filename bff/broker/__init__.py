@@ -12,6 +12,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from bff import safety
 from bff.errors import Drained, SettingsError
 from bff.settings import KEY_BYTES, Settings
 
@@ -133,7 +134,7 @@ def _own_settings() -> Settings:
         settings = Settings.from_environment(neighbour=True)
     except SettingsError as error:
         _refuse(str(error))
-    logs.set_up(settings.log_level, settings.log_format)
+    logs.set_up(settings.log_level, settings.log_format, safety.secrets_of(settings))
     return settings
 
 

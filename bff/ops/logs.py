@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 _STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "asctime", "taskName"}
@@ -12,10 +13,10 @@ _STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__d
 _TICKET: Final = re.compile(r"(\bticket=)[^&\s\"']+")
 
 
-def set_up(level: str, style: str) -> None:
-    """`style` is json or text. Everything goes to stderr, where platforms look."""
+def set_up(level: str, style: str, secrets: Iterable[str] = ()) -> None:
+    """`style` is json or text. Everything goes to stderr, where platforms look; `secrets` do not."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JSONLines() if style == "json" else TextLines())
+    handler.setFormatter(JSONLines(secrets) if style == "json" else TextLines(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -28,16 +29,33 @@ def _without_ticket(record: logging.LogRecord) -> bool:
     return True
 
 
-class JSONLines(logging.Formatter):
+class _Discreet(logging.Formatter):
+    """A service that refuses us may repeat in its error whatever it was sent, our key among it."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._secrets = {form for secret in secrets if secret for form in (secret, json.dumps(secret)[1:-1])}
+
     def format(self, record: logging.LogRecord) -> str:
+        line = self.line(record)
+        for secret in self._secrets:
+            line = line.replace(secret, "…")
+        return line
+
+    def line(self, record: logging.LogRecord) -> str:
+        return super().format(record)
+
+
+class JSONLines(_Discreet):
+    def line(self, record: logging.LogRecord) -> str:
         line = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line | _fields(record), default=str)
 
 
-class TextLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
+class TextLines(_Discreet):
+    def line(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
         line = f"{_time(record)[11:23]} {record.levelname:7} {_on_one_line(record.getMessage() + fields)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

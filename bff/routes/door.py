@@ -81,6 +81,7 @@ def body() -> bytes:
 
 
 def guard(app: Flask) -> None:
+    app.url_map.merge_slashes = False  # It redirects, to whatever host the request named.
     app.before_request(_begin)
     app.after_request(_finish)
     app.register_error_handler(Exception, _refuse)

@@ -129,3 +129,27 @@ def test_what_comes_over_the_wire_is_in_no_log_even_at_debug(root, capsys):
     list(decode([b"somebody's message\ndata: x\n\n"]))
 
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+@pytest.mark.parametrize("secret", ["s3cret-key", 'quo"ted\\key'])
+def test_a_secret_that_somebody_repeats_to_us_is_left_out(style, secret, root, capsys):
+    logs.set_up("INFO", style, [secret, ""])
+
+    logging.getLogger("anything").info("refused: %s", secret, extra={"detail": f"bad key {secret}!"})
+
+    line = capsys.readouterr().err
+    assert "bad key …!" in line
+    assert "refused: …" in line
+    assert secret not in line
+    assert json.dumps(secret)[1:-1] not in line
+
+
+@pytest.mark.parametrize("server", ["gunicorn.error", "werkzeug"])
+def test_a_servers_own_lines_hold_no_ticket(server, root, capsys):
+    logs.set_up("INFO", "json")
+    logs.set_up("INFO", "json")
+
+    logging.getLogger(server).error('Error handling "%s" %d', "GET /x?ids=0&ticket=abc.def-_1&more=1 HTTP/1.1", 7)
+
+    assert json.loads(capsys.readouterr().err)["message"] == 'Error handling "GET /x?ids=0&ticket=…&more=1 HTTP/1.1" 7'

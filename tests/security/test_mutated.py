@@ -1,0 +1,130 @@
+"""Ten thousand requests that no browser would send, at every door: none breaks it, holds it up, or is told too much."""
+
+import io
+import json
+import re
+import sys
+from collections import Counter
+from contextlib import closing, nullcontext
+from itertools import islice
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from werkzeug.datastructures import Headers
+
+from tests.live import eventually
+from tests.security.matrix import MATRIX, SECRET, bearer, new_app, routes
+
+REQUESTS = 10_000
+READ_MOST = 20
+"""Frames of a stream: some go on for as long as they are read."""
+
+app = new_app(
+    ECHO_WORD_SECONDS="0",
+    QUEUE_DEPTH_PER_USER="3",
+    MESSAGES_PER_MINUTE="1000000",
+    MAX_EVENT_BYTES="65536",
+    MAX_BODY_BYTES="65536",
+)
+ROUTES = routes(app)
+ADA = bearer("ada", "home")
+
+odd_text = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(["", "..", ".", "/", "//", "%2e%2e%2f", "%00", "\x00", "a\r\nX-Evil: 1", "ä", "日本", "\ud800", "-1"])
+    | st.sampled_from(["NaN", "1e999", "9" * 400, "null", "${x}", "{{7*7}}", "' OR 1=1 --", "<script>", "A" * 3000]),
+)
+odd_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | odd_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["message", "audio_base64", "x"]), inner),
+    max_leaves=5,
+)
+odd_body = st.one_of(
+    st.none(),
+    st.binary(max_size=40),
+    odd_json.map(lambda content: json.dumps(content).encode()),
+    st.sampled_from([b"[" * 30_000, b'{"a":' * 5_000, b"\xff\xfe", b'{"message":"\\ud800"}', b"x" * 70_000, b"0" * 5_000]),
+)
+HEADERS = ["Origin", "Host", "Cookie", "Authorization", "Content-Type", "Content-Length", "Content-Encoding", "Range", "Accept"]
+HEADERS += ["Last-Event-ID", "Idempotency-Key", "X-Request-ID", "X-Forwarded-For", "X-Forwarded-Proto", "Sec-Fetch-Site"]
+HEADERS += ["Access-Control-Request-Method", "Transfer-Encoding", "If-None-Match", "If-Modified-Since", "X-Chat-Resume"]
+QUERY = ["ticket", "last_event_id", "ids", "limit", "offset", "cursor", "order", "url", "agentId", "messageId", "regenerate"]
+odd_header = st.tuples(st.sampled_from(HEADERS), odd_text.map(lambda text: re.sub(r"[^\x20-\x7e\x80-\xff]", "", text)))
+odd_request = st.tuples(
+    st.sampled_from(8 * [""] + ["HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "X-ODD"]),
+    st.lists(odd_text, min_size=3, max_size=3),
+    st.dictionaries(st.sampled_from(QUERY), odd_text, max_size=2),
+    st.lists(odd_header, max_size=3),
+    odd_body,
+    st.booleans(),
+)
+told: Counter[int] = Counter()
+
+
+def knock(route: str, method: str, parts: list[str], query: dict[str, str], fields: list, body: bytes | None, known: bool):
+    """As a server hands a request on. `method` is the route's own if it is empty; the rule's variables are `parts`."""
+    own, rule = route.split()
+    left = iter(parts)
+    path = re.sub(r"<[^>]*>", lambda _: next(left), rule)
+    environ = {
+        "REQUEST_METHOD": method or own,
+        "PATH_INFO": path.encode("utf-8", "replace").decode("latin-1"),
+        "QUERY_STRING": urlencode({name: text.encode("utf-8", "replace") for name, text in query.items()}),
+        "SERVER_NAME": "chat.example",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body or b""),
+        "wsgi.errors": sys.stderr,
+        "CONTENT_TYPE": "application/json",
+    }
+    if body is not None:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    for name, text in [*(ADA.items() if known else ()), *fields]:
+        key = name.upper().replace("-", "_")
+        environ[key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"] = text
+    answer = {}
+
+    def start_response(status, headers, _=None):
+        answer.update(status=int(status.split()[0]), headers=Headers(headers))
+
+    frames = app.wsgi_app(environ, start_response)
+    with closing(frames) if hasattr(frames, "close") else nullcontext():
+        return answer["status"], answer["headers"], b"".join(islice(frames, READ_MOST)), environ["REQUEST_METHOD"]
+
+
+def check(status: int, headers: Headers, said: bytes, method: str) -> None:
+    told[status] += 1
+    assert status < 500, said
+    assert b"Traceback" not in said
+    assert b'File "' not in said
+    assert SECRET.encode() not in said
+    assert "X-Evil" not in headers
+    assert "Location" not in headers or headers["Location"].startswith("/api/"), "nobody is sent where a Host header says"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    if status >= 400 and method != "HEAD":
+        refusal = json.loads(said)
+        assert set(refusal) == {"error", "code", "request_id"}
+        assert refusal["request_id"] == headers["X-Request-ID"]
+
+
+@pytest.mark.timeout(240)
+def test_ten_thousand_mutated_requests_break_nothing():
+    # Making them up is what takes the time: each is made at every door.
+    @settings(max_examples=max(1000, REQUESTS // len(ROUTES) + 1), suppress_health_check=list(HealthCheck), database=None)
+    @given(odd_request)
+    def run(request):
+        for route in ROUTES:
+            check(*knock(route, *request))
+
+    run()
+
+    assert told.total() >= REQUESTS
+    assert {200, 201, 400, 401, 404, 405} <= set(told), told
+    assert eventually(lambda: len(app.extensions["bff"].streams) == 0, 20), "every place was given back"
+
+
+def test_the_routes_that_are_asked_are_all_there_are():
+    assert set(MATRIX) == set(ROUTES)

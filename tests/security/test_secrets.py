@@ -1,0 +1,144 @@
+"""No secret is in anything that leaves the process: each is a canary here, and all output is searched for it."""
+
+import gc
+import json
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import jwt
+import pytest
+
+from bff import create_app
+from bff.broker import create_broker
+from bff.engine import create_engine
+from bff.errors import SettingsError
+from bff.settings import Settings
+from tests.live import Browser, eventually
+from tests.security.matrix import MATRIX
+from tests.wire_server import CUT, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
+
+SECRETS = [field.metadata["name"] for field in fields(Settings) if field.metadata.get("secret")]
+MARK = "canary-"
+URLS = {"DATABASE_URL": "sqlite:////tmp/{}.db"}
+"""Secrets that are not any text."""
+
+
+def canaries() -> dict[str, str]:
+    return {name: URLS.get(name, "{}").format(f"{MARK}{name.lower()}-of-more-than-thirty-two-bytes") for name in SECRETS}
+
+
+def bearer() -> dict[str, str]:
+    token = jwt.encode({"sub": "ada", "exp": time.time() + 600}, canaries()["AUTH_JWT_SECRET"], "HS256")
+    return {"Authorization": f"Bearer {token}"}
+
+
+def echo(request) -> bytes:
+    return json.dumps(request.headers | {"detail": request.headers, "error": str(request)}).encode()
+
+
+def failing_stream(request) -> list:
+    if request.method == "POST":
+        return [reply(b'{"status":"queued","message_id":"m-1","queue_position":1}')]
+    said = f"event: error\ndata: {request.headers}\n\n".encode()
+    return [stream_head(), chunk(said), LAST_CHUNK]
+
+
+FAILURES = {
+    "refuses us": lambda request: [reply(echo(request), "401 Unauthorized")],
+    "repeats what it was sent": lambda request: [reply(echo(request), "422 Unprocessable Entity")],
+    "breaks": lambda request: [reply(echo(request), "500 Internal Server Error", "text/plain")],
+    "answers something else": lambda request: [reply(echo(request))],
+    "is no HTTP server": lambda request: [echo(request) + b"\r\n\r\n"],
+    "sends us elsewhere": lambda request: [reply(b"", "307 Moved", Location=f"http://localhost:9/{request.headers}")],
+    "says nothing": lambda _: [HANG],
+    "hangs up": lambda _: [CUT],
+    "fails in the stream": failing_stream,
+}
+
+
+class Broker(WireServer):
+    def __init__(self) -> None:
+        self.fails = next(iter(FAILURES))
+        super().__init__(lambda request: FAILURES[self.fails](request))
+
+
+def said_at_every_door(browser: Browser) -> str:
+    """All that is answered to knocks of all kinds: who is known, who is not, and who makes no sense."""
+    said = []
+    for route, row in MATRIX.items():
+        method, rule = route.split()
+        path = rule.replace("<path:filename>", "chat.js").partition("<")[0] + ("m-1" if "<message_id>" in rule else "")
+        for headers in (bearer(), bearer() | {"Authorization": "Bearer x.y.z"}, {}):
+            browser.headers = headers
+            for content in (row.json, b'{"a":', b"\xff"):
+                with browser.request(method, path + row.query, content) as answer:
+                    said.append(f"{route} {answer.status} {answer.headers.items()} {answer.read()!r}")
+    return "\n".join(said)
+
+
+def canaries_in(text: str) -> list[str]:
+    return [line[max(0, line.find(MARK) - 200) : line.find(MARK) + 100] for line in text.splitlines() if MARK in line]
+
+
+def test_no_setting_is_secret_without_a_canary():
+    assert len(set(canaries().values())) == len(SECRETS) >= 6
+    assert all(MARK in canary for canary in canaries().values())
+
+
+@pytest.mark.live
+def test_no_secret_leaves_when_the_broker_fails(start):
+    with Broker() as broker:
+        options = {"AUTH_MODE": "jwt", "LOG_LEVEL": "DEBUG", "BROKER_BASE_URL": broker.url, "UPSTREAM_OPEN_SECONDS": "0.3"}
+        server = start("gunicorn", **canaries() | options, GUNICORN_CMD_ARGS="--access-logfile - --log-level debug")
+        browser = Browser(server)
+        for broker.fails in FAILURES:
+            said = said_at_every_door(browser)
+            assert not canaries_in(said)
+            assert " 502 " in said or " 503 " in said or " 504 " in said or "upstream" in said
+
+    assert any(MARK in text for request in broker.requests for text in request.headers.values()), "it was told the key"
+    commands = [
+        Path(f"/proc/{pid}/{what}").read_text()
+        for pid in (server.process.pid, server.worker_pid)
+        for what in ("cmdline", "comm")
+    ]
+    assert eventually(lambda: '"status": 50' in server.log, 10)
+    assert not canaries_in(server.log + "\n".join(commands))
+
+
+@pytest.mark.live
+def test_no_secret_leaves_when_all_is_well(start, kind):
+    server = start(kind, **canaries() | {"AUTH_MODE": "jwt", "LOG_LEVEL": "DEBUG", "BROKER_API_KEY": ""})
+
+    said = said_at_every_door(Browser(server))
+
+    assert "complete" in said
+    assert not canaries_in(said + server.log)
+
+
+def test_no_secret_is_in_any_repr():
+    settings = Settings.from_environment(canaries() | {"APP_ENV": "development", "AUTH_MODE": "jwt"})
+    external = {"BROKER_BASE_URL": "http://localhost:9", "ENGINE_BASE_URL": "http://localhost:9"}
+    apps = [
+        create_app(settings),
+        create_app(Settings.from_environment(canaries() | external | {"APP_ENV": "development", "AUTH_MODE": "proxy"})),
+        create_broker(settings, canaries()["BROKER_API_KEY"]),
+        create_engine(settings, canaries()["ENGINE_API_KEY"]),
+    ]
+
+    ours = [thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("bff.")]
+
+    assert len(ours) > 2 * len(apps)
+    assert not canaries_in("\n".join(repr(thing) for thing in [*ours, *(app.extensions for app in apps)]))
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_no_secret_is_in_what_stops_a_start(name, tmp_path):
+    (tmp_path / "secret").write_text(canaries()[name] + "\x01")
+
+    for environment in ({name: canaries()[name] + "\x01"}, {f"{name}_FILE": str(tmp_path / "secret")}):
+        with pytest.raises(SettingsError) as refused:
+            Settings.from_environment({"APP_ENV": "development"} | environment)
+        assert name in str(refused.value)
+        assert MARK not in str(refused.value)
