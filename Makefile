@@ -15,7 +15,7 @@ test: .venv/dev
 
 # What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev
-	tests/deps redis-server
+	tests/deps redis-server chromium
 
 check: .venv/dev
 	.venv/bin/ruff check .

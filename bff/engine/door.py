@@ -23,6 +23,9 @@ class Parts(NamedTuple):
     max_body_bytes: int
     memory: Memory
 
+    def __repr__(self) -> str:
+        return "Parts(…)"  # The key is one of them.
+
 
 def parts() -> Parts:
     built: Parts = current_app.extensions["engine"]
