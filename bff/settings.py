@@ -249,6 +249,8 @@ def _read(f: "Field[Any]", environment: Mapping[str, str]) -> Any:
     try:
         return f.metadata["parse"](text)
     except ValueError as error:
+        if f.metadata.get("secret"):
+            raise SettingsError(f"{name} {error}.") from None
         shown = re.sub(r"//[^/]*@", "//…@", text)  # Somebody's password.
         raise SettingsError(f"{name}={shown!r} {error}.") from error
 

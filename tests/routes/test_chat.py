@@ -173,6 +173,8 @@ BAD_BROKERS = {
     "no message_id": ([reply(b"{}")], 502, "upstream_error"),
     "a message_id that is none": ([reply(b'{"message_id": "../x"}')], 502, "upstream_error"),
     "a 422 that repeats us": ([reply(b'{"detail": [{"input": "hello"}]}', "422 Unprocessable Entity")], 502, "upstream_error"),
+    "compressed": ([reply(b"\x1f\x8b" * 50, Content_Encoding="gzip")], 502, "upstream_error"),
+    "too much": ([reply(b'{"message_id": "' + b"x" * 2**21 + b'"}')], 502, "upstream_error"),
     "a 429": ([reply(b"{}", "429 Too Many Requests", Retry_After="7")], 429, "too_many_requests"),
     "a 503": ([reply(b"{}", "503 Service Unavailable", Retry_After="7")], 503, "upstream_unavailable"),
     "no answer": ([HANG], 504, "upstream_timeout"),
