@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jwt
 from flask import Flask
@@ -18,7 +19,10 @@ WORDS = "what only its owner may read"
 
 
 class Row(NamedTuple):
-    """The statuses for: nobody, another user, the same user of another org, the owner. `json` is the owner's body."""
+    """The statuses for: nobody, another user, the same user of another org, the owner; `json` is the owner's body.
+
+    `query` may name what is owned, as `{audio}`.
+    """
 
     statuses: tuple[int, int, int, int]
     json: Any = None
@@ -34,6 +38,11 @@ MATRIX = {
     "GET /static/<path:filename>": EVERYBODY,
     "GET /healthz": EVERYBODY,
     "GET /readyz": EVERYBODY,
+    "GET /api/chat/history": Row(USERS),
+    "GET /api/preferences": Row(USERS),
+    "PUT /api/preferences": Row(USERS, {"response_language": "en"}),
+    "GET /api/audio": Row(OWNER, query="?url={audio}"),
+    "POST /api/chat": Row(USERS, {"message": "hello"}),
     "POST /api/ticket": Row((401, 201, 201, 201)),
     "POST /api/chat/stream": Row(USERS, {"message": WORDS}),
     "GET /api/chat/stream/<message_id>": Row(OWNER),
@@ -82,5 +91,10 @@ def _message(owner: Owner) -> str:
         return str(response.headers["X-Message-ID"])
 
 
-OWNED: dict[str, Callable[[Owner], str]] = {"message_id": _message, "filename": lambda _: "chat.js"}
-"""For each of the rules' variables, how its owner comes by one."""
+def _audio(owner: Owner) -> str:
+    spoken = {"message": WORDS, "message_type": "audio", "audio_base64": "QUJD", "audio_format": "ogg"}
+    return quote(owner.post("/api/chat", spoken).json["voice_audio_url"], safe="")
+
+
+OWNED: dict[str, Callable[[Owner], str]] = {"audio": _audio, "message_id": _message, "filename": lambda _: "chat.js"}
+"""For each of the rules' and queries' variables, how its owner comes by one."""

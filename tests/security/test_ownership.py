@@ -35,7 +35,9 @@ def test_everybody_gets_what_they_may(app, owner, route):
 
     for headers, status in zip(owner.callers(), statuses, strict=True):
         for knock in ("HEAD", "GET") if method == "GET" else (method,):
-            with browser.open(path_of(rule, owner) + query, method=knock, json=json, headers=headers) as response:
+            with browser.open(
+                path_of(rule, owner) + query.format(**owner.owned), method=knock, json=json, headers=headers
+            ) as response:
                 assert response.status_code == status, (knock, headers)
                 if status >= 400 and knock != "HEAD":
                     assert set(response.json) == {"error", "code", "request_id"}

@@ -15,12 +15,13 @@ from bff.engine import create_engine
 from bff.errors import SettingsError
 from bff.settings import Settings
 from tests.live import Browser, eventually
+from tests.redis_server import RedisServer
 from tests.security.matrix import MATRIX
 from tests.wire_server import CUT, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 SECRETS = [field.metadata["name"] for field in fields(Settings) if field.metadata.get("secret")]
 MARK = "canary-"
-URLS = {"DATABASE_URL": "sqlite:////tmp/{}.db"}
+URLS = {"DATABASE_URL": "sqlite:////tmp/{}.db", "REDIS_URL": "redis://:{}@127.0.0.1:1/0"}
 """Secrets that are not any text."""
 
 
@@ -86,10 +87,23 @@ def test_no_setting_is_secret_without_a_canary():
     assert all(MARK in canary for canary in canaries().values())
 
 
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory):
+    """A Redis whose password is the canary."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"), password=f"{MARK}redis_url-of-more-than-thirty-two-bytes")
+    yield {"REDIS_URL": server.url}
+    server.stop()
+
+
 @pytest.mark.live
-def test_no_secret_leaves_when_the_broker_fails(start):
+def test_no_secret_leaves_when_the_broker_fails(start, own_redis):
     with Broker() as broker:
-        options = {"AUTH_MODE": "jwt", "LOG_LEVEL": "DEBUG", "BROKER_BASE_URL": broker.url, "UPSTREAM_OPEN_SECONDS": "0.3"}
+        options = own_redis | {
+            "AUTH_MODE": "jwt",
+            "LOG_LEVEL": "DEBUG",
+            "BROKER_BASE_URL": broker.url,
+            "UPSTREAM_OPEN_SECONDS": "0.3",
+        }
         server = start("gunicorn", **canaries() | options, GUNICORN_CMD_ARGS="--access-logfile - --log-level debug")
         browser = Browser(server)
         for broker.fails in FAILURES:
@@ -108,8 +122,8 @@ def test_no_secret_leaves_when_the_broker_fails(start):
 
 
 @pytest.mark.live
-def test_no_secret_leaves_when_all_is_well(start, kind):
-    server = start(kind, **canaries() | {"AUTH_MODE": "jwt", "LOG_LEVEL": "DEBUG", "BROKER_API_KEY": ""})
+def test_no_secret_leaves_when_all_is_well(start, kind, own_redis):
+    server = start(kind, **canaries() | own_redis | {"AUTH_MODE": "jwt", "LOG_LEVEL": "DEBUG", "BROKER_API_KEY": ""})
 
     said = said_at_every_door(Browser(server))
 
