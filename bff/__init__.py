@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bff.ops.life import Life
     from bff.ops.limits import SharedLimits
     from bff.ops.loopback import Loopback
+    from bff.ops.redis import Client
     from bff.ops.streams import Streams
     from bff.orgs import Orgs
 
@@ -51,8 +52,9 @@ def create_app(settings: Settings | None = None) -> "Flask":
         retention_seconds=settings.retention_seconds,
         most_bytes=settings.log_max_bytes,
     )
+    redis = _redis(settings)
     engine = the_engine(settings)
-    neighbour = None if settings.broker_base_url else bundled_broker(settings, engine)
+    neighbour = None if settings.broker_base_url else bundled_broker(settings, engine, redis)
     broker = BrokerClient(
         neighbour or Remote(settings.broker_base_url, settings.broker_api_key),
         new_session(),
@@ -62,7 +64,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
         max_event_bytes=settings.max_event_bytes,
         stands_alone=bool(settings.broker_base_url or settings.redis_url),
     )
-    shared = _shared_limits(settings)
+    shared = _shared_limits(settings, redis)
     streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=shared)
     rate = Rate(settings.messages_per_minute, shared)
     health = Health({"broker": broker.check})
@@ -116,13 +118,20 @@ def _jwt(settings: Settings, orgs: "Orgs") -> "IdentityMode":
     return JWT(keys, claims, cookie=settings.auth_jwt_cookie, orgs=orgs)
 
 
-def _shared_limits(settings: Settings) -> "SharedLimits | None":
+def _redis(settings: Settings) -> "Client | None":
+    """One for all who need it, so that the process's connections are bounded."""
     if not settings.redis_url:
         return None
     from bff.ops import redis
+
+    return redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
+
+
+def _shared_limits(settings: Settings, client: "Client | None") -> "SharedLimits | None":
+    if client is None:
+        return None
     from bff.ops.limits import SharedLimits
 
-    client = redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
     return SharedLimits(client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute)
 
 

@@ -191,6 +191,19 @@ def test_a_url_that_no_request_can_go_to_as_it_stands_is_refused(url):
     assert refusal(PRODUCTION | {"ENGINE_BASE_URL": url}).startswith("ENGINE_BASE_URL=")
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:s3/cret@redis.example", "redis://…@redis.example"),
+        ("redis://user:s3cret@redis.example:port", "redis://…@redis.example:port"),
+        ("redis://:s3cret", "redis://:…"),
+        ("http://redis.example?password=s3cret", "http://redis.example?…"),
+    ],
+)
+def test_a_redis_url_is_refused_without_its_password(url, shown):
+    assert refusal(PRODUCTION | {"REDIS_URL": url}) == f"REDIS_URL={shown!r} is not a Redis URL."
+
+
 def test_a_url_that_cannot_be_read_is_refused():
     assert refusal(PRODUCTION | {"ENGINE_BASE_URL": "http://[::1"}).startswith("ENGINE_BASE_URL='http://[::1' ")
 

@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from bff.broker.queue import Queue
     from bff.broker.worker import Worker
     from bff.ops.loopback import Loopback
+    from bff.ops.redis import Client
     from bff.ops.streams import Streams
     from bff.upstream import Service
 
 
-def create_broker(settings: Settings | None = None, key: str = "", engine: "Service | None" = None) -> "Flask":
+def create_broker(
+    settings: Settings | None = None, key: str = "", engine: "Service | None" = None, client: "Client | None" = None
+) -> "Flask":
     """Without arguments, what a process of its own needs: settings from the environment, whose key must be safe.
 
-    Inside web it shares the `engine` there, so that what was answered through it is in the history.
+    Inside web it shares the `engine` there, so that what was answered through it is in the history, and the `client`.
     """
     from flask import Flask
 
@@ -42,7 +45,7 @@ def create_broker(settings: Settings | None = None, key: str = "", engine: "Serv
         key = settings.broker_api_key
         if len(key.encode()) < KEY_BYTES:
             _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {KEY_BYTES} bytes at least.")
-    queue = _queue(settings)
+    queue = _queue(settings, client)
     worker = _worker(settings, queue, engine) if settings.run_worker else None
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
     streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
@@ -52,11 +55,11 @@ def create_broker(settings: Settings | None = None, key: str = "", engine: "Serv
     return app
 
 
-def bundled_broker(settings: Settings, engine: "Service") -> "Loopback":
-    """Inside this process, on a loopback port."""
+def bundled_broker(settings: Settings, engine: "Service", client: "Client | None") -> "Loopback":
+    """Inside this process, on a loopback port. `client`: where REDIS_URL is set, the process's one."""
     from bff.ops.loopback import Loopback
 
-    return Loopback("broker", lambda key: create_broker(settings, key, engine))
+    return Loopback("broker", lambda key: create_broker(settings, key, engine, client))
 
 
 def work() -> None:
@@ -86,7 +89,7 @@ def check(settings: Settings) -> None:
         redis.check(settings.redis_url, verify=settings.redis_tls_verify)
 
 
-def _queue(settings: Settings) -> "Queue":
+def _queue(settings: Settings, client: "Client | None" = None) -> "Queue":
     from bff.broker.queue import Limits
 
     limits = Limits(settings.queue_depth_per_user, settings.log_max_bytes, retention=settings.retention_seconds)
@@ -97,7 +100,8 @@ def _queue(settings: Settings) -> "Queue":
     from bff.broker.redis import RedisQueue
     from bff.ops import redis
 
-    return RedisQueue(redis.connect(settings.redis_url, verify=settings.redis_tls_verify), limits, settings.lease_seconds)
+    client = client or redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
+    return RedisQueue(client, limits, settings.lease_seconds)
 
 
 def _worker(settings: Settings, queue: "Queue", engine: "Service | None" = None) -> "Worker":

@@ -78,40 +78,59 @@ class Worker:
         _until(lambda: not self._running, end)
 
     def _work(self) -> None:
+        away = False
         while not self._draining:
             try:
+                if away or monotonic() >= self._sweep_at:
+                    self._sweep_at = monotonic() + CLAIM_SECONDS
+                    self._queue.sweep()
+                if away:
+                    away = False
+                    time.sleep(CLAIM_SECONDS)  # It is back; those who write come first, as their leases have run on.
                 self._claim_one()
             except Away as problem:
-                log.warning("the queue is away: %s", problem.detail)
-                time.sleep(CLAIM_SECONDS)  # Once it is back, those who write come first: their leases have run on.
+                if not away:
+                    log.warning("the queue is away: %s", problem.detail)
+                away = True
+                time.sleep(CLAIM_SECONDS)
             except Exception:
                 log.exception("the worker stumbled")
                 time.sleep(CLAIM_SECONDS)
 
     def _claim_one(self) -> None:
-        if monotonic() >= self._sweep_at:
-            self._sweep_at = monotonic() + CLAIM_SECONDS
-            self._queue.sweep()
         if self._free.acquire(timeout=CLAIM_SECONDS):
-            claim = None
+            answering = None
             try:
                 claim = self._queue.claim(CLAIM_SECONDS)
+                answering = claim and self._begun(claim)
             finally:
-                if claim is None:
+                if answering is None:
                     self._free.release()
-            if claim is not None:
-                threading.Thread(target=self._answer, args=(claim,), name="answer", daemon=True).start()
+            if answering is not None:
+                threading.Thread(target=self._answer, args=(answering,), name="answer", daemon=True).start()
+
+    def _begun(self, claim: Claim) -> "_Answering":
+        watch = hub.watch()
+        watch.due = monotonic() + self._times.answer_max
+        answering = _Answering(self._queue, claim, watch, give_up_at=watch.due + self._times.lease)
+        self._running.add(answering)  # Before its thread starts: a drain that waits for what runs must not miss it.
+        return answering
 
     def _renew(self) -> None:
         while True:
-            time.sleep(self._times.lease / 3)
-            for answering in list(self._running):
-                try:
-                    self._show_life(answering)
-                except Away:
-                    break
-                except Exception:
-                    log.exception("a lease could not be renewed")
+            away = not self._show_lives()
+            time.sleep(min(AWAY_SECONDS, self._times.lease / 3) if away else self._times.lease / 3)
+
+    def _show_lives(self) -> bool:
+        """Whether the queue was there."""
+        for answering in list(self._running):
+            try:
+                self._show_life(answering)
+            except Away:
+                return False
+            except Exception:
+                log.exception("a lease could not be renewed")
+        return True
 
     def _show_life(self, answering: "_Answering") -> None:
         try:
@@ -125,11 +144,8 @@ class Worker:
             if answering.claim.message.id == message_id:
                 answering.watch.end(Stopped())
 
-    def _answer(self, claim: Claim) -> None:
-        watch = hub.watch()
-        watch.due = monotonic() + self._times.answer_max
-        answering = _Answering(self._queue, claim, watch, give_up_at=watch.due + self._times.lease)
-        self._running.add(answering)
+    def _answer(self, answering: "_Answering") -> None:
+        claim, watch = answering.claim, answering.watch
         try:
             self._show_life(answering)  # It may have been told to stop before it could be heard here.
             with closing(self._said(claim, watch)) as said:

@@ -10,13 +10,16 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bff.errors import Away, ServerFull, TooManyRequests
 from bff.ops.redis import Client, Scripts, key_of
 
 GIVEN_UP_SECONDS: Final = 30.0
 """After which the streams of a process that was killed count no more."""
+
+AWAY_SECONDS: Final = 2.0
+"""For which a Redis that did not answer is not asked: each question would take its whole patience."""
 
 log = logging.getLogger(__name__)
 
@@ -29,24 +32,18 @@ class SharedLimits:
         self._lock = threading.Lock()
         self._open: defaultdict[str, set[str]] = defaultdict(set)
         self._renewing = False
+        self._ask_at = 0.0
 
     def count(self, user_id: str) -> None:
         """Raises TooManyRequests, with the seconds until there is room again."""
-        try:
-            wait = self._scripts.run("count", [f"chat:{{{key_of(user_id)}}}:minute"], self._per_minute, secrets.token_hex(8))
-        except (Away, ServerFull):
-            return
+        wait = self._ask("count", f"chat:{{{key_of(user_id)}}}:minute", self._per_minute, secrets.token_hex(8))
         if wait:
             raise TooManyRequests(retry_after=math.ceil(wait / 1_000_000))
 
     def enter(self, user_id: str) -> str:
         """The stream's name, to leave with. Raises TooManyRequests."""
         stream = secrets.token_hex(8)
-        try:
-            room = self._scripts.run("enter", [_streams(user_id)], self._streams, _MILLISECONDS, stream)
-        except (Away, ServerFull):
-            room = 1
-        if not room:
+        if self._ask("enter", _streams(user_id), self._streams, _MILLISECONDS, stream) == 0:
             raise TooManyRequests("Too many of your answers are streaming.")
         with self._lock:
             self._open[user_id].add(stream)
@@ -60,21 +57,27 @@ class SharedLimits:
             self._open[user_id].discard(stream)
             if not self._open[user_id]:
                 del self._open[user_id]
-        try:
-            self._scripts.run("leave", [_streams(user_id)], stream)
-        except (Away, ServerFull):
-            log.debug("a stream's end could not be told", exc_info=True)
+        self._ask("leave", _streams(user_id), stream)
 
     def _renew(self) -> None:
         while True:
             time.sleep(GIVEN_UP_SECONDS / 3)
-            with self._lock:
-                mine = {user_id: tuple(streams) for user_id, streams in self._open.items()}
-            try:
-                for user_id, streams in mine.items():
-                    self._scripts.run("renew", [_streams(user_id)], _MILLISECONDS, *streams)
-            except (Away, ServerFull):
-                log.debug("open streams could not be told", exc_info=True)
+            for user_id in tuple(self._open):
+                with self._lock:
+                    streams = tuple(self._open.get(user_id, ()))
+                if streams:
+                    self._ask("renew", _streams(user_id), _MILLISECONDS, *streams)
+
+    def _ask(self, script: str, key: str, *arguments: str | int) -> Any:
+        """None while Redis is away, or full."""
+        if time.monotonic() < self._ask_at:
+            return None
+        try:
+            return self._scripts.run(script, [key], *arguments)
+        except (Away, ServerFull):
+            log.debug("a limit could not be counted", exc_info=True)
+            self._ask_at = time.monotonic() + AWAY_SECONDS
+            return None
 
 
 _MILLISECONDS: Final = int(GIVEN_UP_SECONDS * 1000)

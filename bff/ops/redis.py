@@ -1,25 +1,35 @@
 """Redis, reached: connections bounded in number and in time, scripts, and one error for all that can go wrong on the way."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from hashlib import sha1, sha256
 from pathlib import Path
+from queue import Empty
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 from redis.retry import Retry
 
 from bff.errors import Away, ServerFull, SettingsError
 
-CONNECTIONS: Final = 6
-"""Of one process, for commands, which take a fraction of a millisecond each; small plans allow some 20 in all."""
+CONNECTIONS: Final = 7
+"""Of one process, for commands, which take a fraction of a millisecond each; small plans allow some 20 in all. With the
+one that listens they are eight."""
+SPARE_SECONDS: Final = 30.0
+"""After which connections that nobody uses are closed: those of a burst, and one that is opened again at once."""
 SECONDS: Final = 5.0
 """For connecting, for a command's answer, and for a free connection."""
-PASSING: Final = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF", "BUSY", "UNBLOCKED")
-"""How refusals begin that are over when a fail-over, a start or a disk is."""
+PASSING: Final = (ReadOnlyError, ClusterDownError, TryAgainError)
+PASSING_WORDS: Final = re.compile(
+    r"(^|-|: )(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY|UNBLOCKED)\b"
+)
+"""Refusals that are over when a fail-over, a start or a disk is. The library takes the first word of those it knows away;
+a script in Redis 6, and a pipeline, put words of their own before it."""
 
 Client = redis.Redis
 
@@ -34,7 +44,7 @@ def connect(url: str, *, verify: bool = True) -> Client:
     if url.startswith("rediss:") and not verify:
         options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
     try:
-        pool = redis.BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=SECONDS, **options)
+        pool = _Pool.from_url(url, max_connections=CONNECTIONS, timeout=SECONDS, **options)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL={without_password(url)!r} is not a Redis URL: {error}") from error
     return Client(connection_pool=pool)
@@ -65,13 +75,40 @@ def translated() -> Iterator[None]:
     try:
         yield
     except ResponseError as error:
-        if "OOM command" in str(error):
+        if "command not allowed when used memory" in str(error):
             raise ServerFull(detail="Redis is out of memory") from error
-        if isinstance(error, ReadOnlyError) or str(error).startswith(PASSING):
+        if isinstance(error, PASSING) or PASSING_WORDS.search(str(error)):
             raise Away(detail=f"Redis: {error}") from error
         raise
     except (RedisError, OSError) as error:
         raise Away(detail=f"Redis: {type(error).__name__}: {error}") from error
+
+
+class _Pool(redis.BlockingConnectionPool):
+    """Lets go of what it has too much of."""
+
+    def __init__(self, **options: Any) -> None:
+        untyped: Any = super()
+        untyped.__init__(**options)
+        self._spared_at = monotonic()
+
+    def release(self, connection: Any) -> None:
+        untyped: Any = super()
+        untyped.release(connection)
+        if monotonic() >= self._spared_at + SPARE_SECONDS:
+            self._spared_at = monotonic()
+            self._spare()
+
+    def _spare(self) -> None:
+        """Those that are free are taken out while they are closed, so that nobody gets one at that moment."""
+        free: list[Any] = []
+        with contextlib.suppress(Empty):
+            while True:
+                free.append(self.pool.get_nowait())
+        for connection in reversed(free):
+            if connection is not None:
+                connection.disconnect()
+            self.pool.put_nowait(connection)
 
 
 class Scripts:

@@ -9,6 +9,7 @@ delays the user until somebody else looks, and the reaper is no part of its own:
 import json
 import secrets
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -20,7 +21,7 @@ from bff.broker import ends
 from bff.broker.log import parsed
 from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Ticket, Words
 from bff.broker.redis.listening import Listener
-from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, TooLarge, TooManyRequests
+from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
 from bff.ops.redis import Client, Scripts, key_of, translated
 from bff.sse import Event
 
@@ -35,6 +36,9 @@ CLAIMS_MOST: Final = 5
 PAGE_EVENTS: Final = 500
 SWEEP_MOST: Final = 100
 SOON_SECONDS: Final = 0.01
+READERS_SECONDS: Final = 1.0
+WRITES_MOST: Final = 10_000
+"""Writes of which it is remembered that they may have been done: of claims that were given up, too."""
 INTERRUPTED: Final = ends.interrupted()[1]
 STOPPED: Final = ends.stopped()[1]
 
@@ -53,11 +57,12 @@ class RedisQueue:
         self._work = _Bell()
         self._heard_of_work = False
         self._starting = threading.Lock()
-        self._taken: dict[tuple[str, int], str] = {}
-        """Until when a claim's user was put off: unchanged at the end, nobody has been there."""
         self._writing: dict[tuple[str, int], str] = {}
         """The name of the write of a claim that may have been done or not."""
-        self._read_here: dict[str, int] = {}
+        self._reading = threading.Lock()
+        self._read_here: Counter[str] = Counter()
+        self._telling_readers = False
+        self._closed = threading.Event()
         self._fleeting = False
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Ticket:
@@ -65,6 +70,7 @@ class RedisQueue:
         content = json.dumps(message.content, sort_keys=True)
         keys = [f"chat:{{{user}}}:q"] + ([f"chat:{{{user}}}:c:{_digest(client_message_id)}"] if client_message_id else [])
         facts = (message.id, message.user_id, content, message.size, int(message.cancel_unread), _digest(content))
+        self._offer(user, self._lease)  # If this process dies before it can say more, somebody looks all the same.
         said, *more = self._user.run("enqueue", keys, *facts, self._limits.depth_per_user, on_busy)
         match said:
             case "conflict":
@@ -76,13 +82,14 @@ class RedisQueue:
             case "many":
                 raise TooManyRequests("Too many of your messages are waiting.")
             case "again":
-                self._offer(user)  # Whoever left it may have died before it could.
+                self._offer(user)
                 return Ticket(more[0], more[1])
-        if message.cancel_unread:
-            self._fleeting = True
-            self._index.run("read_by", [FLEETING], self._grace, "NX", f"{user} {message.id}")
-        if more[1]:
-            self._offer(user)
+        with suppress(Away, ServerFull):  # It is kept, and somebody will look.
+            if more[1]:
+                self._offer(user)
+            if message.cancel_unread:
+                self._fleeting = True
+                self._index.run("read_by", [FLEETING], self._grace, "NX", f"{user} {message.id}")
         return Ticket(message.id, more[0])
 
     def claim(self, timeout: float) -> Claim | None:
@@ -120,7 +127,6 @@ class RedisQueue:
                 self._index.run("settle", [DUE], user, till, "")
                 return None
         message_id, token, user_id, content, size, fleeting = more
-        self._taken[message_id, token] = till
         return Claim(Message(message_id, user_id, json.loads(content), int(size), fleeting == "1"), token)
 
     def renew(self, claim: Claim) -> bool:
@@ -135,9 +141,9 @@ class RedisQueue:
         about = (claim.message.id, claim.token, self._lease, name, int(said), self._limits.log_bytes)
         answer: str = self._user.run("write", [_q(claim)], *about, *_flat(words))
         if words:
-            del self._writing[_of(claim)]
+            self._writing.pop(_of(claim), None)
         if answer == "lost":
-            self._forget(claim)
+            raise Lost
         if answer == "large":
             raise TooLarge("The answer is too long to be kept.")
         return answer
@@ -151,25 +157,26 @@ class RedisQueue:
         self._end(claim, self._user.run("release", [_q(claim)], *about))
 
     def _end(self, claim: Claim, answer: str | int) -> None:
-        till = self._taken.get(_of(claim))
-        if answer == "lost":
-            self._forget(claim)
         user = key_of(claim.message.user_id)
         if answer:
-            self._offer(user)
-        elif till:
-            self._index.run("settle", [DUE], user, till, "")
-        self._taken.pop(_of(claim), None)
+            self._offer(user)  # Also of a lost one: it may be this call's own doing, whose answer was lost.
+        else:
+            self._tidy(user)
         self._writing.pop(_of(claim), None)
+        if answer == "lost":
+            raise Lost
 
-    def _forget(self, claim: Claim) -> None:
-        self._taken.pop(_of(claim), None)
-        self._writing.pop(_of(claim), None)
-        raise Lost
+    def _tidy(self, user: str) -> None:
+        """Of whom nothing is left, there is nothing to look after."""
+        _, till = self._index.run("take", [DUE], self._lease, user)
+        self._look(user, till, lease="0")
 
     def _name(self, claim: Claim) -> str:
         """The same again until the write is known to be done: then repeating it does nothing."""
-        return self._writing.setdefault(_of(claim), secrets.token_hex(8))
+        name = self._writing.setdefault(_of(claim), secrets.token_hex(8))
+        while len(self._writing) > WRITES_MOST:
+            self._writing.pop(next(iter(self._writing)), None)
+        return name
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         number = parsed(after) if after else (0, 0)
@@ -194,16 +201,36 @@ class RedisQueue:
     @contextmanager
     def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
         reader = f"{key_of(user_id)} {message_id}"
-        self._read_here[reader] = self._read_here.get(reader, 0) + 1
+        with self._reading:
+            self._read_here[reader] += 1
+            if not self._telling_readers:
+                self._telling_readers = True
+                threading.Thread(target=self._tell_readers, name="readers", daemon=True).start()
         try:
             if self._fleeting:
                 self._index.run("read_by", [FLEETING], self._grace, "XX", reader)
             with self._listener.hearing(f"chat:l:{message_id}", lambda _: wake()):
                 yield
         finally:
-            self._read_here[reader] -= 1
-            if not self._read_here[reader]:
-                del self._read_here[reader]
+            with self._reading:
+                self._read_here[reader] -= 1
+                if not self._read_here[reader]:
+                    del self._read_here[reader]
+
+    def _tell_readers(self) -> None:
+        """Whether or not somebody sweeps in this process: those who read here are there."""
+        while not self._closed.wait(READERS_SECONDS):
+            with suppress(Away, ServerFull):
+                if self._read_here:
+                    self._stay()
+
+    def _stay(self) -> None:
+        with translated():
+            self._fleeting = bool(self._client.exists(FLEETING))
+        with self._reading:
+            readers = tuple(self._read_here)
+        if self._fleeting:
+            self._index.run("read_by", [FLEETING], self._grace, "XX", *readers)
 
     def stop(self, user_id: str, message_id: str) -> None:
         self._stop(key_of(user_id), message_id)
@@ -215,8 +242,7 @@ class RedisQueue:
             case "expired":
                 raise Expired(message_id=message_id)
             case "last":
-                _, till = self._index.run("take", [DUE], self._lease, user)
-                self._look(user, till, lease="0")
+                self._tidy(user)
 
     def on_stop(self, tell: Callable[[str], None]) -> None:
         self._listener.hear("chat:stop", lambda message_id: tell(message_id) if message_id else None)
@@ -231,13 +257,10 @@ class RedisQueue:
         return places + [Place(message_id, "queued", position) for position, message_id in enumerate(waiting, start=1)]
 
     def sweep(self) -> None:
-        with translated():
+        with suppress(ServerFull), translated():
             self._client.set(WORKER, "1", ex=WORKER_SECONDS)
-            self._fleeting = bool(self._client.exists(FLEETING))
-        if not self._fleeting:
-            return
-        self._index.run("read_by", [FLEETING], self._grace, "XX", *self._read_here)
-        for reader in self._index.run("unread", [FLEETING], SWEEP_MOST):
+        self._stay()
+        for reader in self._index.run("unread", [FLEETING], SWEEP_MOST) if self._fleeting else ():
             user, message_id = reader.split(" ", 1)
             with suppress(NotFound, Expired):
                 self._stop(user, message_id)
@@ -256,11 +279,13 @@ class RedisQueue:
 
     def close(self) -> None:
         """For those who make many."""
+        self._closed.set()
         self._listener.close()
         self._client.close()
 
-    def _offer(self, user: str) -> None:
-        self._index.run("offer", [DUE], user)
+    def _offer(self, user: str, later: str = "0") -> None:
+        """`later`: in so many microseconds."""
+        self._index.run("offer", [DUE], user, later)
 
     def _hear_of_work(self) -> None:
         with self._starting:

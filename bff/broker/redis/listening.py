@@ -68,9 +68,9 @@ class Listener:
                 self._connect()
                 while not self._closed:
                     self._hear_one()
-            except (RedisError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - as with a socket closed under the library's hands: nobody else listens
                 if not self._closed:
-                    log.warning("not hearing Redis: %s", error)
+                    log.warning("not hearing Redis: %r", error)
                     time.sleep(AGAIN_SECONDS)
             finally:
                 self._disconnect()
@@ -91,15 +91,23 @@ class Listener:
             connection.disconnect()
 
     def _send(self, *command: str) -> None:
-        """With the lock held. What cannot be sent is made good by the next connection, which begins with all channels."""
-        if self._connection is not None:
+        """With the lock held. What cannot be sent is made good by the next connection, which begins with all channels.
+
+        A connection that broke is given up: by itself it would connect again at the next read, and hear nothing.
+        """
+        connection = self._connection
+        if connection is not None:
             try:
-                self._connection.send_command(*command, check_health=False)
+                connection.send_command(*command, check_health=False)
             except (RedisError, OSError):
                 log.debug("a connection broke", exc_info=True)
+                self._connection = None
+                connection.disconnect()
 
     def _hear_one(self) -> None:
         connection = self._connection
+        if connection is None:
+            raise BrokenPipeError("a word could not be sent")
         if not connection.can_read(timeout=PING_SECONDS):
             with self._lock:
                 self._send("PING")

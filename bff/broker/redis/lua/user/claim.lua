@@ -10,8 +10,8 @@ if id then
   if tonumber(run[2]) > now then return {'runs', tonumber(run[2])} end
   if ARGV[1] == '0' then return {'waits'} end
   local claims = tonumber(redis.call('HGET', user .. 'm:' .. id, 'token'))
+  redis.call('DEL', user .. 'run')
   if run[3] or run[4] or claims >= tonumber(ARGV[2]) then
-    redis.call('DEL', user .. 'run')
     finish(id, {'message', (run[4] and not run[3]) and ARGV[4] or ARGV[3]}, 1, 'reaped', ARGV[5], ARGV[6])
     id = nil
   end

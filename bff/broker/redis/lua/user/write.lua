@@ -1,11 +1,13 @@
 -- KEYS q
 -- ARGV id, token, lease (µs), name, whether this is the answer itself, most bytes, event, data, …
 -- → 'done' · 'stop' (there were no words, and it shall stop) · 'lost' · 'large'
--- Renews the lease too; without words it does nothing else.
+-- Renews the lease too; without words it does nothing else, and that even when Redis has no memory left: see take.lua.
 if not holds(ARGV[1], ARGV[2]) then return 'lost' end
 local run = user .. 'run'
+local alone = #ARGV == 6
+if alone then redis.call('HDEL', run, 'until') end
 redis.call('HSET', run, 'until', digits(clock() + ARGV[3]))
-if #ARGV == 6 then return redis.call('HEXISTS', run, 'stopping') == 1 and 'stop' or 'done' end
+if alone then return redis.call('HEXISTS', run, 'stopping') == 1 and 'stop' or 'done' end
 if redis.call('HGET', run, 'wrote') == ARGV[4] then return 'done' end
 
 local bytes = tonumber(redis.call('HGET', user .. 'm:' .. ARGV[1], 'bytes') or 0)
