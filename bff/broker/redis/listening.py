@@ -31,7 +31,7 @@ class Listener:
         self._lock = threading.Lock()
         self._hearers: dict[str, list[Hear]] = {}
         self._connection: Any = None
-        self._started = False
+        self._thread: threading.Thread | None = None
         self._closed = False
 
     @contextmanager
@@ -52,15 +52,17 @@ class Listener:
         with self._lock:
             self._hearers.setdefault(channel, []).append(hear)
             self._send("SUBSCRIBE", channel)  # Again, if others hear it: the answer tells this one that nothing is missed.
-            if not self._started:
-                self._started = True
-                threading.Thread(target=self._run, name="listener", daemon=True).start()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """For tests, which make many: a process needs its listener to the end."""
         self._closed = True
         with self._lock:
             self._send("QUIT")
+        if self._thread is not None:
+            self._thread.join(PING_SECONDS)
 
     def _run(self) -> None:
         while not self._closed:
