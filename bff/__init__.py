@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from bff.identity import IdentityMode
     from bff.ops.life import Life
     from bff.ops.limits import SharedLimits
-    from bff.ops.loopback import Loopback
     from bff.ops.redis import Client
     from bff.ops.streams import Streams
     from bff.orgs import Orgs
+    from bff.transport import Neighbour
 
 # Nothing heavy at module level: gunicorn.conf.py reads the settings before gevent has patched anything.
 
@@ -55,9 +55,10 @@ def create_app(settings: Settings | None = None) -> "Flask":
     redis = _redis(settings)
     engine = the_engine(settings)
     neighbour = None if settings.broker_base_url else bundled_broker(settings, engine, redis)
+    service = neighbour or Remote(settings.broker_base_url, settings.broker_api_key)
     broker = BrokerClient(
-        neighbour or Remote(settings.broker_base_url, settings.broker_api_key),
-        new_session(),
+        service,
+        new_session(to=service),
         timeouts,
         held,
         client_id=settings.client_id,
@@ -75,7 +76,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
         streams,
         rate,
         health,
-        EngineClient(engine, new_session(), timeouts, settings.max_event_bytes),
+        EngineClient(engine, new_session(to=engine), timeouts, settings.max_event_bytes),
         Tickets(settings.signing_key(), settings.answer_max_seconds),
     )
     app.extensions["life"] = _life(settings, streams, neighbour if settings.redis_url else None)
@@ -135,7 +136,7 @@ def _shared_limits(settings: Settings, client: "Client | None") -> "SharedLimits
     return SharedLimits(client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute)
 
 
-def _life(settings: Settings, streams: "Streams", neighbour: "Loopback | None") -> "Life":
+def _life(settings: Settings, streams: "Streams", neighbour: "Neighbour | None") -> "Life":
     """`neighbour`: one that has a life of its own. With Redis there is work for it before anybody asks."""
     from bff.ops.life import Life, together
 

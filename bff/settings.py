@@ -224,8 +224,9 @@ class Settings:
     def _completed(self, neighbour: bool) -> Self:
         """With what depends on other settings filled in, or refused."""
         if not self.max_streams:
-            # The browser's socket and the broker's; the bundled broker has its own end of that too, and the engine's sockets.
-            each, others = (2, 0) if self.broker_base_url else (3, 4 * self.max_running)
+            # The browser's socket, and one to whoever is not bundled; the bundled broker calls an engine, too.
+            each = 2 if self.broker_base_url or self.engine_base_url else 1
+            others = 0 if self.broker_base_url else self.max_running
             return replace(self, max_streams=streams_by_descriptors(each, others))._completed(neighbour)
         completed = replace(
             self,

@@ -70,7 +70,7 @@ class EventStream(Stream):
         if slot is not None:
             over.callback(slot.release)
         over.callback(close)
-        frames = _frames(say, how, hub.browser(environ), slot, over)
+        frames = _frames(say, how, hub.place(environ), slot, over)
         fields = {**HEADERS, **(headers or {})}
         super().__init__(frames, over.close, content_type="text/event-stream; charset=utf-8", headers=fields)
 
@@ -101,13 +101,13 @@ class How(NamedTuple):
     """Whether events carry their ids."""
 
 
-def _frames(say: Say, how: How, sock: socket.socket | None, slot: Slot | None, over: ExitStack) -> Iterator[bytes]:
-    watch = hub.watch(sock)
+def _frames(say: Say, how: How, place: socket.socket | Watch | None, slot: Slot | None, over: ExitStack) -> Iterator[bytes]:
+    watch = hub.watch(place)
     try:
         if slot is not None:
             slot.wait_at(watch)
-        if sock is not None:
-            bound(sock, how.slow_seconds)
+        if isinstance(place, socket.socket):
+            bound(place, how.slow_seconds)
         for data in _joined(say(watch), watch, how):
             # In slices, since what is timed is a whole write: a large event may take long, a slice of it may not.
             for start in range(0, len(data) or 1, SEND_BUFFER_BYTES):
@@ -147,6 +147,8 @@ def _joined(events: Iterable[Event | None], watch: Watch, how: How) -> Iterator[
         elif monotonic() >= watch.due:
             yield silent
         else:
+            if watch.nested:
+                yield b""  # The next step may be a wait, and its reader has words and a clock of its own.
             continue
         silent = how.heartbeat
         watch.due = monotonic() + how.seconds

@@ -51,7 +51,7 @@ DEFAULTS = {
     "ANSWER_MAX_SECONDS": 600,
     "MAX_EVENT_BYTES": 16 * MIB,
     "MAX_BODY_BYTES": 36 * MIB,
-    "MAX_STREAMS": streams_by_descriptors(3, 4 * 200),
+    "MAX_STREAMS": streams_by_descriptors(1, 200),
     "QUEUE_DEPTH_PER_USER": 20,
     "MAX_RUNNING": 200,
     "MAX_STREAMS_PER_USER": 8,

@@ -1,6 +1,6 @@
 """The bundled broker: keeps messages in order, has them answered, and logs every answer for whoever reads it.
 
-A neighbour, spoken to over HTTP only: inside the web process on a loopback port, or a process of its own
+A neighbour, spoken to over HTTP only: inside the web process (bff/transport/direct.py), or a process of its own
 (`gunicorn 'bff.broker:create_broker()'`). With Redis its queue is everybody's, and a process may only answer
 (`python -m bff.broker`).
 """
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from bff.broker.queue import Queue
     from bff.broker.worker import Worker
-    from bff.ops.loopback import Loopback
     from bff.ops.redis import Client
     from bff.ops.streams import Streams
+    from bff.transport import Neighbour
     from bff.upstream import Service
 
 
@@ -55,11 +55,11 @@ def create_broker(
     return app
 
 
-def bundled_broker(settings: Settings, engine: "Service", client: "Client | None") -> "Loopback":
-    """Inside this process, on a loopback port. `client`: where REDIS_URL is set, the process's one."""
-    from bff.ops.loopback import Loopback
+def bundled_broker(settings: Settings, engine: "Service", client: "Client | None") -> "Neighbour":
+    """Inside this process. `client`: where REDIS_URL is set, the process's one."""
+    from bff.transport import Neighbour
 
-    return Loopback("broker", lambda key: create_broker(settings, key, engine, client))
+    return Neighbour("broker", lambda key: create_broker(settings, key, engine, client))
 
 
 def work() -> None:
@@ -112,7 +112,8 @@ def _worker(settings: Settings, queue: "Queue", engine: "Service | None" = None)
     from bff.upstream import Timeouts
 
     timeouts = Timeouts(settings.upstream_connect_seconds, settings.upstream_open_seconds, settings.upstream_read_seconds)
-    client = EngineClient(engine or the_engine(settings), new_session(), timeouts, settings.max_event_bytes)
+    engine = engine or the_engine(settings)
+    client = EngineClient(engine, new_session(to=engine), timeouts, settings.max_event_bytes)
     times = Times(settings.answer_max_seconds, settings.lease_seconds)
     return Worker(queue, client, times, max_running=settings.max_running)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from bff.agents import Agent
-    from bff.ops.loopback import Loopback
+    from bff.transport import Neighbour
     from bff.upstream import Service
 
 
@@ -28,10 +28,10 @@ def create_engine(settings: Settings, key: str, agent: "Agent | None" = None) ->
     return app
 
 
-def bundled_engine(settings: Settings) -> "Loopback":
-    from bff.ops.loopback import Loopback
+def bundled_engine(settings: Settings) -> "Neighbour":
+    from bff.transport import Neighbour
 
-    return Loopback("engine", lambda key: create_engine(settings, key))
+    return Neighbour("engine", lambda key: create_engine(settings, key))
 
 
 def the_engine(settings: Settings) -> "Service":

@@ -1,7 +1,6 @@
 """What the bundled engine does on command: for people who build a browser against it and need to see it fail."""
 
 import re
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ Said = Iterator[dict[str, Any] | None]
 """The engine's events; None where there is nothing yet."""
 
 
-def command(message: str) -> Callable[[Watch, socket.socket | None], Said] | None:
+def command(message: str) -> Callable[[Watch], Said] | None:
     """What to do for a message that is a command, None when it is none."""
     match = re.fullmatch(r"/([a-z]+)(?:\s+(.*))?", message.strip(), re.DOTALL)
     if not match:
@@ -55,13 +54,13 @@ def complete(text: str) -> dict[str, Any]:
     return {"type": "complete", "response": {"responses": [text], "response_language": "en", "voice_audio_base64": None}}
 
 
-Do = Callable[[Watch, socket.socket | None], Said]
+Do = Callable[[Watch], Said]
 
 
 def _slow(rest: str) -> Do:
     seconds, text = _number(rest, LONGEST_SECONDS)
     pieces = words(text) or ["slow"]
-    return lambda watch, _: progress(spread(pieces, seconds / max(1, len(pieces) - 1), watch))
+    return lambda watch: progress(spread(pieces, seconds / max(1, len(pieces) - 1), watch))
 
 
 def _error(_: str) -> Do:
@@ -69,15 +68,14 @@ def _error(_: str) -> Do:
         {"type": "progress", "text": "This goes "},
         {"type": "error", "error": "The engine said /error."},
     ]
-    return lambda *_: iter(said)
+    return lambda _: iter(said)
 
 
 def _cut(_: str) -> Do:
-    def say(watch: Watch, caller: socket.socket | None) -> Said:
+    def say(watch: Watch) -> Said:
         yield {"type": "progress", "text": "This breaks "}
         yield None
-        if caller is not None:
-            caller.shutdown(socket.SHUT_RDWR)
+        watch.cut()
 
     return say
 
@@ -89,17 +87,17 @@ def _silence(rest: str) -> Do:
         yield from pause(seconds, watch)
         yield f"That were {seconds:g} seconds."
 
-    return lambda watch, _: progress(pieces(watch))
+    return lambda watch: progress(pieces(watch))
 
 
 def _big(rest: str) -> Do:
     kib, _ = _number(rest, LARGEST_KIB)
     line = "All work and no play makes Jack a dull boy. " * 24
-    return lambda *_: progress(iter([(line[:1023] + "\n") * int(kib)]))
+    return lambda _: progress(iter([(line[:1023] + "\n") * int(kib)]))
 
 
 def _unicode(_: str) -> Do:
-    return lambda watch, _: progress(spread(words(UNICODE), 0, watch))
+    return lambda watch: progress(spread(words(UNICODE), 0, watch))
 
 
 def _tool(_: str) -> Do:
@@ -111,11 +109,11 @@ def _tool(_: str) -> Do:
         {"type": "progress", "text": text},
         complete(text),
     ]
-    return lambda *_: iter(said)
+    return lambda _: iter(said)
 
 
 def _help(_: str) -> Do:
-    return lambda *_: progress(iter([HELP]))
+    return lambda _: progress(iter([HELP]))
 
 
 def _number(rest: str, most: int) -> tuple[float, str]:

@@ -1,7 +1,6 @@
 """The engine's HTTP contract for chat, streamed and not."""
 
 import json
-import socket
 import uuid
 from collections.abc import Iterator
 from typing import Any, Final, Literal
@@ -49,11 +48,12 @@ def register(app: Flask, parts: Parts) -> None:
 
 @bp.post("/api/v1/chat/stream")
 def stream() -> Response:
-    answering, caller = _Answering(_asked(), door.parts()), hub.browser(request.environ)
+    answering = _Answering(_asked(), door.parts())
 
     def say(watch: Watch) -> Iterator[Event | None]:
-        for content in answering.say(watch, caller):
-            yield None if content is None else Event("", json.dumps(content, separators=(",", ":")))
+        for content in answering.say(watch):
+            if content is not None:
+                yield Event("", json.dumps(content, separators=(",", ":")))
             yield None
 
     return EventStream(say, How(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
@@ -61,9 +61,9 @@ def stream() -> Response:
 
 @bp.post("/api/v1/chat")
 def chat() -> Response:
-    watch = hub.watch(hub.browser(request.environ), half_open=False)
+    watch = hub.watch(hub.place(request.environ), half_open=False)
     try:
-        for content in _Answering(_asked(), door.parts()).say(watch, None):
+        for content in _Answering(_asked(), door.parts()).say(watch):
             if content is not None and content["type"] == "complete":
                 return jsonify({"message_id": str(uuid.uuid4())} | content["response"])
     finally:
@@ -81,15 +81,15 @@ class _Answering:
         self._message = UNHEARD if self._spoken and not asked.message.strip() else asked.message
         self._audio_urls = door.audio_urls(self._owner)
 
-    def say(self, watch: Watch, caller: socket.socket | None) -> Said:
-        for content in self._said(watch, caller):
+    def say(self, watch: Watch) -> Said:
+        for content in self._said(watch):
             if content is not None and content["type"] == "complete":
                 self._keep(content["response"])
             yield content
 
-    def _said(self, watch: Watch, caller: socket.socket | None) -> Said:
+    def _said(self, watch: Watch) -> Said:
         if do := command(self._message):
-            return do(watch, caller)
+            return do(watch)
         return progress(self._parts.agent.stream([Turn("user", self._message)], watch))
 
     def _keep(self, response: dict[str, Any]) -> None:

@@ -22,6 +22,9 @@ from bff.errors import ReaderLeft
 RESET_SECONDS: Final = 0.05
 """How soon a peer that closed, and did not just half-close, answers a write with a reset."""
 
+PLACE: Final = "bff.place"
+"""In a WSGI environ: where the answer to a caller in this process waits."""
+
 
 class Timer(Protocol):
     def cancel(self) -> None: ...
@@ -31,6 +34,12 @@ def browser(environ: Mapping[str, Any]) -> socket.socket | None:
     """The socket a WSGI request came over, where the server shows it: gunicorn, or Flask's own."""
     sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
     return sock if isinstance(sock, socket.socket) else None
+
+
+def place(environ: Mapping[str, Any]) -> "socket.socket | Watch | None":
+    """What `watch` makes a waiting place of: the browser's socket, or the place of a caller in this process."""
+    caller: Watch | None = environ.get(PLACE)
+    return caller or browser(environ)
 
 
 def later(seconds: float, do: Callable[[], None]) -> Timer:
@@ -44,12 +53,14 @@ class HasDescriptor(Protocol):
     def fileno(self) -> int: ...
 
 
-def watch(browser: socket.socket | None = None, *, half_open: bool = True) -> "Watch":
+def watch(browser: "socket.socket | Watch | None" = None, *, half_open: bool = True) -> "Watch":
     """A waiting place for a stream to `browser`; it lives in the greenlet or thread that calls `wait`.
 
     A browser that closed may have closed its sending half only, which a write finds out. Where nothing can be written
-    meanwhile (not `half_open`) it counts as gone.
+    meanwhile (not `half_open`) it counts as gone. The place of a caller in this process is the caller's affair.
     """
+    if isinstance(browser, Watch):
+        return browser
     if isinstance(browser, ssl.SSLSocket):
         browser = None  # TLS has no peeking: writes find out.
     made = (_LoopWatch if _patched() else _PollWatch)(browser)
@@ -59,6 +70,9 @@ def watch(browser: socket.socket | None = None, *, half_open: bool = True) -> "W
 
 class Watch(ABC):
     """`end` and `wake` may be called from anywhere, everything else by the stream itself."""
+
+    nested = False
+    """Whether it is inside its reader's own, who wants to be asked before each wait."""
 
     def __init__(self, browser: socket.socket | None) -> None:
         self._browser = browser

@@ -6,6 +6,7 @@ which gunicorn would take for a browser that left.
 """
 
 from bff.transport.calls import JSON_MAX_BYTES, read_json, read_url, retry_after, send
+from bff.transport.direct import Neighbour
 from bff.transport.reading import ByteSource
 from bff.transport.sessions import new_session, tls_context
 from bff.transport.source import EventSource
@@ -14,6 +15,7 @@ __all__ = [
     "JSON_MAX_BYTES",
     "ByteSource",
     "EventSource",
+    "Neighbour",
     "new_session",
     "read_json",
     "read_url",

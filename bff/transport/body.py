@@ -6,6 +6,7 @@ import socket
 import ssl
 from typing import Any, Final, cast
 
+from bff.ops.hub import Watch
 from bff.transport.patience import wait_for_answer
 
 READ_BYTES: Final = 65536
@@ -39,6 +40,9 @@ class Body(http.client.HTTPResponse):
         """Whether it was read to its very end, so that its connection may serve again."""
         complete = self._framing == b"\r\n" if self.chunked else self.length == 0
         return self.ended and complete and not self.will_close
+
+    def wait(self, watch: Watch, until: float) -> None:
+        watch.wait(self, until)
 
     def take(self) -> bytes | None:
         """What has come: None when nothing has, b"" at the end. Raises ConnectionError when it was cut."""

@@ -4,12 +4,15 @@ import io
 import select
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from math import inf
 from time import monotonic
 from typing import NamedTuple
 
 from bff.errors import UpstreamTimeout
+from bff.ops import hub
 from bff.ops.hub import Watch
 
 
@@ -21,6 +24,22 @@ class Patience(NamedTuple):
 
 patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
 """Of the request that is being made; None to wait in the library."""
+
+
+@contextmanager
+def asking() -> Iterator[Watch]:
+    """Where the one who asks waits for the answer; what else it has to say there it says afterwards."""
+    waiting = patience.get()
+    if waiting is None:
+        with closing(hub.watch()) as watch:
+            yield watch
+        return
+    watch = waiting.watch
+    due, watch.due = watch.due, inf
+    try:
+        yield watch
+    finally:
+        watch.due = min(due, watch.due)
 
 
 def wait_for_answer(sock: socket.socket, buffer: io.BufferedReader) -> None:

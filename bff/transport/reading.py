@@ -14,6 +14,7 @@ import urllib3
 from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.ops.hub import Watch
 from bff.transport.body import READ_BYTES, Body
+from bff.transport.direct import DirectBody
 
 LIBRARY_ERRORS: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 """A ValueError is a header that is none."""
@@ -33,8 +34,8 @@ class ByteSource:
         self._reader: int | None = None
         # urllib3 wraps http.client's response and keeps it under this name, which requests itself relies on. Doubles made
         # by `responses` have none of ours: their `read1` never waits.
-        body = getattr(response.raw, "_original_response", None)
-        self._body = body if isinstance(body, Body) else None
+        body = getattr(response.raw, "_original_response", response.raw)
+        self._body = body if isinstance(body, Body | DirectBody) else None
         # We ask for plain bytes: a few of compressed ones can be a gigabyte, and an unflushed stream of them is silence.
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             self.close()
@@ -65,7 +66,7 @@ class ByteSource:
                 else:
                     yield b""
                 if self._body is not None and not self._body.ended:
-                    watch.wait(self._body, heard + self._silence)
+                    self._body.wait(watch, heard + self._silence)
         finally:
             self._reader = None
             if self._closed:

@@ -12,6 +12,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from bff.transport.body import Body
+from bff.transport.direct import Neighbour
 
 RECEIVE_BUFFER_BYTES: Final = 32 * 1024
 """What an upstream can pile up for a browser that reads slowly; the kernel doubles it, and else lets it grow to megabytes."""
@@ -116,12 +117,17 @@ def tls_context(ca_file: str = "") -> ssl.SSLContext:
     return context
 
 
-def new_session(tls: ssl.SSLContext | None = None, pool_size: int = 64) -> requests.Session:
-    """A session that is safe to share between users: what one user's answer sets, no other user's request carries."""
+def new_session(tls: ssl.SSLContext | None = None, pool_size: int = 64, to: object = None) -> requests.Session:
+    """A session that is safe to share between users: what one user's answer sets, no other user's request carries.
+
+    `to`: the service it is for; a neighbour in this process is called directly.
+    """
     session = requests.Session()
     session.trust_env = False  # A ~/.netrc would replace our keys, a proxy would be asked for on every request.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     adapter = _Adapter(tls or tls_context(), pool_size)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
+    if isinstance(to, Neighbour):
+        session.mount(to.url, to)
     return session

@@ -1,6 +1,7 @@
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from time import monotonic
 
 import pytest
@@ -25,7 +26,7 @@ def watch() -> Iterator[Watch]:
 def said(message: str, watch: Watch) -> list[dict]:
     do = command(message)
     assert do is not None
-    return [content for content in do(watch, None) if content is not None]
+    return [content for content in do(watch) if content is not None]
 
 
 def text(events: list[dict]) -> str:
@@ -71,7 +72,7 @@ def test_slow_spreads_a_text_over_its_seconds(watch):
 
 
 def test_slow_says_its_first_word_at_once(watch):
-    saying = command("/slow 3600 one two")(watch, None)
+    saying = command("/slow 3600 one two")(watch)
 
     assert next(saying) == {"type": "progress", "text": "one "}
     assert next(saying) is None
@@ -80,7 +81,7 @@ def test_slow_says_its_first_word_at_once(watch):
 @pytest.mark.parametrize("message", ["/slow", "/slow 0", "/slow 1 word", "/slow x y"])
 def test_slow_is_forgiving(message, watch):
     watch.end(ReaderLeft())
-    first = next(command(message)(watch, None))
+    first = next(command(message)(watch))
 
     assert first["type"] == "progress"
 
@@ -92,7 +93,7 @@ def test_slow_keeps_the_texts_own_lines(watch):
 def test_silence_says_nothing_first(watch):
     start = monotonic()
 
-    events = list(command("/silence 0.05")(watch, None))
+    events = list(command("/silence 0.05")(watch))
 
     assert monotonic() - start >= 0.05
     assert events[0] is None
@@ -101,7 +102,7 @@ def test_silence_says_nothing_first(watch):
 
 @pytest.mark.parametrize("message", ["/silence 3600", "/silence 999999999", "/slow 3600 one two"])
 def test_waiting_ends_when_the_reader_has_left(message, watch):
-    saying = command(message)(watch, None)
+    saying = command(message)(watch)
 
     while next(saying) is not None:
         pass
@@ -137,10 +138,10 @@ def test_error_ends_with_an_error(watch):
     assert [event["type"] for event in said("/error", watch)] == ["progress", "error"]
 
 
-def test_cut_breaks_the_callers_connection(watch):
+def test_cut_breaks_the_callers_connection():
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        events = list(command("/cut")(watch, ours))
+    with ours, theirs, closing(hub.watch(ours)) as watch:
+        events = list(command("/cut")(watch))
 
         assert theirs.recv(1) == b""
     assert events[0]["type"] == "progress"
@@ -154,6 +155,6 @@ def test_cut_without_a_caller_just_ends(watch):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_can_be_given_twice(name, watch):
     watch.end(ReaderLeft())
-    first, again = (next(command(f"/{name}")(watch, None), None) for _ in range(2))
+    first, again = (next(command(f"/{name}")(watch), None) for _ in range(2))
 
     assert first == again

@@ -1,16 +1,17 @@
 import http.client
 import json
 import threading
-from urllib.parse import urlsplit
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from bff.agents import Said
-from bff.engine import bundled_engine, create_engine
+from bff.engine import create_engine
 from bff.engine.commands import HELP, UNICODE
-from bff.ops.loopback import Loopback
 from bff.settings import Settings
 from bff.sse import decode
 
@@ -20,12 +21,34 @@ SETTINGS = Settings(echo_word_seconds=0, max_body_bytes=4096)
 STREAM, CHAT = "/api/v1/chat/stream", "/api/v1/chat"
 ASKED = {"client_id": "web", "user_id": "ann", "org": "unfoldingWord", "message": "hello", "message_type": "text"}
 
+HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+
 both = pytest.mark.parametrize("path", [STREAM, CHAT])
 
 
 @pytest.fixture(scope="module")
 def client():
     return create_engine(SETTINGS, KEY).test_client()
+
+
+class Chunked(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"  # Without it a stream has no chunks, and a cut would look like its end.
+
+
+@contextmanager
+def served(app) -> Iterator[http.client.HTTPConnection]:
+    """A connection to it, as an engine in a process of its own has them."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Chunked)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=DEADLINE)
+    try:
+        yield connection
+    finally:
+        connection.close()
+        server.shutdown()
+        serving.join(DEADLINE)
+        server.server_close()
 
 
 def post(client, path: str, key: str | None = KEY, **request):
@@ -112,15 +135,11 @@ def test_an_error_ends_the_stream_and_is_a_bad_gateway_elsewhere(client):
 
 
 def test_a_cut_is_no_end_on_a_real_socket():
-    engine = bundled_engine(SETTINGS)
-    connection = http.client.HTTPConnection(urlsplit(engine.url).netloc, timeout=DEADLINE)
-    headers = {"Authorization": f"Bearer {engine.key}", "Content-Type": "application/json"}
-
-    connection.request("POST", STREAM, json.dumps(ASKED | {"message": "/cut"}), headers)
-    answer = connection.getresponse()
-    with pytest.raises(http.client.IncompleteRead) as cut:
-        answer.read()
-    connection.close()
+    with served(create_engine(SETTINGS, KEY)) as connection:
+        connection.request("POST", STREAM, json.dumps(ASKED | {"message": "/cut"}), HEADERS)
+        answer = connection.getresponse()
+        with pytest.raises(http.client.IncompleteRead) as cut:
+            answer.read()
 
     assert answer.status == 200
     assert contents(cut.value.partial) == [{"type": "progress", "text": "This breaks "}]
@@ -156,15 +175,13 @@ class Patient:
 
 def test_a_stream_ends_when_its_caller_has_left():
     agent = Patient()
-    engine = Loopback("engine", lambda key: create_engine(SETTINGS, key, agent))
-    connection = http.client.HTTPConnection(urlsplit(engine.url).netloc, timeout=DEADLINE)
-    headers = {"Authorization": f"Bearer {engine.key}", "Content-Type": "application/json"}
-    connection.request("POST", "/api/v1/chat/stream", json.dumps(ASKED), headers)
-    assert agent.asked.wait(DEADLINE)
+    with served(create_engine(SETTINGS, KEY, agent)) as connection:
+        connection.request("POST", STREAM, json.dumps(ASKED), HEADERS)
+        assert agent.asked.wait(DEADLINE)
 
-    connection.close()
-    ended = agent.ended.wait(5)
-    agent.enough.set()
+        connection.close()
+        ended = agent.ended.wait(DEADLINE)
+        agent.enough.set()
 
     assert ended
 

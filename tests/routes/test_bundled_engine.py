@@ -1,12 +1,14 @@
 """Every door, with nothing installed: what is said through the broker is in the engine's history, and can be heard."""
 
 import io
+import socket
 import wave
+from functools import partial
 from urllib.parse import quote
 
 import pytest
 
-from tests.live import Browser, status_of
+from tests.live import PROXY_SECRET, Browser, eventually, status_of
 from tests.routes.engine_doors import NOBODY
 
 pytestmark = pytest.mark.live
@@ -32,6 +34,34 @@ def test_say_something_see_it_change_the_language_and_hear_the_tone(start, kind,
     assert int(length) == len(body)
     with wave.open(io.BytesIO(body)) as opened:
         assert opened.getnframes() / opened.getframerate() == pytest.approx(0.54)
+
+
+def test_a_tone_is_played_in_parts(start, kind):
+    browser = Browser(start(kind))
+    url = browser.request("POST", "/api/chat", AUDIO).json()["voice_audio_url"]
+    path = f"/api/audio?url={quote(url, safe='')}"
+
+    with browser.request("GET", path) as reply:
+        whole, etag = reply.read(), reply.headers["ETag"]
+    with browser.request("GET", path, Range="bytes=100-199", If_Range=etag) as reply:
+        part = reply.status, reply.headers["Content-Range"], reply.read()
+
+    assert part == (206, f"bytes 100-199/{len(whole)}", whole[100:200])
+    assert status_of(browser.request("GET", path, If_None_Match=etag)) == 304
+    assert status_of(browser.request("GET", path, Range=f"bytes={len(whole)}-")) == 416
+
+
+def test_a_browser_that_leaves_does_not_keep_its_place_until_the_engine_is_done(start, kind):
+    server = start(kind, MAX_STREAMS_PER_USER="1")
+    body = b'{"message": "/silence 3600"}'
+    head = f"POST /api/chat HTTP/1.1\r\nHost: x\r\nX-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n"
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
+        sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        asked = partial(Browser(server).request, "POST", "/api/chat", {"message": "x"})
+        assert eventually(lambda: status_of(asked()) == 429, 15)
+
+    assert eventually(lambda: status_of(asked()) == 200, 15)
 
 
 def test_all_but_the_streams_works_while_the_broker_is_down(start, kind):

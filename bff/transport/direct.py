@@ -1,0 +1,150 @@
+"""HTTP to a neighbour in this process: its WSGI app is called, where a socket would be crossed for nothing.
+
+Whoever asks still sends a request through a session and gets a status, headers and a body's bytes; only the wire between
+is left out. The neighbour's stream runs in its reader's greenlet or thread, and waits where that one waits.
+"""
+
+import io
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import requests
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
+
+from bff.errors import ReaderLeft
+from bff.ops import hub
+from bff.ops.hub import Watch
+from bff.ops.nested import Nested
+from bff.transport.patience import asking
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+
+class Neighbour(BaseAdapter):
+    """A service in this process. Its app is built when it is first asked: `factory` is given the key that callers show."""
+
+    def __init__(self, name: str, factory: "Callable[[str], WSGIApplication]") -> None:
+        super().__init__()
+        self.url = f"http://{name}.bundled"
+        self.key = secrets.token_hex(32)
+        self._factory = factory
+        self._building = threading.Lock()
+        self._built: WSGIApplication | None = None
+
+    def send(self, request: requests.PreparedRequest, *_: Any, timeout: Any = None, **__: Any) -> requests.Response:
+        """`timeout` is of connecting and of answering, in seconds. Raises what ends the asker's watch meanwhile.
+
+        An app that waits elsewhere than at its place cannot be left alone: then the time is up when it is done.
+        """
+        until = monotonic() + timeout[1]
+        place = Nested(until)
+        response = requests.Response()
+        response.request, response.url = request, str(request.url)
+        with asking() as watch:
+            place.lend(watch)
+            pieces = self.app(_environ(request, place), _filling(response))
+            place.lend(None)
+        response.raw = DirectBody(pieces, place)
+        if problem := watch.ending or (requests.exceptions.ReadTimeout() if monotonic() >= until else None):
+            response.close()
+            raise problem
+        place.deadline = inf  # From here on the reader's patience counts.
+        return response
+
+    @property
+    def app(self) -> Any:
+        with self._building:
+            if self._built is None:
+                self._built = self._factory(self.key)
+            return self._built
+
+    def close(self) -> None:
+        """Nothing: it serves as long as the process."""
+
+
+class DirectBody:
+    """A response's body as `Body` is one, without a socket: `wait` lets the neighbour go on, `take` is what it said."""
+
+    spent = False
+
+    def __init__(self, pieces: Iterable[bytes], place: Nested) -> None:
+        self._response = pieces
+        self._pieces = iter(pieces)
+        self._place = place
+        self._said = b""
+        self._has_said = False
+        self.ended = False
+
+    def wait(self, watch: Watch, until: float) -> None:
+        """Returns when the neighbour has said something or `watch` woke up. Raises what ends `watch`."""
+        if self._has_said and not self._place.has_waited:
+            watch.wait(until=0.0)  # It never has to wait: without a pause here nobody else would have a turn.
+        self._place.lend(watch, until)
+        try:
+            said = next(self._pieces, None)
+        finally:
+            self._place.lend(None)
+        if watch.ending is not None:
+            raise watch.ending
+        self._said, self._has_said, self.ended = said or b"", bool(said), said is None
+
+    def take(self) -> bytes | None:
+        """None when nothing has come, b"" at the end. Raises ConnectionError when the neighbour hung up."""
+        said, self._said = self._said, b""
+        if self.ended and self._place.was_cut:
+            raise ConnectionError("cut in the middle of the body")
+        return said or (b"" if self.ended else None)
+
+    def shutdown(self) -> None:
+        self._place.end(ReaderLeft())
+
+    def close(self) -> None:
+        """The pieces first: what makes them may hold more than the response knows of."""
+        for made in (self._pieces, self._response):
+            if (close := getattr(made, "close", None)) is not None:
+                close()
+
+
+def _environ(request: requests.PreparedRequest, place: Nested) -> dict[str, Any]:
+    parts = urlsplit(str(request.url))
+    body = request.body or b""
+    assert isinstance(body, bytes)
+    environ = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()}
+    return environ | {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(parts.path).decode("latin-1"),
+        "QUERY_STRING": parts.query,
+        "CONTENT_TYPE": request.headers.get("Content-Type", ""),
+        "CONTENT_LENGTH": str(len(body)),
+        "SERVER_NAME": parts.hostname,
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": parts.netloc,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        hub.PLACE: place,
+    }
+
+
+def _filling(response: requests.Response) -> Any:
+    def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
+        code, _, response.reason = status.partition(" ")
+        response.status_code = int(code)
+        response.headers = CaseInsensitiveDict(headers)
+
+    return start_response

@@ -1,0 +1,352 @@
+"""A neighbour in this process, called through `requests` as if it stood elsewhere."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from flask import Flask, Response, request
+
+from bff.errors import Drained, ReaderLeft, ServerRestarting, UpstreamTimeout, UpstreamUnavailable
+from bff.ops import hub
+from bff.ops.streams import Streams
+from bff.sse import Event, comment
+from bff.streaming import EventStream, How
+from bff.transport import ByteSource, EventSource, Neighbour, new_session, read_json, send
+
+DEADLINE = 20.0
+
+
+class Talk:
+    """A neighbour whose `/stream` says what `say` yields, and which counts the keys it was built with."""
+
+    def __init__(self, say=lambda watch: [Event("", "a")], heartbeat_seconds: float = 60.0) -> None:
+        self.keys: list[str] = []
+        self.streams = Streams(100, 100)
+        self.closed = threading.Event()
+        self._say = say
+        self._how = How(comment("beat"), heartbeat_seconds)
+        self.neighbour = Neighbour("talk", self._app)
+
+    def _app(self, key: str) -> Flask:
+        self.keys.append(key)
+        app = Flask(__name__)
+        app.add_url_rule("/stream", view_func=self._stream)
+        app.add_url_rule("/wait", view_func=self._wait)
+        app.add_url_rule("/<path:path>", view_func=self._mirror, methods=["POST", "DELETE"])
+        return app
+
+    def _stream(self) -> Response:
+        slot = self.streams.enter("ann")
+        return EventStream(self._say, self._how, environ=request.environ, slot=slot, close=self.closed.set)
+
+    def _wait(self) -> str:
+        with closing(hub.watch(hub.place(request.environ))) as watch:
+            while True:
+                watch.wait()
+
+    def _mirror(self, path: str) -> tuple[dict[str, str], int, dict[str, str]]:
+        body, key = request.get_data(as_text=True), request.headers["X-API-Key"]
+        return {"path": path, "query": request.args["q"], "key": key, "body": body}, 202, {"X-Method": request.method}
+
+    def ask(self, path: str = "/stream", method: str = "GET", seconds: float = DEADLINE, **options):
+        until = monotonic() + seconds
+        session, headers = new_session(to=self.neighbour), {"X-API-Key": self.neighbour.key}
+        return send(session, method, self.neighbour.url + path, headers=headers, connect=1.0, until=until, **options)
+
+    def open(self, silence: float = DEADLINE) -> EventSource:
+        return EventSource(self.ask(), silence)
+
+
+@pytest.fixture
+def watch():
+    with closing(hub.watch()) as watch:
+        yield watch
+
+
+def data(events) -> list[str]:
+    return [event.data for event in events if event is not None]
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def forever(watch):
+    """A word, and silence."""
+    yield Event("", "first")
+    while True:
+        yield None
+        watch.wait()
+
+
+def test_a_request_and_its_answer_are_what_they_are_over_a_socket():
+    talk = Talk()
+
+    answer = talk.ask("/a%2Fb/%C3%A9", "POST", params={"q": "1&2 é"}, body={"text": "日本"})
+
+    assert (answer.status_code, answer.reason, answer.headers["x-method"]) == (202, "ACCEPTED", "POST")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert read_json(answer, monotonic() + 5) == {
+        "path": "a/b/é",
+        "query": "1&2 é",
+        "key": talk.neighbour.key,
+        "body": '{"text":"\\u65e5\\u672c"}',
+    }
+
+
+def test_nothing_is_built_until_it_is_asked_and_then_once():
+    talk = Talk()
+    assert talk.keys == []
+
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(talk.ask, "/x", "DELETE", params={"q": ""}) for _ in range(8)]
+        assert {asking.result(DEADLINE).status_code for asking in asked} == {202}
+
+    assert talk.keys == [talk.neighbour.key]
+    assert len(talk.neighbour.key) >= 32
+    assert talk.neighbour.key != Talk().neighbour.key
+
+
+def test_a_build_that_failed_is_tried_again():
+    attempts = iter([OSError("not yet"), None])
+
+    def factory(key: str) -> Flask:
+        if problem := next(attempts):
+            raise problem
+        return Flask(__name__)
+
+    neighbour = Neighbour("late", factory)
+
+    def ask() -> int:
+        session = new_session(to=neighbour)
+        return send(session, "GET", neighbour.url, headers={}, connect=1.0, until=monotonic() + 5).status_code
+
+    with pytest.raises(UpstreamUnavailable):
+        ask()
+
+    assert ask() == 404
+
+
+def test_a_stream_is_read_to_its_end_and_everything_is_closed(watch):
+    talk = Talk(lambda _: [Event("word", "a", "1"), Event("", "b\nc"), None, Event("", "d")])
+
+    with closing(talk.open()) as source:
+        events = [event for event in source.events(watch) if event is not None]
+
+    assert events == [Event("word", "a", "1"), Event("message", "b\nc", "1"), Event("message", "d", "1")]
+    assert talk.closed.is_set()
+    assert len(talk.streams) == 0
+
+
+def test_a_stream_takes_no_descriptor(watch):
+    talk = Talk(forever)
+    sources = [talk.open()]
+    before = descriptors()
+
+    sources += [talk.open() for _ in range(50)]
+    said = [data(islice(source.events(watch), 2)) for source in sources]
+
+    assert said == [["first"]] * 51
+    assert descriptors() < before + 50, "some, as other tests' servers may still come and go"
+    for source in sources:
+        source.close()
+
+
+def test_no_wait_hides_what_the_reader_has_to_say(watch):
+    with closing(Talk(forever).open()) as source:
+        events = source.events(watch)
+        assert data(islice(events, 2)) == ["first"]
+
+        began = monotonic()
+        watch.due = began + 0.2
+        while monotonic() < watch.due:
+            assert next(events) is None
+
+    assert monotonic() - began < DEADLINE / 2
+
+
+def test_a_word_from_elsewhere_wakes_the_neighbours_stream(watch):
+    places = []
+
+    def say(watch):
+        places.append(watch)
+        yield Event("", "first")
+        yield None
+        watch.wait()
+        yield Event("", "second")
+
+    with closing(Talk(say).open()) as source:
+        events = source.events(watch)
+        assert data(islice(events, 2)) == ["first"]
+        threading.Timer(0.05, places[0].wake).start()
+
+        assert data(events) == ["second"]
+
+
+def test_a_word_that_comes_while_the_reader_is_busy_is_not_missed(watch):
+    places = []
+
+    def say(watch):
+        places.append(watch)
+        yield Event("", "first")
+        yield None
+        watch.wait()
+        yield Event("", "second")
+
+    with closing(Talk(say).open()) as source:
+        events = source.events(watch)
+        assert data(islice(events, 2)) == ["first"]
+        places[0].wake()
+
+        assert data(events) == ["second"]
+
+
+def test_the_neighbours_heartbeat_is_a_sign_of_life(watch):
+    with closing(Talk(forever, heartbeat_seconds=0.05).open()) as source:
+        chunks = [chunk for chunk in islice(source.chunks(watch), 30) if chunk]
+
+    assert b": beat\n\n" in chunks
+
+
+def test_silence_is_not_waited_out(watch):
+    with closing(Talk(forever).open(silence=0.2)) as source, pytest.raises(UpstreamTimeout):
+        list(source.events(watch))
+
+
+@pytest.mark.parametrize("reason", [ReaderLeft(), Drained(), UpstreamTimeout()], ids=lambda reason: type(reason).__name__)
+def test_what_ends_the_reader_is_raised_there_and_closes_the_neighbours_stream_without_a_word(watch, reason, caplog):
+    talk = Talk(forever)
+    with closing(talk.open()) as source:
+        threading.Timer(0.05, watch.end, [reason]).start()
+
+        with pytest.raises(type(reason)):
+            list(source.events(watch))
+
+    assert talk.closed.is_set()
+    assert caplog.records == []
+
+
+def test_a_stream_that_the_neighbour_ends_just_ends(watch):
+    talk = Talk(forever)
+    with closing(talk.open()) as source:
+        events = source.events(watch)
+        assert data(islice(events, 2)) == ["first"]
+
+        threading.Thread(target=talk.streams.drain, args=[0.1]).start()
+        list(events)
+
+    assert talk.closed.is_set()
+
+
+def test_a_neighbour_that_hangs_up_is_a_cut(watch):
+    def say(watch):
+        yield Event("", "first")
+        yield None
+        watch.cut()
+
+    with closing(Talk(say).open()) as source:
+        events = source.events(watch)
+        assert data(islice(events, 2)) == ["first"]
+        with pytest.raises(UpstreamUnavailable):
+            list(events)
+
+
+def test_a_stream_is_closed_from_elsewhere_while_its_reader_waits(watch):
+    talk = Talk(forever)
+    source = talk.open()
+    threading.Timer(0.05, source.close).start()
+
+    with pytest.raises(UpstreamUnavailable):
+        list(source.events(watch))
+
+    assert talk.closed.is_set()
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_stream_that_is_let_go_of_is_closed(watch, begun):
+    talk = Talk(forever)
+    source = talk.open()
+    if begun:
+        next(source.events(watch))
+
+    source.close()
+
+    assert talk.closed.is_set()
+    assert len(talk.streams) == 0
+
+
+def test_a_first_event_can_be_looked_at_at_one_place_and_read_at_another(watch):
+    with closing(Talk(lambda _: [Event("", "a"), None, Event("", "b")]).open()) as source:
+        assert source.peek(monotonic() + DEADLINE).data == "a"
+
+        assert data(source.events(watch)) == ["a", "b"]
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for():
+    with pytest.raises(UpstreamTimeout):
+        Talk().ask("/wait", seconds=0.2)
+
+
+@pytest.mark.parametrize("reason", [ReaderLeft(), Drained(), ServerRestarting()], ids=lambda reason: type(reason).__name__)
+def test_whoever_waits_for_an_answer_can_be_sent_away(watch, reason):
+    threading.Timer(0.05, watch.end, [reason]).start()
+
+    with pytest.raises(type(reason)):
+        Talk().ask("/wait", watch=watch)
+
+
+def test_what_the_asker_has_to_say_meanwhile_waits_until_the_answer_is_there(watch):
+    watch.due = monotonic() - 1
+
+    with pytest.raises(UpstreamTimeout):
+        Talk().ask("/wait", seconds=0.2, watch=watch)
+
+    assert watch.due < monotonic()
+
+
+def test_what_a_stream_holds_is_let_go_of_when_it_is_closed(watch):
+    held = threading.Event()
+
+    def say(watch):
+        held.set()
+        try:
+            yield from forever(watch)
+        finally:
+            held.clear()
+
+    source = Talk(say).open()
+    events = source.events(watch)
+    assert data(islice(events, 2)) == ["first"]
+    assert held.is_set()
+
+    source.close()
+
+    assert not held.is_set()
+
+
+def test_bytes_of_known_length_are_read_like_any_others(watch):
+    sound = bytes(range(256)) * 1024
+    neighbour = Neighbour("sound", lambda _: lambda environ, start: Response(sound, content_type="audio/wav")(environ, start))
+    session = new_session(to=neighbour)
+
+    response = send(session, "GET", neighbour.url, headers={}, connect=1.0, until=monotonic() + DEADLINE, watch=watch)
+    with closing(ByteSource(response, DEADLINE)) as source:
+        assert (source.size, source.header("Content-Type")) == (len(sound), "audio/wav")
+        assert b"".join(source.chunks(watch)) == sound
+
+
+def test_a_stream_that_never_waits_lets_others_have_their_turn(watch):
+    def say(_):
+        while not spoken.is_set():
+            yield Event("", "a")
+            yield None
+
+    spoken = threading.Event()
+    with closing(Talk(say).open()) as source:
+        threading.Timer(0.01, spoken.set).start()
+
+        assert data(source.events(watch))
