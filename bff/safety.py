@@ -46,7 +46,8 @@ def dangers(settings: "Settings") -> Iterator[str]:
 
 def secrets_of(settings: "Settings") -> list[str]:
     """What must be in no output, a URL's password on its own included."""
-    values = [str(getattr(settings, field.name)) for field in fields(settings) if field.metadata.get("secret")]
+    hidden = [field for field in fields(settings) if field.metadata.get("secret")]
+    values = [str(getattr(settings, field.name)) for field in hidden if getattr(settings, field.name) != field.default]
     return [secret for value in values for secret in (value, _password(value)) if len(secret) >= SECRET_MIN]
 
 

@@ -22,6 +22,8 @@ MIB = 1024 * 1024
 KEY_BYTES = safety.KEY_BYTES
 DEVELOPMENT_KEY = Path("instance/secret_key")
 
+POSTGRESQL = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
+
 Parse = Callable[[str], Any]
 
 
@@ -95,6 +97,19 @@ def url(text: str) -> str:
     return text
 
 
+def database_url(text: str) -> str:
+    wrong = ValueError("is neither a sqlite:///<file> nor a postgresql://<host>/<name> URL")
+    try:
+        parts = urlsplit(text)
+        name, _ = parts.path.strip("/"), parts.port
+    except ValueError:
+        raise wrong from None
+    is_file = parts.scheme == "sqlite" and not parts.netloc and name != ":memory:"
+    if not name or not (is_file or parts.scheme in POSTGRESQL):
+        raise wrong
+    return text
+
+
 def header_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
         raise ValueError("is not a header's name")
@@ -126,9 +141,9 @@ def setting(name: str, default: Any, parse: Parse = str) -> Any:
     return field(default=default, metadata={"name": name, "parse": parse})
 
 
-def secret(name: str, parse: Parse = str) -> Any:
+def secret(name: str, default: str = "", parse: Parse = str) -> Any:
     """A setting that `repr` leaves out and that `<name>_FILE` may hold instead."""
-    return field(default="", repr=False, metadata={"name": name, "parse": parse, "secret": True})
+    return field(default=default, repr=False, metadata={"name": name, "parse": parse, "secret": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +157,14 @@ class Settings:
     broker_api_key: str = secret("BROKER_API_KEY")
     engine_base_url: str = setting("ENGINE_BASE_URL", "", base_url)
     engine_api_key: str = secret("ENGINE_API_KEY")
-    redis_url: str = secret("REDIS_URL", redis_url)
+    redis_url: str = secret("REDIS_URL", parse=redis_url)
     redis_tls_verify: bool = setting("REDIS_TLS_VERIFY", True, switch)
     lease_seconds: float = setting("LEASE_SECONDS", 10.0, seconds)
     run_worker: bool = setting("RUN_WORKER", True, switch)
+    database_url: str = secret("DATABASE_URL", "sqlite:///instance/chat.db", database_url)
+    openai_base_url: str = setting("OPENAI_BASE_URL", "", base_url)
+    openai_api_key: str = secret("OPENAI_API_KEY")
+    openai_model: str = setting("OPENAI_MODEL", "gpt-4o-mini")
     client_id: str = setting("CLIENT_ID", "web")
     default_org: str = setting("DEFAULT_ORG", "unfoldingWord")
     org_map_file: str = setting("ORG_MAP_FILE", "")
@@ -189,7 +208,6 @@ class Settings:
     retention_seconds: float = setting("RETENTION_SECONDS", 600.0, seconds)
     echo_word_seconds: float = setting("ECHO_WORD_SECONDS", 0.03, pause)
 
-    database_url: str = secret("DATABASE_URL")
     dyno: str = setting("DYNO", "")
     """The platform's own: its name for this machine, whose disk goes with it."""
 

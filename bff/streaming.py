@@ -99,6 +99,8 @@ class How(NamedTuple):
     """Milliseconds, said in the first event's frame."""
     ids: bool = True
     """Whether events carry their ids."""
+    opening: bytes = b""
+    """A frame to say at once, with the headers."""
 
 
 def _frames(say: Say, how: How, place: socket.socket | Watch | None, slot: Slot | None, over: ExitStack) -> Iterator[bytes]:
@@ -136,6 +138,10 @@ def _joined(events: Iterable[Event | None], watch: Watch, how: How) -> Iterator[
     silent = b""
     retry = how.retry
     watch.due = monotonic() + HEAD_SECONDS
+    if how.opening:
+        yield how.opening
+        silent = how.heartbeat
+        watch.due = monotonic() + how.seconds
     for event in events:
         if event is not None:
             ready.append(encode(event if how.ids else event._replace(id=""), retry))

@@ -26,6 +26,10 @@ DEFAULTS = {
     "REDIS_TLS_VERIFY": True,
     "LEASE_SECONDS": 10.0,
     "RUN_WORKER": True,
+    "DATABASE_URL": "sqlite:///instance/chat.db",
+    "OPENAI_BASE_URL": "",
+    "OPENAI_API_KEY": "",
+    "OPENAI_MODEL": "gpt-4o-mini",
     "CLIENT_ID": "web",
     "DEFAULT_ORG": "unfoldingWord",
     "ORG_MAP_FILE": "",
@@ -40,7 +44,6 @@ DEFAULTS = {
     "AUTH_JWT_ORG_CLAIM": "org",
     "CORS_ALLOW_ORIGINS": (),
     "TRUSTED_PROXY_HOPS": 0,
-    "DATABASE_URL": "",
     "DYNO": "",
     "HEARTBEAT_SECONDS": 15,
     "HEARTBEAT": "event",
@@ -191,19 +194,6 @@ def test_a_url_that_no_request_can_go_to_as_it_stands_is_refused(url):
     assert refusal(PRODUCTION | {"ENGINE_BASE_URL": url}).startswith("ENGINE_BASE_URL=")
 
 
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://:s3/cret@redis.example", "redis://…@redis.example"),
-        ("redis://user:s3cret@redis.example:port", "redis://…@redis.example:port"),
-        ("redis://:s3cret", "redis://:…"),
-        ("http://redis.example?password=s3cret", "http://redis.example?…"),
-    ],
-)
-def test_a_redis_url_is_refused_without_its_password(url, shown):
-    assert refusal(PRODUCTION | {"REDIS_URL": url}) == f"REDIS_URL={shown!r} is not a Redis URL."
-
-
 def test_a_url_that_cannot_be_read_is_refused():
     assert refusal(PRODUCTION | {"ENGINE_BASE_URL": "http://[::1"}).startswith("ENGINE_BASE_URL='http://[::1' ")
 
@@ -251,7 +241,7 @@ def test_the_flask_command_can_be_told_otherwise(said):
     assert not Settings.from_environment(PRODUCTION | said).development
 
 
-URLS = {"REDIS_URL": "redis://:{}@redis.example/0"}
+URLS = {"REDIS_URL": "redis://:{}@redis.example/0", "DATABASE_URL": "postgresql://chat:{}@database.example/chat"}
 """Secrets that are not any text."""
 
 
@@ -292,7 +282,7 @@ def test_a_secret_whose_file_is_empty_is_unset(name, tmp_path):
 
     settings = Settings.from_environment({"APP_ENV": "development", f"{name}_FILE": str(tmp_path / "empty")})
 
-    assert by_name(settings)[name] == ""
+    assert by_name(settings)[name] == DEFAULTS[name]
 
 
 @every_secret

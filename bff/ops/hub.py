@@ -12,10 +12,11 @@ import ssl
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from bff.errors import ReaderLeft
 
@@ -24,6 +25,7 @@ RESET_SECONDS: Final = 0.05
 
 PLACE: Final = "bff.place"
 """In a WSGI environ: where the answer to a caller in this process waits."""
+T = TypeVar("T")
 
 
 class Timer(Protocol):
@@ -47,6 +49,39 @@ def later(seconds: float, do: Callable[[], None]) -> Timer:
     timer = (_LoopTimer if _patched() else _ThreadTimer)(seconds, do)
     timer.start()
     return timer
+
+
+class Aside:
+    """Calls that block, where they stop nobody: under gevent in one real thread, one after the other; under threads here."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, do: Callable[[], T]) -> T:
+        if not _patched():
+            return do()
+        if self._pool is None:
+            from gevent.threadpool import ThreadPool
+
+            self._pool = ThreadPool(1)
+        give: Callable[[], T] = self._pool.apply(partial(_tried, do))
+        try:
+            return give()
+        finally:
+            del give  # Which would hold an error that holds this frame.
+
+
+def _tried(do: Callable[[], T]) -> Callable[[], T]:
+    """What gives its result or raises its error: gevent would print an error that is raised in its thread."""
+    try:
+        result = do()
+    except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is.
+        return partial(_raise, error)
+    return lambda: result
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
 
 
 class HasDescriptor(Protocol):
@@ -82,6 +117,7 @@ class Watch(ABC):
         self.half_open = True
         self.ending: Exception | None = None
         """Why the stream has to end, if it has to: raised by the next `wait`."""
+        self._in_doubt_until = -inf
 
     def wait(self, upstream: HasDescriptor | None = None, until: float = inf) -> None:
         """Returns when `upstream` is readable, at `until` or `due`, after `wake`, or for no reason.
@@ -91,6 +127,21 @@ class Watch(ABC):
         if not self._woken and self.ending is None:
             self._sleep(upstream, min(until, self.due))
         self._woken = False
+        if self.ending is not None:
+            raise self.ending
+
+    def make_sure(self) -> Iterator[None]:
+        """Until it is known whether the browser is still there, as far as its socket can tell: mostly at once.
+
+        Raises what `wait` raises. To be iterated with a write after each None, which a closed peer answers with a reset.
+        """
+        for _ in range(3):  # What woke us up already, then this moment, then what came with it.
+            self.wait(until=monotonic())
+        while monotonic() < self._in_doubt_until:
+            yield None
+            self.wait(until=self._in_doubt_until)
+        if self._in_doubt_until > -inf:
+            self._look_for_reset()
         if self.ending is not None:
             raise self.ending
 
@@ -131,6 +182,7 @@ class Watch(ABC):
             return False
         # A FIN: closed, or only its sending half. Saying something at once makes a closed peer answer with a reset.
         self.due = 0.0
+        self._in_doubt_until = monotonic() + 2 * RESET_SECONDS
         self.wake()
         return True
 

@@ -172,3 +172,43 @@ def test_watching_costs_no_descriptor_in_the_end(pair):
         watch.close()
 
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def made_sure(watch: hub.Watch) -> int:
+    """How often it said that it does not know yet."""
+    return sum(1 for _ in watch.make_sure())
+
+
+def test_a_browser_that_is_there_is_there_at_once(watching):
+    watching.wake()
+
+    assert made_sure(watching) == 0
+
+
+def test_a_browser_that_left_a_moment_ago_is_found_out(pair):
+    watch = hub.watch(pair[0])
+    pair[1].close()
+
+    with pytest.raises(ReaderLeft):
+        for number, _ in enumerate(watch.make_sure()):
+            if not number:
+                pair[0].sendall(b"anybody there?")
+
+    watch.close()
+
+
+def test_a_browser_that_only_stopped_sending_is_there(pair):
+    watch = hub.watch(pair[0])
+    pair[1].shutdown(socket.SHUT_WR)
+
+    assert made_sure(watch) > 0
+
+    watch.close()
+
+
+def test_what_is_done_aside_gives_its_result_or_its_error():
+    aside = hub.Aside()
+
+    assert aside(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        aside(lambda: 1 / 0)

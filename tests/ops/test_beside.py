@@ -1,0 +1,114 @@
+import threading
+from time import monotonic
+
+import pytest
+
+from bff.errors import ReaderLeft, UpstreamError
+from bff.ops import hub
+from bff.ops.beside import beside
+from tests.live import eventually
+
+DEADLINE = 20.0
+
+
+@pytest.fixture
+def watch():
+    watch = hub.watch()
+    yield watch
+    watch.close()
+
+
+def keep(_):
+    raise AssertionError("nobody's to throw away")
+
+
+def finished(waiting):
+    """What it returns in the end, and how often it said that it waits."""
+    count = 0
+    while True:
+        try:
+            next(waiting)
+            count += 1
+        except StopIteration as end:
+            return end.value, count
+
+
+def test_its_result_is_given(watch):
+    result, _ = finished(beside(lambda _: "result", watch, keep))
+
+    assert result == "result"
+
+
+def test_its_error_is_raised(watch):
+    def fail(_):
+        raise UpstreamError
+
+    with pytest.raises(UpstreamError):
+        finished(beside(fail, watch, keep))
+
+
+def test_the_one_who_waits_is_woken_for_its_own_words_meanwhile(watch):
+    enough = threading.Event()
+    waiting = beside(lambda _: enough.wait(DEADLINE), watch, keep)
+
+    for _ in range(5):
+        watch.due = monotonic() + 0.02
+        while monotonic() < watch.due:
+            assert next(waiting) is None
+    enough.set()
+
+    assert finished(waiting)[0] is True
+
+
+@pytest.mark.parametrize("how", ["closed", "ended"])
+def test_when_nobody_waits_any_more_it_is_told(how, watch):
+    began, told = threading.Event(), threading.Event()
+
+    def work(place):
+        began.set()
+        try:
+            while True:
+                place.wait()
+        except ReaderLeft:
+            told.set()
+            raise
+
+    waiting = beside(work, watch, keep)
+    next(waiting)
+    assert began.wait(DEADLINE)
+    if how == "closed":
+        waiting.close()
+    else:
+        watch.end(ReaderLeft())
+        with pytest.raises(ReaderLeft):
+            finished(waiting)
+
+    assert told.wait(DEADLINE)
+
+
+def test_a_result_that_comes_too_late_is_thrown_away(watch):
+    go_on, thrown = threading.Event(), threading.Event()
+
+    def work(_):
+        go_on.wait(DEADLINE)
+        return "late"
+
+    waiting = beside(work, watch, lambda result: thrown.set() if result == "late" else None)
+    next(waiting)
+    waiting.close()
+    assert not thrown.is_set()
+    go_on.set()
+
+    assert thrown.wait(DEADLINE)
+
+
+def test_a_result_that_nobody_fetched_is_thrown_away(watch):
+    go_on, thrown = threading.Event(), threading.Event()
+    waiting = beside(lambda _: go_on.wait(DEADLINE), watch, lambda _: thrown.set())
+
+    next(waiting)
+    go_on.set()
+    assert eventually(lambda: "beside" not in {thread.name for thread in threading.enumerate()}, DEADLINE)
+    waiting.close()
+
+    assert thrown.wait(DEADLINE)
