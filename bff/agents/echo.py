@@ -1,20 +1,23 @@
 """Says the last user message back, word by word."""
 
 import re
-from collections.abc import Iterator, Sequence
-from time import monotonic
+from collections.abc import Generator, Sequence
 
-from bff.agents import Said
+from bff.agents import Said, last_question, pause
+from bff.identity import Identity
 from bff.ops.hub import Watch
 
 
 class Echo:
+    id = "echo"
+    name = "Echo"
+    description = "Says your last message back, word by word."
+
     def __init__(self, word_seconds: float) -> None:
         self._word_seconds = word_seconds
 
-    def stream(self, history: Sequence[Said], watch: Watch) -> Iterator[str | None]:
-        last = next((said.content for said in reversed(history) if said.role == "user"), "")
-        return spread(words(last), self._word_seconds, watch)
+    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Generator[str | None]:
+        return spread(words(last_question(history)), self._word_seconds, watch)
 
 
 def words(text: str) -> list[str]:
@@ -22,16 +25,9 @@ def words(text: str) -> list[str]:
     return re.findall(r"\s*\S+\s*|\s+", text)
 
 
-def spread(pieces: Sequence[str], seconds: float, watch: Watch) -> Iterator[str | None]:
+def spread(pieces: Sequence[str], seconds: float, watch: Watch) -> Generator[str | None]:
     """The first piece at once, `seconds` before each other one."""
     for number, piece in enumerate(pieces):
         if number and seconds:
             yield from pause(seconds, watch)
         yield piece
-
-
-def pause(seconds: float, watch: Watch) -> Iterator[None]:
-    end = monotonic() + seconds
-    while monotonic() < end:
-        yield None
-        watch.wait(until=end)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def create_engine(settings: Settings, key: str, agent: "Agent | None" = None) -> "Flask":
     from flask import Flask
 
-    from bff.agents.echo import Echo
+    from bff.agents.catalogue import engines_own
     from bff.engine.door import Parts
     from bff.engine.memory import Memory
     from bff.engine.routes import register
 
     app = Flask(__name__)
-    register(app, Parts(agent or Echo(settings.echo_word_seconds), key, settings.max_body_bytes, Memory()))
+    register(app, Parts(agent or engines_own(settings), key, settings.max_body_bytes, Memory()))
     return app
 
 

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from bff.agents.echo import pause, spread, words
+from bff.agents import pause
+from bff.agents.echo import spread, words
 from bff.ops.hub import Watch
 
 HELP: Final = """\

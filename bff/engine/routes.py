@@ -14,7 +14,8 @@ from bff.engine import door, kept
 from bff.engine.commands import Said, command, progress
 from bff.engine.door import Id, Parts
 from bff.engine.memory import Memory, Owner, new_turn
-from bff.errors import UpstreamError
+from bff.errors import ChatError, UpstreamError
+from bff.identity import Identity
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.sse import Event, encode
@@ -51,10 +52,13 @@ def stream() -> Response:
     answering = _Answering(_asked(), door.parts())
 
     def say(watch: Watch) -> Iterator[Event | None]:
-        for content in answering.say(watch):
-            if content is not None:
-                yield Event("", json.dumps(content, separators=(",", ":")))
-            yield None
+        try:
+            for content in answering.say(watch):
+                if content is not None:
+                    yield _event(content)
+                yield None
+        except ChatError as error:
+            yield _event({"type": "error", "error": str(error), "code": error.code})
 
     return EventStream(say, How(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
 
@@ -90,7 +94,8 @@ class _Answering:
     def _said(self, watch: Watch) -> Said:
         if do := command(self._message):
             return do(watch)
-        return progress(self._parts.agent.stream([Turn("user", self._message)], watch))
+        identity = Identity(self._owner.user_id, self._owner.org)
+        return progress(self._parts.agent.stream([Turn("user", self._message)], identity, watch))
 
     def _keep(self, response: dict[str, Any]) -> None:
         memory: Memory = self._parts.memory
@@ -99,6 +104,10 @@ class _Answering:
         response["response_language"] = memory.language(self._owner) or response["response_language"]
         if self._spoken:
             response["voice_audio_url"] = f"{self._audio_urls}{turn.id}.wav"
+
+
+def _event(content: dict[str, Any]) -> Event:
+    return Event("", json.dumps(content, separators=(",", ":")))
 
 
 def _asked() -> EngineRequest:

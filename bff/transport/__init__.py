@@ -5,6 +5,8 @@ is still open, an `EventSource` one of events. Every exception of the libraries 
 which gunicorn would take for a browser that left.
 """
 
+from requests import Response, Session
+
 from bff.transport.calls import JSON_MAX_BYTES, read_json, read_url, retry_after, send
 from bff.transport.direct import Neighbour
 from bff.transport.reading import ByteSource
@@ -16,6 +18,8 @@ __all__ = [
     "ByteSource",
     "EventSource",
     "Neighbour",
+    "Response",
+    "Session",
     "new_session",
     "read_json",
     "read_url",

@@ -1,26 +1,19 @@
 import threading
-from collections.abc import Iterator
 from time import monotonic
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.agents import Said
-from bff.agents.echo import Echo, pause, spread, words
+from bff.agents import Said, pause
+from bff.agents.echo import Echo, spread, words
 from bff.errors import ReaderLeft
+from bff.identity import Identity
 from bff.ops import hub
-from bff.ops.hub import Watch
 
 DEADLINE = 20.0
 FOR_EVER = 3600.0
-
-
-@pytest.fixture
-def watch() -> Iterator[Watch]:
-    watch = hub.watch()
-    yield watch
-    watch.close()
+ANN = Identity("ann", "org")
 
 
 def user(text: str) -> list[Said]:
@@ -59,7 +52,7 @@ def test_a_long_text_is_cut_in_no_time():
 def test_what_was_said_is_said_back(text):
     watch = hub.watch()
 
-    reply = [piece for piece in Echo(0).stream(user(text), watch) if piece is not None]
+    reply = [piece for piece in Echo(0).stream(user(text), ANN, watch) if piece is not None]
     watch.close()
 
     assert "".join(reply) == text
@@ -68,16 +61,16 @@ def test_what_was_said_is_said_back(text):
 def test_what_the_user_said_last_is_said_back(watch):
     history = [Said("user", "first"), Said("assistant", "a reply"), Said("user", "last words"), Said("assistant", "another")]
 
-    assert list(Echo(0).stream(history, watch)) == ["last ", "words"]
+    assert list(Echo(0).stream(history, ANN, watch)) == ["last ", "words"]
 
 
 @pytest.mark.parametrize("history", [[], [Said("assistant", "Hello?")]], ids=["nothing", "nothing from the user"])
 def test_without_a_question_there_is_no_reply(history, watch):
-    assert list(Echo(0).stream(history, watch)) == []
+    assert list(Echo(0).stream(history, ANN, watch)) == []
 
 
 def test_the_first_word_comes_at_once(watch):
-    reply = Echo(FOR_EVER).stream(user("one two"), watch)
+    reply = Echo(FOR_EVER).stream(user("one two"), ANN, watch)
 
     assert next(reply) == "one "
     assert next(reply) is None
@@ -107,7 +100,7 @@ def test_no_pause_is_none_at_all(watch):
 
 
 def test_a_reply_ends_when_its_reader_has_left(watch):
-    reply = Echo(FOR_EVER).stream(user("one two"), watch)
+    reply = Echo(FOR_EVER).stream(user("one two"), ANN, watch)
     said = [next(reply), next(reply)]
     leaving = threading.Thread(target=watch.end, args=(ReaderLeft(),))
 

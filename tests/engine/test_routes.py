@@ -12,6 +12,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from bff.agents import Said
 from bff.engine import create_engine
 from bff.engine.commands import HELP, UNICODE
+from bff.identity import Identity
 from bff.settings import Settings
 from bff.sse import decode
 
@@ -147,8 +148,8 @@ def test_a_cut_is_no_end_on_a_real_socket():
 
 def test_another_agent_can_answer():
     class Parrot:
-        def stream(self, history, watch):
-            assert history == [Said("user", "hello")]
+        def stream(self, history, identity, watch):
+            assert (history, identity) == ([Said("user", "hello")], Identity("ann", "unfoldingWord"))
             yield from ("Pretty ", None, "Polly")
 
     client = create_engine(SETTINGS, KEY, Parrot()).test_client()
@@ -163,7 +164,7 @@ class Patient:
     def __init__(self) -> None:
         self.asked, self.ended, self.enough = threading.Event(), threading.Event(), threading.Event()
 
-    def stream(self, history, watch):
+    def stream(self, history, identity, watch):
         self.asked.set()
         try:
             while not self.enough.is_set():

@@ -1,0 +1,128 @@
+"""What every agent does, whoever it is: one suite for all of them."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+import pytest
+
+from bff import create_app
+from bff.agents import Agent, Said
+from bff.agents.catalogue import DEFAULT, create_agents
+from bff.errors import ReaderLeft
+from bff.identity import Identity
+from bff.routes.door import Parts
+from bff.settings import Settings
+from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
+from tests.live import BASE_ENVIRONMENT, eventually
+from tests.wire_server import HANG, WireServer
+
+ANN = Identity("ann", "org")
+HISTORY = [Said("user", "first"), Said("assistant", "a reply"), Said("user", "one two three")]
+DEADLINE = 20.0
+
+Over = Callable[[], bool]
+"""Whether nobody works for the agent any more."""
+
+
+def agents(**settings: str) -> dict[str, Agent]:
+    read = Settings.from_environment({**BASE_ENVIRONMENT, **settings})
+    parts: Parts = create_app(read).extensions["bff"]
+    return create_agents(read, parts.broker)
+
+
+@contextmanager
+def echo(falls_silent: bool) -> Iterator[tuple[Agent, Over]]:
+    yield agents(ECHO_WORD_SECONDS="30" if falls_silent else "0.01")["echo"], lambda: True
+
+
+@contextmanager
+def openai(falls_silent: bool) -> Iterator[tuple[Agent, Over]]:
+    answer = [HEAD, BEGIN, *words("one ", "two "), HANG] if falls_silent else whole("one ", "two ", "three")
+    with WireServer(answer) as server:
+        yield agents(**settings_of(server))["openai"], lambda: not falls_silent or server.open_connections == 0
+
+
+@contextmanager
+def openai_that_has_not_answered(_: bool) -> Iterator[tuple[Agent, Over]]:
+    with WireServer([HANG]) as server:
+        yield agents(**settings_of(server))["openai"], lambda: server.open_connections == 0
+
+
+@contextmanager
+def broker(falls_silent: bool) -> Iterator[tuple[Agent, Over]]:
+    app = create_app(Settings.from_environment({**BASE_ENVIRONMENT, "ECHO_WORD_SECONDS": "30" if falls_silent else "0"}))
+    client = app.extensions["bff"].broker
+    yield create_agents(Settings(), client)["broker"], lambda: not client.places("ann")
+
+
+def test_each_says_who_it_is():
+    with WireServer([HANG]) as server:
+        found = agents(**settings_of(server))
+
+    assert list(found) == ["echo", "broker", "openai"]
+    assert list(agents()) == ["echo", "broker"]
+    assert DEFAULT in found
+    for agent_id, agent in found.items():
+        assert agent.id == agent_id
+        assert agent.name
+        assert agent.description.endswith(".")
+
+
+@pytest.mark.parametrize("kind", [echo, openai, broker])
+def test_the_pieces_are_the_reply(kind, watch):
+    with kind(False) as (agent, over):
+        pieces = list(agent.stream(HISTORY, ANN, watch))
+        assert eventually(over, DEADLINE)
+
+    assert [piece for piece in pieces if piece is not None] == ["one ", "two ", "three"]
+
+
+@pytest.mark.parametrize("kind", [echo, openai, broker, openai_that_has_not_answered])
+def test_it_stops_at_once_when_its_reader_leaves_while_it_waits(kind, watch):
+    with kind(True) as (agent, over):
+        reply = agent.stream(HISTORY, ANN, watch)
+        while kind is not openai_that_has_not_answered and next(reply) is None:
+            pass
+        leaving = threading.Timer(0.1, watch.end, [ReaderLeft()])
+        leaving.start()
+        with pytest.raises(ReaderLeft):
+            list(reply)
+        leaving.join(DEADLINE)
+
+        assert eventually(over, DEADLINE)
+    assert next(reply, "nothing more") == "nothing more"
+
+
+@pytest.mark.parametrize("kind", [echo, openai, broker, openai_that_has_not_answered])
+def test_closed_it_lets_go_of_everything(kind, watch):
+    with kind(True) as (agent, over):
+        reply = agent.stream(HISTORY, ANN, watch)
+        while kind is not openai_that_has_not_answered and next(reply) is None:
+            pass
+        next(reply)
+        reply.close()
+
+        assert eventually(over, DEADLINE)
+
+
+@pytest.mark.parametrize("kind", [echo, openai, broker])
+def test_closed_before_it_began_it_never_asks(kind, watch):
+    with kind(False) as (agent, over):
+        agent.stream(HISTORY, ANN, watch).close()
+
+        assert over()
+
+
+@pytest.mark.parametrize("kind", [openai, broker, openai_that_has_not_answered])
+def test_while_it_waits_its_stream_can_say_something_of_its_own(kind, watch):
+    with kind(True) as (agent, _):
+        reply = agent.stream(HISTORY, ANN, watch)
+        while kind is not openai_that_has_not_answered and next(reply) is None:
+            pass
+        for _ in range(3):
+            watch.due = monotonic() + 0.05
+            while monotonic() < watch.due:
+                next(reply)
+        reply.close()
