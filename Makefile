@@ -7,6 +7,7 @@ export PORT
 .PHONY: run test test-deps check bench
 
 run: .venv/run
+	APP_ENV=development .venv/bin/flask db upgrade
 	APP_ENV=development .venv/bin/gunicorn app:app
 
 test: .venv/dev
@@ -15,7 +16,7 @@ test: .venv/dev
 
 # What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev
-	tests/deps redis-server chromium
+	@tests/deps redis-server postgresql chromium
 
 check: .venv/dev
 	.venv/bin/ruff check .

@@ -37,6 +37,9 @@ DOORS = {
     "jwt": {"bff/jwt_identity.py"},
     "cryptography": {"bff/jwt_identity.py"},
     "itsdangerous": {"bff/identity.py", "bff/tickets.py"},
+    "sqlalchemy": {"bff/conversations"},
+    "alembic": {"bff/conversations/migrations"},
+    "click": {"bff/conversations/commands.py"},
 }
 
 
@@ -110,4 +113,5 @@ def test_nothing_heavy_is_imported_before_gevent_has_patched():
             "flask",
             "pydantic",
             "sseclient",
+            "sqlalchemy",
         }

@@ -1,0 +1,45 @@
+"""How the tables came to be, one revision a file in `versions/`, up and down on SQLite and PostgreSQL.
+
+All revisions of a call run in one transaction, and one process at a time runs them: a second waits, and finds them done.
+"""
+
+import logging
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError as UnknownRevision
+from sqlalchemy import Connection, text
+
+__all__ = ["HEAD", "UnknownRevision", "current", "downgrade", "upgrade"]
+
+HEAD = "head"
+
+# Whoever asked for a change is told where the tables are now.
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def upgrade(connection: Connection, revision: str = HEAD) -> None:
+    command.upgrade(_config(connection), revision)
+
+
+def downgrade(connection: Connection, revision: str) -> None:
+    """`revision`: its name, `base` for none at all, or `-1` for one step."""
+    command.downgrade(_config(connection), revision)
+
+
+def current(connection: Connection) -> str:
+    """The revision the database is at, "" before the first."""
+    return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def _config(connection: Connection) -> Config:
+    if connection.dialect.name == "postgresql":
+        # Held until the transaction ends; SQLite's write lock, which the transaction began with, does the same there.
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('chat_bff_migrations'))"))
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,8 @@
+"""What Alembic runs for each call of its commands: on the connection, and in the transaction, that it was given."""
+
+from alembic import context
+
+from bff.conversations.models import Base
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+context.run_migrations()

@@ -1,0 +1,90 @@
+"""The tables, as `migrations/` makes them."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, Dialect, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+TITLE_MOST = 200
+Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up by itself in an INTEGER only.
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time in UTC. SQLite has no time zones: there it is text, which sorts as the times do."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        if not isinstance(value, datetime):
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class DatabaseSeconds(FunctionElement[float]):
+    """Seconds since 1970, by the database's clock: its processes may run on machines that disagree."""
+
+    type = Float(53)
+    inherit_cache = True
+
+
+@compiles(DatabaseSeconds, "sqlite")
+def _sqlite_seconds(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(DatabaseSeconds, "postgresql")
+def _postgresql_seconds(*_: Any, **__: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Conversation(Base):
+    __tablename__ = "chat_conversations"
+    __table_args__ = (Index("ix_chat_conversations_owner", "owner_id", "updated_at", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    owner_id: Mapped[str] = mapped_column(String(256))
+    title: Mapped[str | None] = mapped_column(String(TITLE_MOST))
+    agent_id: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(Moment)
+    updated_at: Mapped[datetime] = mapped_column(Moment)
+    claim: Mapped[UUID | None]
+    """The fencing token of the stream that answers in it; None when none does."""
+    claimed_until: Mapped[float | None] = mapped_column(Float(53))
+    """In `DatabaseSeconds`."""
+
+
+class Message(Base):
+    __tablename__ = "chat_messages"
+    __table_args__ = (
+        UniqueConstraint("reply_to", "regenerate", name="uq_chat_messages_reply"),
+        Index("ix_chat_messages_conversation", "conversation_id", "number"),
+    )
+
+    number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    """The order in which they were said, which two times in one millisecond would not tell."""
+    id: Mapped[UUID] = mapped_column(unique=True)
+    conversation_id: Mapped[UUID] = mapped_column(ForeignKey("chat_conversations.id", ondelete="CASCADE"))
+    role: Mapped[str] = mapped_column(String(16))
+    content: Mapped[str] = mapped_column(Text)
+    edited_content: Mapped[str | None] = mapped_column(Text)
+    edited_at: Mapped[datetime | None] = mapped_column(Moment)
+    reply_to: Mapped[UUID | None]
+    """The user's message that this one answers."""
+    regenerate: Mapped[str] = mapped_column(String(64), default="")
+    """What of a further reply to the same message there is only one: a digest of the text it was asked for with."""
+    created_at: Mapped[datetime] = mapped_column(Moment)

@@ -1,0 +1,25 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bff.conversations.database import Database
+from tests.postgres import postgres  # noqa: F401 - a fixture
+
+KINDS = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.live, pytest.mark.timeout(120)])]
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/chat.db"
+    return str(request.getfixturevalue("postgres").url())
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    database = Database(url)
+    database.upgrade()
+    yield database
+    database.close()

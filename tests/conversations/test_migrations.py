@@ -1,0 +1,131 @@
+"""Up and down, from empty and from each revision, on each kind of database."""
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+
+from bff.conversations import migrations
+from bff.conversations.database import Database
+from bff.conversations.models import Base
+from bff.conversations.store import ConversationStore
+from tests.live import in_parallel
+
+REVISIONS = ["0001", "0002"]
+SAID = datetime(2024, 2, 29, 12, 30, 15, 123000, tzinfo=UTC)
+
+
+@pytest.fixture
+def database(url):
+    """Without any tables yet."""
+    database = Database(url)
+    yield database
+    database.close()
+
+
+def tables(database: Database) -> set[str]:
+    return database.read(lambda session: set(inspect(session.connection()).get_table_names())) - {"alembic_version"}
+
+
+def keep_an_old_message(database: Database, url: str) -> tuple[UUID, UUID]:
+    """As revision 1 knew them. SQLite has no UUIDs and no time zones."""
+    conversation_id, message_id = uuid4(), uuid4()
+    on_sqlite = url.startswith("sqlite")
+    values = {
+        "id": conversation_id.hex if on_sqlite else str(conversation_id),
+        "message": message_id.hex if on_sqlite else str(message_id),
+        "said": str(SAID.replace(tzinfo=None) if on_sqlite else SAID),
+    }
+    conversation = (
+        "INSERT INTO chat_conversations (id, owner_id, title, created_at, updated_at) VALUES (:id, 'ada', 'Old', :said, :said)"
+    )
+    message = (
+        "INSERT INTO chat_messages (id, conversation_id, role, content, regenerate, created_at)"
+        " VALUES (:message, :id, 'user', 'kept', '', :said)"
+    )
+
+    database.write(lambda session: [session.execute(text(statement), values) for statement in (conversation, message)])
+    return conversation_id, message_id
+
+
+def test_the_tables_are_what_the_models_say(database):
+    assert database.current() == ""
+    assert database.upgrade() == REVISIONS[-1] == database.current()
+
+    def differences(session):
+        return compare_metadata(MigrationContext.configure(session.connection()), Base.metadata)
+
+    assert database.read(differences) == []
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_every_revision_leads_up_and_down(database, revision):
+    assert database.upgrade(revision) == revision
+    assert database.upgrade() == REVISIONS[-1]
+
+    assert database.downgrade(revision) == revision
+    assert database.downgrade("base") == ""
+    assert tables(database) == set()
+
+    assert database.upgrade() == REVISIONS[-1]
+    assert tables(database) == {"chat_conversations", "chat_messages"}
+
+
+def test_upgrading_what_is_up_to_date_changes_nothing(database):
+    database.upgrade()
+    created = ConversationStore(database).create("ada", "Kept")
+
+    assert database.upgrade() == REVISIONS[-1]
+
+    assert ConversationStore(database).get("ada", created.id).title == "Kept"
+
+
+def test_what_revision_1_kept_is_there_and_can_be_edited(database, url):
+    database.upgrade("0001")
+    conversation_id, message_id = keep_an_old_message(database, url)
+
+    database.upgrade()
+
+    store = ConversationStore(database)
+    [message] = store.messages("ada", conversation_id, 10).rows
+    assert (message.id, message.content, message.edited_content, message.edited_at) == (message_id, "kept", None, None)
+    assert message.created_at == SAID
+    store.edit_message("ada", conversation_id, message_id, "edited")
+    assert [heard.effective_content for heard in store.message_history("ada", conversation_id)] == ["edited"]
+
+
+def test_back_at_revision_1_the_edits_are_gone_and_what_was_said_is_not(database):
+    database.upgrade()
+    store = ConversationStore(database)
+    conversation = store.create("ada")
+    message = store.add_message("ada", conversation.id, "said")
+    store.edit_message("ada", conversation.id, message.id, "edited")
+
+    database.downgrade("-1")
+    database.upgrade()
+
+    [heard] = store.message_history("ada", conversation.id)
+    assert (heard.effective_content, heard.message.edited_at) == ("said", None)
+
+
+def test_a_migration_that_breaks_leaves_nothing_behind(database):
+    def break_off(connection):
+        migrations.upgrade(connection, "0001")
+        raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError):
+        database._migrated(break_off)
+
+    assert (database.current(), tables(database)) == ("", set())
+
+
+def test_several_that_upgrade_at_once_do_it_once(url):
+    databases = [Database(url) for _ in range(4)]
+
+    assert in_parallel(4, lambda number: databases[number].upgrade()) == [REVISIONS[-1]] * 4
+
+    for database in databases:
+        database.close()
