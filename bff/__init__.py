@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from bff.ops.life import Life
     from bff.ops.limits import SharedLimits
     from bff.ops.redis import Client
-    from bff.ops.streams import Streams
+    from bff.ops.streams import Rate, Streams
     from bff.orgs import Orgs
     from bff.transport import Neighbour
+    from bff.upstream import BrokerClient
 
 # Nothing heavy at module level: gunicorn.conf.py reads the settings before gevent has patched anything.
 
@@ -33,7 +34,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
     from bff.ops import logs
     from bff.ops.health import Health
     from bff.ops.streams import Rate, Streams
-    from bff.routes import audio, chat, door, history, ops, page, preferences, tickets
+    from bff.routes import audio, chat, conversations, door, history, ops, page, preferences, tickets
     from bff.tickets import Tickets
     from bff.transport import new_session
     from bff.upstream import BrokerClient, Remote, Timeouts
@@ -79,15 +80,33 @@ def create_app(settings: Settings | None = None) -> "Flask":
         EngineClient(engine, new_session(to=engine), timeouts, settings.max_event_bytes),
         Tickets(settings.signing_key(), settings.answer_max_seconds),
     )
+    _add_conversations(app, settings, broker, rate)
     app.extensions["life"] = _life(settings, streams, neighbour if settings.redis_url else None)
     door.guard(app)
-    for blueprint in (chat.bp, history.bp, preferences.bp, audio.bp, tickets.bp, ops.bp, page.bp):
+    for blueprint in (chat.bp, conversations.bp, history.bp, preferences.bp, audio.bp, tickets.bp, ops.bp, page.bp):
         app.register_blueprint(blueprint)
     if hops := settings.trusted_proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     for danger in safety.dangers(settings):
         logging.getLogger(__name__).warning(danger)
     return app
+
+
+def _add_conversations(app: "Flask", settings: Settings, broker: "BrokerClient", rate: "Rate") -> None:
+    from bff.agents.catalogue import DEFAULT, create_agents
+    from bff.conversations.claims import Claims
+    from bff.conversations.commands import db
+    from bff.conversations.database import Database
+    from bff.conversations.store import ConversationStore
+    from bff.conversations.turns import Turns
+    from bff.routes import conversations
+
+    # In development nobody has to know of migrations; elsewhere they are a step of the deploy.
+    database = Database(settings.database_url, migrate=settings.development)
+    store, claims = ConversationStore(database), Claims(database, settings.lease_seconds)
+    turns = Turns(store, claims, create_agents(settings, broker), DEFAULT, settings.answer_max_seconds)
+    app.extensions["conversations"] = conversations.Parts(store, turns, rate)
+    app.cli.add_command(db(database))
 
 
 def _identity_mode(settings: Settings) -> "IdentityMode":

@@ -59,6 +59,7 @@ class Server:
             "broker": ["gunicorn", "bff.broker:create_broker()"],
             "worker": ["bff.broker"],
             "counted": ["gunicorn", "tests.faults.counted:app"],
+            "ticking": ["gunicorn", "tests.faults.ticking:app"],
         }[kind]
         with log.open("ab") as output:
             self.process = subprocess.Popen(

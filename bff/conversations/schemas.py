@@ -1,0 +1,91 @@
+"""What a browser may say of conversations, and what it is told: camelCase, times in UTC with milliseconds."""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, StringConstraints
+
+from bff.conversations.models import TITLE_MOST, Conversation, Message
+
+CONTENT_MOST: Final = 32_000
+"""Characters."""
+
+
+def _something(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("must not hold NUL characters")
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+def _digest(text: str) -> str:
+    """Any text at all fits the column then."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else ""
+
+
+Title = Annotated[StrictStr, StringConstraints(max_length=TITLE_MOST), AfterValidator(_something)]
+Content = Annotated[StrictStr, StringConstraints(max_length=CONTENT_MOST), AfterValidator(_something)]
+AgentId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)]
+NoneIfEmpty = BeforeValidator(lambda text: text or None)
+
+
+class _Said(BaseModel):
+    """Keys that it does not name are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class NewConversation(_Said):
+    title: Title | None = None
+    agent_id: AgentId | None = Field(default=None, alias="agentId")
+
+
+class UpdateConversation(NewConversation):
+    def changes(self) -> dict[str, str | None]:
+        """Only what was given; None clears."""
+        return self.model_dump(exclude_unset=True)
+
+
+class NewMessage(_Said):
+    content: Content
+
+
+class EditMessage(NewMessage):
+    pass
+
+
+class StreamMessage(_Said):
+    """The query of a stream."""
+
+    agent_id: Annotated[AgentId | None, NoneIfEmpty] = Field(default=None, alias="agentId")
+    message_id: Annotated[UUID | None, NoneIfEmpty] = Field(default=None, alias="messageId")
+    regenerate: Annotated[str, AfterValidator(_digest)] = ""
+
+
+def conversation(row: Conversation) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "title": row.title,
+        "agentId": row.agent_id,
+        "createdAt": _time(row.created_at),
+        "updatedAt": _time(row.updated_at),
+    }
+
+
+def message(row: Message) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "conversationId": str(row.conversation_id),
+        "role": row.role,
+        "content": row.content,
+        "editedContent": row.edited_content,
+        "editedAt": None if row.edited_at is None else _time(row.edited_at),
+        "createdAt": _time(row.created_at),
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

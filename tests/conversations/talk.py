@@ -1,0 +1,47 @@
+"""One user's browser in conversations."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tests.live import Browser, Reply
+
+ROOM = "/api/conversations"
+
+
+class Talk(Browser):
+    def begin(self, text: str = "", **content: Any) -> str:
+        """A new conversation's id; in it `text`, if any, has been said."""
+        made = self.request("POST", ROOM, content).json()["id"]
+        if text:
+            self.tell(made, text)
+        return str(made)
+
+    def tell(self, conversation: str, text: str) -> str:
+        return str(self.request("POST", f"{ROOM}/{conversation}/messages", {"content": text}).json()["id"])
+
+    def hear(self, conversation: str, query: str = "", **headers: str) -> Reply:
+        return self.request("GET", f"{ROOM}/{conversation}/stream{query}", **headers)
+
+    def kept(self, conversation: str) -> list[dict[str, Any]]:
+        return list(self.request("GET", f"{ROOM}/{conversation}/messages").json()["messages"])
+
+    def replies(self, conversation: str) -> list[dict[str, Any]]:
+        return [message for message in self.kept(conversation) if message["role"] == "assistant"]
+
+    def change(self, conversation: str, **content: Any) -> dict[str, Any]:
+        return dict(self.request("PATCH", f"{ROOM}/{conversation}", content).json())
+
+
+def told(reply: Reply) -> Iterator[dict[str, Any]]:
+    """Each frame as its fields, `data` as JSON; a comment as {"comment": …}."""
+    for frame in reply.frames():
+        if frame.startswith(":"):
+            yield {"comment": frame[1:].strip()}
+            continue
+        fields = dict(line.split(": ", 1) for line in frame.splitlines())
+        yield fields | ({"data": json.loads(fields["data"])} if "data" in fields else {})
+
+
+def tokens(frames: list[dict[str, Any]]) -> list[str]:
+    return [frame["data"]["token"] for frame in frames if frame.get("event") == "token"]
