@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bff.ops.life import Life
     from bff.ops.limits import SharedLimits
     from bff.ops.redis import Client
-    from bff.ops.streams import Rate, Streams
+    from bff.ops.streams import Streams
     from bff.orgs import Orgs
     from bff.transport import Neighbour
     from bff.upstream import BrokerClient
@@ -80,7 +80,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
         EngineClient(engine, new_session(to=engine), timeouts, settings.max_event_bytes),
         Tickets(settings.signing_key(), settings.answer_max_seconds),
     )
-    _add_conversations(app, settings, broker, rate)
+    _add_conversations(app, settings, broker)
     app.extensions["life"] = _life(settings, streams, neighbour if settings.redis_url else None)
     door.guard(app)
     for blueprint in (chat.bp, conversations.bp, history.bp, preferences.bp, audio.bp, tickets.bp, ops.bp, page.bp):
@@ -92,20 +92,21 @@ def create_app(settings: Settings | None = None) -> "Flask":
     return app
 
 
-def _add_conversations(app: "Flask", settings: Settings, broker: "BrokerClient", rate: "Rate") -> None:
+def _add_conversations(app: "Flask", settings: Settings, broker: "BrokerClient") -> None:
     from bff.agents.catalogue import DEFAULT, create_agents
     from bff.conversations.claims import Claims
     from bff.conversations.commands import db
     from bff.conversations.database import Database
     from bff.conversations.store import ConversationStore
     from bff.conversations.turns import Turns
+    from bff.ops.streams import Rate
     from bff.routes import conversations
 
     # In development nobody has to know of migrations; elsewhere they are a step of the deploy.
     database = Database(settings.database_url, migrate=settings.development)
     store, claims = ConversationStore(database), Claims(database, settings.lease_seconds)
     turns = Turns(store, claims, create_agents(settings, broker), DEFAULT, settings.answer_max_seconds)
-    app.extensions["conversations"] = conversations.Parts(store, turns, rate)
+    app.extensions["conversations"] = conversations.Parts(store, turns, Rate(settings.messages_per_minute))
     app.cli.add_command(db(database))
 
 

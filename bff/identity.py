@@ -23,6 +23,11 @@ class Identity(NamedTuple):
     new_cookie: str = ""
     """What the browser shall bring next time; "" when it already brought it."""
 
+    @property
+    def owner(self) -> str:
+        """Whose something is that we keep: the same user in another org is somebody else. An org has no slash."""
+        return f"{self.org}/{self.user_id}"
+
 
 class Fields(Protocol):
     """Headers or cookies: of a server, or a plain dict."""

@@ -57,7 +57,7 @@ class Conversation(Base):
     __table_args__ = (Index("ix_chat_conversations_owner", "owner_id", "updated_at", "id"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
-    owner_id: Mapped[str] = mapped_column(String(256))
+    owner_id: Mapped[str] = mapped_column(String(400))
     title: Mapped[str | None] = mapped_column(String(TITLE_MOST))
     agent_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(Moment)

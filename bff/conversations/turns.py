@@ -64,9 +64,9 @@ class Turns:
         self, identity: Identity, conversation_id: UUID, wish: StreamMessage, seen: UUID | None, request_id: str
     ) -> "Turn | None":
         """None when what is asked for is answered, or its answer `seen`. Raises Busy, InvalidRequest, NotFound."""
-        conversation = self._store.get(identity.user_id, conversation_id)
+        conversation = self._store.get(identity.owner, conversation_id)
         agent = self.agent(wish.agent_id or conversation.agent_id)
-        question = self._claims.claim(identity.user_id, conversation_id, wish.message_id, wish.regenerate, seen)
+        question = self._claims.claim(identity.owner, conversation_id, wish.message_id, wish.regenerate, seen)
         if question is None:
             return None
         turn = Turn(agent, identity, question, self._claims, self._answer_max_seconds, request_id, self._over)

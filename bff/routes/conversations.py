@@ -44,7 +44,7 @@ def _parts() -> Parts:
 
 
 def _owner() -> str:
-    return door.identity().user_id
+    return door.identity().owner
 
 
 @bp.get("/agents")
@@ -94,7 +94,7 @@ def messages(conversation_id: UUID) -> Response:
 @bp.post("/conversations/<uuid:conversation_id>/messages")
 def say(conversation_id: UUID) -> tuple[Response, int]:
     owner, asked = _owner(), _said(NewMessage)
-    door.parts().rate.count(owner)
+    door.parts().rate.count(door.identity().user_id)
     return jsonify(schemas.message(_parts().store.add_message(owner, conversation_id, asked.content))), 201
 
 
@@ -107,8 +107,7 @@ def edit(conversation_id: UUID, message_id: UUID) -> Response:
 @bp.get("/conversations/<uuid:conversation_id>/stream")
 def stream(conversation_id: UUID) -> Response:
     """It changes what is kept, although it is a GET: `EventSource` knows no other."""
-    identity = door.identity()
-    door.same_origin()
+    identity = door.identity_of_reader()
     wish = _wish()
     with door.parts().streams.enter(identity.user_id) as slot:
         _parts().runs.count(identity.user_id)

@@ -7,7 +7,6 @@ import secrets
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException
@@ -79,16 +78,6 @@ def identity_of_reader() -> Identity:
 def body() -> bytes:
     settings = parts().settings
     return bodies.read_json(request.environ, settings.max_body_bytes, settings.request_seconds)
-
-
-def same_origin() -> None:
-    """Raises Forbidden for what a page of another site asks for with our user's cookie. Programs say nothing of sites."""
-    if "Authorization" in request.headers:
-        return  # Which no browser sends by itself.
-    site = request.headers.get("Sec-Fetch-Site", "")
-    origin = request.headers.get("Origin", "")
-    if site not in {"", "same-origin", "none"} or (not site and origin and urlsplit(origin).netloc != request.host):
-        raise errors.Forbidden
 
 
 def guard(app: Flask) -> None:

@@ -38,6 +38,16 @@ MATRIX = {
     "GET /static/<path:filename>": EVERYBODY,
     "GET /healthz": EVERYBODY,
     "GET /readyz": EVERYBODY,
+    "GET /api/agents": Row(USERS),
+    "GET /api/conversations": Row(USERS),
+    "POST /api/conversations": Row((401, 201, 201, 201), {"title": WORDS}),
+    "GET /api/conversations/<uuid:conversation_id>": Row(OWNER),
+    "PATCH /api/conversations/<uuid:conversation_id>": Row(OWNER, {"title": "another"}),
+    "DELETE /api/conversations/<uuid:conversation_id>": Row((401, 404, 404, 204)),
+    "GET /api/conversations/<uuid:conversation_id>/messages": Row(OWNER),
+    "POST /api/conversations/<uuid:conversation_id>/messages": Row((401, 404, 404, 201), {"content": WORDS}),
+    "PUT /api/conversations/<uuid:conversation_id>/messages/<uuid:message_id>": Row(OWNER, {"content": "said better"}),
+    "GET /api/conversations/<uuid:conversation_id>/stream": Row(OWNER),
     "GET /api/chat/history": Row(USERS),
     "GET /api/preferences": Row(USERS),
     "PUT /api/preferences": Row(USERS, {"response_language": "en"}),
@@ -75,7 +85,9 @@ class Owner:
     def __init__(self, app: Flask) -> None:
         self.user = f"ada-{next(_numbers)}"
         self._browser = app.test_client(use_cookies=False)
-        self.owned = {name: own(self) for name, own in OWNED.items()}
+        self.owned: dict[str, str] = {}
+        for name, own in OWNED.items():
+            self.owned[name] = own(self)
 
     def callers(self) -> list[dict[str, str]]:
         """In the order of `Row.statuses`."""
@@ -96,5 +108,20 @@ def _audio(owner: Owner) -> str:
     return quote(owner.post("/api/chat", spoken).json["voice_audio_url"], safe="")
 
 
-OWNED: dict[str, Callable[[Owner], str]] = {"audio": _audio, "message_id": _message, "filename": lambda _: "chat.js"}
+def _conversation(owner: Owner) -> str:
+    return str(owner.post("/api/conversations", {"title": WORDS}).json["id"])
+
+
+def _said(owner: Owner) -> str:
+    conversation = owner.owned["uuid:conversation_id"]
+    return str(owner.post(f"/api/conversations/{conversation}/messages", {"content": WORDS}).json["id"])
+
+
+OWNED: dict[str, Callable[[Owner], str]] = {
+    "audio": _audio,
+    "message_id": _message,
+    "path:filename": lambda _: "chat.js",
+    "uuid:conversation_id": _conversation,
+    "uuid:message_id": _said,
+}
 """For each of the rules' and queries' variables, how its owner comes by one."""

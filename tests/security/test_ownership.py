@@ -24,7 +24,7 @@ def test_every_route_is_in_the_matrix(app):
 
 
 def path_of(rule: str, owner: Owner) -> str:
-    return re.sub(r"<(?:\w+:)?(\w+)>", lambda variable: owner.owned[variable[1]], rule)
+    return re.sub("<([^>]*)>", lambda variable: owner.owned[variable[1]], rule)
 
 
 @pytest.mark.parametrize("route", MATRIX)

@@ -13,7 +13,7 @@ def upgrade() -> None:
     op.create_table(
         "chat_conversations",
         sa.Column("id", sa.Uuid(), primary_key=True),
-        sa.Column("owner_id", sa.String(256), nullable=False),
+        sa.Column("owner_id", sa.String(400), nullable=False),
         sa.Column("title", sa.String(200)),
         sa.Column("agent_id", sa.String(64)),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
