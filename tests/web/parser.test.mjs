@@ -1,0 +1,93 @@
+// The parser against the standard's cases, in every cut.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { EventParser, readEvents } from "./library.mjs";
+
+const { cases } = JSON.parse(readFileSync(new URL("../cases/sse.json", import.meta.url), "utf8"));
+const LARGE = 2000;
+
+const plain = (events) => events.map(({ event, data, id }) => ({ event, data, id }));
+
+function parsed(pieces) {
+  const parser = new EventParser();
+  return { events: plain(pieces.flatMap((piece) => parser.feed(piece))), id: parser.lastEventId, retry: parser.retry };
+}
+
+function inPieces(bytes, size) {
+  return Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) => bytes.subarray(index * size, (index + 1) * size));
+}
+
+for (const { name, chunks_base64, expected, final_last_event_id, final_retry } of cases) {
+  test(name, () => {
+    const chunks = chunks_base64.map((chunk) => Buffer.from(chunk, "base64"));
+    const whole = Buffer.concat(chunks);
+    const right = { events: plain(expected), id: final_last_event_id, retry: final_retry };
+
+    assert.deepEqual(parsed(chunks), right);
+    const sizes = whole.length > LARGE ? [1, 2, 3, 7, 1024] : whole.keys();
+    for (const size of sizes) assert.deepEqual(parsed(inPieces(whole, size || 1)), right, `pieces of ${size} bytes`);
+    const places = whole.length > LARGE ? [1, LARGE] : whole.keys();
+    for (const place of places) {
+      assert.deepEqual(parsed([whole.subarray(0, place), whole.subarray(place)]), right, `cut at ${place}`);
+    }
+  });
+}
+
+test("there are all the cases", () => assert.equal(cases.length, 173));
+
+test("U+2028 and its like stand in the data", () => {
+  const data = "a\u2028b\u2029c\u0085d\u000be\u000cf";
+
+  assert.deepEqual(parsed([new TextEncoder().encode(`data: ${data}\n\n`)]).events, [{ event: "message", data, id: "" }]);
+});
+
+test("an event tells whether its id is its own", () => {
+  const events = new EventParser().feed(new TextEncoder().encode("data: a\nid: 1\n\ndata: b\n\ndata: c\nid:\n\n"));
+
+  assert.deepEqual(
+    events.map(({ id, numbered }) => [id, numbered]),
+    [
+      ["1", true],
+      ["1", false],
+      ["", false],
+    ],
+  );
+});
+
+test("a long line in small pieces takes linear time", () => {
+  const whole = Buffer.from(`data: ${"x".repeat(2 ** 24)}\n\n`);
+
+  const { events } = parsed(inPieces(whole, 128)); // Quadratic, this would be minutes: the file's timeout.
+
+  assert.equal(events[0].data.length, 2 ** 24);
+});
+
+test("a body is read to its end, or until nobody wants more", async () => {
+  let cancelled = false;
+  const body = (pull) =>
+    new ReadableStream({
+      start: (controller) => controller.enqueue(new TextEncoder().encode("event: a\ndata: 1\n\ndata: 2\n\n")),
+      pull,
+      cancel: () => (cancelled = true),
+    });
+
+  const all = [];
+  for await (const { event, data } of readEvents(body((controller) => controller.close()))) all.push([event, data]);
+  assert.deepEqual(all, [
+    ["a", "1"],
+    ["message", "2"],
+  ]);
+  assert.equal(cancelled, false);
+
+  for await (const { data } of readEvents(body(() => new Promise(() => {})))) if (data) break;
+  assert.equal(cancelled, true);
+});
+
+test("what breaks a body is thrown", async () => {
+  const body = new ReadableStream({ pull: (controller) => controller.error(new TypeError("terminated")) });
+
+  await assert.rejects(readEvents(body).next(), /terminated/);
+});

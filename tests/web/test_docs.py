@@ -1,0 +1,83 @@
+"""docs/sse-js.md says nothing that does not run, and neither does the chat page."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.live import PROXY_SECRET, Server
+from tests.web.node import HERE, LIBRARY, node
+
+__all__ = ["node"]
+
+DOCS = LIBRARY.parents[3] / "docs" / "sse-js.md"
+BLOCKS = re.findall(r"```js\n(.*?)```", DOCS.read_text(), re.DOTALL)
+HELLO = "Hello, streaming world"
+
+THEN = {
+    "in a page": 'await answer.done; console.log(page.element("#answer").textContent);',
+    "in a worker": 'self.onmessage({ data: "Hello, streaming world" });'
+    'await page.until(() => page.posted.at(-1)?.type === "complete"); console.log(page.posted.at(-1).response.responses[0]);',
+    "in Node": "",
+    "gone on with": "",
+    "read by the parser": "",
+}
+SAYS = {"gone on with": "progress\ncomplete\n", "read by the parser": '{"type":"complete",'}
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    server = Server("gunicorn", tmp_path_factory.mktemp("docs") / "web.log")
+    yield server.wait_until_ready()
+    server.stop()
+
+
+@pytest.fixture
+def run(node, server, tmp_path):
+    """`run(source)`: what a module prints that runs in a page of ours, or in what Node has of one."""
+    shutil.copytree(LIBRARY.parent, tmp_path / "static")
+    shutil.copy(HERE / "page_stand_in.mjs", tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+
+    def begin(source: str) -> str:
+        (tmp_path / "page.js").write_text(f'import * as page from "./page_stand_in.mjs";\n{source}')
+        environment = {"CHAT_URL": server.url, "PROXY_SECRET": PROXY_SECRET}
+        command = [node, str(tmp_path / "page.js")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.replace("http://localhost:8000", server.url)
+
+    return begin
+
+
+def test_every_example_is_run():
+    assert len(BLOCKS) == len(THEN)
+
+
+@pytest.mark.parametrize(("block", "where"), list(zip(BLOCKS, THEN, strict=True)), ids=list(THEN))
+def test_an_example_does_what_it_says(run, block, where):
+    source = re.sub(r'"(/static/sse\.js|\./sse\.mjs)"', '"./static/sse.js"', block)
+
+    said = run(source.replace('"http://localhost:8000', 'process.env.CHAT_URL + "') + THEN[where])
+
+    assert SAYS.get(where, HELLO) in said
+
+
+def test_the_chat_page_says_what_is_said(run):
+    said = run("""
+        await import("./static/chat.js");
+        page.element("#text").value = "Hello, streaming world";
+        page.element("#form").requestSubmit();
+        const [user, answer] = page.element("#log").children;
+        await page.until(() => answer.className === "answer" && answer.textContent === "Hello, streaming world");
+        page.element("#text").value = "/error";
+        page.element("#form").requestSubmit();
+        await page.until(() => page.element("#log").children[3].className === "error");
+        console.log(user.className, user.textContent, "|", page.element("#log").children[3].textContent);
+    """)
+
+    assert said == f"user {HELLO} | This goes \n\nThe assistant could not answer. Please try again.\n"
