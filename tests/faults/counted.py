@@ -31,5 +31,7 @@ def counts() -> dict[str, int]:
         "greenlets": sum(isinstance(thing, greenlet) and not thing.dead for thing in things),
         "slots": len(_app.extensions["bff"].streams),
         "readers": sum(len(entry.readers) for queue in queues for entry in queue._entries.values()),
-        "running": sum(queue.counts().running for queue in queues),
+        "busy": sum(queue.counts().queues for queue in queues),
+        "kept": sum(len(queue._entries) for queue in queues),
+        "objects": len(things),
     }
