@@ -18,7 +18,7 @@ from bff.errors import ChatError, UpstreamError, UpstreamFailure
 from bff.identity import Identity
 from bff.ops.hub import Watch
 from bff.transport import ByteSource, EventSource
-from bff.upstream import Service, Timeouts
+from bff.upstream import JOIN_SECONDS, Service, Timeouts
 
 HISTORY_MAX_BYTES: Final = 4 * 1024 * 1024
 """Of one page, some 80 KiB a turn. Reading that much JSON takes some 20 ms, in which no stream moves."""
@@ -51,7 +51,7 @@ class EngineClient:
         if response.status_code != 200:
             response.close()
             raise UpstreamError(detail=f"the engine answered {response.status_code}")
-        return EventSource(response, self._timeouts.silence, self._max_event_bytes)
+        return EventSource(response, self._timeouts.silence, self._max_event_bytes, JOIN_SECONDS)
 
     # What follows raises an UpstreamFailure, InvalidRequest or TooManyRequests where the engine says so, and whatever
     # ends `watch`.
