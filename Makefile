@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 export PORT
 
-.PHONY: run test test-deps check bench
+.PHONY: run test test-deps soak check bench
 
 run: .venv/run
 	APP_ENV=development .venv/bin/flask db upgrade
@@ -17,6 +17,11 @@ test: .venv/dev
 # What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev
 	@tests/deps redis-server postgresql chromium
+
+# Processes are killed at random, for so many seconds.
+soak: export SOAK_SECONDS ?= 120
+soak: .venv/dev
+	.venv/bin/python -m pytest -k killed_at_random tests/faults/test_redis.py
 
 check: .venv/dev
 	.venv/bin/ruff check .
