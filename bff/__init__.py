@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from bff.transport import Neighbour
     from bff.upstream import BrokerClient
 
+__version__ = "0.1.0"
+"""Said here only: pyproject.toml and /openapi.json read it."""
+
 # Nothing heavy at module level: gunicorn.conf.py reads the settings before gevent has patched anything.
 
 
@@ -34,7 +37,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
     from bff.ops import logs
     from bff.ops.health import Health
     from bff.ops.streams import Rate, Streams
-    from bff.routes import audio, chat, conversations, door, history, ops, page, preferences, tickets
+    from bff.routes import audio, chat, contract, conversations, door, history, ops, page, preferences, tickets
     from bff.tickets import Tickets
     from bff.transport import new_session
     from bff.upstream import BrokerClient, Remote, Timeouts
@@ -83,7 +86,17 @@ def create_app(settings: Settings | None = None) -> "Flask":
     _add_conversations(app, settings, broker)
     app.extensions["life"] = _life(settings, streams, neighbour if settings.redis_url else None)
     door.guard(app)
-    for blueprint in (chat.bp, conversations.bp, history.bp, preferences.bp, audio.bp, tickets.bp, ops.bp, page.bp):
+    for blueprint in (
+        chat.bp,
+        conversations.bp,
+        history.bp,
+        preferences.bp,
+        audio.bp,
+        tickets.bp,
+        ops.bp,
+        contract.bp,
+        page.bp,
+    ):
         app.register_blueprint(blueprint)
     if hops := settings.trusted_proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]

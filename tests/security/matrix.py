@@ -38,6 +38,7 @@ MATRIX = {
     "GET /static/<path:filename>": EVERYBODY,
     "GET /healthz": EVERYBODY,
     "GET /readyz": EVERYBODY,
+    "GET /openapi.json": EVERYBODY,
     "GET /api/agents": Row(USERS),
     "GET /api/conversations": Row(USERS),
     "POST /api/conversations": Row((401, 201, 201, 201), {"title": WORDS}),

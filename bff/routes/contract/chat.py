@@ -1,0 +1,90 @@
+"""Messages, their answers, and what the engine keeps of them."""
+
+from typing import Final
+
+from bff import errors
+from bff.messages import ChatRequest
+from bff.routes.contract import answers, events
+from bff.routes.contract.operation import BEHIND, BODY, MINE, PLACE, Answer, Operation, Parameter, empty, text
+from bff.routes.preferences import Changes
+
+STREAM: Final = Answer(
+    "One event after the other; exactly one of them is terminal (complete, error, stopped), and it is the last.",
+    media_type="text/event-stream",
+    headers={"Location": "Where it can be followed.", "X-Message-ID": "The message's id."},
+    events={"message": events.ANSWER},
+)
+ONCE: Final = Parameter("Idempotency-Key", text(128), "Wins over the body's client_message_id.", place="header")
+IDS: Final = Parameter("ids", text(), "0: without the events' `id:` lines.")
+RESUME: Final = Parameter("X-Chat-Resume", {"enum": ["1"]}, "This reader comes back by itself after a drain.", place="header")
+AFTER: Final = (
+    Parameter("Last-Event-ID", text(256), "Go on after this event.", place="header"),
+    Parameter("last_event_id", text(256), "The same, for a first request of EventSource."),
+    Parameter("ticket", text(), "From POST /api/ticket."),
+)
+PART: Final = Answer("The part that `Range` asked for.", media_type="*/*", headers={"Content-Range": "Which part."})
+PAGE: Final = (
+    Parameter("limit", {"type": "integer"}, "1 to 50; what is beyond counts as that."),
+    Parameter("offset", {"type": "integer", "minimum": 0, "maximum": 10**9}),
+    Parameter("order", {"enum": ["oldest", "newest"]}, "newest: the last turn first, and offset counts from the end."),
+)
+
+OPERATIONS: Final = {
+    "POST /api/chat/stream": Operation(
+        "Say something; the answer streams back.",
+        {200: STREAM},
+        (*MINE, *BODY, *PLACE, *BEHIND, errors.Busy, errors.Expired, errors.IdempotencyConflict),
+        body=ChatRequest,
+        parameters=(ONCE, RESUME, IDS),
+    ),
+    "GET /api/chat/stream/<message_id>": Operation(
+        "Follow an answer from its start, or resume it.",
+        {200: STREAM, 204: empty("It has ended, and the reader has seen its end.")},
+        (*MINE, *PLACE, *BEHIND, errors.NotFound, errors.Expired),
+        parameters=(*AFTER, IDS),
+    ),
+    "POST /api/chat/stream/<message_id>/stop": Operation(
+        "Stop an answer, or take its message out of the queue. Asked again it changes nothing.",
+        {202: Answer("It ends as soon as it can.", answers.Stopping)},
+        (*MINE, *BEHIND, errors.NotFound, errors.Expired),
+    ),
+    "GET /api/chat/active": Operation(
+        "This user's messages that wait or run.", {200: Answer("In their order.", answers.Active)}, (*MINE, *BEHIND)
+    ),
+    "POST /api/chat": Operation(
+        "Say something; one JSON answer, from the engine itself.",
+        {200: Answer("The answer.", answers.Said)},
+        (*MINE, *BODY, *PLACE, *BEHIND),
+        body=ChatRequest,
+        parameters=(ONCE,),
+    ),
+    "GET /api/chat/history": Operation(
+        "What was said and answered, page by page.",
+        {200: Answer("A page.", answers.History)},
+        (*MINE, *PLACE, *BEHIND),
+        parameters=PAGE,
+    ),
+    "GET /api/preferences": Operation(
+        "How this user wants to be answered.",
+        {200: Answer("All of it.", answers.Preferences)},
+        (*MINE, *PLACE, *BEHIND),
+    ),
+    "PUT /api/preferences": Operation(
+        "Change it. What is not named stays as it is.",
+        {200: Answer("All of it, changed.", answers.Preferences)},
+        (*MINE, *BODY, *PLACE, *BEHIND),
+        body=Changes,
+    ),
+    "GET /api/audio": Operation(
+        "A spoken answer of this user's, from the engine.",
+        {200: Answer("All of it.", media_type="*/*"), 206: PART, 304: empty("It is what the browser has.")},
+        (*MINE, *PLACE, *BEHIND, errors.NotFound, errors.RangeNotSatisfiable),
+        parameters=(
+            Parameter("url", text(), "An answer's voice_audio_url.", required=True),
+            Parameter("Range", text(), place="header"),
+        ),
+    ),
+    "POST /api/ticket": Operation(
+        "A ticket that lets an EventSource open one stream.", {201: Answer("The ticket.", answers.Ticket)}
+    ),
+}

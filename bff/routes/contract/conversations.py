@@ -1,0 +1,65 @@
+"""Conversations, their messages, and the agents that reply."""
+
+from typing import Final
+
+from bff import errors
+from bff.conversations.schemas import EditMessage, NewConversation, NewMessage, StreamMessage, UpdateConversation
+from bff.routes.contract import answers, events
+from bff.routes.contract.operation import BODY, MINE, PLACE, Answer, Operation, Parameter, empty, text
+
+KEPT: Final = (*MINE, errors.NotFound, errors.UpstreamUnavailable)
+"""What any door to what is kept may answer: the database may be away."""
+PAGE: Final = (
+    Parameter("limit", {"type": "integer", "minimum": 0, "maximum": 10**9 - 1}, "50; 1 to 100, what is beyond counts as that."),
+    Parameter("cursor", text(), "The last page's nextCursor."),
+)
+ONE: Final = "/api/conversations/<uuid:conversation_id>"
+
+OPERATIONS: Final = {
+    "GET /api/agents": Operation("Who may reply.", {200: Answer("All of them.", answers.Agents)}),
+    "GET /api/conversations": Operation(
+        "This user's conversations, newest activity first.",
+        {200: Answer("A page.", answers.Conversations)},
+        KEPT,
+        parameters=PAGE,
+    ),
+    "POST /api/conversations": Operation(
+        "Begin one.", {201: Answer("It has begun.", answers.Conversation)}, (*KEPT, *BODY), body=NewConversation
+    ),
+    f"GET {ONE}": Operation("One of them.", {200: Answer("It.", answers.Conversation)}, KEPT),
+    f"PATCH {ONE}": Operation(
+        "Change what is named; null clears it.",
+        {200: Answer("It, changed.", answers.Conversation)},
+        (*KEPT, *BODY),
+        body=UpdateConversation,
+    ),
+    f"DELETE {ONE}": Operation("Delete it and all its messages.", {204: empty("It is gone.")}, KEPT),
+    f"GET {ONE}/messages": Operation(
+        "What was said in it, oldest first.", {200: Answer("A page.", answers.Messages)}, KEPT, parameters=PAGE
+    ),
+    f"POST {ONE}/messages": Operation(
+        "Say something in it.",
+        {201: Answer("It is kept.", answers.Message)},
+        (*KEPT, *BODY, errors.TooManyRequests),
+        body=NewMessage,
+    ),
+    f"PUT {ONE}/messages/<uuid:message_id>": Operation(
+        "Say it better: agents are told the new words, the old ones are kept.",
+        {200: Answer("It, edited.", answers.Message)},
+        (*KEPT, *BODY),
+        body=EditMessage,
+    ),
+    f"GET {ONE}/stream": Operation(
+        "An agent's reply to the last message, or to `messageId`.",
+        {
+            200: Answer("Pieces, then the end.", media_type="text/event-stream", events=events.REPLY),
+            204: empty("It is answered already."),
+        },
+        (*KEPT, *PLACE, errors.Busy),
+        query=StreamMessage,
+        parameters=(
+            Parameter("Last-Event-ID", text(), "The id of a reply whose end was seen: 204.", place="header"),
+            Parameter("ticket", text(), "From POST /api/ticket."),
+        ),
+    ),
+}

@@ -1,0 +1,85 @@
+"""The events of streams: of an answer's one model a `type` (bff/events.py and the relay say them), then of a reply's."""
+
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from bff.routes.contract.answers import Passed, Problem, Said
+
+
+class Status(Passed):
+    """Where the message is: "Message queued...", "Processing...", or the engine's own words."""
+
+    type: Literal["status"]
+    message: Any
+    position: int | None = Field(default=None, description="Messages of this user waiting ahead, plus 1; 0 while running.")
+
+
+class Progress(Passed):
+    """A piece of the answer."""
+
+    type: Literal["progress"]
+    text: Any
+
+
+class Complete(Passed):
+    """Terminal: the whole answer."""
+
+    type: Literal["complete"]
+    response: Said
+
+
+class Stopped(Passed):
+    """Terminal, after a stop only: what had been said."""
+
+    type: Literal["stopped"]
+    response: Said
+
+
+class Error(Problem):
+    """Terminal."""
+
+    type: Literal["error"]
+
+
+class ToolUse(Passed):
+    """The engine uses a tool; as it says so."""
+
+    type: Literal["tool_use"]
+
+
+class ToolResult(Passed):
+    """What the tool gave; as the engine says it."""
+
+    type: Literal["tool_result"]
+
+
+class Keepalive(Passed):
+    """A sign of life after silence. Never carries an id."""
+
+    type: Literal["keepalive"]
+
+
+class Token(BaseModel):
+    """A piece of a reply."""
+
+    token: str
+
+
+class Done(BaseModel):
+    """Terminal: the reply is kept, as this message."""
+
+    messageId: UUID  # noqa: N815 - as it is on the wire
+
+
+class Failure(Problem):
+    """Terminal: there is no reply."""
+
+
+class Tick(Passed):
+    """One of ten, at a steady pace: what comes in a lump was held up on the way."""
+
+
+ANSWER: Final = (Status, Progress, Complete, Error, Stopped, ToolUse, ToolResult, Keepalive)
+REPLY: Final[dict[str, tuple[type[BaseModel], ...]]] = {"token": (Token,), "done": (Done,), "failure": (Failure,)}
