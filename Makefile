@@ -16,7 +16,11 @@ test: .venv/dev
 
 # What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev
-	@tests/deps redis-server postgresql chromium nginx-light
+	@tests/deps redis-server postgresql chromium nginx-light npm
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory tests/clients/node_modules/.package-lock.json; fi
+
+tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
+	cd tests/clients && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=5
 
 # Processes are killed at random, for so many seconds.
 soak: export SOAK_SECONDS ?= 120
@@ -47,7 +51,7 @@ lock: .venv/dev
 	@touch $@
 
 # CI tests what is locked.
-.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt requirements.lock
+.venv/dev: .venv/bin/python requirements.txt requirements-dev.txt requirements.lock tests/clients/requirements.txt
 	@[ "$$CI" != true ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || \

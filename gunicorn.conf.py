@@ -44,7 +44,7 @@ preload_app = False  # gevent must patch first.
 control_socket_disable = True  # It would run asyncio in the master, and two servers of one user would share it.
 loglevel = settings.log_level.lower()
 
-STREAM = re.compile(r"/stream(/[^/]+)?$")
+STREAM = re.compile(r"/stream(/[^/]+)?$|^/v1/chat/completions$")
 
 
 def on_starting(server):

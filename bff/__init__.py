@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
     from bff.ops import logs
     from bff.ops.health import Health
     from bff.ops.streams import Rate, Streams
-    from bff.routes import audio, chat, contract, conversations, door, history, ops, page, preferences, tickets
+    from bff.routes import audio, chat, contract, conversations, door, history, openai, ops, page, preferences, tickets
     from bff.tickets import Tickets
     from bff.transport import new_session
     from bff.upstream import BrokerClient, Remote, Timeouts
@@ -93,6 +93,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
         preferences.bp,
         audio.bp,
         tickets.bp,
+        openai.bp,
         ops.bp,
         contract.bp,
         page.bp,

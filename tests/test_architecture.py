@@ -11,7 +11,7 @@ FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglo
 LEVELS = [
     {"errors", "sse", "orgs"},
     {"settings", "safety", "events", "messages", "message_ids", "identity", "keys", "jwt_identity", "tickets", "bodies", "ops"},
-    {"transport", "relay", "streaming", "download", "held", "following", "audio"},
+    {"transport", "relay", "streaming", "download", "held", "following", "audio", "protocols"},
     {"upstream", "engine_client"},
     {"agents"},
     {"conversations", "broker", "engine"},

@@ -4,17 +4,21 @@ import logging
 import re
 from collections.abc import Iterator
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
 from bff import events, message_ids, messages
-from bff.errors import Away, Drained, InvalidRequest, NotFound
+from bff.errors import Away, ChatError, Drained, InvalidRequest, NotFound
 from bff.following import Answer
 from bff.identity import Identity
 from bff.messages import ChatRequest
 from bff.ops.hub import Watch
 from bff.ops.streams import Slot
+from bff.protocols import ClientProtocol, Place, Words, translate
+from bff.protocols.ag_ui import AG_UI
+from bff.protocols.ai_sdk import AI_SDK
+from bff.protocols.native import NATIVE
 from bff.relay import Relay
 from bff.routes import door
 from bff.routes.waiting import asking_once
@@ -28,20 +32,25 @@ log = logging.getLogger("bff.requests")
 
 EVENT_ID: Final = re.compile(r"[\x21-\x7e]{0,256}")
 """The broker makes them; this is what can go into a header."""
+PROTOCOLS: Final = {"native": NATIVE, "ai-sdk": AI_SDK, "ag-ui": AG_UI}
+_ACCEPTED: Final = re.compile(r"text/event-stream\s*;\s*protocol=\"?([\w-]+)")
 
 
 @bp.post("/stream")
 def say() -> Response:
     """The message is left and its stream open before the response starts: until then failures are plain JSON."""
     identity = door.identity()
-    message = messages.parse(door.body(), request.headers.get("Idempotency-Key"))
+    protocol = _protocol()
+    asked = protocol.asked(door.body())
+    message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
     parts = door.parts()
     parts.rate.count(identity.user_id)
-    with parts.streams.enter(identity.user_id, comes_back=request.headers.get("X-Chat-Resume") == "1") as slot:
+    with parts.streams.enter(identity.user_id, comes_back=_says_it_comes_back()) as slot:
         until = parts.broker.opening()
-        ticket = parts.broker.enqueue(identity, message, until, _wishes(message, parts.settings))
+        ticket = parts.broker.enqueue(identity, message, until, wishes(message, parts.settings))
         answer = parts.broker.follow(identity.user_id, ticket.message_id, until)
-        return _stream(answer, ticket.message_id, slot)
+        words = protocol.words and protocol.words(ticket.message_id, asked.about, False)
+        return stream(answer, ticket.message_id, slot, protocol, words)
 
 
 @bp.post("")
@@ -63,12 +72,26 @@ def resume(message_id: str) -> Response:
     after = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
     if not EVENT_ID.fullmatch(after):
         raise InvalidRequest("The last event id is none of ours.")
-    with parts.streams.enter(identity.user_id, comes_back=True) as slot:
+    protocol = _protocol()
+    after, told = (after, False) if protocol is NATIVE else Place.of(after)
+    # Other clients take a clean end for the whole answer.
+    with parts.streams.enter(identity.user_id, comes_back=protocol is NATIVE or _says_it_comes_back()) as slot:
         answer = parts.broker.resume(identity.user_id, _checked(message_id, identity), parts.broker.opening(), after)
         if answer is not None:
-            return _stream(answer, message_id, slot, retry=door.come_back_milliseconds())
+            words = protocol.words and protocol.words(message_id, {}, told)
+            return stream(answer, message_id, slot, protocol, words, retry=door.come_back_milliseconds())
         slot.release()
         return Response(status=204)  # Which tells `EventSource` not to come back.
+
+
+@bp.get("/stream/<chat_id>/stream")
+def resume_latest(chat_id: str) -> Response:
+    """Where the AI SDK asks, by a chat id of its own: what the user said last, as long as its answer goes on."""
+    places = _places()
+    if not places:
+        return Response(status=204)
+    latest = max(places, key=lambda place: place["position"])
+    return resume(latest["message_id"])
 
 
 @bp.post("/stream/<message_id>/stop")
@@ -80,9 +103,14 @@ def stop(message_id: str) -> tuple[Response, int]:
 
 @bp.get("/active")
 def active() -> Response:
+    return jsonify(messages=_places())
+
+
+def _places() -> list[dict[str, Any]]:
+    """The user's messages that wait or run; those of another org are not theirs here."""
     identity = door.identity()
     places = door.parts().broker.places(identity.user_id)
-    return jsonify(messages=[place for place in places if message_ids.may_be_of(str(place["message_id"]), identity.org)])
+    return [place for place in places if message_ids.may_be_of(str(place["message_id"]), identity.org)]
 
 
 def _checked(message_id: str, identity: Identity) -> str:
@@ -91,39 +119,66 @@ def _checked(message_id: str, identity: Identity) -> str:
     return message_id
 
 
-def _wishes(message: ChatRequest, settings: Settings) -> dict[str, str]:
+def wishes(message: ChatRequest, settings: Settings) -> dict[str, str]:
     """What our own broker understands, where it is not what any broker does anyway."""
-    wishes = {"on_busy": settings.on_busy, "on_disconnect": settings.on_disconnect}
-    ours = {name: wish for name, wish in wishes.items() if wish not in {"enqueue", "continue"}}
+    all_of_them = {"on_busy": settings.on_busy, "on_disconnect": settings.on_disconnect}
+    ours = {name: wish for name, wish in all_of_them.items() if wish not in {"enqueue", "continue"}}
     return ours | ({"on_busy": message.on_busy} if message.on_busy else {})
 
 
-def _stream(answer: Answer, message_id: str, slot: Slot, retry: int | None = None) -> Response:
+def _protocol() -> ClientProtocol:
+    name = request.args.get("protocol")
+    if name is None:
+        accepted = _ACCEPTED.search(request.headers.get("Accept", ""))
+        name = accepted[1] if accepted else "native"
+    if name not in PROTOCOLS:
+        raise InvalidRequest(f"protocol: must be one of {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]
+
+
+def _says_it_comes_back() -> bool:
+    return request.headers.get("X-Chat-Resume") == "1"
+
+
+def stream(
+    answer: Answer,
+    message_id: str,
+    slot: Slot,
+    protocol: ClientProtocol,
+    words: Words | None,
+    retry: int | None = None,
+) -> Response:
+    """`words`: None for our own."""
     settings = door.parts().settings
     slot.comes_back = slot.comes_back and door.parts().broker.outlives_us  # Else its reader would find nothing anywhere.
-    relay = Relay(door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors)
-    telling = _Telling(answer, relay, slot, {"request_id": door.request_id(), "message_id": message_id})
+    telling = tell(answer, message_id, slot)
     return EventStream(
-        telling.say,
+        telling.say if words is None else lambda watch: translate(telling.say(watch), words),
         How(
-            _heartbeat(settings),
+            _heartbeat(settings) if words is None else comment("keepalive"),
             settings.heartbeat_seconds,
             settings.slow_reader_seconds,
             retry,
-            ids=request.args.get("ids") != "0",
+            ids=protocol.ids and request.args.get("ids") != "0",
         ),
         environ=request.environ,
         slot=slot,
         close=telling.close,
-        headers={"Location": f"/api/chat/stream/{message_id}", "X-Message-ID": message_id},
+        headers={"Location": f"/api/chat/stream/{message_id}", "X-Message-ID": message_id, **protocol.headers},
     )
+
+
+def tell(answer: Answer, message_id: str, slot: Slot) -> "Telling":
+    settings = door.parts().settings
+    relay = Relay(door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors)
+    return Telling(answer, relay, slot, {"request_id": door.request_id(), "message_id": message_id})
 
 
 def _heartbeat(settings: Settings) -> bytes:
     return encode(events.keepalive()) if settings.heartbeat == "event" else comment("keepalive")
 
 
-class _Telling:
+class Telling:
     """One answer being told to one browser; its end is one log line."""
 
     def __init__(self, answer: Answer, relay: Relay, slot: Slot, fields: dict[str, object]) -> None:
@@ -144,8 +199,16 @@ class _Telling:
                 raise Drained from None  # Without an end: it goes on where it was once it can be told again.
             raise
 
+    @property
+    def problem(self) -> ChatError | None:
+        return self._relay.problem
+
     def close(self) -> None:
         self._answer.close()
+        log.info("the stream of %s ended", self._fields["message_id"], extra=self.fields())
+
+    def fields(self) -> dict[str, object]:
+        """For the log line."""
         relay = self._relay
         fields = self._fields | {
             "ended": relay.ended or "aborted",
@@ -157,7 +220,7 @@ class _Telling:
         }
         if relay.problem is not None and relay.problem.detail:
             fields["detail"] = relay.problem.detail
-        log.info("the stream of %s ended", self._fields["message_id"], extra=fields)
+        return fields
 
     def _milliseconds(self, moment: float) -> int:
         return round((moment - self._began) * 1000)

@@ -4,6 +4,7 @@ import logging
 import random
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
@@ -46,6 +47,8 @@ class Parts:
     health: Health
     engine: EngineClient
     tickets: Tickets
+    models: tuple[str, ...] = ("default",)
+    """What `/v1/models` calls those who answer."""
 
 
 def parts() -> Parts:
@@ -123,11 +126,22 @@ def _finish(response: Response) -> Response:
     return response
 
 
+def problem_of(error: Exception) -> ChatError:
+    """What went wrong, as one of ours, and noted for the log line."""
+    problem = _as_ours(error)
+    note({"code": problem.code} | ({"detail": problem.detail} if problem.detail else {}))
+    return problem
+
+
+def note(fields: Mapping[str, object]) -> None:
+    """For the request's log line."""
+    g.log_fields = g.get("log_fields", {}) | fields
+
+
 def _refuse(error: Exception) -> Response:
     if isinstance(error, ReaderLeft):
         return Response(status=READER_LEFT)
-    problem = _as_ours(error)
-    g.log_fields = {"code": problem.code} | ({"detail": problem.detail} if problem.detail else {})
+    problem = problem_of(error)
     if problem.retry_after is not None and request.method == "GET" and "text/event-stream" in request.accept_mimetypes.values():
         return _come_back()
     response = jsonify(problem.as_json(request_id()))

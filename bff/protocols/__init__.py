@@ -1,0 +1,127 @@
+"""What a client speaks: our events (bff/events.py) in the words of a protocol it already knows. Pure: events in, events out.
+
+A protocol reads a request's body and says one answer on. What it has no word for it leaves out, and `docs/clients.md` says so.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from bff import events
+from bff.errors import InvalidRequest
+from bff.sse import Event
+
+TOLD: Final = ";text"
+"""Ends the ids of events before which some of the answer's text was told: whoever goes on from there needs it only once."""
+CLIENT_MESSAGE_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Asked(NamedTuple):
+    """What a request's body asks for."""
+
+    body: bytes
+    """As `POST /api/chat/stream` takes it; checked there."""
+    about: Mapping[str, Any] = {}
+    """What the client wants to read again in the answer."""
+
+
+class Words(Protocol):
+    """How one answer is said, to one reader. Valid from its first event on, wherever in the answer that is."""
+
+    @property
+    def told(self) -> bool:
+        """Whether any of the answer's text has been said, to this reader or before it came."""
+
+    def say(self, kind: str, content: dict[str, Any]) -> list[str]:
+        """The data of each event that says ours, of type `kind`; none where the protocol has no word for it."""
+
+
+class ClientProtocol(NamedTuple):
+    """Raises InvalidRequest for a body that asks for nothing it could."""
+
+    asked: Callable[[bytes], Asked]
+    words: Callable[[str, Mapping[str, Any], bool], Words] | None = None
+    """From a message id, `Asked.about` and whether text has been told. None: our own words are said as they are."""
+    headers: Mapping[str, str] = {}
+    ids: bool = True
+    """Whether its clients bear events that have ids."""
+
+
+class Place(NamedTuple):
+    """Where in an answer a reader goes on."""
+
+    after: str
+    """The broker's event id, "" for the start."""
+    told: bool
+
+    @classmethod
+    def of(cls, last_event_id: str) -> "Place":
+        return cls(last_event_id.removesuffix(TOLD), last_event_id.endswith(TOLD))
+
+
+def translate(said: Iterable[Event | None], words: Words) -> Iterator[Event | None]:
+    """The last event that says one of ours carries its id: who has read only a part of them reads them again."""
+    for event in said:
+        if event is None:
+            yield None
+            continue
+        content = events.parsed_object(event.data)
+        *first, last = words.say(content.pop("type", ""), content) or [""]
+        for data in first:
+            yield Event("", data)
+        if last:
+            yield Event("", last, event.id and event.id + (TOLD if words.told else ""))
+
+
+def as_json(**content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+def sayable(value: Any) -> Any:
+    """What an engine sent, or None where JSON cannot say it again: 1e999 is a number when read; or it is nested too deep."""
+    try:
+        json.dumps([[value]], allow_nan=False)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def asking(text: str, client_message_id: str | None, on_busy: Any = None, **about: Any) -> Asked:
+    """A client's own message id that we cannot take is left out: it only makes asking again safe."""
+    body = {"message": text}
+    if client_message_id and CLIENT_MESSAGE_ID.fullmatch(client_message_id):
+        body["client_message_id"] = client_message_id
+    if on_busy is not None:
+        body["on_busy"] = on_busy
+    return Asked(json.dumps(body).encode(), about)
+
+
+def text_of(content: Any) -> str:
+    """Of a user's message: a text, or parts of which each is one. Raises InvalidRequest."""
+    if isinstance(content, str):
+        return content
+    texts = [_text_of_part(part) for part in content] if isinstance(content, list) else [None]
+    said = [text for text in texts if text is not None]
+    if not said or len(said) < len(texts):
+        raise InvalidRequest("messages: the last one must hold text, and nothing else.")
+    return "\n".join(said)
+
+
+def _text_of_part(part: Any) -> str | None:
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    return text if isinstance(text, str) else None
+
+
+def responses(content: dict[str, Any]) -> list[str]:
+    """The texts of a `complete` or `stopped`, which the relay has checked."""
+    return [text for text in content["response"]["responses"] if text]
+
+
+def beside(content: dict[str, Any]) -> dict[str, Any]:
+    """What a `complete` holds beside its texts: language, voice, attachments."""
+    return {
+        name: said
+        for name, value in content["response"].items()
+        if name != "responses" and (said := sayable(value)) is not None
+    }

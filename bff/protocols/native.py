@@ -1,0 +1,7 @@
+"""Our own words, PROTOCOL 1.2: nothing lies between the relay and the wire."""
+
+from typing import Final
+
+from bff.protocols import Asked, ClientProtocol
+
+NATIVE: Final = ClientProtocol(Asked)

@@ -1,0 +1,102 @@
+"""/v1: the same chat, for clients of OpenAI's. Who asks is known as everywhere; where that is by a bearer, it is their key."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from bff import messages
+from bff.errors import NotFound, ReaderLeft
+from bff.following import Answer
+from bff.ops import hub
+from bff.ops.hub import Watch
+from bff.ops.streams import Slot
+from bff.protocols import openai
+from bff.routes import chat, door
+from bff.sse import Event
+
+bp = Blueprint("openai", __name__, url_prefix="/v1")
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's word for it. Nobody reads it but the log."""
+
+
+@bp.post("/chat/completions")
+def complete() -> Response:
+    identity, parts = door.identity(), door.parts()
+    asked = openai.asked(door.body())
+    _check_model(asked.about["model"])
+    message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
+    parts.rate.count(identity.user_id)
+    with parts.streams.enter(identity.user_id) as slot:
+        until = parts.broker.opening()
+        # Who leaves here cannot come back, and has no other way to say stop.
+        wishes = chat.wishes(message, parts.settings) | {"on_disconnect": "cancel"}
+        ticket = parts.broker.enqueue(identity, message, until, wishes)
+        answer = parts.broker.follow(identity.user_id, ticket.message_id, until)
+        about = {"model": asked.about["model"], "created": int(time.time())}
+        if not asked.about["stream"]:
+            return _whole(answer, ticket.message_id, slot, about)
+        words = openai.OpenAiWords(ticket.message_id, about, told=False)
+        return chat.stream(answer, ticket.message_id, slot, openai.OPENAI, words)
+
+
+@bp.get("/models")
+def models() -> Response:
+    door.identity()
+    return jsonify(openai.models(door.parts().models))
+
+
+@bp.get("/models/<path:name>")
+def model(name: str) -> Response:
+    door.identity()
+    _check_model(name)
+    return jsonify(openai.model(name))
+
+
+@bp.errorhandler(Exception)
+def _refuse(error: Exception) -> Response:
+    problem = door.problem_of(error)
+    response = jsonify(openai.error(problem))
+    response.status_code = problem.status
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(problem.retry_after)
+    return response
+
+
+def _check_model(name: str) -> None:
+    if name not in door.parts().models:
+        raise NotFound("There is no such model here.")
+
+
+def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]) -> Response:
+    """Waits for the answer's end. Raises what broke it, with a status of its own."""
+    telling = chat.tell(answer, message_id, slot)
+    watch = hub.watch(hub.browser(request.environ))
+    try:
+        slot.wait_at(watch)
+        last = _last(telling.say(watch), watch)
+    except ReaderLeft:
+        return Response(status=CLIENT_CLOSED_REQUEST)
+    finally:
+        watch.close()
+        slot.release()
+        answer.close()
+        door.note(telling.fields())
+    if telling.problem is not None:
+        raise telling.problem
+    response = jsonify(openai.completion(message_id, about, last))
+    response.headers["X-Message-ID"] = message_id
+    return response
+
+
+def _last(said: Iterator[Event | None], watch: Watch) -> str:
+    """The data of the last event. Raises ReaderLeft."""
+    last = ""
+    for event in said:
+        if event is not None:
+            last = event.data
+        elif watch.due == 0:
+            raise ReaderLeft  # A stream would write now, to see whether somebody is there; JSON has nothing to write yet.
+    return last

@@ -1,0 +1,121 @@
+import { Chat } from '@ai-sdk/react'
+import { DefaultChatTransport, readUIMessageStream } from 'ai'
+import { as, cuttingUrl, eventually, gone, run, stop, url } from './harness.mjs'
+
+function transport(user, base = url, more = {}) {
+  return new DefaultChatTransport({ api: `${base}/api/chat/stream?protocol=ai-sdk`, headers: as(user, more) })
+}
+
+function chatOf(user, base, more) {
+  const seen = []
+  const chat = new Chat({
+    id: 'chat-1',
+    transport: transport(user, base, more),
+    onData: (part) => seen.push(part.type),
+    onFinish: ({ isAbort, isDisconnect, isError }) => seen.push({ isAbort, isDisconnect, isError }),
+  })
+  return { chat, seen }
+}
+
+function textOf(message) {
+  return message.parts.filter((part) => part.type === 'text').map((part) => part.text).join('')
+}
+
+function whatIsThere(chat) {
+  return { status: chat.status, error: chat.error?.message, roles: chat.messages.map((m) => m.role), text: textOf(chat.lastMessage) }
+}
+
+const begun = (chat, text) => eventually(() => chat.lastMessage?.role === 'assistant' && textOf(chat.lastMessage).includes(text))
+
+await run({
+  async answer(user) {
+    const { chat, seen } = chatOf(user)
+    await chat.sendMessage({ text: 'Hello, streaming world' })
+    await chat.sendMessage({ text: 'and again' })
+    return { ...whatIsThere(chat), first: textOf(chat.messages[1]), seen }
+  },
+
+  async unicode(user) {
+    const { chat } = chatOf(user)
+    await chat.sendMessage({ text: '/unicode' })
+    return textOf(chat.lastMessage)
+  },
+
+  async error(user) {
+    const { chat, seen } = chatOf(user)
+    await chat.sendMessage({ text: '/error' })
+    return { ...whatIsThere(chat), seen }
+  },
+
+  async refusal(user) {
+    const { chat } = chatOf(user)
+    await chat.sendMessage({ text: '   ' })
+    return { status: chat.status, error: JSON.parse(chat.error.message) }
+  },
+
+  async tool(user) {
+    const { chat } = chatOf(user)
+    await chat.sendMessage({ text: '/tool' })
+    const { state, toolName, input, output } = chat.lastMessage.parts.find((part) => part.type === 'dynamic-tool')
+    return { state, toolName, input, output, text: textOf(chat.lastMessage) }
+  },
+
+  async silence(user) {
+    const { chat } = chatOf(user)
+    await chat.sendMessage({ text: '/silence 1' })
+    return whatIsThere(chat)
+  },
+
+  async stop(user) {
+    const { chat } = chatOf(user)
+    const sent = chat.sendMessage({ text: '/slow 600 one two' })
+    await begun(chat, 'one ')
+    const status = await stop(user, chat.lastMessage.id)
+    await sent
+    return { stop: status, ...whatIsThere(chat), gone: await gone(user) }
+  },
+
+  async resume(user) {
+    const { chat, seen } = chatOf(user, cuttingUrl, { 'X-Cut': 'three' })
+    await chat.sendMessage({ text: '/slow 2 one two three four five' })
+    const broken = { status: chat.status, ...seen.at(-1) }
+    await chat.resumeStream()
+    return { broken, ...whatIsThere(chat) }
+  },
+
+  async reload(user) {
+    const before = chatOf(user).chat
+    const sent = before.sendMessage({ text: '/slow 2 one two three' })
+    await begun(before, 'one ')
+    const after = chatOf(user).chat
+    after.messages = before.messages.slice(0, 1)
+    await after.resumeStream()
+    await sent
+    await gone(user)
+    const later = await transport(user).reconnectToStream({ chatId: 'chat-1' })
+    return { before: textOf(before.lastMessage), after: whatIsThere(after), later }
+  },
+
+  async regenerate(user) {
+    const { chat } = chatOf(user)
+    await chat.sendMessage({ text: 'once' })
+    const first = chat.lastMessage.id
+    await chat.regenerate()
+    return { ...whatIsThere(chat), another: chat.lastMessage.id !== first }
+  },
+
+  async edit(user) {
+    const { chat } = chatOf(user)
+    await chat.sendMessage({ text: 'first' })
+    await chat.sendMessage({ text: 'edited', messageId: chat.messages[0].id })
+    return whatIsThere(chat)
+  },
+
+  async reader(user) {
+    const messages = [{ id: 'u-1', role: 'user', parts: [{ type: 'text', text: 'read me' }] }]
+    const stream = await transport(user).sendMessages({ chatId: 'c', messages, trigger: 'submit-message' })
+    let last
+    for await (const message of readUIMessageStream({ stream })) last = message
+    return textOf(last)
+  },
+})

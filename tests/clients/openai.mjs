@@ -1,0 +1,89 @@
+import OpenAI from 'openai'
+import { as, cuttingUrl, gone, run, url } from './harness.mjs'
+
+function clientOf(user, base = url, more = {}) {
+  return new OpenAI({ baseURL: `${base}/v1`, apiKey: 'a-key', defaultHeaders: as(user, more), maxRetries: 0 })
+}
+
+const asking = (content, more = {}) => ({ model: 'default', messages: [{ role: 'user', content }], ...more })
+
+async function streamed(client, content, options) {
+  const heard = { text: '', finish: null }
+  try {
+    for await (const chunk of await client.chat.completions.create(asking(content, { stream: true }), options)) {
+      heard.text += chunk.choices[0].delta.content ?? ''
+      heard.finish = chunk.choices[0].finish_reason
+      heard.id = chunk.id
+    }
+  } catch (error) {
+    heard.thrown = error.constructor.name
+    heard.code = error.code
+  }
+  return heard
+}
+
+async function refused(promise) {
+  try {
+    await promise
+  } catch ({ status, code, type, requestID, constructor }) {
+    return { status, code, type, named: constructor.name, requestID: Boolean(requestID) }
+  }
+}
+
+await run({
+  async answer(user) {
+    const { text, finish } = await streamed(clientOf(user), 'Hello, streaming world')
+    return { text, finish }
+  },
+
+  async whole(user) {
+    const { choices, object, model } = await clientOf(user).chat.completions.create(asking('Hello, whole world'))
+    return { object, model, message: choices[0].message, finish: choices[0].finish_reason }
+  },
+
+  async unicode(user) {
+    const text = (await clientOf(user).chat.completions.create(asking('/unicode'))).choices[0].message.content
+    return { whole: text, streamed: (await streamed(clientOf(user), '/unicode')).text }
+  },
+
+  async error(user) {
+    const { text, thrown, code } = await streamed(clientOf(user), '/error')
+    return { text, thrown, code, whole: await refused(clientOf(user).chat.completions.create(asking('/error'))) }
+  },
+
+  async refusal(user) {
+    const client = clientOf(user)
+    return {
+      blank: await refused(client.chat.completions.create(asking('   '))),
+      model: await refused(client.chat.completions.create(asking('hi', { model: 'gpt-9' }))),
+      stranger: await refused(new OpenAI({ baseURL: `${url}/v1`, apiKey: 'x', maxRetries: 0 }).models.list()),
+    }
+  },
+
+  async models(user) {
+    const ids = []
+    for await (const model of clientOf(user).models.list()) ids.push(model.id)
+    return { ids, one: (await clientOf(user).models.retrieve('default')).id }
+  },
+
+  async silence(user) {
+    return (await streamed(clientOf(user), '/silence 1')).text
+  },
+
+  async stop(user) {
+    const stream = await clientOf(user).chat.completions.create(asking('/slow 600 one two', { stream: true }))
+    let text = ''
+    for await (const chunk of stream) {
+      text += chunk.choices[0].delta.content ?? ''
+      if (text) stream.controller.abort()
+    }
+    return { text, gone: await gone(user) }
+  },
+
+  async resume(user) {
+    const client = clientOf(user, cuttingUrl, { 'X-Cut': 'three', 'Idempotency-Key': `${user}-key` })
+    const broken = await streamed(client, '/slow 2 one two three four five')
+    const { text, finish, id } = await streamed(client, '/slow 2 one two three four five')
+    return { broken: Boolean(broken.thrown), text, finish, same: id === broken.id }
+  },
+})

@@ -1,0 +1,129 @@
+import json
+
+import pytest
+
+from bff import create_app
+from bff.errors import BY_CODE
+from bff.settings import Settings
+from tests.live import BASE_ENVIRONMENT, PROXY_SECRET
+from tests.routes.test_chat import ADA, ANSWER, TICKET, client, client_of
+from tests.wire_server import CUT, WireServer, chunk, reply, stream_head
+
+ASKING = {"model": "default", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]}
+
+
+def ask(browser, more=None, **headers: str):
+    return browser.post("/v1/chat/completions", json=ASKING | (more or {}), headers=ADA | headers)
+
+
+def test_an_answer_is_one_object():
+    response = ask(client())
+
+    (choice,) = response.json["choices"]
+    assert response.json["object"] == "chat.completion"
+    assert response.json["id"] == f"chatcmpl-{response.headers['X-Message-ID']}"
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("hello", "stop")
+
+
+def test_a_streamed_answer_has_no_ids_and_a_done():
+    body = ask(client(), {"stream": True}).get_data(as_text=True)
+
+    assert body.endswith("data: [DONE]\n\n")
+    assert "\nid: " not in body, "OpenAI's client for Python stumbles over a heartbeat after one"
+
+
+def test_the_broker_is_told_the_last_message_and_to_stop_for_who_leaves():
+    with WireServer([TICKET], ANSWER) as broker:
+        ask(client_of(broker), {"user": "eve", "temperature": 0})
+
+    left = json.loads(broker.requests[0].body)
+    assert (left["message"], left["user_id"], left["on_disconnect"]) == ("hello", "ada", "cancel")
+
+
+def test_parts_of_text_are_one_message():
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+
+    response = ask(client(), {"messages": [{"role": "user", "content": parts}]})
+
+    assert response.json["choices"][0]["message"]["content"] == "one\ntwo"
+
+
+BAD = {
+    "no model": ({"model": None}, 400),
+    "another model": ({"model": "gpt-9"}, 404),
+    "no messages": ({"messages": []}, 400),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400),
+    "a tool's answer": ({"messages": [{"role": "tool", "content": "4"}]}, 400),
+    "blank": ({"messages": [{"role": "user", "content": " "}]}, 400),
+}
+
+
+@pytest.mark.parametrize(("more", "status"), BAD.values(), ids=BAD)
+def test_a_bad_request_is_refused_in_openais_shape_and_nothing_is_left(more, status):
+    with WireServer([TICKET]) as broker:
+        response = ask(client_of(broker), more)
+
+        assert response.status_code == status
+        assert set(response.json["error"]) == {"message", "type", "param", "code"}
+        assert not broker.requests
+
+
+@pytest.mark.parametrize(
+    ("steps", "status", "code"),
+    [
+        ([CUT], 503, "upstream_unavailable"),
+        ([reply(b"{}", "429 Too Many Requests", Retry_After="7")], 429, "too_many_requests"),
+    ],
+)
+def test_what_a_broker_refuses_is_told_in_openais_shape(steps, status, code):
+    with WireServer(steps) as broker:
+        response = ask(client_of(broker))
+
+    assert (response.status_code, response.json["error"]["code"]) == (status, code)
+    assert response.headers["Retry-After"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_breaks_on_the_way_has_a_status_only_where_nothing_was_sent(stream):
+    broken = [stream_head(), chunk(b'data: {"type":"error","error":"secret"}\n\n')]
+
+    with WireServer([TICKET], broken) as broker:
+        response = ask(client_of(broker), {"stream": stream})
+        body = response.get_data(as_text=True)
+
+    assert response.status_code == (200 if stream else 502)
+    assert '"code":"upstream_error"' in body.replace('": "', '":"')
+    assert "secret" not in body
+
+
+@pytest.mark.parametrize("kind", BY_CODE.values(), ids=BY_CODE)
+def test_every_error_has_a_type_of_openais(kind):
+    from bff.protocols.openai import error
+
+    assert error(kind())["error"]["type"].endswith("_error")
+
+
+def test_the_models_are_those_the_factory_names():
+    browser = client()
+
+    listed = browser.get("/v1/models", headers=ADA).json
+    assert (listed["object"], [model["id"] for model in listed["data"]]) == ("list", ["default"])
+    assert browser.get("/v1/models/default", headers=ADA).json["object"] == "model"
+    assert browser.get("/v1/models/gpt-9", headers=ADA).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/default"])
+def test_strangers_are_told_so_in_openais_shape(path):
+    response = client().get(path, headers={"X-Proxy-Secret": PROXY_SECRET})
+
+    assert (response.status_code, response.json["error"]["type"]) == (401, "authentication_error")
+
+
+def test_while_we_drain_openais_clients_are_told_when_to_come_back():
+    app = create_app(Settings.from_environment({**BASE_ENVIRONMENT, "DRAIN_SECONDS": "0.1"}))
+    app.extensions["life"].drain()
+
+    response = ask(app.test_client())
+
+    assert (response.status_code, response.json["error"]["code"]) == (503, "server_restarting")
+    assert response.headers["Retry-After"] == "1"

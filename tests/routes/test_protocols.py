@@ -1,0 +1,140 @@
+"""How a client says what it speaks, and what stays as it is whatever it speaks."""
+
+import json
+
+import pytest
+
+from tests.live import BROKER_KEY
+from tests.routes.test_chat import ADA, ANSWER, COMPLETE, TICKET, client, client_of
+from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
+
+UI_MESSAGES = {"id": "chat-1", "messages": [{"id": "u-1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}]}
+RUN = {"threadId": "t-1", "runId": "r-1", "messages": [{"id": "u-1", "role": "user", "content": "hello"}]}
+BODIES = {"native": {"message": "hello"}, "ai-sdk": UI_MESSAGES, "ag-ui": RUN}
+FIRST = {"native": {"type": "status"}, "ai-sdk": {"type": "start"}, "ag-ui": {"type": "RUN_STARTED", "runId": "r-1"}}
+RUNNING = {"message_id": "m-1", "state": "running", "position": 0}
+NUMBERED = [
+    stream_head(),
+    chunk(b'id: 1-0\ndata: {"type":"progress","text":"he"}\n\nid: 2-0\ndata: {"type":"progress","text":"llo"}\n\n'),
+    chunk(f"id: 3-0\ndata: {COMPLETE}\n\n".encode()),
+    LAST_CHUNK,
+]
+
+
+def say(browser, content, path: str = "/api/chat/stream", **headers: str):
+    return browser.post(path, json=content, headers=ADA | headers)
+
+
+def data_of(response) -> list[str]:
+    return [line[6:] for line in response.get_data(as_text=True).splitlines() if line.startswith("data: ")]
+
+
+def answering(*answers):
+    """A broker that numbers, asked first for the queue, then for streams."""
+    queue = reply(json.dumps({"messages": [RUNNING]}).encode())
+    return WireServer([queue], *answers)
+
+
+# Which one
+
+
+@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize(
+    ("query", "accept"),
+    [("?protocol={}", "*/*"), ("", "text/event-stream; protocol={}"), ("", 'text/event-stream;protocol="{}", */*')],
+    ids=["query", "accept", "accept quoted"],
+)
+def test_a_protocol_is_chosen_by_the_address_or_by_what_is_accepted(name, query, accept):
+    response = say(client(), BODIES[name], f"/api/chat/stream{query.format(name)}", Accept=accept.format(name))
+
+    assert json.loads(data_of(response)[0]).items() >= FIRST[name].items()
+    assert response.headers["X-Message-ID"]
+    assert response.headers.get("x-vercel-ai-ui-message-stream") == ("v1" if name == "ai-sdk" else None)
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "*/*", "application/json", ""])
+def test_whoever_chooses_nothing_is_spoken_to_in_our_own_words(accept):
+    assert json.loads(data_of(say(client(), BODIES["native"], Accept=accept))[0])["type"] == "status"
+
+
+def test_a_protocol_that_nobody_speaks_is_refused():
+    response = say(client(), BODIES["native"], "/api/chat/stream?protocol=morse")
+
+    assert (response.status_code, response.json["code"]) == (400, "invalid_request")
+    assert "native, ai-sdk, ag-ui" in response.json["error"]
+
+
+# What is asked
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ai-sdk", {"messages": []}),
+        ("ai-sdk", {"messages": [{"role": "assistant", "parts": []}]}),
+        ("ai-sdk", {"messages": [{"role": "user", "parts": [{"type": "file", "url": "data:image/png;base64,"}]}]}),
+        ("ai-sdk", {"messages": [{"role": "user", "parts": [{"type": "text", "text": 5}]}]}),
+        ("ai-sdk", {"message": "hello"}),
+        ("ag-ui", RUN | {"messages": [{"role": "tool", "content": "4"}]}),
+        ("ag-ui", RUN | {"messages": [{"role": "user", "content": [{"type": "binary"}]}]}),
+        ("ag-ui", RUN | {"messages": [{"role": "user", "content": " "}]}),
+        ("ag-ui", []),
+    ],
+)
+def test_what_says_nothing_we_could_answer_is_refused_in_our_one_shape(name, content):
+    with WireServer([TICKET]) as broker:
+        response = say(client_of(broker), content, f"/api/chat/stream?protocol={name}")
+
+        assert response.status_code == 400
+        assert set(response.json) == {"error", "code", "request_id"}
+        assert not broker.requests
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"trigger": "submit-message"}, "u-1"),
+        ({"trigger": "submit-message", "messageId": "u-1"}, None),
+        ({"trigger": "regenerate-message", "messageId": "a-1"}, None),
+    ],
+    ids=["a new one", "edited", "regenerated"],
+)
+def test_a_message_of_the_ai_sdks_is_safe_to_send_again_unless_it_is_said_anew(more, told):
+    with WireServer([TICKET], ANSWER) as broker:
+        say(client_of(broker), UI_MESSAGES | more, "/api/chat/stream?protocol=ai-sdk").get_data()
+
+    left = json.loads(broker.requests[0].body)
+    assert (left["message"], left.get("client_message_id")) == ("hello", told)
+
+
+# Coming back
+
+
+@pytest.mark.parametrize(
+    ("last", "asked_for", "text"),
+    [("", None, "hello"), ("1-0", "1-0", "hello"), ("1-0;text", "1-0", "hello"), ("2-0;text", "2-0", "hello")],
+)
+def test_a_place_in_an_answer_is_the_brokers_whatever_was_spoken(last, asked_for, text):
+    with answering(NUMBERED) as broker:
+        headers = ADA | ({"Last-Event-ID": last} if last else {})
+        browser = client_of(broker)
+        response = browser.get("/api/chat/stream/m-1?protocol=ai-sdk", headers=headers)
+        parts = [json.loads(data) for data in data_of(response)[:-1]]
+
+    assert broker.requests[1].headers.get("last-event-id") == asked_for
+    assert [part["type"] for part in parts][:2] == ["start", "text-start"]
+    assert "".join(part.get("delta", "") for part in parts) == text
+
+
+def test_what_a_user_said_last_is_found_without_its_id():
+    queued = {"message_id": "m-2", "state": "queued", "position": 1}
+    queue = reply(json.dumps({"messages": [RUNNING, queued]}).encode())
+
+    with WireServer([queue], NUMBERED) as broker:
+        response = client_of(broker).get("/api/chat/stream/chat-1/stream?protocol=ai-sdk", headers=ADA)
+
+        assert json.loads(data_of(response)[0]) == {"type": "start", "messageId": "m-2"}
+
+
+def test_where_nothing_goes_on_there_is_nothing_to_follow():
+    assert client(BROKER_API_KEY=BROKER_KEY).get("/api/chat/stream/chat-1/stream", headers=ADA).status_code == 204
