@@ -39,6 +39,12 @@ MATRIX = {
     "GET /healthz": EVERYBODY,
     "GET /readyz": EVERYBODY,
     "GET /openapi.json": EVERYBODY,
+    "GET /v1/models": Row(USERS),
+    "GET /v1/models/<path:name>": Row(USERS),
+    "POST /v1/chat/completions": Row(
+        USERS, {"model": "default", "stream": True, "messages": [{"role": "user", "content": WORDS}]}
+    ),
+    "GET /api/chat/stream/<chat_id>/stream": Row((401, 204, 204, 200)),
     "GET /api/agents": Row(USERS),
     "GET /api/conversations": Row(USERS),
     "POST /api/conversations": Row((401, 201, 201, 201), {"title": WORDS}),
@@ -121,8 +127,15 @@ def _said(owner: Owner) -> str:
 OWNED: dict[str, Callable[[Owner], str]] = {
     "audio": _audio,
     "message_id": _message,
+    "chat_id": lambda _: "any-of-the-clients-own",
     "path:filename": lambda _: "chat.js",
+    "path:name": lambda _: "default",
     "uuid:conversation_id": _conversation,
     "uuid:message_id": _said,
 }
 """For each of the rules' and queries' variables, how its owner comes by one."""
+
+
+def is_refusal(path: str, content: Any) -> bool:
+    """Whether an error has the one shape; clients of OpenAI's know another."""
+    return set(content) == ({"error"} if path.startswith("/v1/") else {"error", "code", "request_id"})
