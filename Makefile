@@ -25,7 +25,7 @@ tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 # Processes are killed at random, for so many seconds.
 soak: export SOAK_SECONDS ?= 120
 soak: .venv/dev
-	.venv/bin/python -m pytest -k killed_at_random tests/faults/test_redis.py
+	.venv/bin/python -m pytest -rP -k killed_at_random tests/faults/test_redis.py
 
 check: .venv/dev
 	.venv/bin/ruff check .

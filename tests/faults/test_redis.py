@@ -190,13 +190,14 @@ def test_processes_that_are_killed_at_random_cost_no_message_its_end(fleet, engi
 
     with connect(clean_redis.url) as client:
         assert eventually(lambda: not lasting_keys(client), 15), lasting_keys(client)
+    print(f"{seed} times 500 messages and {KILLS} kills, of workers and web processes")
 
 
 def under_fire(around: Fleet, web: Server, engine: Engine, seed: int) -> None:
     chance = random.Random(seed)
     with Crowd(web.port, seed) as crowd:
         streams = [
-            crowd.say(question(f"{seed}/{user}/{number}", 6, apart=0.15, silence=0.15), f"user-{user}")
+            crowd.say(question(f"{seed}/{user}/{number}", 6, apart=0.15, silence=0.15), f"user-{seed}-{user}")
             for number in range(10)
             for user in range(50)
         ]
