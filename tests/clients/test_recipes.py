@@ -1,0 +1,147 @@
+"""Every recipe of docs/clients.md, run as it stands: only the address is this test's server."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import HERE, node_or_skip
+from tests.live import ROOT, Server
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(90)]
+
+BLOCK = re.compile(r"^```\w+\n(?:#|//) (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TEXT = (ROOT / "docs" / "clients.md").read_text()
+RECIPES = {match[1]: match[2] for match in BLOCK.finditer(TEXT)}
+HELLO = "Hello, streaming world"
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def anybody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """As `make run` starts it: who comes is a user."""
+    log = tmp_path_factory.mktemp("recipes") / "server.log"
+    server = Server("gunicorn", log, AUTH_MODE="anonymous").wait_until_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def run(anybody: Server, tmp_path: Path) -> Run:
+    """`run(name, *command)`: what the command prints, with the recipe's file as its argument, wherever it is."""
+
+    def go(name: str, *command: str, then: str = "") -> str:
+        recipe = tmp_path / name
+        recipe.write_text(RECIPES[name].replace("http://localhost:8000", anybody.url) + then)
+        if not (tmp_path / "node_modules").exists():
+            (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
+        environment = {"PATH": os.environ["PATH"], "SERVER_URL": anybody.url, "PYTHONIOENCODING": "utf-8"}
+        filled = [part.replace("RECIPE", str(recipe)) for part in command]
+        done = subprocess.run(filled, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return go
+
+
+def test_no_recipe_is_left_out():
+    assert len(RECIPES) == TEXT.count("```") // 2
+    assert set(RECIPES) == {
+        "useChat.jsx",
+        "assistant-ui.jsx",
+        "event-source.js",
+        "ticket.js",
+        "chat.sh",
+        "stream.py",
+        "completions.py",
+        "completions.mjs",
+        "ag-ui.mjs",
+    }
+
+
+@pytest.mark.parametrize("name", ["useChat.jsx", "assistant-ui.jsx"])
+def test_a_page_shows_the_answer(run, name):
+    shown = run(name, node_or_skip(), str(HERE / "page.mjs"), "RECIPE", HELLO)
+
+    assert shown.count(HELLO) == 2, "what was said, and the answer"
+
+
+def test_a_page_stops_the_answer(run):
+    shown = run("useChat.jsx", node_or_skip(), str(HERE / "page.mjs"), "RECIPE", "/slow 600 one two")
+
+    assert shown.startswith("/slow 600 one twoone ")
+
+
+PAGE = """
+import { EventSource as Source } from 'eventsource'
+const { fetch: anywhere } = globalThis
+const server = process.env.SERVER_URL
+let cookie = ''
+globalThis.fetch = async (path, init) => {
+  const response = await anywhere(new URL(path, server), { ...init, headers: { ...init.headers, cookie } })
+  cookie ||= response.headers.getSetCookie()[0]?.split(';')[0] ?? ''
+  return response
+}
+globalThis.EventSource = class extends Source {
+  constructor(path) {
+    super(new URL(path, server), { fetch: (url, init) => anywhere(url, { ...init, headers: { ...init.headers, cookie } }) })
+  }
+}
+"""
+"""What a page has that Node has not: relative addresses, cookies, `EventSource`."""
+
+
+def test_event_source_reads_an_answer(run):
+    said = f"let text = ''; await ask('{HELLO}', (piece) => (text += piece)); process.stdout.write(text)"
+
+    assert (
+        run("event-source.js", node_or_skip(), "--input-type=module", "-e", PAGE + RECIPES["event-source.js"] + said) == HELLO
+    )
+
+
+def test_a_ticket_opens_an_event_source(run):
+    said = """
+const head = await fetch('/api/chat/stream', {
+  method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{"message": "hello"}',
+})
+head.body.cancel()
+const issued = await fetch('/api/ticket', { method: 'POST' })
+if (issued.status === 404) {
+  process.stdout.write('no tickets')
+  process.exit(0)
+}
+const source = await follow(head.headers.get('Location'), 'a token')
+cookie = 'none'
+await new Promise((go) => (source.onmessage = ({ data }) => JSON.parse(data).type === 'complete' && go()))
+process.stdout.write('complete', () => process.exit(0))
+"""
+    outcome = run("ticket.js", node_or_skip(), "--input-type=module", "-e", PAGE + RECIPES["ticket.js"] + said)
+
+    if outcome == "no tickets":
+        pytest.skip("/api/ticket is not there yet")
+    assert outcome == "complete"
+
+
+def test_curl_says_something_follows_it_and_stops_it(run):
+    printed = run("chat.sh", "sh", "-e", "RECIPE")
+
+    frames = [line for line in printed.splitlines() if '"type":"complete"' in line]
+    assert len(frames) == 2
+    assert frames[0] == frames[1], "once said, once followed"
+    assert '"status":"stopping"' in printed
+    assert '"Hello, whole world"' in printed
+
+
+@pytest.mark.parametrize("name", ["stream.py", "completions.py"])
+def test_python_prints_the_answer_as_it_comes(run, name):
+    assert run(name, sys.executable, "RECIPE") == HELLO
+
+
+@pytest.mark.parametrize("name", ["completions.mjs", "ag-ui.mjs"])
+def test_node_prints_the_answer_as_it_comes(run, name):
+    assert run(name, node_or_skip(), "RECIPE") == HELLO
