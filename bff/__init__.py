@@ -10,6 +10,7 @@ from bff.settings import Settings
 if TYPE_CHECKING:
     from flask import Flask
 
+    from bff.agents import Agent
     from bff.identity import IdentityMode
     from bff.ops.life import Life
     from bff.ops.limits import SharedLimits
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from bff.ops.streams import Streams
     from bff.orgs import Orgs
     from bff.transport import Neighbour
-    from bff.upstream import BrokerClient
 
 __version__ = "0.1.0"
 """Said here only: pyproject.toml and /openapi.json read it."""
@@ -30,6 +30,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
     from flask import Flask
     from werkzeug.middleware.proxy_fix import ProxyFix
 
+    from bff.agents.catalogue import create_agents
     from bff.broker import bundled_broker
     from bff.engine import the_engine
     from bff.engine_client import EngineClient
@@ -73,6 +74,7 @@ def create_app(settings: Settings | None = None) -> "Flask":
     streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=shared)
     rate = Rate(settings.messages_per_minute, shared)
     health = Health({"broker": broker.check})
+    agents = create_agents(settings, broker)
     app.extensions["bff"] = door.Parts(
         settings,
         _identity_mode(settings),
@@ -82,8 +84,9 @@ def create_app(settings: Settings | None = None) -> "Flask":
         health,
         EngineClient(engine, new_session(to=engine), timeouts, settings.max_event_bytes),
         Tickets(settings.signing_key(), settings.answer_max_seconds),
+        agents,
     )
-    _add_conversations(app, settings, broker)
+    _add_conversations(app, settings, agents)
     app.extensions["life"] = _life(settings, streams, neighbour if settings.redis_url else None)
     door.guard(app)
     for blueprint in (
@@ -106,8 +109,8 @@ def create_app(settings: Settings | None = None) -> "Flask":
     return app
 
 
-def _add_conversations(app: "Flask", settings: Settings, broker: "BrokerClient") -> None:
-    from bff.agents.catalogue import DEFAULT, create_agents
+def _add_conversations(app: "Flask", settings: Settings, agents: "dict[str, Agent]") -> None:
+    from bff.agents.catalogue import DEFAULT
     from bff.conversations.claims import Claims
     from bff.conversations.commands import db
     from bff.conversations.database import Database
@@ -119,7 +122,7 @@ def _add_conversations(app: "Flask", settings: Settings, broker: "BrokerClient")
     # In development nobody has to know of migrations; elsewhere they are a step of the deploy.
     database = Database(settings.database_url, migrate=settings.development)
     store, claims = ConversationStore(database), Claims(database, settings.lease_seconds)
-    turns = Turns(store, claims, create_agents(settings, broker), DEFAULT, settings.answer_max_seconds)
+    turns = Turns(store, claims, agents, DEFAULT, settings.answer_max_seconds)
     app.extensions["conversations"] = conversations.Parts(store, turns, Rate(settings.messages_per_minute))
     app.cli.add_command(db(database))
 

@@ -28,7 +28,9 @@ class Message(BaseModel):
 
 
 class CompletionRequest(BaseModel):
-    """Only the last message is said: the engine remembers the others itself. Parameters of a model's are its own affair."""
+    """The model `default` is said the last message only: its engine remembers the others itself. An agent is given all that
+    user and assistant said. Parameters of a model's are its own affair.
+    """
 
     model: str
     messages: list[Message] = Field(min_length=1)
@@ -40,7 +42,9 @@ def asked(body: bytes) -> Asked:
     last = request.messages[-1]
     if last.role != "user":
         raise InvalidRequest("messages: the last one must be the user's.")
-    return asking(text_of(last.content), None, model=request.model, stream=bool(request.stream))
+    spoken = (said for said in request.messages if said.role in {"user", "assistant"} and said.content)  # Others call tools.
+    history = [(said.role, text_of(said.content)) for said in spoken]
+    return asking(text_of(last.content), None, model=request.model, stream=bool(request.stream), history=history)
 
 
 def error(problem: ChatError) -> dict[str, Any]:

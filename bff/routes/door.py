@@ -13,6 +13,7 @@ from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from bff import bodies, errors
+from bff.agents import Agent
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, InternalError, ReaderLeft
 from bff.identity import COOKIE, Identity, IdentityMode
@@ -47,8 +48,7 @@ class Parts:
     health: Health
     engine: EngineClient
     tickets: Tickets
-    models: tuple[str, ...] = ("default",)
-    """What `/v1/models` calls those who answer."""
+    agents: Mapping[str, Agent]
 
 
 def parts() -> Parts:

@@ -2,13 +2,18 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff import messages
+from bff import message_ids, messages
+from bff.agents import Said
+from bff.agents.answer import Reply
+from bff.agents.broker import Broker
 from bff.errors import NotFound, ReaderLeft
 from bff.following import Answer
+from bff.identity import Identity
+from bff.messages import ChatRequest
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.ops.streams import Slot
@@ -18,7 +23,9 @@ from bff.sse import Event
 
 bp = Blueprint("openai", __name__, url_prefix="/v1")
 
-CLIENT_CLOSED_REQUEST = 499
+DEFAULT: Final = "default"
+"""The model that answers through the broker; the agents have their own names."""
+CLIENT_CLOSED_REQUEST: Final = 499
 """nginx's word for it. Nobody reads it but the log."""
 
 
@@ -30,22 +37,36 @@ def complete() -> Response:
     message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
     parts.rate.count(identity.user_id)
     with parts.streams.enter(identity.user_id) as slot:
-        until = parts.broker.opening()
-        # Who leaves here cannot come back, and has no other way to say stop.
-        wishes = chat.wishes(message, parts.settings) | {"on_disconnect": "cancel"}
-        ticket = parts.broker.enqueue(identity, message, until, wishes)
-        answer = parts.broker.follow(identity.user_id, ticket.message_id, until)
+        if asked.about["model"] == DEFAULT:
+            message_id, answer = _left(message, identity)
+        else:
+            message_id = message_ids.new_id(identity.org)
+            history = [Said(role, text) for role, text in asked.about["history"]]
+            answer = Reply(parts.agents[asked.about["model"]], history, identity)
         about = {"model": asked.about["model"], "created": int(time.time())}
         if not asked.about["stream"]:
-            return _whole(answer, ticket.message_id, slot, about)
-        words = openai.OpenAiWords(ticket.message_id, about, told=False)
-        return chat.stream(answer, ticket.message_id, slot, openai.OPENAI, words)
+            return _whole(answer, message_id, slot, about)
+        words = openai.OpenAiWords(message_id, about, told=False)
+        response = chat.stream(answer, message_id, slot, openai.OPENAI, words)
+        if isinstance(answer, Reply):
+            del response.headers["Location"]  # It is kept nowhere.
+        return response
+
+
+def _left(message: ChatRequest, identity: Identity) -> tuple[str, Answer]:
+    """With the broker, whose engine remembers what was said before."""
+    parts = door.parts()
+    until = parts.broker.opening()
+    # Who leaves here cannot come back, and has no other way to say stop.
+    wishes = chat.wishes(message, parts.settings) | {"on_disconnect": "cancel"}
+    ticket = parts.broker.enqueue(identity, message, until, wishes)
+    return ticket.message_id, parts.broker.follow(identity.user_id, ticket.message_id, until)
 
 
 @bp.get("/models")
 def models() -> Response:
     door.identity()
-    return jsonify(openai.models(door.parts().models))
+    return jsonify(openai.models(_models()))
 
 
 @bp.get("/models/<path:name>")
@@ -65,8 +86,12 @@ def _refuse(error: Exception) -> Response:
     return response
 
 
+def _models() -> tuple[str, ...]:
+    return DEFAULT, *(name for name in door.parts().agents if name != Broker.id)
+
+
 def _check_model(name: str) -> None:
-    if name not in door.parts().models:
+    if name not in _models():
         raise NotFound("There is no such model here.")
 
 

@@ -103,11 +103,35 @@ def test_every_error_has_a_type_of_openais(kind):
     assert error(kind())["error"]["type"].endswith("_error")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_agent_answers_by_its_name_from_what_the_client_remembers(stream):
+    said = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": None},
+        {"role": "user", "content": "two words"},
+    ]
+    asking = {"model": "echo", "messages": said, "stream": stream}
+
+    response = (
+        create_app(Settings.from_environment(BASE_ENVIRONMENT))
+        .test_client()
+        .post("/v1/chat/completions", json=asking, headers=ADA)
+    )
+
+    assert "Location" not in response.headers, "it is kept nowhere"
+    if stream:
+        chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
+        assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "two words"
+        assert response.text.endswith("data: [DONE]\n\n")
+    else:
+        assert response.json["choices"][0]["message"]["content"] == "two words"
+
+
 def test_the_models_are_those_the_factory_names():
     browser = client()
 
     listed = browser.get("/v1/models", headers=ADA).json
-    assert (listed["object"], [model["id"] for model in listed["data"]]) == ("list", ["default"])
+    assert (listed["object"], [model["id"] for model in listed["data"]]) == ("list", ["default", "echo"])
     assert browser.get("/v1/models/default", headers=ADA).json["object"] == "model"
     assert browser.get("/v1/models/gpt-9", headers=ADA).status_code == 404
 
