@@ -3,9 +3,13 @@
 import gc
 import os
 import re
+import secrets
+import shutil
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 from gevent import config as gevent_config
 
@@ -43,12 +47,18 @@ gevent_config.track_greenlet_tree = False  # Nobody looks at it, and a tenth of 
 preload_app = False  # gevent must patch first.
 control_socket_disable = True  # It would run asyncio in the master, and two servers of one user would share it.
 loglevel = settings.log_level.lower()
+# Several processes are counted together, in files; what one process counts is in its memory.
+counts = Path(settings.prometheus_multiproc_dir or Path(tempfile.gettempdir()) / f"chat-bff-{secrets.token_hex(8)}")
+counted_together = workers > 1 or bool(settings.prometheus_multiproc_dir)
+raw_env = [f"PROMETHEUS_MULTIPROC_DIR={counts}"] if counted_together else []
 
 STREAM = re.compile(r"/stream(/[^/]+)?$|^/v1/chat/completions$")
 
 
 def on_starting(server):
     """What cannot work is refused before there are workers, in a child: here nothing may be imported that gevent patches."""
+    if counted_together:
+        counts.mkdir(mode=0o700, parents=True, exist_ok=True)
     if bundled and settings.redis_url:
         child = os.fork()
         if not child:
@@ -97,6 +107,17 @@ def worker_exit(server, worker):
     """Without open connections a worker leaves at once; what it is answering has to be handed over first."""
     if hasattr(worker, "drain"):
         worker.drain.join()
+
+
+def child_exit(server, worker):
+    """What a process that is gone still holds open is nothing. The library's own way would be to import it here."""
+    for gauge in counts.glob(f"gauge_live*_{worker.pid}.db"):
+        gauge.unlink(missing_ok=True)
+
+
+def on_exit(server):
+    if not settings.prometheus_multiproc_dir:  # Somebody's own is theirs to empty.
+        shutil.rmtree(counts, ignore_errors=True)
 
 
 def pre_request(worker, req):

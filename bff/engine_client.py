@@ -5,6 +5,7 @@ The broker asks it for streams; everything else the browser's doors ask it thems
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from math import ceil
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -12,10 +13,11 @@ from urllib.parse import quote
 
 import requests
 
-from bff import audio, errors, events, transport
+from bff import audio, errors, events, trace, transport
 from bff.audio import Recording
 from bff.errors import ChatError, UpstreamError, UpstreamFailure
 from bff.identity import Identity
+from bff.ops import hub, metrics
 from bff.ops.hub import Watch
 from bff.transport import ByteSource, EventSource
 from bff.upstream import JOIN_SECONDS, Service, Timeouts
@@ -23,6 +25,7 @@ from bff.upstream import JOIN_SECONDS, Service, Timeouts
 HISTORY_MAX_BYTES: Final = 4 * 1024 * 1024
 """Of one page, some 80 KiB a turn. Reading that much JSON takes some 20 ms, in which no stream moves."""
 BUSY_SECONDS: Final = 5
+CHECK_SECONDS: Final = 2.0
 
 
 class Turns(NamedTuple):
@@ -47,11 +50,12 @@ class EngineClient:
         The engine has until `watch.due` to answer, if that comes first.
         """
         until = min(monotonic() + self._timeouts.opening, watch.due)
-        response = self._send("POST", "/api/v1/chat/stream", until, watch, accept="text/event-stream", body=content)
-        if response.status_code != 200:
-            response.close()
-            raise UpstreamError(detail=f"the engine answered {response.status_code}")
-        return EventSource(response, self._timeouts.silence, self._max_event_bytes, JOIN_SECONDS)
+        with metrics.failures("engine"):
+            response = self._send("POST", "/api/v1/chat/stream", until, watch, accept="text/event-stream", body=content)
+            if response.status_code != 200:
+                response.close()
+                raise UpstreamError(detail=f"the engine answered {response.status_code}")
+            return EventSource(response, self._timeouts.silence, self._max_event_bytes, JOIN_SECONDS)
 
     # What follows raises an UpstreamFailure, InvalidRequest or TooManyRequests where the engine says so, and whatever
     # ends `watch`.
@@ -101,15 +105,23 @@ class EngineClient:
         """A spoken answer and its file's name. Raises NotFound, too, and InvalidRequest for a URL that is none of them."""
         path, file = audio.address(url, self._service.url, who)
         until = monotonic() + self._timeouts.opening
-        response = self._checked(self._send("GET", path, until, watch, accept="*/*"), until, watch)
+        with metrics.failures("engine"):
+            response = self._checked(self._send("GET", path, until, watch, accept="*/*"), until, watch)
         source = ByteSource(response, self._timeouts.silence)
         return Recording(source, monotonic() + self._timeouts.engine, watch), file
 
     def _ask(self, method: str, path: str, watch: Watch, most: int = transport.JSON_MAX_BYTES, **parts: Any) -> dict[str, Any]:
         """Raises NotFound, too, for a GET."""
         until = monotonic() + self._timeouts.engine
-        response = self._checked(self._send(method, path, until, watch, **parts), until, watch)
-        return transport.read_json(response, until, watch, most)
+        with metrics.failures("engine"):
+            response = self._checked(self._send(method, path, until, watch, **parts), until, watch)
+            return transport.read_json(response, until, watch, most)
+
+    def check(self) -> None:
+        """Raises an UpstreamFailure when nobody is there. Whatever is answered, somebody is: no two engines agree on a path."""
+        until = monotonic() + CHECK_SECONDS
+        with closing(hub.watch()) as watch:
+            self._send("GET", "/health", until, watch).close()
 
     def _send(
         self, method: str, path: str, until: float, watch: Watch, accept: str = "application/json", **parts: Any
@@ -118,7 +130,7 @@ class EngineClient:
             self._session,
             method,
             self._service.url + path,
-            headers={"Authorization": f"Bearer {self._service.key}", "Accept": accept},
+            headers={"Authorization": f"Bearer {self._service.key}", "Accept": accept, **trace.headers()},
             connect=self._timeouts.connect,
             until=until,
             watch=watch,

@@ -211,6 +211,10 @@ class Settings:
     dyno: str = setting("DYNO", "")
     """The platform's own: its name for this machine, whose disk goes with it."""
 
+    metrics_token: str = secret("METRICS_TOKEN")
+    prometheus_multiproc_dir: str = setting("PROMETHEUS_MULTIPROC_DIR", "")
+    """The metrics library's own: where processes that are counted together leave their counts."""
+
     log_level: str = setting("LOG_LEVEL", "INFO", one_of("DEBUG", "INFO", "WARNING", "ERROR"))
     log_format: str = setting("LOG_FORMAT", "", one_of("json", "text"))
 

@@ -31,6 +31,14 @@ log = logging.getLogger(__name__)
 Say = Callable[[Watch], Iterable[Event | None]]
 
 
+class Tally:
+    """What one stream has cost its reader's line so far."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.heartbeats = 0
+
+
 class Stream(Response):
     """Pieces that are made while they are sent. `close` is called once, even if nothing was ever made."""
 
@@ -65,12 +73,13 @@ class EventStream(Stream):
         slot: Slot | None = None,
         close: Callable[[], None] = lambda: None,
         headers: Mapping[str, str] | None = None,
+        tally: Tally | None = None,
     ) -> None:
         over = ExitStack()
         if slot is not None:
             over.callback(slot.release)
         over.callback(close)
-        frames = _frames(say, how, hub.place(environ), slot, over)
+        frames = _frames(say, how, hub.place(environ), slot, over, tally or Tally())
         fields = {**HEADERS, **(headers or {})}
         super().__init__(frames, over.close, content_type="text/event-stream; charset=utf-8", headers=fields)
 
@@ -103,14 +112,17 @@ class How(NamedTuple):
     """A frame to say at once, with the headers."""
 
 
-def _frames(say: Say, how: How, place: socket.socket | Watch | None, slot: Slot | None, over: ExitStack) -> Iterator[bytes]:
+def _frames(
+    say: Say, how: How, place: socket.socket | Watch | None, slot: Slot | None, over: ExitStack, tally: Tally
+) -> Iterator[bytes]:
     watch = hub.watch(place)
     try:
         if slot is not None:
             slot.wait_at(watch)
         if isinstance(place, socket.socket):
             bound(place, how.slow_seconds)
-        for data in _joined(say(watch), watch, how):
+        for data in _joined(say(watch), watch, how, tally):
+            tally.bytes += len(data)
             # In slices, since what is timed is a whole write: a large event may take long, a slice of it may not.
             for start in range(0, len(data) or 1, SEND_BUFFER_BYTES):
                 yield data[start : start + SEND_BUFFER_BYTES]
@@ -132,7 +144,7 @@ def bound(sock: socket.socket, seconds: float) -> None:
     sock.settimeout(seconds)
 
 
-def _joined(events: Iterable[Event | None], watch: Watch, how: How) -> Iterator[bytes]:
+def _joined(events: Iterable[Event | None], watch: Watch, how: How, tally: Tally) -> Iterator[bytes]:
     """What came together is written together: a write an event is what streams cost most."""
     ready: list[bytes] = []
     silent = b""
@@ -151,6 +163,7 @@ def _joined(events: Iterable[Event | None], watch: Watch, how: How) -> Iterator[
             yield b"".join(ready)
             ready.clear()
         elif monotonic() >= watch.due:
+            tally.heartbeats += silent != b""
             yield silent
         else:
             if watch.nested:

@@ -10,12 +10,13 @@ from urllib.parse import quote
 
 import requests
 
-from bff import errors, transport
+from bff import errors, trace, transport
 from bff.errors import BY_CODE, Away, ChatError, UpstreamError, UpstreamFailure, UpstreamUnavailable
 from bff.following import Answer, Followed
 from bff.held import HeldAnswers
 from bff.identity import Identity
 from bff.messages import ChatRequest
+from bff.ops import metrics
 from bff.ops.hub import Watch
 from bff.transport import EventSource
 
@@ -111,7 +112,8 @@ class BrokerClient:
         body |= {"user_id": identity.user_id, "org_id": identity.org, "client_id": self._client_id}
         if message.client_message_id:
             body["client_message_id"] = message.client_message_id
-        content = transport.read_json(self._send("POST", "/api/v1/message", until, body=body), until)
+        with metrics.timed(metrics.ENQUEUE):
+            content = transport.read_json(self._send("POST", "/api/v1/message", until, body=body), until)
         message_id, position = content.get("message_id"), content.get("queue_position")
         if not isinstance(message_id, str) or not MESSAGE_ID.fullmatch(message_id):
             raise UpstreamError(detail="no message_id in the broker's answer")
@@ -204,18 +206,19 @@ class BrokerClient:
     def _send(
         self, method: str, path: str, until: float, headers: Mapping[str, str] | None = None, **parts: Any
     ) -> requests.Response:
-        response = transport.send(
-            self._session,
-            method,
-            self._service.url + path,
-            headers={"X-API-Key": self._service.key, **(headers or {})},
-            connect=self._timeouts.connect,
-            until=until,
-            **parts,
-        )
-        if response.status_code not in {200, 202, 204}:
-            raise _refusal(response, until)
-        return response
+        with metrics.failures("broker"):
+            response = transport.send(
+                self._session,
+                method,
+                self._service.url + path,
+                headers={"X-API-Key": self._service.key, **trace.headers(), **(headers or {})},
+                connect=self._timeouts.connect,
+                until=until,
+                **parts,
+            )
+            if response.status_code not in {200, 202, 204}:
+                raise _refusal(response, until)
+            return response
 
 
 def _place(message: Any) -> dict[str, Any]:

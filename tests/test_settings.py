@@ -69,6 +69,8 @@ DEFAULTS = {
     "EXPOSE_UPSTREAM_ERRORS": False,
     "RELAY_TOOL_EVENTS": True,
     "ECHO_WORD_SECONDS": 0.03,
+    "METRICS_TOKEN": "",
+    "PROMETHEUS_MULTIPROC_DIR": "",
     "LOG_LEVEL": "INFO",
     "LOG_FORMAT": "json",
 }

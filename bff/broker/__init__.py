@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bff import safety
@@ -67,6 +68,8 @@ def work() -> None:
     settings = _own_settings()
     if not settings.redis_url:
         _refuse("REDIS_URL is required for a worker: in any other process's memory it would find nothing.")
+    if folder := settings.prometheus_multiproc_dir:
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
     told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: told.set())

@@ -28,6 +28,7 @@ class _Entry:
     message: Message
     touched: float
     unread_since: float
+    left_at: float
     state: State = "queued"
     token: int = 0
     stopping: bool = False
@@ -72,7 +73,7 @@ class MemoryQueue:
             self._held_bytes += message.size
             self._waiting[user_id] = waiting
             now = self._clock()
-            entry = _Entry(message, touched=now, unread_since=now)
+            entry = _Entry(message, touched=now, unread_since=now, left_at=now)
             self._entries[message.id] = entry
             if client_message_id:
                 _remember(self._client_ids, (user_id, client_message_id), (message.id, digest, now))
@@ -111,7 +112,7 @@ class MemoryQueue:
             entry.token += 1
             self._running[user_id] = entry
             self._tell_positions(user_id)
-            return Claim(entry.message, entry.token)
+            return Claim(entry.message, entry.token, max(0.0, self._clock() - entry.left_at))
 
     def renew(self, claim: Claim) -> bool:
         with self._lock:
@@ -208,6 +209,10 @@ class MemoryQueue:
     def counts(self) -> Counts:
         with self._lock:
             return Counts(queues=len(self._waiting.keys() | self._running.keys()), running=len(self._running))
+
+    def waiting(self) -> int:
+        with self._lock:
+            return sum(len(waiting) for waiting in self._waiting.values())
 
     # What follows is called with the lock held.
 

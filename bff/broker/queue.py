@@ -26,6 +26,8 @@ class Message(NamedTuple):
     """Bytes of memory that `content` takes, about."""
     cancel_unread: bool = False
     """Whether nobody needs the answer once its last reader has left."""
+    trace: str = ""
+    """Which request left it: see bff/trace.py."""
 
 
 class Ticket(NamedTuple):
@@ -38,6 +40,8 @@ class Claim(NamedTuple):
     message: Message
     token: int
     """The fencing token: of two claims of a message the later has the greater, and only it can write."""
+    waited: float = 0.0
+    """Seconds from when the message was left."""
 
 
 class Place(NamedTuple):
@@ -138,3 +142,6 @@ class Queue(Protocol):
         """Whether anybody answers what is left here."""
 
     def counts(self) -> Counts: ...
+
+    def waiting(self) -> int:
+        """Messages that wait, of all users. Where there are very many users, of the first ones only."""

@@ -1,17 +1,20 @@
 """The broker's HTTP contract: leave a message, follow its log, stop it, see the queue."""
 
 import hmac
+import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
-from bff import bodies, message_ids
+from bff import bodies, message_ids, trace
 from bff.broker.queue import Counts, Message, Queue
 from bff.broker.worker import Worker
 from bff.errors import Away, ChatError, InternalError, ServerRestarting, Unauthorized, by_status
+from bff.ops import metrics
 from bff.ops.hub import Watch
 from bff.ops.streams import Streams
 from bff.settings import Settings
@@ -20,9 +23,12 @@ from bff.streaming import EventStream, How
 
 PING: Final = comment("ping")
 PING_SECONDS: Final = 15.0
+OPEN: Final = frozenset({"/health", "/metrics"})
+"""What needs no key, or another one."""
 
 Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)]
 bp = Blueprint("broker", __name__)
+log = logging.getLogger(__name__)
 
 
 class Parts(NamedTuple):
@@ -58,6 +64,7 @@ class MessageRequest(BaseModel):
 
 def register(app: Flask, parts: Parts) -> None:
     app.extensions["broker"] = parts
+    app.extensions["queue_sizes"] = partial(_queue_sizes, parts.queue)
     app.register_blueprint(bp)
     app.register_error_handler(Exception, _refuse)
 
@@ -69,8 +76,9 @@ def _parts() -> Parts:
 
 @bp.before_request
 def _check_key() -> None:
+    trace.begin(request.headers)
     shown = request.headers.get("X-API-Key", "").encode("utf-8", "replace")
-    if request.path != "/health" and not hmac.compare_digest(shown, _parts().key.encode()):
+    if request.path not in OPEN and not hmac.compare_digest(shown, _parts().key.encode()):
         raise Unauthorized("The X-API-Key is missing or wrong.")
 
 
@@ -82,8 +90,9 @@ def leave() -> Response:
     body = bodies.read_json(request.environ, parts.settings.max_body_bytes)
     left = bodies.validated(MessageRequest, body)
     cancel_unread = (left.on_disconnect or parts.settings.on_disconnect) == "cancel"
-    message = Message(message_ids.new_id(left.org_id), left.user_id, left.for_engine(), len(body), cancel_unread)
+    message = Message(message_ids.new_id(left.org_id), left.user_id, left.for_engine(), len(body), cancel_unread, trace.kept())
     ticket = parts.queue.enqueue(message, left.client_message_id, left.on_busy or parts.settings.on_busy)
+    log.info("message %s was left", ticket.message_id, extra={"message_id": ticket.message_id, "ahead": ticket.ahead})
     if parts.worker:
         parts.worker.start()
     return jsonify(
@@ -164,6 +173,23 @@ def health() -> Response:
         messages_processing=counts.running,
         worker_connected=worked,
     )
+
+
+@bp.get("/metrics")
+def numbers() -> Response:
+    """Raises Unauthorized; NotFound in production without METRICS_TOKEN."""
+    settings = _parts().settings
+    metrics.check(request.headers.get("Authorization", ""), settings.metrics_token, development=settings.development)
+    shown = metrics.exposition(settings.prometheus_multiproc_dir, current_app.extensions["queue_sizes"])
+    return Response(shown, content_type=metrics.CONTENT_TYPE)
+
+
+def _queue_sizes(queue: Queue) -> dict[str, float]:
+    try:
+        running, waiting = queue.counts().running, queue.waiting()
+    except Away:
+        return {}
+    return {"chat_broker_running": running, "chat_broker_waiting": waiting}
 
 
 def _refuse(error: Exception) -> Response:

@@ -8,12 +8,12 @@ from contextlib import closing
 from time import monotonic
 from typing import Final, NamedTuple
 
-from bff import events
+from bff import events, trace
 from bff.broker import ends
 from bff.broker.queue import Claim, Lost, Queue, Words
 from bff.engine_client import EngineClient
 from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamError, UpstreamTimeout
-from bff.ops import hub
+from bff.ops import hub, metrics
 from bff.ops.hub import Watch
 from bff.transport import EventSource
 
@@ -112,6 +112,8 @@ class Worker:
     def _begun(self, claim: Claim) -> "_Answering":
         watch = hub.watch()
         watch.due = monotonic() + self._times.answer_max
+        if claim.token == 1:
+            metrics.QUEUE_WAIT.observe(claim.waited)
         answering = _Answering(self._queue, claim, watch, give_up_at=watch.due + self._times.lease)
         self._running.add(answering)  # Before its thread starts: a drain that waits for what runs must not miss it.
         return answering
@@ -146,11 +148,14 @@ class Worker:
 
     def _answer(self, answering: "_Answering") -> None:
         claim, watch = answering.claim, answering.watch
+        trace.go_on(claim.message.trace)
         try:
             self._show_life(answering)  # It may have been told to stop before it could be heard here.
             with closing(self._said(claim, watch)) as said:
                 answering.run(said)
         except Lost:
+            metrics.LEASES_LOST.inc()
+            answering.result = "lost"
             log.warning("message %s has another worker now", claim.message.id)
         except Exception:
             log.exception("message %s could not be answered", claim.message.id)
@@ -158,6 +163,7 @@ class Worker:
             self._running.remove(answering)
             watch.close()
             self._free.release()
+            answering.tell_end()
 
     def _said(self, claim: Claim, watch: Watch) -> Generator[Words | None, None, None]:
         """The engine's events, None where it paused. Raises Stopped, an UpstreamFailure, AnswerTimeout."""
@@ -189,6 +195,17 @@ class _Answering:
         self._give_up_at = give_up_at
         self._unwritten: list[Words] = []
         self._text = ""
+        self._began = monotonic()
+        self.result = InternalError.code
+        """How it ended: complete, engine_error, stopped, handed_back, lost, or an error's code."""
+
+    def tell_end(self) -> None:
+        seconds = monotonic() - self._began
+        metrics.ANSWER.observe(seconds)
+        metrics.ANSWERS.labels(self.result).inc()
+        fields = {"message_id": self.claim.message.id, "result": self.result, "ms": round(seconds * 1000)}
+        waited = {"waited_ms": round(self.claim.waited * 1000)}
+        log.info("message %s was answered: %s", self.claim.message.id, self.result, extra=fields | waited)
 
     def run(self, said: Iterator[Words | None]) -> None:
         try:
@@ -200,11 +217,14 @@ class _Answering:
         except HandedBack:
             self._write()
             self._insist(lambda: self._queue.release(self.claim))
+            self.result = "handed_back"
         except Stopped:
             self._finish(ends.stopped(self._text))
+            self.result = "stopped"
         except ChatError as problem:
             log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
             self._finish(ends.failed(problem))
+            self.result = problem.code
         except Exception:
             log.exception("message %s: the answer broke", self.claim.message.id)
             self._finish(ends.failed(InternalError()))
@@ -218,6 +238,7 @@ class _Answering:
             kind = events.parsed_object(words[1]).get("type")
             if kind in {"complete", "error"}:
                 self._finish(("message", words[1]))
+                self.result = "complete" if kind == "complete" else "engine_error"
                 return True
             if isinstance(kind, str) and kind != "keepalive":  # Which says nothing, so nobody needs it in a log.
                 self._unwritten.append(("message", words[1]))

@@ -31,6 +31,10 @@ class ConversationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def check(self) -> None:
+        """Raises UpstreamUnavailable while there is no database, or none that has our tables."""
+        self._database.read(lambda session: session.execute(select(Conversation.id).limit(1)).first())
+
     def recent(self, owner: str, limit: int, cursor: str = "") -> Page[Conversation]:
         """Newest activity first. Raises InvalidRequest for a cursor that is none."""
         found = select(Conversation).where(Conversation.owner_id == owner)

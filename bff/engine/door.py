@@ -1,6 +1,7 @@
 """What every door of the engine has: its parts, the key that callers show, one shape for errors."""
 
 import hmac
+import logging
 from typing import Annotated, Final, NamedTuple
 from urllib.parse import quote
 
@@ -8,10 +9,12 @@ from flask import Response, current_app, jsonify, request
 from pydantic import StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
-from bff import bodies
+from bff import bodies, trace
 from bff.agents import Agent
 from bff.engine.memory import Memory, Owner
 from bff.errors import ChatError, InternalError, ReaderLeft, Unauthorized, by_status
+
+log = logging.getLogger("bff.engine")
 
 ID_MAX: Final = 1024
 Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=ID_MAX)]
@@ -37,9 +40,15 @@ def body() -> bytes:
 
 
 def check_key() -> None:
+    trace.begin(request.headers)
     shown = request.headers.get("Authorization", "").encode("utf-8", "replace")
     if not hmac.compare_digest(shown, f"Bearer {parts().key}".encode()):
         raise Unauthorized("The bearer key is missing or wrong.")
+
+
+def tell(response: Response) -> Response:
+    log.info("the engine answered %d", response.status_code, extra={"asked": request.endpoint})
+    return response
 
 
 def audio_urls(owner: Owner) -> str:

@@ -45,6 +45,7 @@ def register(app: Flask, parts: Parts) -> None:
     app.register_blueprint(bp)
     app.register_blueprint(kept.bp)
     app.register_error_handler(Exception, door.refuse)
+    app.after_request(door.tell)
 
 
 @bp.post("/api/v1/chat/stream")

@@ -1,13 +1,18 @@
 """Whether what we need is there: asked at most every two seconds, however often we are asked."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final
 
-from bff.errors import ChatError
+from bff.errors import ChatError, InternalError, UpstreamTimeout
 
 KEPT_SECONDS: Final = 2.0
+PROBE_SECONDS: Final = 3.0
+"""For all of them, which are asked at once. One that takes longer is not there, and not waited for."""
+
+log = logging.getLogger(__name__)
 
 Probe = Callable[[], None]
 """Raises a ChatError, whose code is what there is to say, when what it looks at is not there."""
@@ -15,7 +20,7 @@ Probe = Callable[[], None]
 
 class Health:
     def __init__(self, probes: Mapping[str, Probe]) -> None:
-        self._probes = probes
+        self.probes = probes
         self._asking = threading.Lock()
         self._asked_at = float("-inf")
         self._states: dict[str, str] = {}
@@ -25,11 +30,28 @@ class Health:
         if monotonic() >= self._asked_at + KEPT_SECONDS and self._asking.acquire(blocking=not self._states):
             try:
                 if monotonic() >= self._asked_at + KEPT_SECONDS:
-                    self._states = {name: _state(probe) for name, probe in self._probes.items()}
+                    self._states = _states(self.probes)
                     self._asked_at = monotonic()
             finally:
                 self._asking.release()
         return self._states
+
+
+def _states(probes: Mapping[str, Probe]) -> dict[str, str]:
+    if len(probes) == 1:
+        return {name: _state(probe) for name, probe in probes.items()}
+    found: dict[str, str] = {}
+    threads = [threading.Thread(target=_find, args=(found, *named), daemon=True) for named in probes.items()]
+    for thread in threads:
+        thread.start()
+    until = monotonic() + PROBE_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, until - monotonic()))
+    return {name: found.get(name, UpstreamTimeout.code) for name in probes}
+
+
+def _find(found: dict[str, str], name: str, probe: Probe) -> None:
+    found[name] = _state(probe)
 
 
 def _state(probe: Probe) -> str:
@@ -37,4 +59,7 @@ def _state(probe: Probe) -> str:
         probe()
     except ChatError as problem:
         return problem.code
+    except Exception:
+        log.exception("a probe broke")
+        return InternalError.code
     return "ok"

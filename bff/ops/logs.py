@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
+from bff import trace
+
 _STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "asctime", "taskName"}
 
 _TICKET: Final = re.compile(r"(\bticket=)[^&\s\"']+")
@@ -51,7 +53,7 @@ class JSONLines(_Discreet):
         line = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line | _fields(record), default=str)
+        return json.dumps(line | trace.fields() | _fields(record), default=str)
 
 
 class TextLines(_Discreet):

@@ -59,6 +59,12 @@ def check(url: str, *, verify: bool = True) -> None:
         raise SettingsError(f"REDIS_URL={without_password(url)!r} cannot be reached: {error}") from error
 
 
+def ping(client: Client) -> None:
+    """Raises Away."""
+    with translated():
+        client.ping()
+
+
 def key_of(user_id: str) -> str:
     """What stands for a user in keys: a user id may be long, and may hold what means something to Redis."""
     return sha256(user_id.encode()).hexdigest()[:32]

@@ -1,19 +1,15 @@
 """/api/chat: say something, follow the answer."""
 
-import logging
 import re
-from collections.abc import Iterator
-from time import monotonic
 from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff import events, message_ids, messages
-from bff.errors import Away, ChatError, Drained, InvalidRequest, NotFound
+from bff import events, message_ids, messages, trace
+from bff.errors import InvalidRequest, NotFound
 from bff.following import Answer
 from bff.identity import Identity
 from bff.messages import ChatRequest
-from bff.ops.hub import Watch
 from bff.ops.streams import Slot
 from bff.protocols import ClientProtocol, Place, Words, translate
 from bff.protocols.ag_ui import AG_UI
@@ -21,14 +17,14 @@ from bff.protocols.ai_sdk import AI_SDK
 from bff.protocols.native import NATIVE
 from bff.relay import Relay
 from bff.routes import door
+from bff.routes.telling import Telling
 from bff.routes.waiting import asking_once
 from bff.settings import Settings
-from bff.sse import Event, comment, encode
+from bff.sse import comment, encode
 from bff.streaming import EventStream, How
 from bff.upstream import MESSAGE_ID
 
 bp = Blueprint("chat", __name__, url_prefix="/api/chat")
-log = logging.getLogger("bff.requests")
 
 EVENT_ID: Final = re.compile(r"[\x21-\x7e]{0,256}")
 """The broker makes them; this is what can go into a header."""
@@ -151,7 +147,7 @@ def stream(
     """`words`: None for our own."""
     settings = door.parts().settings
     slot.comes_back = slot.comes_back and door.parts().broker.outlives_us  # Else its reader would find nothing anywhere.
-    telling = tell(answer, message_id, slot)
+    telling = tell(answer, message_id, slot, resumed=retry is not None)
     return EventStream(
         telling.say if words is None else lambda watch: translate(telling.say(watch), words),
         How(
@@ -164,63 +160,16 @@ def stream(
         environ=request.environ,
         slot=slot,
         close=telling.close,
+        tally=telling.tally,
         headers={"Location": f"/api/chat/stream/{message_id}", "X-Message-ID": message_id, **protocol.headers},
     )
 
 
-def tell(answer: Answer, message_id: str, slot: Slot) -> "Telling":
+def tell(answer: Answer, message_id: str, slot: Slot, *, resumed: bool = False) -> Telling:
     settings = door.parts().settings
     relay = Relay(door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors)
-    return Telling(answer, relay, slot, {"request_id": door.request_id(), "message_id": message_id})
+    return Telling(answer, relay, slot, {"message_id": message_id} | trace.fields(), began=door.began(), resumed=resumed)
 
 
 def _heartbeat(settings: Settings) -> bytes:
     return encode(events.keepalive()) if settings.heartbeat == "event" else comment("keepalive")
-
-
-class Telling:
-    """One answer being told to one browser; its end is one log line."""
-
-    def __init__(self, answer: Answer, relay: Relay, slot: Slot, fields: dict[str, object]) -> None:
-        self._answer = answer
-        self._relay = relay
-        self._slot = slot
-        self._fields = fields
-        self._began = monotonic()
-
-    def say(self, watch: Watch) -> Iterator[Event | None]:
-        return self._relay(self._events(watch))
-
-    def _events(self, watch: Watch) -> Iterator[Event | None]:
-        try:
-            yield from self._answer.events(watch)
-        except Away:
-            if self._slot.comes_back:
-                raise Drained from None  # Without an end: it goes on where it was once it can be told again.
-            raise
-
-    @property
-    def problem(self) -> ChatError | None:
-        return self._relay.problem
-
-    def close(self) -> None:
-        self._answer.close()
-        log.info("the stream of %s ended", self._fields["message_id"], extra=self.fields())
-
-    def fields(self) -> dict[str, object]:
-        """For the log line."""
-        relay = self._relay
-        fields = self._fields | {
-            "ended": relay.ended or "aborted",
-            "events": relay.events,
-            "first_event_ms": None if relay.first_at is None else self._milliseconds(relay.first_at),
-            "ms": self._milliseconds(monotonic()),
-            "reconnects": self._answer.reconnects,
-            "dropped": relay.dropped,
-        }
-        if relay.problem is not None and relay.problem.detail:
-            fields["detail"] = relay.problem.detail
-        return fields
-
-    def _milliseconds(self, moment: float) -> int:
-        return round((moment - self._began) * 1000)

@@ -2,8 +2,6 @@
 
 import logging
 import random
-import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
@@ -12,12 +10,15 @@ from typing import Any, Final
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
-from bff import bodies, errors
+from bff import bodies, errors, trace
 from bff.agents import Agent
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, InternalError, ReaderLeft
 from bff.identity import COOKIE, Identity, IdentityMode
+from bff.ops import metrics
 from bff.ops.health import Health
+from bff.ops.metrics import QueueSizes
+from bff.ops.pulse import Pulse
 from bff.ops.streams import Rate, Streams
 from bff.routes import headers, origin
 from bff.settings import Settings
@@ -25,9 +26,8 @@ from bff.streaming import HEADERS
 from bff.tickets import Tickets
 from bff.upstream import BrokerClient
 
-REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 COOKIE_SECONDS: Final = 365 * 24 * 3600
-ALIVE: Final = frozenset({"ops.healthz", "ops.readyz"})
+ALIVE: Final = frozenset({"ops.healthz", "ops.readyz", "ops.numbers"})
 """What still answers while we drain."""
 COME_BACK_MILLISECONDS: Final = (500, 3000)
 READER_LEFT: Final = 499
@@ -49,6 +49,9 @@ class Parts:
     engine: EngineClient
     tickets: Tickets
     agents: Mapping[str, Agent]
+    pulse: Pulse
+    queue_sizes: QueueSizes | None
+    """Of the bundled broker's; None where it is somebody else's."""
 
 
 def parts() -> Parts:
@@ -58,6 +61,11 @@ def parts() -> Parts:
 
 def request_id() -> str:
     return str(g.request_id)
+
+
+def began() -> float:
+    """The moment (monotonic) at which the request had come."""
+    return float(g.began)
 
 
 def identity() -> Identity:
@@ -99,8 +107,7 @@ def _log_line(status: int) -> None:
 
 def _begin() -> Response | None:
     g.began = monotonic()
-    asked_for = request.headers.get("X-Request-ID", "")
-    g.request_id = asked_for if REQUEST_ID.fullmatch(asked_for) else secrets.token_hex(16)
+    g.request_id = trace.begin(request.headers).request_id
     allowed = parts().settings.cors_allow_origins
     if origin.is_preflight(allowed):
         return Response(status=204)
@@ -129,6 +136,7 @@ def _finish(response: Response) -> Response:
 def problem_of(error: Exception) -> ChatError:
     """What went wrong, as one of ours, and noted for the log line."""
     problem = _as_ours(error)
+    metrics.REFUSED.labels(problem.code).inc()
     note({"code": problem.code} | ({"detail": problem.detail} if problem.detail else {}))
     return problem
 

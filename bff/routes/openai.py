@@ -107,8 +107,7 @@ def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]
     finally:
         watch.close()
         slot.release()
-        answer.close()
-        door.note(telling.fields())
+        door.note(telling.end())
     if telling.problem is not None:
         raise telling.problem
     response = jsonify(openai.completion(message_id, about, last))

@@ -1,7 +1,8 @@
-"""/healthz: is the process alive? /readyz: may it get traffic?"""
+"""/healthz: is the process alive? /readyz: may it get traffic? /metrics: what has it done?"""
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
+from bff.ops import metrics
 from bff.routes import door
 
 bp = Blueprint("ops", __name__)
@@ -18,5 +19,16 @@ def readyz() -> tuple[Response, int]:
 
 
 @bp.get("/healthz")
-def healthz() -> Response:
-    return jsonify(status="ok")
+def healthz() -> tuple[Response, int]:
+    """Slow to fail: whoever asks restarts us, and with us all that streams."""
+    alive = door.parts().pulse.is_there()
+    return jsonify(status="ok" if alive else "stuck"), 200 if alive else 503
+
+
+@bp.get("/metrics")
+def numbers() -> Response:
+    """Of all processes behind this port. Raises Unauthorized; NotFound in production without METRICS_TOKEN."""
+    parts = door.parts()
+    settings = parts.settings
+    metrics.check(request.headers.get("Authorization", ""), settings.metrics_token, development=settings.development)
+    return Response(metrics.exposition(settings.prometheus_multiproc_dir, parts.queue_sizes), content_type=metrics.CONTENT_TYPE)

@@ -12,7 +12,7 @@ from bff.errors import Forbidden
 
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
-MAY_SEND: Final = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, X-Chat-Resume, X-Request-ID"
+MAY_SEND: Final = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, X-Chat-Resume, X-Request-ID, traceparent"
 MAY_READ: Final = "Location, X-Message-ID, X-Request-ID, Retry-After"
 PREFLIGHT_SECONDS: Final = 600
 

@@ -1,6 +1,6 @@
 import threading
 
-from bff.errors import UpstreamTimeout
+from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from bff.ops import health
 from bff.ops.health import Health
 from tests.live import in_parallel
@@ -44,3 +44,20 @@ def test_who_comes_while_a_slow_one_is_asked_gets_the_last_answer(monkeypatch):
 
     slow.set()
     waiting.join(20)
+
+
+def test_all_are_asked_at_once_and_the_slow_one_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(health, "PROBE_SECONDS", 2.0)
+    over = threading.Event()
+
+    def away() -> None:
+        raise UpstreamUnavailable
+
+    states = Health({"engine": over.wait, "redis": lambda: None, "broker": away}).states()
+    over.set()
+
+    assert states == {"engine": "upstream_timeout", "redis": "ok", "broker": "upstream_unavailable"}
+
+
+def test_a_probe_that_breaks_itself_says_so():
+    assert Health({"broker": lambda: None, "redis": {}.popitem}).states() == {"broker": "ok", "redis": "internal_error"}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bff import trace
 from bff.ops import logs
 from bff.sse import decode
 
@@ -20,6 +21,12 @@ def root() -> Iterator[logging.Logger]:
     yield root
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def no_request() -> None:
+    """Whatever a test before this one has left in this thread."""
+    trace.current.set(None)
 
 
 def record(message: str = "hello", *args: object, level: int = logging.INFO, exc_info=None, **extra) -> logging.LogRecord:
@@ -52,6 +59,14 @@ def test_a_json_line_says_when_who_and_what():
         "logger": "bff.test",
         "message": "it is 7",
     }
+
+
+def test_a_json_line_says_which_request_it_is_about():
+    trace.begin({"X-Request-ID": "r-1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+
+    line = as_json("hello")
+
+    assert (line["request_id"], line["trace_id"]) == ("r-1", "a" * 32)
 
 
 def test_what_was_given_as_extra_is_a_field():

@@ -376,7 +376,8 @@ def test_each_stream_leaves_one_line_in_the_log(start, kind):
     with Browser(server).say("top secret words", X_Request_ID="find-me") as reply:
         list(reply.events())
 
-    (line,) = eventually(lambda: [line for line in server.log_lines if line.get("request_id") == "find-me"])
+    (line,) = eventually(lambda: [line for line in server.log_lines if line.get("request_id") == "find-me" and "ended" in line])
     assert (line["ended"], line["events"], line["message_id"]) == ("complete", 6, reply.message_id)
     assert line["first_event_ms"] <= line["ms"]
+    assert line["bytes"] > 6 * len("data: {}")
     assert "secret" not in server.log

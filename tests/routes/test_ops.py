@@ -72,3 +72,22 @@ def test_an_event_source_that_meets_a_drain_comes_back(app):
     assert response.headers["Cache-Control"] == "no-store, no-transform"
     retry = response.get_data(as_text=True).removeprefix("retry: ").removesuffix("\n\n")
     assert 500 <= int(retry) <= 3000
+
+
+@pytest.mark.parametrize("answer", [reply(b"{}"), reply(b"nonsense", "404 Not Found"), reply(b"", "401 Unauthorized")])
+def test_a_remote_engine_that_answers_anything_is_there(answer):
+    with WireServer([answer]) as engine:
+        environment = {**BASE_ENVIRONMENT, "ENGINE_BASE_URL": engine.url, "ENGINE_API_KEY": "k" * 32}
+        response = create_app(Settings.from_environment(environment)).test_client().get("/readyz")
+
+    assert (response.status_code, response.json) == (200, {"status": "ready", "broker": "ok", "engine": "ok"})
+
+
+def test_each_of_those_that_are_away_is_named():
+    environment = {"ENGINE_BASE_URL": "http://127.0.0.1:1", "REDIS_URL": "redis://127.0.0.1:1/0"}
+    client = create_app(Settings.from_environment(BASE_ENVIRONMENT | environment)).test_client()
+
+    response = client.get("/readyz")
+
+    away = dict.fromkeys(("broker", "engine", "redis"), "upstream_unavailable")
+    assert (response.status_code, response.json) == (503, {"status": "unready"} | away)

@@ -55,6 +55,8 @@ MATRIX = {
     "POST /api/conversations/<uuid:conversation_id>/messages": Row((401, 404, 404, 201), {"content": WORDS}),
     "PUT /api/conversations/<uuid:conversation_id>/messages/<uuid:message_id>": Row(OWNER, {"content": "said better"}),
     "GET /api/conversations/<uuid:conversation_id>/stream": Row(OWNER),
+    "GET /metrics": EVERYBODY,
+    "GET /api/diagnostics/stream": EVERYBODY,
     "GET /api/chat/history": Row(USERS),
     "GET /api/preferences": Row(USERS),
     "PUT /api/preferences": Row(USERS, {"response_language": "en"}),

@@ -7,6 +7,7 @@ delays the user until somebody else looks, and the reaper is no part of its own:
 """
 
 import json
+import logging
 import secrets
 import threading
 from collections import Counter
@@ -15,13 +16,14 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from bff.broker import ends
 from bff.broker.log import parsed
 from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Ticket, Words
 from bff.broker.redis.listening import Listener
 from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
+from bff.ops import metrics
 from bff.ops.redis import Client, Scripts, key_of, translated
 from bff.sse import Event
 
@@ -35,12 +37,16 @@ CLAIMS_MOST: Final = 5
 """A message that takes its worker along each time is not tried for ever."""
 PAGE_EVENTS: Final = 500
 SWEEP_MOST: Final = 100
+WAITING_USERS_MOST: Final = 1000
+"""Of whom it is counted how much waits: a few milliseconds' work."""
 SOON_SECONDS: Final = 0.01
 READERS_SECONDS: Final = 1.0
 WRITES_MOST: Final = 10_000
 """Writes of which it is remembered that they may have been done: of claims that were given up, too."""
 INTERRUPTED: Final = ends.interrupted()[1]
 STOPPED: Final = ends.stopped()[1]
+
+log = logging.getLogger(__name__)
 
 
 class RedisQueue:
@@ -71,7 +77,7 @@ class RedisQueue:
         keys = [f"chat:{{{user}}}:q"] + ([f"chat:{{{user}}}:c:{_digest(client_message_id)}"] if client_message_id else [])
         facts = (message.id, message.user_id, content, message.size, int(message.cancel_unread), _digest(content))
         self._offer(user, self._lease)  # If this process dies before it can say more, somebody looks all the same.
-        said, *more = self._user.run("enqueue", keys, *facts, self._limits.depth_per_user, on_busy)
+        said, *more = self._user.run("enqueue", keys, *facts, self._limits.depth_per_user, on_busy, message.trace)
         match said:
             case "conflict":
                 raise IdempotencyConflict
@@ -124,10 +130,13 @@ class RedisQueue:
                 self._offer(user)
                 return None
             case "idle":
+                _tell_reaped(more[0])
                 self._index.run("settle", [DUE], user, till, "")
                 return None
-        message_id, token, user_id, content, size, fleeting = more
-        return Claim(Message(message_id, user_id, json.loads(content), int(size), fleeting == "1"), token)
+        message_id, token, user_id, content, size, fleeting, kept, waited, reaped = more
+        _tell_reaped(reaped)
+        message = Message(message_id, user_id, json.loads(content), int(size), fleeting == "1", kept)
+        return Claim(message, token, max(0, int(waited)) / 1_000_000)
 
     def renew(self, claim: Claim) -> bool:
         return self._write(claim, (), said=False) == "stop"
@@ -277,6 +286,14 @@ class RedisQueue:
             queues, running = pipe.execute()
         return Counts(queues, running)
 
+    def waiting(self) -> int:
+        with translated():
+            users: list[Any] = self._client.zrange(DUE, 0, WAITING_USERS_MOST - 1)
+            with self._client.pipeline(transaction=False) as pipe:
+                for user in users:
+                    pipe.llen(f"chat:{{{user}}}:q")
+                return sum(pipe.execute())
+
     def close(self) -> None:
         """For those who make many."""
         self._closed.set()
@@ -309,6 +326,14 @@ class _Bell:
     def wait(self, since: int, seconds: float) -> None:
         with self._condition:
             self._condition.wait_for(lambda: self.rung != since, seconds)
+
+
+def _tell_reaped(said: str) -> None:
+    """Of a message whose worker died, what became of it and its id: see lua/user/claim.lua."""
+    if said:
+        outcome, _, message_id = said.partition(" ")
+        metrics.REAPED.labels(outcome).inc()
+        log.warning("the worker of message %s is gone: %s", message_id, outcome)
 
 
 def _digest(text: str) -> str:

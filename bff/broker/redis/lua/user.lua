@@ -1,7 +1,8 @@
 -- Goes before each script below. One user's queue; all keys begin with chat:{<user>}: and live in one slot of a cluster.
 --   q       list    ids of the messages that wait, the next one first
 --   run     hash    the message that runs: id, token, until (µs since 1970), said, stopping, wrote (its last write's name)
---   m:<id>  hash    a message: state, user, content, size, fleeting, token, told (its last position), bytes (of its log);
+--   m:<id>  hash    a message: state, user, content, size, fleeting, trace, left (µs since 1970), token,
+--                   told (its last position), bytes (of its log);
 --                   once finished: state, token, ended (its last write's name), and an expiry
 --   l:<id>  stream  its log: e(vent), d(ata); expires
 --   c:<key> string  "<message id> <digest>": what a client's own message id stands for; expires
@@ -64,7 +65,7 @@ local function finish(id, words, first, name, retention, most)
   write(id, words, first)
   write(id, {'done', '{"message_id": "' .. id .. '"}'})
   local bytes = redis.call('HGET', m, 'bytes')
-  redis.call('HDEL', m, 'user', 'content', 'size', 'fleeting', 'told', 'bytes')
+  redis.call('HDEL', m, 'user', 'content', 'size', 'fleeting', 'trace', 'left', 'told', 'bytes')
   redis.call('HSET', m, 'state', 'finished', 'ended', name)
   redis.call('PEXPIRE', user .. 'l:' .. id, retention)
   redis.call('PEXPIRE', m, retention + REMEMBER_MS)

@@ -1,10 +1,11 @@
 -- KEYS q
 -- ARGV lease (µs; 0: only look), most claims, interrupted (data), stopped (data), retention (ms), most bytes
--- → {'got', id, token, user, content, size, fleeting} · {'runs', until} · {'waits'} · {'idle'}
--- Also the reaper: whoever looks after a lease's end finds what its worker left.
+-- → {'got', id, token, user, content, size, fleeting, trace, waited (µs), reaped} · {'runs', until} · {'waits'} · {'idle', reaped}
+-- Also the reaper: whoever looks after a lease's end finds what its worker left. `reaped` says so: 'ended <id>', or
+-- 'again <id>' for what had not been begun and is claimed now; '' for nothing.
 local now = clock()
 local run = redis.call('HMGET', user .. 'run', 'id', 'until', 'said', 'stopping')
-local id = run[1]
+local id, reaped = run[1], ''
 
 if id then
   if tonumber(run[2]) > now then return {'runs', tonumber(run[2])} end
@@ -13,13 +14,15 @@ if id then
   redis.call('DEL', user .. 'run')
   if run[3] or run[4] or claims >= tonumber(ARGV[2]) then
     finish(id, {'message', (run[4] and not run[3]) and ARGV[4] or ARGV[3]}, 1, 'reaped', ARGV[5], ARGV[6])
-    id = nil
+    reaped, id = 'ended ' .. id, nil
+  else
+    reaped = 'again ' .. id
   end
 end
 if not id then
   if ARGV[1] == '0' and redis.call('EXISTS', KEYS[1]) == 1 then return {'waits'} end
   id = redis.call('LPOP', KEYS[1])
-  if not id then return {'idle'} end
+  if not id then return {'idle', reaped} end
 end
 
 local m = user .. 'm:' .. id
@@ -28,5 +31,6 @@ redis.call('HDEL', m, 'told')
 redis.call('HSET', m, 'state', 'running')
 redis.call('HSET', user .. 'run', 'id', id, 'token', token, 'until', digits(now + ARGV[1]))
 tell_positions()
-local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting')
-return {'got', id, token, message[1], message[2], message[3], message[4]}
+local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'left')
+local waited = message[6] and digits(now - message[6]) or '0' -- Of one that an older version left nothing is known.
+return {'got', id, token, message[1], message[2], message[3], message[4], message[5] or '', waited, reaped}

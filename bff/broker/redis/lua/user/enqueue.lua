@@ -1,5 +1,5 @@
 -- KEYS q, [c:<key>]
--- ARGV id, user, content, size, fleeting, digest, depth, on_busy
+-- ARGV id, user, content, size, fleeting, digest, depth, on_busy, trace
 -- → {'kept', ahead, whether the user is free} · {'again', id, ahead} · {'expired', id} · {'conflict'} · {'busy'} · {'many'}
 local id, m = ARGV[1], user .. 'm:' .. ARGV[1]
 
@@ -27,6 +27,7 @@ if ARGV[8] == 'reject' and waiting + running > 0 then return {'busy'} end
 if waiting >= tonumber(ARGV[7]) then return {'many'} end
 
 redis.call('HSET', m, 'state', 'queued', 'user', ARGV[2], 'content', ARGV[3], 'size', ARGV[4], 'fleeting', ARGV[5])
+redis.call('HSET', m, 'trace', ARGV[9], 'left', digits(clock()))
 if KEYS[2] then redis.call('SET', KEYS[2], id .. ' ' .. ARGV[6], 'PX', REMEMBER_MS) end
 if ARGV[8] == 'interrupt' and running == 1 then
   redis.call('HSET', user .. 'run', 'stopping', 1)

@@ -1,0 +1,196 @@
+"""Where every part is built, and nothing else: from the settings, each once, handed to those who need it."""
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from bff import safety
+from bff.agents import Agent
+from bff.agents.catalogue import DEFAULT, create_agents
+from bff.broker import bundled_broker
+from bff.conversations.claims import Claims as ConversationClaims
+from bff.conversations.commands import db
+from bff.conversations.database import Database
+from bff.conversations.store import ConversationStore
+from bff.conversations.turns import Turns
+from bff.engine import the_engine
+from bff.engine_client import EngineClient
+from bff.held import HeldAnswers
+from bff.identity import Anonymous, IdentityMode, Proxy
+from bff.ops import logs
+from bff.ops.health import Health, Probe
+from bff.ops.life import Life, together
+from bff.ops.pulse import Pulse
+from bff.ops.streams import Rate, Streams
+from bff.orgs import Orgs
+from bff.routes import (
+    audio,
+    chat,
+    contract,
+    conversations,
+    diagnostics,
+    door,
+    history,
+    openai,
+    ops,
+    page,
+    preferences,
+    tickets,
+)
+from bff.settings import Settings
+from bff.tickets import Tickets
+from bff.transport import Neighbour, new_session
+from bff.upstream import BrokerClient, Remote, Service, Timeouts
+
+DOORS = (chat, conversations, history, preferences, audio, tickets, openai, ops, diagnostics, contract, page)
+
+
+def build(settings: Settings) -> Flask:
+    """Raises SettingsError."""
+    logs.set_up(settings.log_level, settings.log_format, safety.secrets_of(settings))
+    app = Flask("bff", static_folder=None)  # It would answer for /static, where the page has its files.
+    redis = _Redis(settings)
+    engine = the_engine(settings)
+    neighbour = None if settings.broker_base_url else bundled_broker(settings, engine, redis.client)
+    broker = _broker(settings, neighbour or Remote(settings.broker_base_url, settings.broker_api_key))
+    asked = EngineClient(engine, new_session(to=engine), _timeouts(settings), settings.max_event_bytes)
+    database = Database(settings.database_url, migrate=settings.development)  # Elsewhere that is a step of the deploy.
+    store = ConversationStore(database)
+    agents = create_agents(settings, broker)
+    streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=redis.limits)
+    pulse = Pulse()
+    app.extensions["bff"] = door.Parts(
+        settings=settings,
+        identity_mode=_identity_mode(settings),
+        broker=broker,
+        streams=streams,
+        rate=Rate(settings.messages_per_minute, redis.limits),
+        health=Health(_probes(settings, broker, asked, store, redis)),
+        engine=asked,
+        tickets=Tickets(settings.signing_key(), settings.answer_max_seconds),
+        agents=agents,
+        pulse=pulse,
+        queue_sizes=None if neighbour is None else lambda: neighbour.app.extensions["queue_sizes"](),
+    )
+    app.extensions["conversations"] = _conversations(settings, database, store, agents)
+    app.extensions["life"] = _life(settings, streams, pulse, neighbour if settings.redis_url else None)
+    app.cli.add_command(db(database))
+    _open(app, settings)
+    return app
+
+
+def _open(app: Flask, settings: Settings) -> None:
+    door.guard(app)
+    for one in DOORS:
+        app.register_blueprint(one.bp)
+    if hops := settings.trusted_proxy_hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    for danger in safety.dangers(settings):
+        logging.getLogger(__name__).warning(danger)
+
+
+def _timeouts(settings: Settings) -> Timeouts:
+    return Timeouts(
+        settings.upstream_connect_seconds,
+        settings.upstream_open_seconds,
+        settings.upstream_read_seconds,
+        settings.engine_seconds,
+    )
+
+
+def _broker(settings: Settings, service: Service) -> BrokerClient:
+    held = HeldAnswers(
+        answer_max_seconds=settings.answer_max_seconds,
+        retention_seconds=settings.retention_seconds,
+        most_bytes=settings.log_max_bytes,
+    )
+    return BrokerClient(
+        service,
+        new_session(to=service),
+        _timeouts(settings),
+        held,
+        client_id=settings.client_id,
+        max_event_bytes=settings.max_event_bytes,
+        stands_alone=bool(settings.broker_base_url or settings.redis_url),
+    )
+
+
+def _conversations(
+    settings: Settings, database: Database, store: ConversationStore, agents: Mapping[str, Agent]
+) -> conversations.Parts:
+    claims = ConversationClaims(database, settings.lease_seconds)
+    turns = Turns(store, claims, agents, DEFAULT, settings.answer_max_seconds)
+    return conversations.Parts(store, turns, Rate(settings.messages_per_minute))
+
+
+def _identity_mode(settings: Settings) -> IdentityMode:
+    orgs = Orgs(settings.default_org, settings.org_map_file)
+    if settings.auth_mode == "jwt":
+        return _jwt(settings, orgs)
+    if settings.auth_mode == "proxy":
+        return Proxy(settings.auth_proxy_user_header, settings.auth_proxy_secret, orgs)
+    return Anonymous(settings.signing_key(), orgs)
+
+
+def _jwt(settings: Settings, orgs: Orgs) -> IdentityMode:
+    from bff.jwt_identity import JWT, Claims, Key, keys_of  # Brings a library for cryptography: for those who use it.
+    from bff.keys import FetchedKeys, FixedKey, Keys
+    from bff.transport import read_url
+
+    keys: Keys[Key]
+    if url := settings.auth_jwt_jwks_url:
+        session, seconds = new_session(), settings.upstream_connect_seconds
+        keys = FetchedKeys(lambda: keys_of(read_url(session, url, seconds)))
+    else:
+        keys = FixedKey(Key("HS256", settings.auth_jwt_secret))
+    claims = Claims(
+        settings.auth_jwt_audience, settings.auth_jwt_issuer, settings.auth_jwt_user_claim, settings.auth_jwt_org_claim
+    )
+    return JWT(keys, claims, cookie=settings.auth_jwt_cookie, orgs=orgs)
+
+
+class _Redis:
+    """What there is with REDIS_URL, None without: one client for all who need it, so that the connections are bounded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.client = self.limits = None
+        if settings.redis_url:
+            from bff.ops import redis
+            from bff.ops.limits import SharedLimits
+
+            self.client = redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
+            self.limits = SharedLimits(
+                self.client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute
+            )
+
+
+def _probes(
+    settings: Settings, broker: BrokerClient, engine: EngineClient, store: ConversationStore, redis: _Redis
+) -> dict[str, Probe]:
+    """What may be away; what is bundled is where we are."""
+    probes: dict[str, Probe] = {"broker": broker.check, "database": store.check}
+    if settings.engine_base_url:
+        probes["engine"] = engine.check
+    if redis.client is not None:
+        from bff.ops.redis import ping
+
+        probes["redis"] = partial(ping, redis.client)
+    return probes
+
+
+def _life(settings: Settings, streams: Streams, pulse: Pulse, neighbour: Neighbour | None) -> Life:
+    """`neighbour`: one that has a life of its own. With Redis there is work for it before anybody asks."""
+    if neighbour is None:
+        return Life(pulse.start, partial(streams.drain, settings.drain_seconds))
+
+    def start() -> None:
+        pulse.start()
+        neighbour.app.extensions["life"].start()
+
+    return Life(
+        start,
+        lambda: together(settings.drain_seconds, streams.drain, lambda _: neighbour.app.extensions["life"].drain()),
+    )

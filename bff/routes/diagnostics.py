@@ -1,0 +1,38 @@
+"""/api/diagnostics/stream: ten timed ticks, by whose arrival one sees whether something on the way holds streams back."""
+
+import json
+from collections.abc import Iterator
+from time import monotonic, time
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+from bff.ops.hub import Watch
+from bff.routes import door
+from bff.sse import Event, comment
+from bff.streaming import EventStream, How
+
+bp = Blueprint("diagnostics", __name__, url_prefix="/api/diagnostics")
+
+TICKS: Final = 10
+TICK_SECONDS: Final = 0.2
+VISITORS: Final = "\0diagnostics"
+"""Whom their streams are counted for: who looks after a server need be no user, and all of them together are one."""
+
+
+@bp.get("/stream")
+def stream() -> Response:
+    """Raises ServerFull, TooManyRequests."""
+    with door.parts().streams.enter(VISITORS) as slot:
+        return EventStream(_ticks, How(comment("keepalive"), 15.0), environ=request.environ, slot=slot)
+
+
+def _ticks(watch: Watch) -> Iterator[Event | None]:
+    began = monotonic()
+    for number in range(1, TICKS + 1):
+        due = began + (number - 1) * TICK_SECONDS
+        while monotonic() < due:
+            watch.wait(until=due)
+        said = {"type": "tick", "number": number, "of": TICKS, "sent_ms": round(time() * 1000)}
+        yield Event("", json.dumps(said | {"elapsed_ms": round((monotonic() - began) * 1000)}, separators=(",", ":")))
+        yield None

@@ -1,0 +1,59 @@
+"""What becomes of messages whose worker is gone is counted by whoever finds them."""
+
+import contextlib
+
+import pytest
+
+from bff.broker.queue import Lost, Message
+from bff.broker.redis import RedisQueue
+from bff.ops.metrics import REAPED
+from bff.ops.redis import connect
+from tests.live import eventually
+
+
+@pytest.fixture
+def queue(clean_redis):
+    made = RedisQueue(connect(clean_redis.url), lease=0.2)
+    yield made
+    made.close()
+
+
+def reaped(outcome: str) -> float:
+    return REAPED.labels(outcome)._value.get()
+
+
+def test_what_was_not_begun_is_claimed_again(queue, caplog):
+    queue.enqueue(Message("m-1", "ada", {"message": "hello"}, trace="kept"), None, "enqueue")
+    before = reaped("again")
+    first = queue.claim(10)
+
+    again = eventually(lambda: queue.claim(1), 15)
+
+    assert reaped("again") == before + 1
+    assert again.message == first.message
+    assert again.waited >= 0.2
+    assert "the worker of message m-1 is gone: again" in caplog.text
+    with pytest.raises(Lost):
+        queue.finish(first, [])
+
+
+def test_what_was_begun_is_ended(queue):
+    queue.enqueue(Message("m-1", "ada", {"message": "hello"}), None, "enqueue")
+    before = reaped("ended")
+    queue.append(queue.claim(10), [("message", "{}")])
+
+    def look() -> bool:
+        with contextlib.suppress(Lost):
+            assert queue.claim(0.1) is None
+        return reaped("ended") == before + 1
+
+    assert eventually(look, 15)
+
+
+def test_what_waits_is_counted_over_all_users(queue):
+    for number in range(5):
+        queue.enqueue(Message(f"m-{number}", f"user-{number % 2}", {"message": "hello"}), None, "enqueue")
+
+    queue.claim(10)
+
+    assert queue.waiting() == 4

@@ -1,0 +1,32 @@
+import pytest
+
+from bff.ops import pulse
+from bff.ops.pulse import Pulse
+from tests.live import eventually
+
+
+@pytest.fixture
+def beating(monkeypatch):
+    monkeypatch.setattr(pulse, "BEAT_SECONDS", 0.01)
+    return Pulse()
+
+
+def test_a_process_that_gets_round_to_everything_has_a_pulse(beating):
+    beating.start()
+    first = beating._beat_at
+
+    assert eventually(lambda: beating._beat_at > first, 15)
+    assert beating.is_there()
+
+
+def test_whoever_asks_first_starts_it():
+    assert Pulse().is_there()
+
+
+def test_without_a_beat_for_long_it_is_not_there(monkeypatch):
+    starved = Pulse()
+    starved.start()
+
+    monkeypatch.setattr(pulse, "STILL_SECONDS", -1.0)
+
+    assert not starved.is_there()
