@@ -103,6 +103,11 @@ def drain_when_told(worker, drain):
     drain()
 
 
+def worker_int(worker):
+    """SIGINT, SIGQUIT: whoever sends them does not want to wait. Redis's leases tell the others what was not finished."""
+    vars(worker).pop("drain", None)
+
+
 def worker_exit(server, worker):
     """Without open connections a worker leaves at once; what it is answering has to be handed over first."""
     if hasattr(worker, "drain"):

@@ -9,6 +9,7 @@
     ├── InternalError 500       ├── RangeNotSatisfiable 416  ├── ServerRestarting 503
     └── TooManyRequests 429     └── IdempotencyConflict 422  └── ServerFull 503
 
+    Away                           an UpstreamUnavailable that has lost nothing: only for now
     ReaderLeft                     nobody is left to tell: no error, and nobody's answer
     └── Drained                    somebody is, and comes back elsewhere
     SettingsError                  the process cannot start
