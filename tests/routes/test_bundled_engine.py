@@ -54,9 +54,6 @@ def test_a_browser_that_leaves_is_not_waited_for(start, kind):
     server = start(kind, MAX_STREAMS_PER_USER="1")
     body = b'{"message": "/silence 3600"}'
     head = f"POST /api/chat HTTP/1.1\r\nHost: x\r\nX-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n"
-    question = f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-    asked = partial(Browser(server).request, "POST", "/api/chat", {"message": "x"})
-
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
         sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     assert eventually(lambda: [line.get("status") for line in server.log_lines].count(499) == 1, 20)

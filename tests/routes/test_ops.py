@@ -14,7 +14,7 @@ def app():
 
 
 @pytest.mark.parametrize(
-    ("path", "content"), [("/healthz", {"status": "ok"}), ("/readyz", {"status": "ready", "broker": "ok"})]
+    ("path", "content"), [("/healthz", {"status": "ok"}), ("/readyz", {"status": "ready", "broker": "ok", "database": "ok"})]
 )
 def test_who_asks_without_a_name_is_told_how_we_are(app, path, content):
     response = app.test_client().get(path)
@@ -38,7 +38,7 @@ def test_without_its_broker_a_process_is_alive_and_not_ready(answer, state):
 
         response = client.get("/readyz")
 
-    assert (response.status_code, response.json) == (503, {"status": "unready", "broker": state})
+    assert (response.status_code, response.json) == (503, {"status": "unready", "broker": state, "database": "ok"})
     assert client.get("/healthz").status_code == 200
 
 
@@ -80,7 +80,7 @@ def test_a_remote_engine_that_answers_anything_is_there(answer):
         environment = {**BASE_ENVIRONMENT, "ENGINE_BASE_URL": engine.url, "ENGINE_API_KEY": "k" * 32}
         response = create_app(Settings.from_environment(environment)).test_client().get("/readyz")
 
-    assert (response.status_code, response.json) == (200, {"status": "ready", "broker": "ok", "engine": "ok"})
+    assert (response.status_code, response.json) == (200, {"status": "ready", "broker": "ok", "database": "ok", "engine": "ok"})
 
 
 def test_each_of_those_that_are_away_is_named():
@@ -90,4 +90,4 @@ def test_each_of_those_that_are_away_is_named():
     response = client.get("/readyz")
 
     away = dict.fromkeys(("broker", "engine", "redis"), "upstream_unavailable")
-    assert (response.status_code, response.json) == (503, {"status": "unready"} | away)
+    assert (response.status_code, response.json) == (503, {"status": "unready", "database": "ok"} | away)
