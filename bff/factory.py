@@ -7,7 +7,7 @@ from functools import partial
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from bff import safety
+from bff import cli, safety
 from bff.agents import Agent
 from bff.agents.catalogue import DEFAULT, create_agents
 from bff.broker import bundled_broker
@@ -78,6 +78,7 @@ def build(settings: Settings) -> Flask:
     app.extensions["conversations"] = _conversations(settings, database, store, agents)
     app.extensions["life"] = _life(settings, streams, pulse, neighbour if settings.redis_url else None)
     app.cli.add_command(db(database))
+    cli.add_commands(app)
     _open(app, settings)
     return app
 

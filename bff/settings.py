@@ -19,6 +19,7 @@ from bff import safety
 from bff.errors import SettingsError
 
 MIB = 1024 * 1024
+OTHER_DESCRIPTORS = 200
 KEY_BYTES = safety.KEY_BYTES
 DEVELOPMENT_KEY = Path("instance/secret_key")
 
@@ -133,8 +134,12 @@ def origins(text: str) -> tuple[str, ...]:
 
 def streams_by_descriptors(each: int, others: int) -> int:
     """How many streams the limit on file descriptors allows, if each holds so many and 200 and `others` are for the rest."""
-    limit = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 2**20)
-    return max(16, (limit - 200 - others) // each)
+    return max(16, (descriptor_limit() - OTHER_DESCRIPTORS - others) // each)
+
+
+def descriptor_limit() -> int:
+    """Of this process."""
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 2**20)
 
 
 def setting(name: str, default: Any, parse: Parse = str) -> Any:
@@ -222,6 +227,16 @@ class Settings:
     def development(self) -> bool:
         return self.app_env == "development"
 
+    def descriptors(self) -> int:
+        """How many MAX_STREAMS streams need, and all else."""
+        each, others = self._descriptors()
+        return self.max_streams * each + others + OTHER_DESCRIPTORS
+
+    def _descriptors(self) -> tuple[int, int]:
+        """The browser's socket, and one to whoever is not bundled; the bundled broker calls an engine, too."""
+        each = 2 if self.broker_base_url or self.engine_base_url else 1
+        return each, 0 if self.broker_base_url else self.max_running
+
     def signing_key(self) -> str:
         """SECRET_KEY; in development one that is made at the first start and kept, so that users outlive a restart."""
         if self.secret_key:
@@ -246,10 +261,7 @@ class Settings:
     def _completed(self, neighbour: bool) -> Self:
         """With what depends on other settings filled in, or refused."""
         if not self.max_streams:
-            # The browser's socket, and one to whoever is not bundled; the bundled broker calls an engine, too.
-            each = 2 if self.broker_base_url or self.engine_base_url else 1
-            others = 0 if self.broker_base_url else self.max_running
-            return replace(self, max_streams=streams_by_descriptors(each, others))._completed(neighbour)
+            return replace(self, max_streams=streams_by_descriptors(*self._descriptors()))._completed(neighbour)
         completed = replace(
             self,
             auth_mode=self.auth_mode or ("anonymous" if self.development else ""),

@@ -13,9 +13,9 @@ LEVELS = [
     {"settings", "safety", "events", "messages", "message_ids", "identity", "keys", "jwt_identity", "tickets", "bodies", "ops"},
     {"transport", "relay", "streaming", "download", "held", "following", "audio", "protocols"},
     {"upstream", "engine_client"},
-    {"agents"},
+    {"agents", "diagnosis", "doctor"},
     {"conversations", "broker", "engine"},
-    {"routes"},
+    {"routes", "cli"},
     {"factory"},
 ]
 NEIGHBOURS = {"broker", "engine"}
@@ -26,12 +26,13 @@ DOORS = {
         "bff/factory.py",
         "bff/streaming.py",
         "bff/download.py",
+        "bff/cli.py",
         "bff/routes",
         "bff/broker/__init__.py",
         "bff/broker/routes.py",
     }
     | {"bff/engine/__init__.py", "bff/engine/door.py", "bff/engine/routes.py", "bff/engine/kept.py"},
-    "requests": {"bff/transport", "bff/upstream.py", "bff/engine_client.py"},
+    "requests": {"bff/transport", "bff/upstream.py", "bff/engine_client.py", "bff/diagnosis.py"},
     "urllib3": {"bff/transport"},
     "sseclient": {"bff/sse.py"},
     "gevent": {"bff/ops/hub.py", "bff/ops/patch.py", "gunicorn.conf.py"},

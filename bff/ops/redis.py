@@ -7,7 +7,7 @@ from hashlib import sha1, sha256
 from pathlib import Path
 from queue import Empty
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
@@ -63,6 +63,20 @@ def ping(client: Client) -> None:
     """Raises Away."""
     with translated():
         client.ping()
+
+
+class About(NamedTuple):
+    version: tuple[int, ...]
+    policy: str
+    """What it does when its memory is full."""
+
+
+def about(client: Client) -> About:
+    """Raises Away."""
+    with translated():
+        told: Any = client.info()
+    version = tuple(int(part) for part in str(told["redis_version"]).split(".")[:2])
+    return About(version, str(told.get("maxmemory_policy", "noeviction")))
 
 
 def key_of(user_id: str) -> str:

@@ -69,6 +69,8 @@ def said_at_every_door(browser: Browser) -> str:
     said = []
     for route, row in MATRIX.items():
         method, rule = route.split()
+        if rule == "/api/diagnostics/stream":
+            continue  # Two seconds of what time it is, whoever asks.
         path = rule.replace("<path:filename>", "chat.js").partition("<")[0] + ("m-1" if "<message_id>" in rule else "")
         for headers in (bearer(), bearer() | {"Authorization": "Bearer x.y.z"}, {}):
             browser.headers = headers
