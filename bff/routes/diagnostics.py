@@ -23,7 +23,7 @@ VISITORS: Final = "\0diagnostics"
 @bp.get("/stream")
 def stream() -> Response:
     """Raises ServerFull, TooManyRequests."""
-    with door.parts().streams.enter(VISITORS) as slot:
+    with door.parts().streams.enter(VISITORS, comes_back=True) as slot:
         return EventStream(_ticks, How(comment("keepalive"), 15.0), environ=request.environ, slot=slot)
 
 
