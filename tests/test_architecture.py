@@ -43,7 +43,7 @@ DOORS = {
     "itsdangerous": {"bff/identity.py", "bff/tickets.py"},
     "sqlalchemy": {"bff/conversations"},
     "alembic": {"bff/conversations/migrations"},
-    "click": {"bff/conversations/commands.py"},
+    "click": {"bff/conversations/commands.py", "bff/cli.py"},
 }
 
 
