@@ -99,7 +99,7 @@ class Conversations(BaseModel):
     nextCursor: str | None = Field(description="For the next page; null on the last one.")  # noqa: N815
 
 
-class Message(BaseModel):
+class ConversationMessage(BaseModel):
     id: UUID
     conversationId: UUID  # noqa: N815
     role: Literal["user", "assistant"]
@@ -110,5 +110,5 @@ class Message(BaseModel):
 
 
 class Messages(BaseModel):
-    messages: list[Message]
+    messages: list[ConversationMessage]
     nextCursor: str | None = Field(description="For the next page; null on the last one.")  # noqa: N815

@@ -4,17 +4,22 @@ from typing import Final
 
 from bff import errors
 from bff.messages import ChatRequest
+from bff.protocols.ag_ui import RunAgentInput
+from bff.protocols.ai_sdk import ChatTransportRequest
+from bff.routes.chat import PROTOCOLS
 from bff.routes.contract import answers, events
-from bff.routes.contract.operation import BEHIND, BODY, MINE, PLACE, Answer, Operation, Parameter, empty, text
+from bff.routes.contract.operation import BEHIND, BODY, MINE, PLACE, Answer, Operation, Parameter, text
 from bff.routes.preferences import Changes
 
 STREAM: Final = Answer(
     "One event after the other; exactly one of them is terminal (complete, error, stopped), and it is the last.",
-    media_type="text/event-stream",
     headers={"Location": "Where it can be followed.", "X-Message-ID": "The message's id."},
     events={"message": events.ANSWER},
 )
 ONCE: Final = Parameter("Idempotency-Key", text(128), "Wins over the body's client_message_id.", place="header")
+PROTOCOL: Final = Parameter(
+    "protocol", {"enum": [*PROTOCOLS]}, "In whose words; in others than native, events are as that protocol has them."
+)
 IDS: Final = Parameter("ids", text(), "0: without the events' `id:` lines.")
 RESUME: Final = Parameter("X-Chat-Resume", {"enum": ["1"]}, "This reader comes back by itself after a drain.", place="header")
 AFTER: Final = (
@@ -34,14 +39,20 @@ OPERATIONS: Final = {
         "Say something; the answer streams back.",
         {200: STREAM},
         (*MINE, *BODY, *PLACE, *BEHIND, errors.Busy, errors.Expired, errors.IdempotencyConflict),
-        body=ChatRequest,
-        parameters=(ONCE, RESUME, IDS),
+        body=(ChatRequest, ChatTransportRequest, RunAgentInput),
+        parameters=(ONCE, RESUME, PROTOCOL, IDS),
     ),
     "GET /api/chat/stream/<message_id>": Operation(
         "Follow an answer from its start, or resume it.",
-        {200: STREAM, 204: empty("It has ended, and the reader has seen its end.")},
+        {200: STREAM, 204: Answer("It has ended, and the reader has seen its end.")},
         (*MINE, *PLACE, *BEHIND, errors.NotFound, errors.Expired),
-        parameters=(*AFTER, IDS),
+        parameters=(*AFTER, RESUME, PROTOCOL, IDS),
+    ),
+    "GET /api/chat/stream/<chat_id>/stream": Operation(
+        "What this user said last, for the AI SDK, which asks by a chat id of its own.",
+        {200: STREAM, 204: Answer("Nothing is being answered.")},
+        (*MINE, *PLACE, *BEHIND, errors.NotFound, errors.Expired),
+        parameters=(*AFTER, RESUME, PROTOCOL, IDS),
     ),
     "POST /api/chat/stream/<message_id>/stop": Operation(
         "Stop an answer, or take its message out of the queue. Asked again it changes nothing.",
@@ -77,7 +88,7 @@ OPERATIONS: Final = {
     ),
     "GET /api/audio": Operation(
         "A spoken answer of this user's, from the engine.",
-        {200: Answer("All of it.", media_type="*/*"), 206: PART, 304: empty("It is what the browser has.")},
+        {200: Answer("All of it.", media_type="*/*"), 206: PART, 304: Answer("It is what the browser has.")},
         (*MINE, *PLACE, *BEHIND, errors.NotFound, errors.RangeNotSatisfiable),
         parameters=(
             Parameter("url", text(), "An answer's voice_audio_url.", required=True),

@@ -5,7 +5,7 @@ from typing import Final
 from bff import errors
 from bff.conversations.schemas import EditMessage, NewConversation, NewMessage, StreamMessage, UpdateConversation
 from bff.routes.contract import answers, events
-from bff.routes.contract.operation import BODY, MINE, PLACE, Answer, Operation, Parameter, empty, text
+from bff.routes.contract.operation import BODY, MINE, PLACE, Answer, Operation, Parameter, text
 
 KEPT: Final = (*MINE, errors.NotFound, errors.UpstreamUnavailable)
 """What any door to what is kept may answer: the database may be away."""
@@ -33,27 +33,27 @@ OPERATIONS: Final = {
         (*KEPT, *BODY),
         body=UpdateConversation,
     ),
-    f"DELETE {ONE}": Operation("Delete it and all its messages.", {204: empty("It is gone.")}, KEPT),
+    f"DELETE {ONE}": Operation("Delete it and all its messages.", {204: Answer("It is gone.")}, KEPT),
     f"GET {ONE}/messages": Operation(
         "What was said in it, oldest first.", {200: Answer("A page.", answers.Messages)}, KEPT, parameters=PAGE
     ),
     f"POST {ONE}/messages": Operation(
         "Say something in it.",
-        {201: Answer("It is kept.", answers.Message)},
+        {201: Answer("It is kept.", answers.ConversationMessage)},
         (*KEPT, *BODY, errors.TooManyRequests),
         body=NewMessage,
     ),
     f"PUT {ONE}/messages/<uuid:message_id>": Operation(
         "Say it better: agents are told the new words, the old ones are kept.",
-        {200: Answer("It, edited.", answers.Message)},
+        {200: Answer("It, edited.", answers.ConversationMessage)},
         (*KEPT, *BODY),
         body=EditMessage,
     ),
     f"GET {ONE}/stream": Operation(
         "An agent's reply to the last message, or to `messageId`.",
         {
-            200: Answer("Pieces, then the end.", media_type="text/event-stream", events=events.REPLY),
-            204: empty("It is answered already."),
+            200: Answer("Pieces, then the end.", events=events.REPLY),
+            204: Answer("It is answered already."),
         },
         (*KEPT, *PLACE, errors.Busy),
         query=StreamMessage,

@@ -10,11 +10,11 @@ from pydantic.json_schema import models_json_schema
 from bff import __version__
 from bff.errors import ChatError
 from bff.identity import COOKIE
-from bff.routes.contract import chat, conversations, ops
+from bff.routes.contract import chat, conversations, openai, ops
 from bff.routes.contract.answers import Problem
-from bff.routes.contract.operation import Answer, Model, Operation, Parameter
+from bff.routes.contract.operation import Answer, Model, Operation, Parameter, bodies_of
 
-OPERATIONS: Final[dict[str, Operation]] = {**chat.OPERATIONS, **conversations.OPERATIONS, **ops.OPERATIONS}
+OPERATIONS: Final[dict[str, Operation]] = {**chat.OPERATIONS, **conversations.OPERATIONS, **openai.OPERATIONS, **ops.OPERATIONS}
 
 REF: Final = "#/components/schemas/{model}"
 WAYS_IN: Final = {
@@ -26,8 +26,8 @@ REQUEST_ID: Final = {"X-Request-ID": {"schema": {"type": "string"}, "description
 
 
 def document(routes: Iterable[str]) -> dict[str, Any]:
-    """`routes`: as `GET /api/chat/stream/<message_id>`, each of them described here. Raises KeyError for one that is not."""
-    described = {route: OPERATIONS[route] for route in routes}
+    """`routes`: as `GET /api/chat/stream/<message_id>`, each of them described here: tests see to it."""
+    described = {route: OPERATIONS[route] for route in routes if route in OPERATIONS}
     paths: dict[str, dict[str, Any]] = {}
     for route, operation in described.items():
         method, rule = route.split()
@@ -54,8 +54,9 @@ def _operation(rule: str, operation: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {"summary": operation.summary, "responses": _responses(operation)}
     if parameters:
         content["parameters"] = [_parameter(parameter) for parameter in parameters]
-    if operation.body:
-        content["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(operation.body)}}}
+    if models := bodies_of(operation):
+        schema = _ref(models[0]) if len(models) == 1 else {"anyOf": [_ref(model) for model in models]}
+        content["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return content | ({"security": []} if operation.public else {})
 
 
@@ -79,13 +80,13 @@ def _responses(operation: Operation) -> dict[str, Any]:
     found: dict[str, Any] = {str(status): _answer(answer) for status, answer in operation.answers.items()}
     for status in sorted({kind.status for kind in operation.errors} - set(operation.answers)):
         kinds = [kind for kind in operation.errors if kind.status == status]
-        found[str(status)] = _problem(HTTPStatus(status).phrase, kinds)
+        found[str(status)] = _problem(HTTPStatus(status).phrase, kinds, operation.problem)
     return found
 
 
-def _problem(phrase: str, kinds: list[type[ChatError]]) -> dict[str, Any]:
+def _problem(phrase: str, kinds: list[type[ChatError]], shape: Model) -> dict[str, Any]:
     codes = sorted({kind.code for kind in kinds})
-    schema = {"allOf": [_ref(Problem)], "properties": {"code": {"enum": codes}}}
+    schema = {"allOf": [_ref(shape)], "properties": {"code": {"enum": codes}}} if shape is Problem else _ref(shape)
     headers: dict[str, Any] = dict(REQUEST_ID)
     if any(kind.retry_after is not None for kind in kinds):
         headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "Seconds."}
@@ -99,17 +100,20 @@ def _problem(phrase: str, kinds: list[type[ChatError]]) -> dict[str, Any]:
 def _answer(answer: Answer) -> dict[str, Any]:
     told = {name: {"schema": {"type": "string"}, "description": what} for name, what in answer.headers.items()}
     content: dict[str, Any] = {"description": answer.description, "headers": REQUEST_ID | told}
-    if answer.media_type:
-        content["content"] = {answer.media_type: _body(answer)}
+    if body := _body(answer):
+        content["content"] = body
     return content
 
 
 def _body(answer: Answer) -> dict[str, Any]:
     """OpenAPI 3.1 has no word for what is in an event stream: `x-events` has each event type's schema."""
+    body: dict[str, Any] = {answer.media_type: {}} if answer.media_type else {}
     if answer.model:
-        return {"schema": _ref(answer.model)}
-    events = {name: {"oneOf": [_ref(model) for model in models]} for name, models in answer.events.items()}
-    return {"x-events": events} if events else {}
+        body["application/json"] = {"schema": _ref(answer.model)}
+    if answer.events:
+        events = {name: {"oneOf": [_ref(model) for model in models]} for name, models in answer.events.items()}
+        body["text/event-stream"] = {"x-events": events}
+    return body
 
 
 def _ref(model: Model) -> dict[str, str]:
@@ -117,7 +121,7 @@ def _ref(model: Model) -> dict[str, str]:
 
 
 def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
-    models: set[Model] = {Problem, *(model for operation in operations for model in _models(operation))}
+    models = {model for operation in operations for model in _models(operation)}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, found = models_json_schema([(model, "validation") for model in ordered], ref_template=REF)
     schemas: dict[str, Any] = found["$defs"]
@@ -125,8 +129,8 @@ def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
 
 
 def _models(operation: Operation) -> Iterator[Model]:
-    if operation.body:
-        yield operation.body
+    yield operation.problem
+    yield from bodies_of(operation)
     for answer in operation.answers.values():
         if answer.model:
             yield answer.model

@@ -77,8 +77,14 @@ class Failure(Problem):
     """Terminal: there is no reply."""
 
 
-class Tick(Passed):
+class Tick(BaseModel):
     """One of ten, at a steady pace: what comes in a lump was held up on the way."""
+
+    type: Literal["tick"]
+    number: int
+    of: int
+    sent_ms: int = Field(description="By the server's clock, since 1970.")
+    elapsed_ms: int = Field(description="Since the stream began.")
 
 
 ANSWER: Final = (Status, Progress, Complete, Error, Stopped, ToolUse, ToolResult, Keepalive)

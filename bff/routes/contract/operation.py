@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from bff import errors
 from bff.errors import ChatError
+from bff.routes.contract.answers import Problem
 
 Model = type[BaseModel]
 Errors = tuple[type[ChatError], ...]
@@ -28,7 +29,9 @@ BEHIND: Final[Errors] = (errors.UpstreamError, errors.UpstreamUnavailable, error
 class Answer(NamedTuple):
     description: str
     model: Model | None = None
-    media_type: str = "application/json"
+    """Of JSON; with `events` too, it is the one or the other."""
+    media_type: str = ""
+    """Of what is neither."""
     headers: Mapping[str, str] = {}
     """By name, what each tells."""
     events: Mapping[str, tuple[Model, ...]] = {}
@@ -47,7 +50,10 @@ class Operation(NamedTuple):
     summary: str
     answers: Mapping[int, Answer]
     errors: Errors = MINE
-    body: Model | None = None
+    problem: Model = Problem
+    """The shape of these errors."""
+    body: Model | tuple[Model, ...] | None = None
+    """Several: any of them."""
     query: Model | None = None
     """One that validates a whole query."""
     parameters: tuple[Parameter, ...] = ()
@@ -59,5 +65,11 @@ def text(most: int | None = None) -> dict[str, Any]:
     return {"type": "string"} | ({} if most is None else {"maxLength": most})
 
 
-def empty(description: str) -> Answer:
-    return Answer(description, media_type="")
+def bodies_of(operation: Operation) -> tuple[Model, ...]:
+    match operation.body:
+        case None:
+            return ()
+        case tuple(several):
+            return several
+        case one:
+            return (one,)

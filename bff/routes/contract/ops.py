@@ -4,7 +4,7 @@ from typing import Final
 
 from bff import errors
 from bff.routes.contract import answers, events
-from bff.routes.contract.operation import MINE, Answer, Operation
+from bff.routes.contract.operation import Answer, Operation
 
 ANYBODYS: Final = (errors.InternalError, errors.ServerRestarting)
 
@@ -29,8 +29,9 @@ OPERATIONS: Final = {
     ),
     "GET /api/diagnostics/stream": Operation(
         "Ten timed ticks: does something on the way hold events up?",
-        {200: Answer("The ticks.", media_type="text/event-stream", events={"message": (events.Tick,)})},
-        (*MINE, errors.TooManyRequests, errors.ServerFull),
+        {200: Answer("The ticks.", events={"message": (events.Tick,)})},
+        (*ANYBODYS, errors.Forbidden, errors.TooManyRequests, errors.ServerFull),
+        public=True,
     ),
     "GET /openapi.json": Operation(
         "This document.", {200: Answer("OpenAPI 3.1.", answers.Passed)}, (*ANYBODYS, errors.InvalidRequest), public=True
