@@ -16,7 +16,7 @@ test: .venv/dev
 
 # What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev
-	@tests/deps redis-server postgresql chromium nginx-light npm
+	@tests/deps redis-server postgresql chromium nginx-light npm curl
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory tests/clients/node_modules/.package-lock.json; fi
 
 tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json

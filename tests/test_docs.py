@@ -1,0 +1,229 @@
+"""The docs against the program: nothing that there is goes unsaid, nothing that is said leads nowhere."""
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from bff import create_app, errors
+from bff.agents import Agent, Said
+from bff.identity import IdentityMode
+from bff.ops import hub
+from bff.orgs import Orgs
+from bff.routes import contract
+from bff.settings import Settings
+from tests.live import BASE_ENVIRONMENT, BROKER_KEY, ROOT, eventually, free_port
+
+DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+BIN = Path(sys.executable).parent
+OWN_PATHS = r"(?:bff|docs|deploy|tests|benchmarks)/[\w./-]*\w"
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def blocks(language: str) -> list:
+    found = [
+        (path, block) for path in DOCS for block in re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
+    ]
+    return [pytest.param(block, id=f"{path.stem}-{number}") for number, (path, block) in enumerate(found)]
+
+
+def rows(name: str) -> list[list[str]]:
+    """The cells of each line of each table."""
+    lines = re.findall(r"^\| (.+) \|$", text(name), re.MULTILINE)
+    return [[cell.strip() for cell in re.split(r" ?\| ?", line)] for line in lines]
+
+
+def default_of(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(int(value) if isinstance(value, bool) else value)
+
+
+@pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.metadata["name"])
+def test_every_setting_is_documented_with_its_default(setting):
+    name = setting.metadata["name"]
+
+    found = [cells for cells in rows("docs/configuration.md") if f"`{name}`" in cells[0]]
+
+    assert len(found) == 1, name
+    assert ("🔑" in found[0][0].partition(f"`{name}`")[2][:3]) == bool(setting.metadata.get("secret"))
+    if setting.default not in ("", 0, ()):
+        assert found[0][1] == default_of(setting.default)
+
+
+def test_every_route_is_documented():
+    app = create_app(Settings.from_environment(BASE_ENVIRONMENT))
+    lines = [
+        line for name in ("docs/protocol.md", "docs/clients.md") if (ROOT / name).exists() for line in text(name).splitlines()
+    ]
+
+    for route in (*contract.routes(app), "GET /static/<path:filename>"):
+        method, rule = route.split()
+        said = [line for line in lines if re.search(rf"{re.escape(rule)}`", line) and re.search(rf"`{method}\b", line)]
+        assert said, route
+
+
+def test_every_event_and_every_code_is_documented():
+    protocol = text("docs/protocol.md")
+    schemas = contract.document(contract.routes(create_app(Settings.from_environment(BASE_ENVIRONMENT))))["components"][
+        "schemas"
+    ]
+    types = {
+        schema["properties"]["type"]["const"]
+        for schema in schemas.values()
+        if "const" in schema.get("properties", {}).get("type", {})
+    }
+
+    assert {"status", "complete", "error", "stopped"} < types
+    for name in types:
+        assert re.search(rf"`{name}`|\"type\": \"{name}\"", protocol), name
+    for code, kind in errors.BY_CODE.items():
+        assert re.search(rf"^\| ({kind.status}|in streams) \| .*`{code}`", protocol, re.MULTILINE), code
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bff.ops.metrics") is None, reason="nothing is counted")
+def test_every_metric_is_documented():
+    importlib.import_module("bff.ops.metrics")
+    registry = importlib.import_module("prometheus_client").REGISTRY
+
+    ours = [metric.name for metric in registry.collect() if metric.name.startswith("chat_")]
+
+    assert ours
+    assert not [name for name in ours if name not in text("docs/operations.md")]
+
+
+def anchors(path: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_and_every_path_leads_somewhere(path):
+    content = path.read_text()
+
+    for link in re.findall(r"\]\(([^)\s]+)\)", content):
+        if not re.match(r"https?:", link):
+            file, _, anchor = link.partition("#")
+            target = path.parent / file if file else path
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+    for named in re.findall(rf"`({OWN_PATHS})`", content):
+        assert (ROOT / named).exists() or (path.parent / named).exists() or "benchmarks/out" in named, named
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_every_command_can_be_parsed(block):
+    subprocess.run(["bash", "-n"], input=block.encode(), check=True, timeout=30)
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_every_json_is_some(block):
+    json.loads(block)
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_every_toml_is_some(block):
+    tomllib.loads(block)
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_every_python_is_some(block):
+    ast.parse(block)
+
+
+def test_what_extends_it_fits():
+    names: dict = {}
+    for block in re.findall(r"^```python\n(.*?)^```", text("docs/extending.md"), re.M | re.S):
+        exec(compile(block, "docs/extending.md", "exec"), names)
+    agent: Agent = names["Shout"]()
+    mode: IdentityMode = names["ApiKeys"]({"key": "ann"}, Orgs("home", ""))
+    watch = hub.watch(None)
+
+    ann = mode.identify({"X-API-Key": "key"}, {})
+    said = "".join(piece or "" for piece in agent.stream([Said("user", "a word")], ann, watch))
+    watch.close()
+
+    assert (ann.user_id, ann.org, said) == ("ann", "home", "A WORD ")
+    with pytest.raises(errors.Unauthorized):
+        mode.identify({}, {})
+
+
+@pytest.mark.parametrize(
+    "target", sorted({name for path in DOCS for name in re.findall(r"`?\bmake ([a-z-]+)`", path.read_text())})
+)
+def test_every_make_target_that_is_named_exists(target):
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+
+
+# The README's commands, run. `make test` is what runs this.
+
+
+@pytest.mark.live
+@pytest.mark.skipif(not (ROOT / ".venv" / "run").exists(), reason="installed by hand, and not by make")
+def test_the_first_command_runs_and_the_second_streams(tmp_path):
+    first, second = (
+        re.search(rf"^```sh\n({start}.*?)\n```", text("README.md"), re.M | re.S)[1] for start in ("make run", "curl")
+    )
+    port = free_port()
+    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    environment |= {"PORT": str(port), "DATABASE_URL": f"sqlite:///{tmp_path}/chat.db"}
+    command = first.splitlines()[0].partition("#")[0].split()
+
+    with (tmp_path / "log").open("w+b") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            assert eventually(lambda: answers(port) or process.poll() is not None, 60)
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            said = subprocess.run(
+                ["bash", "-c", second.replace("localhost:8000", f"localhost:{port}")],
+                capture_output=True,
+                timeout=30,
+                check=True,
+            ).stdout.decode()
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(30)
+
+    shown = re.findall(r"^data: .+$", text("README.md"), re.MULTILINE)
+    assert shown
+    assert set(shown) <= set(said.splitlines())
+
+
+def answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as response:
+            return response.status == 200
+    except OSError:
+        return False
+
+
+RUN = [cells[0].strip("`") for cells in rows("README.md") if re.match(r"`(make run|flask|gunicorn|python)\b", cells[0])]
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_every_way_to_run_it_gets_as_far_as_its_settings(command, tmp_path):
+    """`make run` is run above, and each of the others by the live tests: here it is that the words are right."""
+    environment = BASE_ENVIRONMENT | {"PATH": f"{BIN}:{os.environ['PATH']}", "PORT": "0", "BROKER_API_KEY": BROKER_KEY}
+    wrong = environment | {"HEARTBEAT_SECONDS": "soon"}
+    if command.startswith("make"):
+        command = (
+            text("Makefile").partition("\nrun:")[2].partition("\n\n")[0].splitlines()[-1].replace(".venv/bin/", "").strip()
+        )
+
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=wrong, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 3, done.stderr
+    assert "HEARTBEAT_SECONDS='soon' is not a number." in done.stderr
