@@ -100,7 +100,7 @@ class Owner:
 
     def callers(self) -> list[dict[str, str]]:
         """In the order of `Row.statuses`."""
-        return [{}, bearer("eve", "home"), bearer(self.user, "elsewhere"), bearer(self.user, "home")]
+        return [{}, bearer(f"eve-beside-{self.user}", "home"), bearer(self.user, "elsewhere"), bearer(self.user, "home")]
 
     def post(self, path: str, json: Any) -> Any:
         return self._browser.post(path, json=json, headers=bearer(self.user, "home"))
