@@ -139,5 +139,5 @@ OWNED: dict[str, Callable[[Owner], str]] = {
 
 
 def is_refusal(path: str, content: Any) -> bool:
-    """Whether an error has the one shape; clients of OpenAI's know another."""
-    return set(content) == ({"error"} if path.startswith("/v1/") else {"error", "code", "request_id"})
+    """Whether an error has the one shape; at a door for clients of OpenAI's it may have theirs."""
+    return set(content) == {"error", "code", "request_id"} or (path.startswith("/v1/") and set(content) == {"error"})
