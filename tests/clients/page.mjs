@@ -8,9 +8,10 @@ const [, , recipe, message] = process.argv
 const window = new Window({ url: process.env.SERVER_URL })
 const cookies = new Map()
 
-/** Relative addresses and cookies, which a page's `fetch` has. */
+/** Relative addresses, cookies and an origin, which a page's `fetch` has. */
 async function pageFetch(input, init = {}) {
   const headers = new Headers(init.headers)
+  headers.set('Origin', process.env.SERVER_URL)
   headers.set('Cookie', [...cookies].map(([name, value]) => `${name}=${value}`).join('; '))
   const response = await fetchAnywhere(new URL(input, process.env.SERVER_URL), { ...init, headers })
   for (const cookie of response.headers.getSetCookie()) {

@@ -83,7 +83,7 @@ const { fetch: anywhere } = globalThis
 const server = process.env.SERVER_URL
 let cookie = ''
 globalThis.fetch = async (path, init) => {
-  const response = await anywhere(new URL(path, server), { ...init, headers: { ...init.headers, cookie } })
+  const response = await anywhere(new URL(path, server), { ...init, headers: { ...init.headers, cookie, origin: server } })
   cookie ||= response.headers.getSetCookie()[0]?.split(';')[0] ?? ''
   return response
 }
@@ -93,7 +93,7 @@ globalThis.EventSource = class extends Source {
   }
 }
 """
-"""What a page has that Node has not: relative addresses, cookies, `EventSource`."""
+"""What a page has that Node has not: relative addresses, cookies, an origin, `EventSource`."""
 
 
 def test_event_source_reads_an_answer(run):
