@@ -207,3 +207,8 @@ def test_what_is_asked_is_the_last_message(name):
     asked = json.loads(PROTOCOLS[name][0].asked(json.dumps(ASKED[name]).encode()).body)
 
     assert asked == {"message": "hi"} | ({} if name == "openai" else {"client_message_id": "id-1"})
+
+
+def test_between_us_and_whoever_speaks_as_we_do_lies_nothing():
+    assert NATIVE.words is None
+    assert NATIVE.asked(b"{}").body == b"{}"
