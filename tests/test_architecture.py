@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglob("*.py"))]
 
 LEVELS = [
-    {"errors", "sse", "orgs", "trace"},
+    {"errors", "sse", "orgs", "trace", "kinds"},
     {"settings", "safety", "events", "messages", "message_ids", "identity", "keys", "jwt_identity", "tickets", "bodies", "ops"},
     {"transport", "relay", "streaming", "download", "held", "following", "audio", "protocols"},
     {"upstream", "engine_client"},

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from bff.broker.memory import MemoryQueue
 from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Queue
-from bff.broker.redis import FLEETING, RedisQueue
+from bff.broker.redis import RedisQueue
+from bff.broker.redis.readers import FLEETING
 from bff.errors import (
     Busy,
     Expired,

@@ -14,7 +14,8 @@ import trustme
 
 from bff.broker import redis as redis_queue
 from bff.broker.queue import Claim, Limits, Lost, Message, Place
-from bff.broker.redis import CLAIMS_MOST, DUE, FLEETING, WORKER, RedisQueue, listening
+from bff.broker.redis import CLAIMS_MOST, DUE, WORKER, RedisQueue, listening, readers
+from bff.broker.redis.readers import FLEETING
 from bff.errors import Away, IdempotencyConflict, ServerFull, SettingsError
 from bff.ops import redis as redis_door
 from bff.ops.limits import SharedLimits
@@ -642,7 +643,7 @@ def test_a_claim_waits_for_what_another_process_is_left(open_queue):
 
 
 def test_a_reader_in_a_process_that_only_streams_is_there(open_queue, client, monkeypatch):
-    monkeypatch.setattr(redis_queue, "READERS_SECONDS", 0.05)
+    monkeypatch.setattr(readers, "TELL_SECONDS", 0.05)
     web, worker = open_queue(grace=1.0), open_queue(grace=1.0)
     said = left(web, cancel_unread=True)
     member = f"{key_of(said.user_id)} {said.id}"

@@ -10,7 +10,6 @@ import json
 import logging
 import secrets
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -21,14 +20,14 @@ from typing import Any, Final
 from bff.broker import ends
 from bff.broker.log import parsed
 from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Ticket, Words
-from bff.broker.redis.listening import Listener
+from bff.broker.redis.listening import Bell, Listener
+from bff.broker.redis.readers import Readers
 from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
 from bff.ops import metrics
 from bff.ops.redis import Client, Scripts, key_of, translated
 from bff.sse import Event
 
 DUE: Final = "chat:due"
-FLEETING: Final = "chat:fleeting"
 WORKER: Final = "chat:worker"
 """There while some worker sweeps."""
 WORKER_SECONDS: Final = 5
@@ -36,11 +35,9 @@ LUA: Final = Path(__file__).parent / "lua"
 CLAIMS_MOST: Final = 5
 """A message that takes its worker along each time is not tried for ever."""
 PAGE_EVENTS: Final = 500
-SWEEP_MOST: Final = 100
 WAITING_USERS_MOST: Final = 1000
 """Of whom it is counted how much waits: a few milliseconds' work."""
 SOON_SECONDS: Final = 0.01
-READERS_SECONDS: Final = 1.0
 WRITES_MOST: Final = 10_000
 """Writes of which it is remembered that they may have been done: of claims that were given up, too."""
 INTERRUPTED: Final = ends.interrupted()[1]
@@ -55,21 +52,16 @@ class RedisQueue:
         self._client = client
         self._limits = limits
         self._lease = str(int(lease * 1_000_000))
-        self._grace = str(int(limits.grace * 1_000_000))
         self._keep = (str(int(limits.retention * 1000)), str(limits.log_bytes))
         self._user = Scripts(client, LUA / "user", prelude=(LUA / "user.lua").read_text(encoding="utf-8"))
         self._index = Scripts(client, LUA / "index")
         self._listener = Listener(client)
-        self._work = _Bell()
+        self._work = Bell()
         self._heard_of_work = False
         self._starting = threading.Lock()
         self._writing: dict[tuple[str, int], str] = {}
         """The name of the write of a claim that may have been done or not."""
-        self._reading = threading.Lock()
-        self._read_here: Counter[str] = Counter()
-        self._telling_readers = False
-        self._closed = threading.Event()
-        self._fleeting = False
+        self._readers = Readers(client, self._index, limits.grace)
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Ticket:
         user = key_of(message.user_id)
@@ -94,8 +86,7 @@ class RedisQueue:
             if more[1]:
                 self._offer(user)
             if message.cancel_unread:
-                self._fleeting = True
-                self._index.run("read_by", [FLEETING], self._grace, "NX", f"{user} {message.id}")
+                self._readers.expect(f"{user} {message.id}")
         return Ticket(message.id, more[0])
 
     def claim(self, timeout: float) -> Claim | None:
@@ -209,37 +200,9 @@ class RedisQueue:
 
     @contextmanager
     def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
-        reader = f"{key_of(user_id)} {message_id}"
-        with self._reading:
-            self._read_here[reader] += 1
-            if not self._telling_readers:
-                self._telling_readers = True
-                threading.Thread(target=self._tell_readers, name="readers", daemon=True).start()
-        try:
-            if self._fleeting:
-                self._index.run("read_by", [FLEETING], self._grace, "XX", reader)
-            with self._listener.hearing(f"chat:l:{message_id}", lambda _: wake()):
-                yield
-        finally:
-            with self._reading:
-                self._read_here[reader] -= 1
-                if not self._read_here[reader]:
-                    del self._read_here[reader]
-
-    def _tell_readers(self) -> None:
-        """Whether or not somebody sweeps in this process: those who read here are there."""
-        while not self._closed.wait(READERS_SECONDS):
-            with suppress(Away, ServerFull):
-                if self._read_here:
-                    self._stay()
-
-    def _stay(self) -> None:
-        with translated():
-            self._fleeting = bool(self._client.exists(FLEETING))
-        with self._reading:
-            readers = tuple(self._read_here)
-        if self._fleeting:
-            self._index.run("read_by", [FLEETING], self._grace, "XX", *readers)
+        answer = f"{key_of(user_id)} {message_id}"
+        with self._readers.reading(answer), self._listener.hearing(f"chat:l:{message_id}", lambda _: wake()):
+            yield
 
     def stop(self, user_id: str, message_id: str) -> None:
         self._stop(key_of(user_id), message_id)
@@ -268,9 +231,8 @@ class RedisQueue:
     def sweep(self) -> None:
         with suppress(ServerFull), translated():
             self._client.set(WORKER, "1", ex=WORKER_SECONDS)
-        self._stay()
-        for reader in self._index.run("unread", [FLEETING], SWEEP_MOST) if self._fleeting else ():
-            user, message_id = reader.split(" ", 1)
+        for answer in self._readers.unread():
+            user, message_id = answer.split(" ", 1)
             with suppress(NotFound, Expired):
                 self._stop(user, message_id)
 
@@ -296,7 +258,7 @@ class RedisQueue:
 
     def close(self) -> None:
         """For those who make many."""
-        self._closed.set()
+        self._readers.close()
         self._listener.close()
         self._client.close()
 
@@ -309,23 +271,6 @@ class RedisQueue:
             if not self._heard_of_work:
                 self._heard_of_work = True
                 self._listener.hear("chat:work", lambda _: self._work.ring())
-
-
-class _Bell:
-    """Rung from anywhere; who noted how often it had rung does not miss the next time."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self.rung = 0
-
-    def ring(self) -> None:
-        with self._condition:
-            self.rung += 1
-            self._condition.notify_all()
-
-    def wait(self, since: int, seconds: float) -> None:
-        with self._condition:
-            self._condition.wait_for(lambda: self.rung != since, seconds)
 
 
 def _tell_reaped(said: str) -> None:

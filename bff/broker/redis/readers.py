@@ -1,0 +1,75 @@
+"""Who reads in this process, told to Redis: an answer that is for its readers only is stopped once none is left anywhere."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from bff.errors import Away, ServerFull
+from bff.ops.redis import Client, Scripts, translated
+
+FLEETING: Final = "chat:fleeting"
+"""Those answers, each by when it is to be stopped unless somebody says that it is still read."""
+TELL_SECONDS: Final = 1.0
+MOST: Final = 100
+"""Of those nobody reads any more, at once."""
+
+
+class Readers:
+    def __init__(self, client: Client, index: Scripts, grace: float) -> None:
+        """`grace`: seconds without a reader."""
+        self._client = client
+        self._index = index
+        self._grace = str(int(grace * 1_000_000))
+        self._lock = threading.Lock()
+        self._here: Counter[str] = Counter()
+        self._telling = False
+        self._closed = threading.Event()
+        self._some_are_fleeting = False
+        """Mostly none is, and then there is nothing to tell."""
+
+    def expect(self, answer: str) -> None:
+        """A new one that is for its readers only. Raises Away, ServerFull."""
+        self._some_are_fleeting = True
+        self._index.run("read_by", [FLEETING], self._grace, "NX", answer)
+
+    @contextmanager
+    def reading(self, answer: str) -> Iterator[None]:
+        with self._lock:
+            self._here[answer] += 1
+            if not self._telling:
+                self._telling = True
+                threading.Thread(target=self._tell_again_and_again, name="readers", daemon=True).start()
+        try:
+            if self._some_are_fleeting:
+                self._index.run("read_by", [FLEETING], self._grace, "XX", answer)
+            yield
+        finally:
+            with self._lock:
+                self._here[answer] -= 1
+                if not self._here[answer]:
+                    del self._here[answer]
+
+    def _tell_again_and_again(self) -> None:
+        """Whether or not somebody sweeps in this process: those who read here are there."""
+        while not self._closed.wait(TELL_SECONDS):
+            with suppress(Away, ServerFull):
+                if self._here:
+                    self._tell()
+
+    def _tell(self) -> None:
+        with translated():
+            self._some_are_fleeting = bool(self._client.exists(FLEETING))
+        with self._lock:
+            here = tuple(self._here)
+        if self._some_are_fleeting:
+            self._index.run("read_by", [FLEETING], self._grace, "XX", *here)
+
+    def unread(self) -> list[str]:
+        """The answers that nobody has read for a grace; each is told to one who asks. Raises Away, ServerFull."""
+        self._tell()
+        return list(self._index.run("unread", [FLEETING], MOST)) if self._some_are_fleeting else []
+
+    def close(self) -> None:
+        self._closed.set()
