@@ -15,7 +15,6 @@ from bff.following import Answer
 from bff.identity import Identity
 from bff.messages import ChatRequest
 from bff.ops import hub
-from bff.ops.hub import Watch
 from bff.ops.streams import Slot
 from bff.protocols import openai
 from bff.routes import chat, door
@@ -98,10 +97,10 @@ def _check_model(name: str) -> None:
 def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]) -> Response:
     """Waits for the answer's end. Raises what broke it, with a status of its own."""
     telling = chat.tell(answer, message_id, slot)
-    watch = hub.watch(hub.browser(request.environ))
+    watch = hub.watch(hub.browser(request.environ), half_open=False)
     try:
         slot.wait_at(watch)
-        last = _last(telling.say(watch), watch)
+        last = _last(telling.say(watch))
     except ReaderLeft:
         return Response(status=CLIENT_CLOSED_REQUEST)
     finally:
@@ -115,12 +114,10 @@ def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]
     return response
 
 
-def _last(said: Iterator[Event | None], watch: Watch) -> str:
+def _last(said: Iterator[Event | None]) -> str:
     """The data of the last event. Raises ReaderLeft."""
     last = ""
     for event in said:
         if event is not None:
             last = event.data
-        elif watch.due == 0:
-            raise ReaderLeft  # A stream would write now, to see whether somebody is there; JSON has nothing to write yet.
     return last
