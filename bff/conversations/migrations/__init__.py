@@ -5,36 +5,54 @@ All revisions of a call run in one transaction, and one process at a time runs t
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.util import CommandError as UnknownRevision
 from sqlalchemy import Connection, text
 
-__all__ = ["HEAD", "UnknownRevision", "current", "downgrade", "upgrade"]
+if TYPE_CHECKING:
+    from alembic.config import Config  # A fifth of a process's start, for what most processes never do.
 
 HEAD = "head"
+
+
+class UnknownRevision(Exception):
+    pass
+
 
 # Whoever asked for a change is told where the tables are now.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def upgrade(connection: Connection, revision: str = HEAD) -> None:
-    command.upgrade(_config(connection), revision)
+    _run("upgrade", connection, revision)
 
 
 def downgrade(connection: Connection, revision: str) -> None:
     """`revision`: its name, `base` for none at all, or `-1` for one step."""
-    command.downgrade(_config(connection), revision)
+    _run("downgrade", connection, revision)
 
 
 def current(connection: Connection) -> str:
     """The revision the database is at, "" before the first."""
+    from alembic.runtime.migration import MigrationContext
+
     return MigrationContext.configure(connection).get_current_revision() or ""
 
 
-def _config(connection: Connection) -> Config:
+def _run(name: str, connection: Connection, revision: str) -> None:
+    """Raises UnknownRevision."""
+    from alembic import command
+    from alembic.util import CommandError
+
+    try:
+        getattr(command, name)(_config(connection), revision)
+    except CommandError as error:
+        raise UnknownRevision(str(error)) from error
+
+
+def _config(connection: Connection) -> "Config":
+    from alembic.config import Config
+
     if connection.dialect.name == "postgresql":
         # Held until the transaction ends; SQLite's write lock, which the transaction began with, does the same there.
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('chat_bff_migrations'))"))
