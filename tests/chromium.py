@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions"]
+QUIET += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 QUIET += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"]
 """It talks to nobody but the test's own server."""
 

@@ -1,15 +1,11 @@
-// As much of a page, or of a worker, as the examples in docs/sse-js.md and the chat page's script touch.
+// As much of a page, or of a worker, as the examples in docs/sse-js.md touch.
 
 const { CHAT_URL, PROXY_SECRET } = process.env;
 const { fetch, Request } = globalThis;
 const elements = new Map();
 
 class Element extends EventTarget {
-  children = [];
   textContent = "";
-  value = "";
-  append = (child) => this.children.push(child);
-  requestSubmit = () => this.dispatchEvent(new Event("submit"));
 }
 
 export const element = (name) => elements.get(name) ?? elements.set(name, new Element()).get(name);
@@ -23,8 +19,6 @@ export async function until(condition) {
 
 globalThis.document = Object.assign(new EventTarget(), {
   hidden: false,
-  createElement: () => new Element(),
-  getElementById: (id) => element(`#${id}`),
   querySelector: element,
 });
 globalThis.self = globalThis;

@@ -1,53 +1,181 @@
-// The chat page: say something, see the answer stream, see what went wrong.
+// The page: one chat is shown at a time, named by the address; the others go on.
 
-import { streamChat } from "./sse.js";
+import { ask, listen } from "./api.js";
+import { Composer } from "./composer.js";
+import { Conversations } from "./conversations.js";
+import { DirectChat } from "./direct.js";
+import { announce, button, find, make } from "./dom.js";
 
-const log = document.getElementById("log");
-const form = document.getElementById("form");
-const text = document.getElementById("text");
+const place = find("place");
+const composer = new Composer({
+  send: (text) => ready.then(() => shown.send(text)),
+  stop: () => shown.stop(),
+  voice: (body) => ready.then(() => direct.sendVoice(body)),
+});
+const conversations = new Conversations();
+const direct = new DirectChat(drawState);
+const stored = new Map(); // Conversation id → its StoredChat.
+let shown = direct;
+let agents = [];
+let library = null;
 
-function show(kind, content) {
-  const item = document.createElement("li");
-  item.className = kind;
-  item.textContent = content;
-  log.append(item);
-  log.scrollTop = log.scrollHeight;
-  return item;
+place.append(direct.transcript.element);
+
+/** The conversation in the address, `#/c/<id>`; empty for the direct chat. */
+function named() {
+  return /^#\/c\/([0-9a-f-]{36})$/.exec(location.hash)?.[1] ?? "";
 }
 
-function say(message) {
-  show("user", message);
-  const item = show("status", "…");
-  const become = (kind, content) => {
-    item.className = kind;
-    item.textContent = content;
-    log.scrollTop = log.scrollHeight;
-  };
-  let said = "";
-  const on = {
-    status: (event) => said || become("status", event.message),
-    progress: (event) => become("answer", (said += event.text)),
-    complete: (event) => become("answer", event.response.responses.join("\n\n")),
-    stopped: (event) => become("answer", event.response.responses.join("\n\n")),
-    error: (event) => become("error", said ? `${said}\n\n${event.error}` : event.error),
-  };
-  streamChat({
-    message,
-    onEvent: (event) => on[event.type]?.(event),
-    onConnection: ({ state, failure }) => state === "waiting" && !said && become("status", `${failure.error} Trying again…`),
+async function route() {
+  const id = named();
+  toggleSide(false);
+  const chat = id ? await storedChat(id).catch(lost) : direct;
+  if (!chat || named() !== id) return; // Somebody was faster.
+  show(chat, id);
+  await open(chat);
+}
+
+function lost(failure) {
+  complain(failure.message);
+  location.replace("#/");
+}
+
+/** What only kept conversations need is loaded with the first of them. */
+async function storedChat(id) {
+  library ??= Promise.all([import("./stored.js"), import("./tools.js")]).then(([{ StoredChat }, { equip }]) => {
+    equip({ change, remove, agents, title: () => shown.conversation?.title });
+    return StoredChat;
+  });
+  library.catch(() => (library = null));
+  const [StoredChat, conversation] = await Promise.all([library, ask("GET", `/api/conversations/${id}`)]);
+  if (!stored.has(id)) stored.set(id, new StoredChat(conversation, (said) => (said ? refresh() : drawState())));
+  return stored.get(id);
+}
+
+function show(chat, id) {
+  if (shown !== chat) shown.transcript.hide();
+  if (shown !== chat && shown !== direct && !shown.busy) forget(shown);
+  shown = chat;
+  if (!chat.transcript.element.isConnected) place.append(chat.transcript.element);
+  conversations.mark(id);
+  drawState();
+  chat.transcript.show();
+  if (matchMedia("(hover: hover)").matches) composer.focus();
+}
+
+/** Drawn anew when it is next asked for: only what still runs is worth its memory. */
+function forget(chat) {
+  stored.delete(chat.conversation.id);
+  chat.transcript.element.remove();
+}
+
+async function open(chat) {
+  try {
+    await chat.open();
+  } catch (failure) {
+    complain(`${failure.message} What was said before cannot be shown.`, () => open(chat));
+  }
+}
+
+function complain(sentence, again) {
+  const retry = again ? [button("Try again", () => (complaint.remove(), again()))] : [];
+  const close = button("Close", () => complaint.remove());
+  const complaint = make("div", { id: "complaint" }, make("span", {}, sentence), ...retry, close);
+  find("complaint")?.remove();
+  place.prepend(complaint);
+  announce(sentence);
+}
+
+/** Whatever fails is said. */
+async function attempt(work) {
+  try {
+    return await work();
+  } catch (failure) {
+    complain(failure.message);
+  }
+}
+
+function drawState() {
+  const { conversation } = shown;
+  find("title").textContent = shown.title;
+  document.title = `${shown.title} – Chat`;
+  find("tools").hidden = !conversation;
+  if (conversation) find("agent").value = conversation.agentId ?? agents[0]?.id;
+  composer.show(shown);
+}
+
+/** A title may have come, and the order is another. */
+async function refresh() {
+  drawState();
+  const rows = await conversations.load().catch(() => []);
+  for (const row of rows) if (stored.has(row.id)) stored.get(row.id).conversation = row;
+  drawState();
+}
+
+function change(changes) {
+  const chat = shown;
+  return attempt(async () => {
+    chat.conversation = await conversations.change(chat.conversation.id, changes);
+    drawState();
   });
 }
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  const message = text.value;
-  if (!message.trim()) return;
-  text.value = "";
-  say(message);
-});
+function remove() {
+  const { id } = shown.conversation;
+  return attempt(async () => {
+    await conversations.remove(id);
+    gone(id);
+  });
+}
 
-text.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  form.requestSubmit();
-});
+function gone(id) {
+  const chat = stored.get(id);
+  chat?.stop();
+  if (chat && shown === chat) location.hash = "#/";
+  else if (chat) forget(chat);
+}
+
+/** From another tab. */
+function heard({ said, question, changed, answering, list, gone: id }) {
+  if (said && !document.hidden) direct.follow(said, question);
+  if (list || changed) refresh();
+  if (id) gone(id);
+  const chat = stored.get(changed);
+  if (chat) (answering ? chat.isAnsweredElsewhere() : chat.open()).catch(() => {});
+}
+
+/** What happened while nobody looked. */
+function lookAgain() {
+  if (document.hidden) return;
+  refresh();
+  shown.open().catch(() => {});
+}
+
+function toggleSide(open) {
+  const before = document.body.classList.contains("side");
+  document.body.classList.toggle("side", open);
+  find("menu").setAttribute("aria-expanded", String(open));
+  if (before !== open) find(open ? "new" : "menu").focus();
+}
+
+/** A newcomer gets a cookie with the first answer: nothing else is asked before. */
+async function start() {
+  ({ agents } = await ask("GET", "/api/agents"));
+  await Promise.all([route(), conversations.load()]);
+}
+
+find("new").addEventListener("click", () =>
+  attempt(async () => (location.hash = `#/c/${(await conversations.create()).id}`)),
+);
+find("menu").addEventListener("click", () => toggleSide(true));
+find("shade").addEventListener("click", () => toggleSide(false));
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !document.body.classList.contains("side")) return;
+  event.preventDefault(); // Else it would stop an answer, too.
+  toggleSide(false);
+}, true);
+addEventListener("hashchange", () => attempt(route));
+addEventListener("focus", lookAgain);
+document.addEventListener("visibilitychange", lookAgain);
+listen(heard);
+const ready = attempt(start);

@@ -1,0 +1,276 @@
+"""The chat page, used in a real browser."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say, wait_until_answered
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+
+DURATION = """audio => new Promise((done) => {
+    audio.onloadedmetadata = () => done(audio.duration);
+    audio.preload = "metadata";
+    audio.load();
+})"""
+MOST_BYTES = 64_000
+
+
+def test_a_newcomer_sees_the_first_word_after_64_kb_and_nothing_from_elsewhere(visit, server):
+    page = visit("about:blank")
+    answered = []
+    page.on("response", lambda response: answered.append(response))
+    page.goto(server.url)
+
+    say(page, "Hello, streaming world")
+    expect(answers(page)).to_have_text("Hello, streaming world")
+    wait_until_answered(page)
+
+    assert all(response.url.startswith((server.url, "data:")) for response in answered)
+    loaded = [response.body() for response in answered if response.url.startswith(server.url) and "/api/" not in response.url]
+    assert sum(map(len, loaded)) < MOST_BYTES
+
+
+def test_an_answer_is_markdown_and_what_was_asked_is_text(visit):
+    page = visit()
+
+    say(page, "# Title\n\nSome **bold** `code`\n\n- one\n- two\n\n```python\nprint(1)\n```\n\n[x](https://example.org)")
+    wait_until_answered(page)
+
+    expect(questions(page)).to_contain_text("# Title")
+    answer = answers(page)
+    expect(answer.locator("h3")).to_have_text("Title")
+    expect(answer.locator("strong")).to_have_text("bold")
+    expect(answer.locator("ul li")).to_have_text(["one", "two"])
+    expect(answer.locator("pre code")).to_have_text("print(1)")
+    expect(answer.locator("a")).to_have_attribute("rel", "noopener noreferrer")
+    expect(answer.get_by_role("button", name="Copy code")).to_be_visible()
+
+
+def test_stop_ends_an_answer_and_keeps_what_was_said(visit):
+    page = visit()
+
+    say(page, f"/slow 600 {WORDS}")
+    expect(answers(page)).to_contain_text("word-0")
+    page.keyboard.press("Escape")
+
+    expect(log(page).locator(".note")).to_have_text("Stopped.")
+    expect(answers(page)).to_contain_text("word-0")
+    expect(page.locator("#stop")).to_be_hidden()
+
+
+def test_a_message_waits_behind_another_and_says_so(visit):
+    page = visit()
+
+    say(page, f"/slow 600 {WORDS}")
+    expect(answers(page).first).to_contain_text("word-0")
+    say(page, "and then this")
+    expect(log(page).locator(".status:visible")).to_contain_text("Waiting, number 1 in the queue")
+    page.click("#stop")
+
+    expect(answers(page).nth(1)).to_have_text("and then this")
+
+
+def test_what_fails_can_be_tried_again(visit):
+    page = visit()
+
+    say(page, "/error")
+    expect(log(page).locator(".error")).to_contain_text("The assistant could not answer.")
+    page.get_by_role("button", name="Try again").click()
+
+    expect(log(page).locator(".error")).to_have_count(2)
+    expect(questions(page)).to_have_text(["/error", "/error"])
+
+
+def test_shift_enter_is_a_new_line(visit):
+    page = visit()
+
+    page.fill("#text", "one")
+    page.press("#text", "Shift+Enter")
+    page.keyboard.type("two")
+    page.press("#text", "Enter")
+
+    expect(questions(page)).to_have_text("one\ntwo")
+
+
+def test_a_reload_in_mid_answer_goes_on_where_it_was(visit):
+    page = visit()
+    say(page, f"/slow 4 {WORDS}")
+    expect(answers(page)).to_contain_text("word-3")
+
+    page.reload()
+
+    expect(answers(page)).to_have_text(WORDS)
+    expect(questions(page)).to_have_text(f"/slow 4 {WORDS}")
+
+
+def test_another_tab_sees_the_same(visit):
+    page = visit()
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.get_by_role("heading", name="Direct chat")).to_be_visible()
+
+    say(page, f"/slow 2 {WORDS}")
+
+    for tab in (page, other):
+        expect(questions(tab)).to_have_text(f"/slow 2 {WORDS}")
+        expect(answers(tab)).to_have_text(WORDS)
+
+
+def test_older_turns_are_loaded_as_one_scrolls_to_them(visit):
+    page = visit()
+    for number in range(45):
+        content = {"message": f"message {number}"}
+        said = page.request.post(f"{page.url}api/chat", data=content, headers={"Origin": page.url[:-1]})
+        assert said.ok, said.text()
+    page.reload()
+    expect(answers(page).last).to_have_text("message 44")
+    assert answers(page).count() < 45
+
+    expect(answers(page).last).to_be_in_viewport()
+    while answers(page).count() < 45:
+        before = answers(page).count()
+        log(page).locator("..").evaluate("scroller => scroller.scrollTo(0, 0)")
+        expect(answers(page).nth(before)).to_be_attached()
+
+    expect(questions(page)).to_have_text([f"message {number}" for number in range(45)])
+
+
+def test_a_voice_message_is_recorded_sent_and_answered_by_voice(visit):
+    page = visit(permissions=["microphone"])
+
+    page.get_by_role("button", name="Record a voice message").click()
+    expect(page.locator("#hint")).to_contain_text("Recording.")
+    page.click("#send")
+
+    expect(questions(page)).to_have_text("Voice message")
+    audio = log(page).locator("audio")
+    expect(audio).to_be_visible()
+    assert audio.evaluate(DURATION) > 0
+
+
+def test_a_conversation_is_kept_renamed_and_deleted(visit):
+    page = visit()
+    conversation_id = new_conversation(page)
+    say(page, "Where is Bethlehem?")
+    expect(answers(page)).to_have_text("Where is Bethlehem?")
+    expect(page.locator("#conversations a")).to_have_text("Where is Bethlehem?")
+    assert kept(page, conversation_id) == ["user", "assistant"]
+
+    page.get_by_role("button", name="Rename").click()
+    page.get_by_role("textbox", name="Title").fill("Bethlehem")
+    page.keyboard.press("Enter")
+    expect(page.locator("#conversations a")).to_have_text("Bethlehem")
+    page.reload()
+    expect(page.get_by_role("heading", name="Bethlehem")).to_be_visible()
+    expect(answers(page)).to_have_text("Where is Bethlehem?")
+
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", name="Direct chat")).to_be_visible()
+    expect(page.locator("#conversations a")).to_have_count(0)
+
+
+def test_an_edited_message_is_answered_anew_and_its_original_one_click_away(visit):
+    page = visit()
+    new_conversation(page)
+    say(page, "Who was Saul?")
+    wait_until_answered(page)
+    question = log(page).locator(".question")
+
+    question.get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".edit textarea").fill("Who was Paul?")
+    page.get_by_role("button", name="Save and ask again").click()
+    expect(answers(page)).to_have_text("Who was Paul?")
+    wait_until_answered(page)
+
+    page.reload()
+    expect(questions(page)).to_have_text("Who was Paul?")
+    question.get_by_role("button", name="Edited").click()
+    expect(questions(page)).to_have_text("Who was Saul?")
+    page.get_by_role("button", name="Reply before").click()
+    expect(answers(page)).to_have_text("Who was Saul?")
+
+
+def test_another_agent_replies_anew(visit):
+    page = visit()
+    conversation_id = new_conversation(page)
+    page.select_option("#agent", "broker")
+    say(page, "/tool")
+    expect(answers(page)).to_have_text("For God so loved the world.")
+    wait_until_answered(page)
+
+    page.select_option("#agent", "echo")
+    page.get_by_role("button", name="Regenerate").click()
+    expect(answers(page)).to_have_text("/tool")
+    expect(page.get_by_text("2 of 2")).to_be_visible()
+
+    assert kept(page, conversation_id) == ["user", "assistant", "assistant"]
+
+
+def test_a_stopped_reply_is_not_kept_and_may_be_asked_for_again(visit):
+    page = visit()
+    conversation_id = new_conversation(page)
+    say(page, WORDS * 20)
+    expect(answers(page)).to_contain_text("word-3")
+    page.keyboard.press("Escape")
+    expect(log(page).locator(".note")).to_have_text("Stopped, and not kept.")
+
+    page.reload()
+    expect(page.get_by_role("button", name="Ask for a reply")).to_be_visible()
+    assert kept(page, conversation_id) == ["user"]
+
+    page.get_by_role("button", name="Ask for a reply").click()
+    expect(answers(page)).to_contain_text("word-3")
+
+
+def test_a_reply_that_a_reload_broke_off_is_asked_for_again(visit):
+    page = visit()
+    conversation_id = new_conversation(page)
+    say(page, WORDS)
+    expect(answers(page)).to_contain_text("word-3")
+
+    page.reload()
+
+    expect(answers(page)).to_have_text(WORDS)
+    wait_until_answered(page)
+    assert kept(page, conversation_id) == ["user", "assistant"]
+
+
+def test_a_conversation_goes_on_while_another_is_looked_at_and_in_the_other_tab(visit):
+    page = visit()
+    new_conversation(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.locator("#tools")).to_be_visible()
+    say(page, WORDS)
+    expect(answers(page)).to_contain_text("word-3")
+
+    page.get_by_role("link", name="Direct chat").click()
+    expect(page.get_by_role("heading", name="Direct chat")).to_be_visible()
+
+    expect(answers(other)).to_have_text(WORDS)
+    page.go_back()
+    expect(answers(page)).to_have_text(WORDS)
+    expect(questions(page)).to_have_text(WORDS)
+
+
+def test_the_side_is_opened_and_closed_by_keyboard_where_the_page_is_narrow(visit):
+    page = visit(viewport={"width": 360, "height": 640})
+    expect(page.locator("#side")).to_be_hidden()
+
+    page.locator("#menu").press("Enter")
+    expect(page.get_by_role("button", name="New conversation")).to_be_focused()
+    page.keyboard.press("Escape")
+
+    expect(page.locator("#side")).to_be_hidden()
+    expect(page.locator("#menu")).to_be_focused()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_an_address_that_names_no_conversation_leads_to_the_direct_chat(visit, server):
+    page = visit(f"{server.url}/#/c/00000000-0000-4000-8000-000000000000")
+
+    expect(page.locator("#complaint")).to_contain_text("There is nothing here.")
+    assert re.fullmatch(r".*/#/", page.url)
