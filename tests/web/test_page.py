@@ -274,3 +274,11 @@ def test_an_address_that_names_no_conversation_leads_to_the_direct_chat(visit, s
 
     expect(page.locator("#complaint")).to_contain_text("There is nothing here.")
     assert re.fullmatch(r".*/#/", page.url)
+
+
+def test_the_connection_can_be_checked_for_what_holds_streams_back(visit):
+    page = visit()
+
+    page.get_by_role("button", name="Check the connection").click()
+
+    expect(page.locator("#verdict")).to_have_text("All 10 ticks came as they were sent: nothing holds streams back.")

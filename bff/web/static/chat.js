@@ -167,6 +167,7 @@ async function start() {
 find("new").addEventListener("click", () =>
   attempt(async () => (location.hash = `#/c/${(await conversations.create()).id}`)),
 );
+find("check").addEventListener("click", async () => (await import("./diagnose.js")).check(find("verdict")));
 find("menu").addEventListener("click", () => toggleSide(true));
 find("shade").addEventListener("click", () => toggleSide(false));
 document.addEventListener("keydown", (event) => {
