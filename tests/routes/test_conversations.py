@@ -513,7 +513,7 @@ SAME, OTHER = "http://localhost", "https://evil.example"
         ({"Sec_Fetch_Site": "cross-site", "Origin": SAME}, 403),
         ({"Origin": OTHER}, 403),
         ({"Origin": "null"}, 403),
-        ({"Origin": OTHER, "Authorization": "Bearer of-no-cookie"}, 200),
+        ({"Origin": OTHER, "Authorization": "Bearer of-no-cookie"}, 403),
     ],
 )
 def test_another_sites_page_cannot_make_an_agent_run(client, headers, status):

@@ -81,7 +81,7 @@ def new_app(**settings: str) -> Flask:
 
 
 def bearer(user: str, org: str) -> dict[str, str]:
-    token = jwt.encode({"sub": user, "org": org, "exp": time.time() + 600}, SECRET, "HS256")
+    token = jwt.encode({"sub": user, "org": org, "exp": time.time() + 86_400}, SECRET, "HS256")
     return {"Authorization": f"Bearer {token}"}
 
 

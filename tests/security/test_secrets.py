@@ -30,7 +30,7 @@ def canaries() -> dict[str, str]:
 
 
 def bearer() -> dict[str, str]:
-    token = jwt.encode({"sub": "ada", "exp": time.time() + 600}, canaries()["AUTH_JWT_SECRET"], "HS256")
+    token = jwt.encode({"sub": "ada", "exp": time.time() + 86_400}, canaries()["AUTH_JWT_SECRET"], "HS256")
     return {"Authorization": f"Bearer {token}"}
 
 
