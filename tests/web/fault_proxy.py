@@ -53,6 +53,10 @@ class FaultProxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """All connections that are open now."""
         with self._lock:
             for sock in self._open:
                 with contextlib.suppress(OSError):
