@@ -1,4 +1,4 @@
-"""Our own words, PROTOCOL 1.2: nothing lies between the relay and the wire."""
+"""Our own words, those of docs/protocol.md: nothing lies between the relay and the wire."""
 
 from typing import Final
 
