@@ -20,10 +20,10 @@ test: .venv/dev
 # What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev
 	@tests/deps redis-server postgresql chromium nginx-light npm curl
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory tests/clients/node_modules/.package-lock.json; fi
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(foreach of,clients web,tests/$(of)/node_modules/.package-lock.json); fi
 
-tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
-	cd tests/clients && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=5
+%/node_modules/.package-lock.json: %/package-lock.json
+	cd $* && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=5
 
 # Processes are killed at random, for so many seconds.
 soak: export SOAK_SECONDS ?= 120

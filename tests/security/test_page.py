@@ -23,6 +23,7 @@ TAGS = {
         "SPAN",
         "P",
         "BUTTON",
+        "H2",
         "H3",
         "H4",
         "H5",

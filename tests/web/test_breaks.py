@@ -98,7 +98,7 @@ def offline(page: Page, line: FaultProxy) -> Iterator[None]:
 
 def test_an_answer_goes_on_where_it_was_once_the_browser_is_online_again(visit, line):
     page = visit(line.url)
-    say(page, f"/slow 6 {WORDS}")
+    say(page, f"/slow 4 {WORDS}")
     expect(answers(page)).to_contain_text("word-3")
 
     with offline(page, line):
@@ -127,8 +127,8 @@ def test_both_chats_survive_a_deploy(visit, server, deploy):
     other = page.context.new_page()
     other.goto(page.url)
     conversation_id = new_conversation(other)
-    say(page, f"/slow 12 {WORDS}")
-    say(other, " ".join([WORDS] * 8))
+    say(page, f"/slow 9 {WORDS}")
+    say(other, " ".join([WORDS] * 5))
     for tab in (page, other):
         expect(answers(tab)).to_contain_text("word-3")
 
@@ -137,6 +137,6 @@ def test_both_chats_survive_a_deploy(visit, server, deploy):
     expect(answers(page)).to_have_text(WORDS)
     expect(questions(page)).to_have_count(1)
     expect(log(page).locator(".note")).to_have_text("Continued after a break in the connection.")
-    expect(answers(other)).to_have_text(" ".join([WORDS] * 8))
+    expect(answers(other)).to_have_text(" ".join([WORDS] * 5))
     expect(log(other).locator(".note")).to_have_text("Asked for again after a break in the connection.")
     assert kept(other, conversation_id) == ["user", "assistant"]

@@ -14,10 +14,10 @@ DURATION = """audio => new Promise((done) => {
     audio.preload = "metadata";
     audio.load();
 })"""
-MOST_BYTES = 64_000
+MOST_BYTES = 60_000
 
 
-def test_a_newcomer_sees_the_first_word_after_64_kb_and_nothing_from_elsewhere(visit, server):
+def test_a_newcomer_sees_the_first_word_after_60_kb_and_nothing_from_elsewhere(visit, server):
     page = visit("about:blank")
     answered = []
     page.on("response", lambda response: answered.append(response))
@@ -40,7 +40,7 @@ def test_an_answer_is_markdown_and_what_was_asked_is_text(visit):
 
     expect(questions(page)).to_contain_text("# Title")
     answer = answers(page)
-    expect(answer.locator("h3")).to_have_text("Title")
+    expect(answer.locator("h2")).to_have_text("Title")
     expect(answer.locator("strong")).to_have_text("bold")
     expect(answer.locator("ul li")).to_have_text(["one", "two"])
     expect(answer.locator("pre code")).to_have_text("print(1)")
@@ -96,13 +96,13 @@ def test_shift_enter_is_a_new_line(visit):
 
 def test_a_reload_in_mid_answer_goes_on_where_it_was(visit):
     page = visit()
-    say(page, f"/slow 4 {WORDS}")
+    say(page, f"/slow 3 {WORDS}")
     expect(answers(page)).to_contain_text("word-3")
 
     page.reload()
 
     expect(answers(page)).to_have_text(WORDS)
-    expect(questions(page)).to_have_text(f"/slow 4 {WORDS}")
+    expect(questions(page)).to_have_text(f"/slow 3 {WORDS}")
 
 
 def test_another_tab_sees_the_same(visit):
@@ -111,10 +111,10 @@ def test_another_tab_sees_the_same(visit):
     other.goto(page.url)
     expect(other.get_by_role("heading", name="Direct chat")).to_be_visible()
 
-    say(page, f"/slow 2 {WORDS}")
+    say(page, f"/slow 1 {WORDS}")
 
     for tab in (page, other):
-        expect(questions(tab)).to_have_text(f"/slow 2 {WORDS}")
+        expect(questions(tab)).to_have_text(f"/slow 1 {WORDS}")
         expect(answers(tab)).to_have_text(WORDS)
 
 

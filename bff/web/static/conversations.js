@@ -66,8 +66,7 @@ export class Conversations {
     const focused = document.activeElement?.getAttribute("href");
     this.#list.replaceChildren(...this.#rows.map(item));
     if (focused) this.#list.querySelector(`[href="${focused}"]`)?.focus();
-    find("direct").toggleAttribute("aria-current", this.#current === "");
-    if (this.#current === "") find("direct").setAttribute("aria-current", "page");
+    find("direct").setAttribute("aria-current", this.#current ? "false" : "page");
     this.#more.hidden = this.#cursor === null;
   }
 }

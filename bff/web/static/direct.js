@@ -1,7 +1,7 @@
 // The direct chat: one queue with the assistant behind the broker. Its answers live on the server, whoever reads them.
 
 import { ask, tell } from "./api.js";
-import { announce, button } from "./dom.js";
+import { button } from "./dom.js";
 import { streamChat } from "./sse.js";
 import { Answer, Question, Transcript } from "./transcript.js";
 
@@ -114,7 +114,7 @@ class Run {
   over = (_last) => {};
   #answer;
   #question;
-  #broken = false;
+  #broken = "";
   #stop;
 
   constructor(options, answer, question) {
@@ -138,7 +138,7 @@ class Run {
   }
 
   #hear(event) {
-    this.#mended();
+    this.#mended(event);
     if (event.type === "status") this.#status(event);
     else if (event.type === "tool_use") this.#answer.status(`Using ${event.tool ?? "a tool"}…`);
     else if (event.type === "progress") this.#answer.write(event.text);
@@ -146,9 +146,8 @@ class Run {
   }
 
   #status({ message, position = 0 }) {
-    const waits = position > 0;
-    this.#answer.status(waits ? `Waiting, number ${position} in the queue` : message);
-    if (waits) this.#answer.state.append(" ", this.#stop);
+    this.#answer.status(position ? `Waiting, number ${position} in the queue` : message);
+    if (position) this.#answer.state.append(" ", this.#stop);
   }
 
   #end(last) {
@@ -156,18 +155,16 @@ class Run {
     const { responses = [], ...more } = last.response ?? {};
     this.#answer.end(last.type === "error" ? undefined : responses.join("\n\n"));
     this.#answer.speak(more);
-    if (last.type === "stopped") this.#answer.note("Stopped.");
     if (last.type === "complete") this.#answer.tell();
-    if (last.type === "stopped") announce("Stopped.");
+    if (last.type === "stopped") this.#answer.note("Stopped.");
     this.over(last);
   }
 
   #line({ state, failure }) {
     if (state === "open") this.#opened();
     if (state !== "waiting") return;
-    this.#broken = true;
-    const why = failure.code === "connection_lost" ? "The connection was lost." : failure.error;
-    this.#answer.note(`${why} It goes on by itself…`);
+    this.#broken = failure.code;
+    this.#answer.note(`${failure.error} It goes on by itself…`);
   }
 
   #opened() {
@@ -177,10 +174,11 @@ class Run {
     tell({ said: this.messageId, question: this.#question });
   }
 
-  #mended() {
+  #mended({ code }) {
     if (!this.#broken) return;
-    this.#broken = false;
-    this.#answer.note("Continued after a break in the connection.");
+    const over = this.#broken !== "too_many_requests" && code !== "connection_lost";
+    this.#answer.note(over ? "Continued after a break in the connection." : "");
+    this.#broken = "";
   }
 }
 
@@ -197,26 +195,17 @@ function shown(entry) {
 }
 
 function kept() {
-  try {
-    return JSON.parse(localStorage.getItem(KEPT) ?? "{}");
-  } catch {
-    return {};
-  }
-}
-
-function store(questions) {
-  try {
-    localStorage.setItem(KEPT, JSON.stringify(questions));
-  } catch {
-    // A browser that keeps nothing shows an answer without its question after a reload.
-  }
+  return JSON.parse(localStorage.getItem(KEPT) ?? "{}");
 }
 
 function keep(id, question) {
-  if (question) store(Object.fromEntries([...Object.entries({ ...kept(), [id]: question })].slice(-KEPT_MOST)));
+  if (question) store([...Object.entries(kept()).filter(([one]) => one !== id), [id, question]].slice(-KEPT_MOST));
 }
 
 function forget(id) {
-  const { [id]: _, ...others } = kept();
-  store(others);
+  store(Object.entries(kept()).filter(([one]) => one !== id));
+}
+
+function store(entries) {
+  localStorage.setItem(KEPT, JSON.stringify(Object.fromEntries(entries)));
 }

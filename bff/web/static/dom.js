@@ -25,29 +25,16 @@ export function find(id) {
   return document.getElementById(id);
 }
 
-/** To the clipboard, also where the page came over plain http. */
-export async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    const area = make("textarea", { readonly: true, class: "unseen" });
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    document.execCommand("copy");
-    area.remove();
-  }
-}
-
-/** A button that copies what `text` gives, and says so. */
+/** Copies what `text` gives, and says so; nothing where the page came over plain http and may not. */
 export function copyButton(text, what) {
-  const element = button("Copy", async () => {
-    await copy(text());
-    element.textContent = "Copied";
-    announce(`${what} copied.`);
-    setTimeout(() => element.replaceChildren("Copy", unseen(` ${what}`)), 2000);
+  if (!navigator.clipboard) return "";
+  const show = (word) => element.replaceChildren(word, unseen(` ${what}`));
+  const element = button("", async () => {
+    await navigator.clipboard.writeText(text());
+    show("Copied");
+    setTimeout(show, 2000, "Copy");
   });
-  element.append(unseen(` ${what}`));
+  show("Copy");
   return element;
 }
 

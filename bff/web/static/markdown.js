@@ -22,7 +22,7 @@ export class Markdown {
   #node = null;
   #code = null; // The last block's, where that is code: it only grows.
   #frame = 0;
-  #level = 2; // The last heading's: no answer skips one.
+  #level = 1; // The last heading's: no answer skips one.
 
   constructor(place) {
     this.#place = place;
@@ -68,7 +68,7 @@ export class Markdown {
 
   #made(block, open) {
     if (block.kind !== "heading") return made(block, 0, open);
-    const level = Math.min(block.level + 2, this.#level + 1, 6);
+    const level = Math.min(block.level + 1, this.#level + 1, 6);
     if (!open) this.#level = level;
     return make(`h${level}`, {}, ...inline(block.text, open));
   }

@@ -1,7 +1,7 @@
 // A conversation that is kept: said, edited, and replied to by an agent for as long as somebody reads.
 
 import { Failure, ask, tell } from "./api.js";
-import { announce, button, make } from "./dom.js";
+import { button, make } from "./dom.js";
 import { reply } from "./reply.js";
 import { Answer, Question, Transcript } from "./transcript.js";
 
@@ -192,7 +192,6 @@ export class StoredChat {
     answer.end();
     answer.note("Stopped, and not kept.");
     answer.actions.append(button("Try again", again));
-    announce("Stopped.");
   }
 
   #begin() {

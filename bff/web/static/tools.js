@@ -3,6 +3,10 @@
 import { button, find, make } from "./dom.js";
 
 const field = find("field");
+const styles = make("link", { rel: "stylesheet", href: "/static/kept.css" });
+
+document.head.append(styles);
+await new Promise((resolve) => ["load", "error"].forEach((name) => styles.addEventListener(name, resolve)));
 
 /**
  * @param {{change: (changes: {title?: string | null, agentId?: string}) => void, remove: () => void,

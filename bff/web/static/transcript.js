@@ -151,6 +151,7 @@ export class Answer {
   note(text) {
     this.line.textContent = text;
     this.line.hidden = !text;
+    if (text) announce(text);
   }
 
   speak({ voice_audio_url: url, voice_audio_base64: base64 }) {

@@ -1,18 +1,67 @@
 // A voice message: recorded here, sent as base64.
 
+import { announce, find } from "./dom.js";
+
 const FORMATS = { "audio/webm": "webm", "audio/mp4": "m4a", "audio/ogg": "ogg" };
 const LONGEST = 300; // Seconds.
 
-/** A recording that runs. Throws, from `start`, where there is no microphone or it may not be used. */
-export class Recording {
+/** What the microphone's button does, and what stands in the message's place meanwhile. */
+export class Recorder {
+  #recording = null;
+  #send;
+
+  /** `send(body)`: the rest of a request. */
+  constructor(send) {
+    this.#send = send;
+  }
+
+  async toggle() {
+    if (this.cancel()) return;
+    try {
+      this.#recording = new Recording(await navigator.mediaDevices.getUserMedia({ audio: true }), () => this.finish());
+      this.#show("Recording. Send it, or press Esc.");
+    } catch {
+      this.#show("The microphone cannot be used.");
+      setTimeout(() => this.#recording || this.#show(""), 4000);
+    }
+  }
+
+  /** Whether there was something to send. */
+  finish() {
+    const recording = this.#taken();
+    recording?.finish().then(this.#send);
+    return recording !== null;
+  }
+
+  cancel() {
+    const recording = this.#taken();
+    recording?.cancel();
+    return recording !== null;
+  }
+
+  #taken() {
+    const recording = this.#recording;
+    this.#recording = null;
+    if (recording) this.#show("");
+    return recording;
+  }
+
+  #show(hint) {
+    const recording = this.#recording !== null;
+    find("text").hidden = hint !== "";
+    find("hint").hidden = hint === "";
+    find("hint").textContent = hint;
+    find("voice").setAttribute("aria-pressed", String(recording));
+    announce(hint);
+    if (!hint) find("text").focus();
+  }
+}
+
+class Recording {
   #recorder;
   #stream;
   #pieces = [];
   #timer = 0;
-
-  static async start(onLongest) {
-    return new Recording(await navigator.mediaDevices.getUserMedia({ audio: true }), onLongest);
-  }
 
   constructor(stream, onLongest) {
     this.#stream = stream;
@@ -30,7 +79,7 @@ export class Recording {
     this.#stream.getTracks().forEach((track) => track.stop());
   }
 
-  /** The rest of a request: `audio_base64`, `audio_format`. */
+  /** `audio_base64` and `audio_format`. */
   async finish() {
     const stopped = new Promise((resolve) => this.#recorder.addEventListener("stop", resolve));
     this.cancel();

@@ -1,0 +1,71 @@
+"""Whoever cannot see the page, or not well, can use it: axe-core finds nothing, in light and dark, wide and narrow."""
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.web.page import answers, log, new_conversation, say, wait_until_answered
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+
+AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+RUN = "async () => (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(' ')}`)"
+EVERYTHING = """\
+### Heading
+
+Words with **weight**, `code` and [a link](https://example.org).
+
+> A quotation.
+
+1. one
+   - two
+
+```python
+print("A line that is too long for a narrow page, so that its block scrolls from one side to the other")
+```
+
+| word | meaning |
+|---|---|
+| λόγος | word |
+"""
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    if not AXE.exists():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no axe-core here: `make test-deps` installs it")
+    return AXE.read_text()
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(visit, axe, scheme, width):
+    page = visit(color_scheme=scheme, viewport={"width": width, "height": 800}, reduced_motion="reduce")
+    page.evaluate(axe)
+    assert violations(page) == []
+
+    say(page, EVERYTHING)
+    expect(answers(page)).to_contain_text("λόγος")
+    say(page, "/error")
+    expect(log(page).locator(".error")).to_be_visible()
+    assert violations(page) == []
+    if width < 500:
+        page.click("#menu")
+        assert violations(page) == []
+    new_conversation(page)
+    say(page, "Who was Saul?")
+    wait_until_answered(page)
+    log(page).locator(".question").get_by_role("button", name="Edit", exact=True).click()
+    assert violations(page) == []
+    page.locator(".edit textarea").fill("Who was Paul?")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(log(page).get_by_role("button", name="Edited")).to_be_visible()
+    page.get_by_role("button", name="Delete").click()
+    assert violations(page) == []
+
+
+def violations(page: Page) -> list[str]:
+    found: list[str] = page.evaluate(RUN)
+    return found
