@@ -281,4 +281,4 @@ def test_the_connection_can_be_checked_for_what_holds_streams_back(visit):
 
     page.get_by_role("button", name="Check the connection").click()
 
-    expect(page.locator("#verdict")).to_have_text("All 10 ticks came as they were sent: nothing holds streams back.")
+    expect(page.locator("#check")).to_have_text("All 10 ticks came as they were sent: nothing holds streams back.")

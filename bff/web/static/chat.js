@@ -1,4 +1,4 @@
-// The page: one chat is shown at a time, named by the address; the others go on.
+// The page: it shows one chat, named by the address; the others go on.
 
 import { ask, listen } from "./api.js";
 import { Composer } from "./composer.js";
@@ -40,7 +40,7 @@ function lost(failure) {
   location.replace("#/");
 }
 
-/** What only kept conversations need is loaded with the first of them. */
+/** What kept conversations need comes with the first of them. */
 async function storedChat(id) {
   library ??= Promise.all([import("./stored.js"), import("./tools.js")]).then(([{ StoredChat }, { equip }]) => {
     equip({ change, remove, agents, title: () => shown.conversation?.title });
@@ -167,7 +167,7 @@ async function start() {
 find("new").addEventListener("click", () =>
   attempt(async () => (location.hash = `#/c/${(await conversations.create()).id}`)),
 );
-find("check").addEventListener("click", async () => (await import("./diagnose.js")).check(find("verdict")));
+find("check").addEventListener("click", async ({ target }) => (await import("./diagnose.js")).check(target));
 find("menu").addEventListener("click", () => toggleSide(true));
 find("shade").addEventListener("click", () => toggleSide(false));
 document.addEventListener("keydown", (event) => {

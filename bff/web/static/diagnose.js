@@ -1,13 +1,15 @@
 // Whether something between this page and the server holds streams back, judged by ten timed ticks: as `flask diagnose` does.
 
+import { announce } from "./dom.js";
 import { readEvents } from "./sse.js";
 
 const TOGETHER = 0.25; // Of the gap with which two ticks were sent: what comes closer than this came together.
 
-/** Says its verdict into `element`. */
-export async function check(element) {
-  element.textContent = "Listening to ten ticks …";
-  element.textContent = await verdict().catch(() => "No stream came: the server cannot be reached.");
+/** The button that was pressed says the verdict. */
+export async function check(button) {
+  button.textContent = "Listening to ten ticks …";
+  button.textContent = await verdict().catch(() => "No stream came: the server cannot be reached.");
+  announce(button.textContent);
 }
 
 async function verdict() {
