@@ -1,4 +1,4 @@
-"""One browser for all tests of the page, one server, and a new visitor for each test."""
+"""One browser and one server for all tests of the page, and a new visitor for each of them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,13 +13,13 @@ MILLISECONDS = 30_000
 """Until something is seen: the machine may be busy."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     place = tmp_path_factory.mktemp("page")
     server = Server("gunicorn", place / "web.log", **settings(place))

@@ -2,8 +2,10 @@
 
 import { Failure, ask, tell } from "./api.js";
 import { button, make } from "./dom.js";
+import { addEditing, effective } from "./editing.js";
 import { reply } from "./reply.js";
 import { Answer, Question, Transcript } from "./transcript.js";
+import { anyText, asking, keepAsking, signature, turnsOf } from "./turns.js";
 
 const PAGE = 100;
 const TURNS = 30; // Drawn at once; earlier ones as they are scrolled to.
@@ -82,9 +84,8 @@ export class StoredChat {
   /** A question whose reply this tab was reading before it was loaded anew is asked again; else somebody must want to. */
   #goOn() {
     const turn = this.#turns.at(-1);
-    const asking = this.#asking;
-    if (turn?.question && asking === turn.question.id) return this.#reply(turn);
-    this.#asking = "";
+    if (turn?.question && asking(this.conversation.id) === turn.question.id) return this.#reply(turn);
+    keepAsking(this.conversation.id, "");
     if (!turn || turn.replies.length || (turn.waiting && !turn.waiting.elsewhere)) return;
     turn.waiting?.element.remove();
     turn.waiting = new Answer();
@@ -149,14 +150,14 @@ export class StoredChat {
     answer.status("…");
     this.transcript.append(answer.element);
     this.transcript.toEnd();
-    this.#asking = turn.question.id;
+    keepAsking(this.conversation.id, turn.question.id);
     tell({ changed: this.conversation.id, answering: true });
     try {
       await this.#read(turn, regenerate, answer, life.signal);
     } catch (problem) {
       this.#broke(turn, answer, problem, life.signal.aborted);
     }
-    this.#asking = "";
+    keepAsking(this.conversation.id, "");
     this.#end(life);
     tell({ changed: this.conversation.id });
   }
@@ -205,9 +206,15 @@ export class StoredChat {
     this.#onState();
   }
 
+  #saved = async (message, content) => {
+    Object.assign(message, await ask("PUT", `${this.#path}/messages/${message.id}`, { content }));
+    tell({ changed: this.conversation.id });
+  };
+
   #question(turn) {
     const view = new Question(effective(turn.question));
-    this.#addEditing(turn.question, view, () => turn === this.#turns.at(-1) && (() => this.#again(turn)));
+    const isLast = () => turn === this.#turns.at(-1) && !this.busy;
+    addEditing(turn.question, view, this.#saved, () => (isLast() ? () => isLast() && this.#again(turn) : null));
     return view.element;
   }
 
@@ -221,7 +228,7 @@ export class StoredChat {
 
   #equip(turn, index, view) {
     const { length } = turn.replies;
-    this.#addEditing(turn.replies[index], view, () => false);
+    addEditing(turn.replies[index], view, this.#saved, () => null);
     view.actions.append(button("Regenerate", () => this.busy || this.#again(turn), { class: "again" }));
     if (length < 2) return;
     const to = (other, label, sign) =>
@@ -240,90 +247,4 @@ export class StoredChat {
   #again(turn) {
     this.#reply(turn, anyText());
   }
-
-  /** `andThen()` gives what may follow when a message was changed, or nothing. */
-  #addEditing(message, view, andThen) {
-    const original = button("Edited", () => {
-      const pressed = original.getAttribute("aria-pressed") !== "true";
-      original.setAttribute("aria-pressed", String(pressed));
-      view.show(pressed ? message.content : effective(message));
-    });
-    const sync = () => {
-      original.hidden = message.editedContent === null;
-      original.title = "Show what it was before";
-      original.setAttribute("aria-pressed", "false");
-      view.show(effective(message));
-    };
-    original.hidden = message.editedContent === null;
-    original.setAttribute("aria-pressed", "false");
-    const edit = button("Edit", () => this.#edit(message, view, edit, andThen(), sync));
-    view.actions.append(edit, original);
-  }
-
-  #edit(message, view, opener, next, sync) {
-    const area = make("textarea", { "aria-label": "Message", rows: Math.min(12, effective(message).split("\n").length + 1) });
-    area.value = effective(message);
-    const close = () => {
-      form.replaceWith(view.text);
-      view.actions.hidden = false;
-      opener.focus();
-    };
-    const save = async (then) => {
-      if (!area.value.trim() || (then && this.busy)) return area.focus();
-      try {
-        Object.assign(message, await ask("PUT", `${this.#path}/messages/${message.id}`, { content: area.value }));
-      } catch (failure) {
-        return problem.replaceChildren(failure.message);
-      }
-      sync();
-      close();
-      tell({ changed: this.conversation.id });
-      then?.();
-    };
-    const problem = make("p", { class: "problem", role: "alert" });
-    const more = next ? [button("Save and ask again", () => save(next))] : [];
-    const buttons = make("div", { class: "buttons" }, button("Save", () => save(), { class: "main" }), ...more, button("Cancel", close));
-    const form = make("div", { class: "edit" }, area, problem, buttons);
-    area.addEventListener("keydown", (event) => {
-      if (event.key !== "Escape") return;
-      event.preventDefault();
-      close();
-    });
-    view.actions.hidden = true;
-    view.text.replaceWith(form);
-    area.focus();
-  }
-
-  /** The question whose reply this tab reads, as a reload finds it. */
-  get #asking() {
-    return sessionStorage.getItem(`chat.asking.${this.conversation.id}`) ?? "";
-  }
-
-  set #asking(messageId) {
-    const key = `chat.asking.${this.conversation.id}`;
-    if (messageId) sessionStorage.setItem(key, messageId);
-    else sessionStorage.removeItem(key);
-  }
-}
-
-/** What follows a question until the next one are replies to it. */
-function turnsOf(messages) {
-  const turns = [];
-  for (const message of messages) {
-    if (message.role === "user" || !turns.length) turns.push({ question: message.role === "user" ? message : null, replies: [] });
-    if (message.role !== "user") turns.at(-1).replies.push(message);
-  }
-  return turns;
-}
-
-function signature(messages) {
-  return JSON.stringify(messages.filter(Boolean).map(({ id, content, editedContent }) => [id, content, editedContent]));
-}
-
-function anyText() {
-  return crypto.getRandomValues(new Uint32Array(4)).join("-");
-}
-
-function effective(message) {
-  return message.editedContent ?? message.content;
 }
