@@ -7,9 +7,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.live import ROOT, eventually, free_port
+from tests.missing import missing
 
 FOUND = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
 
@@ -34,8 +33,7 @@ http {{
 def nginx_or_skip() -> str:
     """Where the program is. A machine without it skips; CI fails."""
     if FOUND is None:
-        missing = "nginx is not installed: run `make test-deps`"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+        missing("nginx")
     return FOUND
 
 

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from tests.live import free_port
+from tests.missing import missing
 
 START_SECONDS = 60.0
 
@@ -103,8 +104,7 @@ def _programs() -> Path | None:
 def postgres() -> Iterator[Postgres]:
     programs = _programs()
     if programs is None:
-        missing = "PostgreSQL is not installed: `make test-deps` does it"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+        missing("PostgreSQL")
     server = Postgres(programs)
     try:
         server.start()

@@ -1,17 +1,15 @@
 """A real Redis on a free port, for as long as a test needs it."""
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from bff.ops.redis import connect
 from tests.live import eventually, free_port
+from tests.missing import missing
 
 FOUND = shutil.which("redis-server")
 
@@ -19,8 +17,7 @@ FOUND = shutil.which("redis-server")
 def redis_or_skip() -> str:
     """Where the program is. A machine without it skips; CI fails."""
     if FOUND is None:
-        missing = "redis-server is not installed: run `make test-deps`"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+        missing("redis-server")
     return FOUND
 
 

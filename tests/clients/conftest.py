@@ -12,6 +12,7 @@ import pytest
 
 from tests.clients.cutting import CuttingLine
 from tests.live import PROXY_SECRET, Server
+from tests.missing import missing
 
 HERE = Path(__file__).parent
 NODE = shutil.which("node")
@@ -22,8 +23,7 @@ SECONDS = 50
 def node_or_skip() -> str:
     """Where the program is, with the packages beside it. A machine without them skips; CI fails."""
     if NODE is None or not (HERE / "node_modules" / ".package-lock.json").exists():
-        missing = "node or its packages are not installed: run `make test-deps`"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+        missing("Node, or what its clients are made of,")
     return NODE
 
 

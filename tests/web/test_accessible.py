@@ -1,11 +1,11 @@
 """Whoever cannot see the page, or not well, can use it: axe-core finds nothing, in light and dark, wide and narrow."""
 
-import os
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.missing import missing
 from tests.web.page import answers, log, new_conversation, say, wait_until_answered
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
@@ -35,7 +35,7 @@ print("A line that is too long for a narrow page, so that its block scrolls from
 @pytest.fixture(scope="module")
 def axe() -> str:
     if not AXE.exists():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no axe-core here: `make test-deps` installs it")
+        missing("axe-core")
     return AXE.read_text()
 
 
