@@ -56,7 +56,7 @@ def build(settings: Settings) -> Flask:
     engine = the_engine(settings)
     neighbour = None if settings.broker_base_url else bundled_broker(settings, engine, redis.client)
     broker = _broker(settings, neighbour or Remote(settings.broker_base_url, settings.broker_api_key))
-    asked = EngineClient(engine, new_session(to=engine), _timeouts(settings), settings.max_event_bytes)
+    asked = EngineClient(engine, new_session(to=engine), Timeouts.of(settings), settings.max_event_bytes)
     database = Database(settings.database_url, migrate=settings.development)  # Elsewhere that is a step of the deploy.
     store = ConversationStore(database)
     agents = create_agents(settings, broker)
@@ -93,15 +93,6 @@ def _open(app: Flask, settings: Settings) -> None:
         logging.getLogger(__name__).warning(danger)
 
 
-def _timeouts(settings: Settings) -> Timeouts:
-    return Timeouts(
-        settings.upstream_connect_seconds,
-        settings.upstream_open_seconds,
-        settings.upstream_read_seconds,
-        settings.engine_seconds,
-    )
-
-
 def _broker(settings: Settings, service: Service) -> BrokerClient:
     held = HeldAnswers(
         answer_max_seconds=settings.answer_max_seconds,
@@ -111,7 +102,7 @@ def _broker(settings: Settings, service: Service) -> BrokerClient:
     return BrokerClient(
         service,
         new_session(to=service),
-        _timeouts(settings),
+        Timeouts.of(settings),
         held,
         client_id=settings.client_id,
         max_event_bytes=settings.max_event_bytes,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, Self
 from urllib.parse import quote
 
 import requests
@@ -18,6 +18,7 @@ from bff.identity import Identity
 from bff.messages import ChatRequest
 from bff.ops import metrics
 from bff.ops.hub import Watch
+from bff.settings import Settings
 from bff.transport import EventSource
 
 MESSAGE_ID: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
@@ -63,6 +64,15 @@ class Timeouts(NamedTuple):
     silence: float = 45.0
     engine: float = 120.0
     """For the whole of an answer that the engine does not stream."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(
+            settings.upstream_connect_seconds,
+            settings.upstream_open_seconds,
+            settings.upstream_read_seconds,
+            settings.engine_seconds,
+        )
 
 
 class Ticket(NamedTuple):

@@ -31,6 +31,6 @@ def engines_own(settings: Settings) -> Agent:
 def _openai(settings: Settings) -> OpenAI | None:
     if not settings.openai_base_url:
         return None
-    timeouts = Timeouts(settings.upstream_connect_seconds, settings.upstream_open_seconds, settings.upstream_read_seconds)
+    timeouts = Timeouts.of(settings)
     service = Remote(settings.openai_base_url, settings.openai_api_key)
     return OpenAI(service, new_session(), timeouts, settings.openai_model, settings.max_event_bytes)

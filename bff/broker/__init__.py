@@ -114,7 +114,7 @@ def _worker(settings: Settings, queue: "Queue", engine: "Service | None" = None)
     from bff.transport import new_session
     from bff.upstream import Timeouts
 
-    timeouts = Timeouts(settings.upstream_connect_seconds, settings.upstream_open_seconds, settings.upstream_read_seconds)
+    timeouts = Timeouts.of(settings)
     engine = engine or the_engine(settings)
     client = EngineClient(engine, new_session(to=engine), timeouts, settings.max_event_bytes)
     times = Times(settings.answer_max_seconds, settings.lease_seconds)
