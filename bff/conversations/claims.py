@@ -4,7 +4,7 @@ A claim is a token in the conversation's row. It holds while it is renewed, and 
 still there: one that comes late is harmless.
 """
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -68,7 +68,7 @@ class Claims:
         token = uuid4()
         free = or_(Conversation.claim.is_(None), Conversation.claimed_until < DatabaseSeconds())
         taking = update(Conversation).where(Conversation.id == conversation_id, free)
-        if not rows.count(session, taking.values(claim=token, claimed_until=self._until())):
+        if not rows.change(session, taking.values(claim=token, claimed_until=self._until())):
             raise Busy("Another reply in this conversation is being written.")
         return token
 
@@ -77,33 +77,35 @@ class Claims:
 
         def work(session: Session) -> Message:
             now = rows.now()
-            if not rows.count(session, _end(question.claim).values(updated_at=now)):
+            if not rows.change(session, _end(question).values(updated_at=now)):
                 raise Interrupted(detail="the claim was lost")
             more = {"reply_to": question.message_id, "regenerate": question.regenerate}
             return rows.add(session, question.conversation_id, "assistant", content, now, **more)
 
         return self._database.write(work)
 
-    def renew(self, claims: Collection[UUID]) -> set[UUID]:
-        """Those that still hold, for `seconds` from now."""
-        ours = Conversation.claim.in_(claims)
+    def renew(self, claims: Mapping[UUID, UUID]) -> set[UUID]:
+        """Those of `claims`, each with its conversation's id, that still hold: for `seconds` from now."""
+        ours = (Conversation.id.in_(claims.values()), Conversation.claim.in_(claims))
 
         def work(session: Session) -> set[UUID]:
-            rows.count(session, update(Conversation).where(ours).values(claimed_until=self._until()))
-            return {claim for claim in session.scalars(select(Conversation.claim).where(ours)) if claim is not None}
+            rows.change(session, update(Conversation).where(*ours).values(claimed_until=self._until()))
+            return {claim for claim in session.scalars(select(Conversation.claim).where(*ours)) if claim is not None}
 
         return self._database.write(work)
 
-    def release(self, claim: UUID) -> None:
+    def release(self, question: Question) -> None:
         """Idempotent."""
-        self._database.write(lambda session: rows.count(session, _end(claim)))
+        self._database.write(lambda session: rows.change(session, _end(question)))
 
     def _until(self) -> ColumnElement[float]:
         return DatabaseSeconds() + self.seconds
 
 
-def _end(claim: UUID) -> Update:
-    return update(Conversation).where(Conversation.claim == claim).values(claim=None, claimed_until=None)
+def _end(question: Question) -> Update:
+    # By the conversation first: a claim has no index.
+    mine = (Conversation.id == question.conversation_id, Conversation.claim == question.claim)
+    return update(Conversation).where(*mine).values(claim=None, claimed_until=None)
 
 
 def _asked(session: Session, conversation_id: UUID, message_id: UUID | None) -> Message:

@@ -33,8 +33,8 @@ LOCKED_SECONDS: Final = 10.0
 LOCK_ASKED_SECONDS: Final = 0.05
 """Of a wait inside SQLite."""
 STATEMENT_MILLISECONDS: Final = 15_000
-RESTED_SECONDS: Final = 300
-"""After which a connection is made anew: what stands between us and the database may have dropped it."""
+CONNECTION_SECONDS: Final = 300
+"""Of a connection's life: what stands between us and the database may drop an old one."""
 
 SENTENCE: Final = "Conversations cannot be reached. Please try again in a moment."
 
@@ -162,7 +162,7 @@ def _new_engine(url: URL, connect_args: dict[str, Any]) -> Engine:
         pool_size=POOL_SIZE,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
-        pool_recycle=RESTED_SECONDS,
+        pool_recycle=CONNECTION_SECONDS,
         pool_pre_ping=url.get_backend_name() != "sqlite",
         hide_parameters=True,
     )

@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 from sqlalchemy import CursorResult, Delete, Update, func, select
 from sqlalchemy.orm import Session
 
+from bff.agents import HISTORY_CHARACTERS
 from bff.conversations.models import Conversation, Message
 from bff.errors import NotFound
 
 HISTORY_MOST: Final = 500
 """Messages an agent is given: the newest."""
-HISTORY_CHARACTERS: Final = 1_000_000
 
 
 class Heard(NamedTuple):
@@ -51,15 +51,14 @@ def last(session: Session, conversation_id: UUID) -> Message | None:
     return session.scalar(found.order_by(Message.number.desc()).limit(1))
 
 
-def history(session: Session, conversation_id: UUID, up_to: int | None = None) -> list[Heard]:
+def history(session: Session, conversation_id: UUID, up_to: int) -> list[Heard]:
     """The newest messages up to number `up_to`, within HISTORY_MOST and HISTORY_CHARACTERS, oldest first."""
     effective = func.coalesce(Message.edited_content, Message.content).label("effective_content")
-    mine = Message.conversation_id == conversation_id
-    sizes = select(Message.number, func.length(effective)).where(mine).order_by(Message.number.desc()).limit(HISTORY_MOST)
-    newest = session.execute(sizes if up_to is None else sizes.where(Message.number <= up_to))
-    first = _first((row[0], row[1]) for row in newest)
-    found = select(Message, effective).where(mine, Message.number >= first).order_by(Message.number)
-    return [Heard(*row) for row in session.execute(found if up_to is None else found.where(Message.number <= up_to))]
+    mine = (Message.conversation_id == conversation_id, Message.number <= up_to)
+    sizes = select(Message.number, func.length(effective)).where(*mine).order_by(Message.number.desc()).limit(HISTORY_MOST)
+    first = _first((row[0], row[1]) for row in session.execute(sizes))
+    found = select(Message, effective).where(*mine, Message.number >= first).order_by(Message.number)
+    return [Heard(*row) for row in session.execute(found)]
 
 
 def _first(newest: Iterable[tuple[int, int]]) -> int:
@@ -79,7 +78,7 @@ def add(session: Session, conversation_id: UUID, role: str, content: str, moment
     return row
 
 
-def count(session: Session, change: Update | Delete) -> int:
+def change(session: Session, what: Update | Delete) -> int:
     """How many rows it changed."""
-    done = session.execute(change.execution_options(synchronize_session=False))
+    done = session.execute(what.execution_options(synchronize_session=False))
     return cast("CursorResult[Any]", done).rowcount

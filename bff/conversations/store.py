@@ -1,4 +1,4 @@
-"""Conversations and messages, kept: the only asker of SQL. Every question is an owner's; another's is not found."""
+"""Conversations and messages, kept. Every question is an owner's; another's is not found."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from bff.conversations import cursors, rows
 from bff.conversations.database import Database
 from bff.conversations.models import Conversation, Message
-from bff.conversations.rows import Heard
 from bff.errors import NotFound
 
 TITLE_MADE_MOST: Final = 60
@@ -76,7 +75,7 @@ class ConversationStore:
 
     def delete(self, owner: str, conversation_id: UUID) -> None:
         gone = delete(Conversation).where(Conversation.id == conversation_id, Conversation.owner_id == owner)
-        if not self._database.write(lambda session: rows.count(session, gone)):
+        if not self._database.write(lambda session: rows.change(session, gone)):
             raise NotFound
 
     def add_message(self, owner: str, conversation_id: UUID, content: str) -> Message:
@@ -114,15 +113,6 @@ class ConversationStore:
             return message
 
         return self._database.write(work)
-
-    def message_history(self, owner: str, conversation_id: UUID) -> list[Heard]:
-        """What an agent would be given of it now, oldest first."""
-
-        def work(session: Session) -> list[Heard]:
-            rows.owned(session, owner, conversation_id)
-            return rows.history(session, conversation_id)
-
-        return self._database.read(work)
 
 
 def _page(found: list[Row], limit: int, cursor_after: Callable[[Row], str]) -> Page[Row]:

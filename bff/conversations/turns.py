@@ -10,30 +10,18 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-from bff.agents import Agent
+from bff.agents import Agent, Whole
 from bff.conversations.claims import Claims, Question
 from bff.conversations.schemas import StreamMessage
 from bff.conversations.store import ConversationStore
-from bff.errors import (
-    AnswerIncomplete,
-    AnswerTimeout,
-    ChatError,
-    InternalError,
-    Interrupted,
-    InvalidRequest,
-    ReaderLeft,
-    UpstreamError,
-)
+from bff.errors import AnswerTimeout, ChatError, InternalError, Interrupted, InvalidRequest, ReaderLeft
 from bff.identity import Identity
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.sse import Event
-
-REPLY_MOST: Final = 200_000
-"""Characters of one reply."""
 
 log = logging.getLogger("bff.requests")
 
@@ -91,12 +79,14 @@ class Turns:
                     self._renewing = False
                     return
             try:
-                held = self._claims.renew(running.keys())
+                held = self._claims.renew({claim: turn.conversation_id for claim, turn in running.items()})
             except ChatError as error:
                 log.warning("claims could not be renewed", extra={"detail": error.detail})
-                continue
-            for claim in running.keys() - held:
-                running[claim].lose()
+            except Exception:
+                log.exception("claims could not be renewed")
+            else:
+                for claim in running.keys() - held:
+                    running[claim].lose()
 
 
 class Turn:
@@ -122,9 +112,12 @@ class Turn:
         self._reply: Generator[str | None] | None = None
         self._watch: Watch | None = None
         self._claimed = True
-        self._closed = False
         self._lost = False
         self._log = _Log(request_id, question, agent.id)
+
+    @property
+    def conversation_id(self) -> UUID:
+        return self._question.conversation_id
 
     def say(self, watch: Watch) -> Iterator[Event | None]:
         timer = hub.later(self._seconds, partial(watch.end, AnswerTimeout()))
@@ -135,7 +128,7 @@ class Turn:
             text = yield from self._tell(watch)
             yield None
             yield from watch.make_sure()
-            message = self._claims.keep(self._question, _whole(text))
+            message = self._claims.keep(self._question, _sound(text))
             self._claimed = False
             self._log.ended = "done"
             yield Event("done", json.dumps({"messageId": str(message.id)}), str(message.id))
@@ -152,22 +145,16 @@ class Turn:
 
     def _tell(self, watch: Watch) -> Generator[Event | None, None, str]:
         """The reply, once all of it was said."""
-        said: list[str] = []
-        size = 0
+        whole = Whole()
         self._reply = self._agent.stream(self._question.history, self._identity, watch)
         for piece in self._reply:
             if piece is None:
                 yield None
             elif piece := piece.replace("\0", ""):
-                said.append(piece)
-                if (size := size + len(piece)) > REPLY_MOST:
-                    raise UpstreamError(detail=f"a reply of more than {REPLY_MOST} characters")
+                whole.add(piece)
                 self._log.token()
                 yield Event("token", json.dumps({"token": piece}))
-        text = "".join(said)
-        if not text.strip():
-            raise AnswerIncomplete(detail="an empty reply")
-        return text
+        return whole.text()
 
     def _failure(self, problem: ChatError) -> Event:
         self._log.ended, self._log.detail = problem.code, problem.detail
@@ -185,10 +172,6 @@ class Turn:
             watch.end(Interrupted(detail="the claim was lost"))
 
     def close(self) -> None:
-        """Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
         try:
             self._stop()
         finally:
@@ -199,7 +182,7 @@ class Turn:
 
     def _release(self) -> None:
         try:
-            self._claims.release(self._question.claim)
+            self._claims.release(self._question)
         except ChatError as error:  # It ends by itself.
             log.warning("a claim could not be released", extra={"detail": error.detail})
 
@@ -231,6 +214,6 @@ class _Log:
         log.info("a reply in %s ended", self._fields["conversation_id"], extra=self._fields | about | more)
 
 
-def _whole(text: str) -> str:
+def _sound(text: str) -> str:
     """Some send the halves of a surrogate pair apart: joined they are a character, alone no text can hold them."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -45,8 +45,8 @@ def test_a_second_claim_is_refused_until_the_first_is_released(claims, asked):
 
     with pytest.raises(Busy):
         claims.claim("ada", asked[0])
-    claims.release(first.claim)
-    claims.release(first.claim)
+    claims.release(first)
+    claims.release(first)
 
     assert claims.claim("ada", asked[0]).claim != first.claim
 
@@ -73,7 +73,7 @@ def test_a_claim_that_is_not_renewed_ends_by_itself_and_its_late_reply_is_harmle
 
     with pytest.raises(Interrupted):
         Claims(database, 60).keep(crashed, "late")
-    Claims(database, 60).release(crashed.claim)
+    Claims(database, 60).release(crashed)
     with pytest.raises(Busy):
         Claims(database, 60).claim("ada", asked[0])
     Claims(database, 60).keep(next_one, "in time")
@@ -93,9 +93,11 @@ def test_renewing_tells_which_claims_still_hold(store, claims, asked):
     store.add_message("ada", other.id, "other")
     kept, deleted = claims.claim("ada", asked[0]), claims.claim("ada", other.id)
 
-    assert claims.renew([kept.claim, deleted.claim]) == {kept.claim, deleted.claim}
+    both = {kept.claim: asked[0], deleted.claim: other.id}
+
+    assert claims.renew(both) == {kept.claim, deleted.claim}
     store.delete("ada", other.id)
-    assert claims.renew([kept.claim, deleted.claim]) == {kept.claim}
+    assert claims.renew(both) == {kept.claim}
 
     with pytest.raises(Interrupted):
         claims.keep(deleted, "to nobody")

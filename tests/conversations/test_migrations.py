@@ -1,5 +1,7 @@
 """Up and down, from empty and from each revision, on each kind of database."""
 
+import threading
+import time
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
@@ -12,6 +14,7 @@ from bff.conversations import migrations
 from bff.conversations.database import Database
 from bff.conversations.models import Base
 from bff.conversations.store import ConversationStore
+from tests.conversations.talk import heard
 from tests.live import in_parallel
 
 REVISIONS = ["0001", "0002"]
@@ -94,7 +97,7 @@ def test_what_revision_1_kept_is_there_and_can_be_edited(database, url):
     assert (message.id, message.content, message.edited_content, message.edited_at) == (message_id, "kept", None, None)
     assert message.created_at == SAID
     store.edit_message("ada", conversation_id, message_id, "edited")
-    assert [heard.effective_content for heard in store.message_history("ada", conversation_id)] == ["edited"]
+    assert [one.effective_content for one in heard(database, conversation_id)] == ["edited"]
 
 
 def test_back_at_revision_1_the_edits_are_gone_and_what_was_said_is_not(database):
@@ -107,8 +110,8 @@ def test_back_at_revision_1_the_edits_are_gone_and_what_was_said_is_not(database
     database.downgrade("-1")
     database.upgrade()
 
-    [heard] = store.message_history("ada", conversation.id)
-    assert (heard.effective_content, heard.message.edited_at) == ("said", None)
+    [one] = heard(database, conversation.id)
+    assert (one.effective_content, one.message.edited_at) == ("said", None)
 
 
 def test_a_migration_that_breaks_leaves_nothing_behind(database):
@@ -120,6 +123,27 @@ def test_a_migration_that_breaks_leaves_nothing_behind(database):
         database._migrated(break_off)
 
     assert (database.current(), tables(database)) == ("", set())
+
+
+def test_one_that_waits_for_another_longer_than_a_query_may_take_goes_on_after_it(url, monkeypatch):
+    monkeypatch.setattr("bff.conversations.database.STATEMENT_MILLISECONDS", 100)
+    first, second = Database(url), Database(url)
+    begun = threading.Event()
+
+    def slowly(connection):
+        migrations.upgrade(connection)
+        begun.set()
+        time.sleep(0.5)  # The other's wait, five times as long as a query may take.
+
+    def upgrade(number):
+        if number == 0:
+            return first._migrated(slowly)
+        assert begun.wait(15)
+        return second.upgrade()
+
+    assert in_parallel(2, upgrade) == [REVISIONS[-1]] * 2
+    for database in (first, second):
+        database.close()
 
 
 def test_several_that_upgrade_at_once_do_it_once(url):

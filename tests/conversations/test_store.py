@@ -12,6 +12,7 @@ from bff.conversations.claims import Claims
 from bff.conversations.cursors import encode
 from bff.conversations.store import ConversationStore, title_of
 from bff.errors import InvalidRequest, NotFound
+from tests.conversations.talk import heard
 from tests.live import in_parallel
 
 
@@ -70,7 +71,6 @@ def test_somebody_elses_is_not_found(store, claims):
         lambda owner, id_: store.add_message(owner, id_, "theirs"),
         lambda owner, id_: store.messages(owner, id_, 10),
         lambda owner, id_: store.edit_message(owner, id_, message.id, "theirs"),
-        lambda owner, id_: store.message_history(owner, id_),
         lambda owner, id_: claims.claim(owner, id_),
     ]
 
@@ -104,7 +104,7 @@ def test_what_is_deleted_is_gone_with_all_that_was_said(store, database):
         store.get("ada", made.id)
     with pytest.raises(NotFound):
         store.delete("ada", made.id)
-    assert database.read(lambda session: rows.history(session, made.id)) == []
+    assert heard(database, made.id) == []
 
 
 def test_the_newest_activity_comes_first_page_by_page(store, monkeypatch):
@@ -220,7 +220,7 @@ steps = st.lists(st.tuples(st.none() | st.integers(0, 9), texts), max_size=12)
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
-def test_history_is_what_was_meant_in_the_order_it_was_said(store, steps):
+def test_history_is_what_was_meant_in_the_order_it_was_said(store, database, steps):
     made = store.create("ada")
     said: list[tuple] = []
     meant: list[str] = []
@@ -234,25 +234,25 @@ def test_history_is_what_was_meant_in_the_order_it_was_said(store, steps):
             store.edit_message("ada", made.id, said[at][0], text)
             meant[at] = text
 
-    history = store.message_history("ada", made.id)
-    assert [heard.effective_content for heard in history] == meant
-    assert [(heard.message.id, heard.message.content) for heard in history] == said
-    for heard, text in zip(history, meant, strict=True):
-        assert heard.message.edited_content in {None, text}
+    history = heard(database, made.id)
+    assert [one.effective_content for one in history] == meant
+    assert [(one.message.id, one.message.content) for one in history] == said
+    for one, text in zip(history, meant, strict=True):
+        assert one.message.edited_content in {None, text}
 
 
-def test_an_agent_is_given_the_newest_that_fits(store, monkeypatch):
+def test_an_agent_is_given_the_newest_that_fits(store, database, monkeypatch):
     made = store.create("ada")
     for text in ("a" * 10, "b" * 40, "c" * 40, "d" * 15):
         store.add_message("ada", made.id, text)
 
     monkeypatch.setattr(rows, "HISTORY_CHARACTERS", 55)
-    assert [heard.effective_content[0] for heard in store.message_history("ada", made.id)] == ["c", "d"]
+    assert [one.effective_content[0] for one in heard(database, made.id)] == ["c", "d"]
     monkeypatch.setattr(rows, "HISTORY_CHARACTERS", 1)
-    assert [heard.effective_content[0] for heard in store.message_history("ada", made.id)] == ["d"]
+    assert [one.effective_content[0] for one in heard(database, made.id)] == ["d"]
     monkeypatch.setattr(rows, "HISTORY_CHARACTERS", 1_000)
     monkeypatch.setattr(rows, "HISTORY_MOST", 3)
-    assert [heard.effective_content[0] for heard in store.message_history("ada", made.id)] == ["b", "c", "d"]
+    assert [one.effective_content[0] for one in heard(database, made.id)] == ["b", "c", "d"]
 
 
 def test_many_at_once_all_find_what_they_keep(store):

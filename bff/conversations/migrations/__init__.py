@@ -44,6 +44,10 @@ def _run(name: str, connection: Connection, revision: str) -> None:
     from alembic import command
     from alembic.util import CommandError
 
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))  # A wait for another's migration, or a large index.
+        # Held until the transaction ends; SQLite's write lock, which the transaction began with, does the same there.
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('chat_bff_migrations'))"))
     try:
         getattr(command, name)(_config(connection), revision)
     except CommandError as error:
@@ -53,9 +57,6 @@ def _run(name: str, connection: Connection, revision: str) -> None:
 def _config(connection: Connection) -> "Config":
     from alembic.config import Config
 
-    if connection.dialect.name == "postgresql":
-        # Held until the transaction ends; SQLite's write lock, which the transaction began with, does the same there.
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('chat_bff_migrations'))"))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
