@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from multiprocessing import Process, Queue
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import driver
 from driver import Load, Request, compile_driver
@@ -37,15 +37,9 @@ STREAMS: Final = 100
 WINDOW_SECONDS: Final = 5.0
 
 
-class Said(NamedTuple):
-    """Stands where the driver has a plan."""
-
-    message: str
-
-
-SILENCE: Final = Said("silence")
-WORD: Final = Said("hi")
-WORDS: Final = Said("t=0 " * 700)
+SILENCE: Final = "silence"
+WORD: Final = "hi"
+WORDS: Final = "t=0 " * 700
 """The load generator counts what looks like a time."""
 
 
@@ -105,9 +99,9 @@ class Web:
         """Once it has answered: the port is open before anybody serves it."""
         self.pids = workers(self._master)
 
-    def load(self, said: Said, streams: int, rate: float = 0, pending: int = 0) -> contextlib.AbstractContextManager[Load]:
+    def load(self, message: str, streams: int, rate: float = 0, pending: int = 0) -> contextlib.AbstractContextManager[Load]:
         headers = {"X-Proxy-Secret": SECRET, "X-Forwarded-User": f"user-{time.monotonic_ns()}-{{n}}"}
-        request = Request.post("/api/chat/stream", headers, said)
+        request = Request.post("/api/chat/stream", headers, message)
         return driver.load(self._core, self._port, request, streams, rate, pending)
 
     def descriptors(self) -> int:

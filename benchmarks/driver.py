@@ -82,7 +82,6 @@ class Load:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self._rest = b""
-        self.ended = False
 
     def opened(self, seconds: float) -> Report:
         """When every stream had its first event or failed; its `first_event_ms` is that of all of them."""
@@ -137,8 +136,8 @@ class Request(NamedTuple):
     text: str
 
     @classmethod
-    def post(cls, path: str, headers: dict[str, str], plan: Plan) -> Self:
-        body = json.dumps({"message": plan.message})
+    def post(cls, path: str, headers: dict[str, str], message: str) -> Self:
+        body = json.dumps({"message": message})
         fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
         return cls(_head("POST", path, fields) + body)
 

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from processes import free_port, running, wait_for_port
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -50,24 +51,12 @@ def redis_server() -> Iterator[str]:
     program = shutil.which("redis-server")
     if program is None:
         sys.exit("redis-server is not installed: `make test-deps`")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            wait_for(lambda: reachable(port), 10)
+        with running(command, None, output=subprocess.DEVNULL, errors=sys.stderr.fileno()) as process:
+            wait_for_port(port, process, 10)
             yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def reachable(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 def wait_for(condition: Callable[[], Any], seconds: float) -> None:
@@ -84,37 +73,35 @@ def connections(url: str, streams: int) -> dict[str, Any]:
 
     with connect(url) as client:
         base = len(client.client_list())
-        reader = start("reader", url, logs=streams, rate=0, seconds=0)
-        assert reader.stdout is not None
-        json.loads(reader.stdout.readline())
-        most = 0
-        for _ in range(50):
-            most = max(most, len(client.client_list()) - base)
-            time.sleep(0.02)
-        reader.terminate()
-        reader.wait(10)
+        with start("reader", url, logs=streams, rate=0, seconds=0) as reader:
+            heard(reader)
+            most = 0
+            for _ in range(50):
+                most = max(most, len(client.client_list()) - base)
+                time.sleep(0.02)
         client.flushall()
     return {"open streams": streams, "connections of their process": most}
 
 
 def latency(url: str, rate: float, logs: int, seconds: float) -> dict[str, Any]:
     """`rate`: events a second over all logs; 0: as many as there can be."""
-    reader = start("reader", url, logs=logs, rate=rate, seconds=seconds)
-    assert reader.stdout is not None
-    ready = json.loads(reader.stdout.readline())
-    writer = start("writer", url, logs=logs, rate=rate, seconds=seconds)
-    assert writer.stdout is not None
-    wrote = json.loads(writer.stdout.readline())
-    told = json.loads(reader.stdout.readline())
-    for process in (reader, writer):
-        process.wait(20)
-    return {"rate": rate or "most", "logs": logs, "ready": ready["ready"]} | wrote | told
+    with start("reader", url, logs=logs, rate=rate, seconds=seconds) as reader:
+        heard(reader)
+        with start("writer", url, logs=logs, rate=rate, seconds=seconds) as writer:
+            return {"rate": rate or "most", "logs": logs} | heard(writer) | heard(reader)
 
 
-def start(kind: str, url: str, **options: float) -> "subprocess.Popen[str]":
+def start(kind: str, url: str, **options: float) -> "contextlib.AbstractContextManager[subprocess.Popen[bytes]]":
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     command = [sys.executable, __file__, "--as-process", kind, "--url", url, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return running(command, None, output=subprocess.PIPE, errors=sys.stderr.fileno())
+
+
+def heard(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
+    """The next line that it says."""
+    assert process.stdout is not None
+    said: dict[str, Any] = json.loads(process.stdout.readline())
+    return said
 
 
 def queue_at(url: str) -> Any:
@@ -134,32 +121,17 @@ def read(options: argparse.Namespace) -> None:
     import threading
 
     from bff.broker.queue import Message
-    from bff.ops import hub
 
     queue = queue_at(options.url)
     said = [Message(str(uuid.uuid4()), f"user-{number}", {"message": ""}) for number in range(options.logs)]
+    listening: list[Message] = []
     late: list[float] = []
-
-    def follow(message: Message) -> None:
-        watch, after = hub.watch(), ""
-        with queue.listen(message.user_id, message.id, watch.wake):
-            while True:
-                page = queue.read(message.user_id, message.id, after)
-                now = time.time()
-                for event in page.events:
-                    after = event.id
-                    if event.event == "message" and event.data:
-                        late.append(now - float(event.data))
-                if page.over:
-                    return
-                watch.wait()
-
     for message in said:
         queue.enqueue(message, None, "enqueue")
-    threads = [threading.Thread(target=follow, args=(message,)) for message in said]
+    threads = [threading.Thread(target=follow, args=(queue, message, listening, late)) for message in said]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(queue._listener._hearers) >= len(said), 60)
+    wait_for(lambda: len(listening) == len(said), 60)
     time.sleep(1)
     print(json.dumps({"ready": len(threads)}), flush=True)
     began = cpu()
@@ -168,6 +140,21 @@ def read(options: argparse.Namespace) -> None:
     late.sort()
     figures = {f"p{part}_ms": round(1000 * late[min(len(late) - 1, len(late) * part // 100)], 2) for part in (50, 99)}
     print(json.dumps({"told": len(late), **figures, "reader_cpu_us": round(1e6 * (cpu() - began) / len(late))}), flush=True)
+
+
+def follow(queue: Any, message: Any, listening: list[Any], late: list[float]) -> None:
+    """To its end. `late`: seconds from the writing of each event, added as it is heard."""
+    from bff.ops import hub
+
+    watch, after, over = hub.watch(), "", False
+    with queue.listen(message.user_id, message.id, watch.wake):
+        listening.append(message)
+        while not over:
+            page, now = queue.read(message.user_id, message.id, after), time.time()
+            late += [now - float(event.data) for event in page.events if event.event == "message" and event.data]
+            after, over = page.events[-1].id if page.events else after, page.over
+            if not (over or page.more):
+                watch.wait()
 
 
 def write(options: argparse.Namespace) -> None:

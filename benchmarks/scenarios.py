@@ -1,4 +1,4 @@
-"""What is measured: each scenario is given a fresh `Lab` and returns its figures, by the names that `table.FIGURES` knows."""
+"""What is measured: each scenario is given a fresh `Lab` and returns its figures, by the names that `table.figures` knows."""
 
 import contextlib
 import time

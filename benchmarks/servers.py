@@ -175,7 +175,7 @@ class Lab:
             return Request.get("/api/v1/stream", plan)
         # A user for each stream, so that no limit per user is met.
         headers = {"X-Proxy-Secret": SECRET, "X-Forwarded-User": f"user-{time.monotonic_ns()}-{{n}}"}
-        return Request.post("/api/chat/stream", headers, plan)
+        return Request.post("/api/chat/stream", headers, plan.message)
 
     def answer_once(self) -> None:
         """Raises Unavailable if a whole answer does not come through. Nothing is read off a server before."""
@@ -239,7 +239,7 @@ def _environment(server: Server, port: int, broker: Broker) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """What the peers are made of here, for the line under the table."""
+    """What the servers are made of here, for the raw results."""
     found = {"python": sys.version.split()[0], "node": _said(["node", "--version"]).lstrip("v")}
     for name, python in (("ours", sys.executable), ("peers", str(PEERS_BIN / "python"))):
         packages = _said([python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"])
