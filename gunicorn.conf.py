@@ -57,14 +57,24 @@ STREAM = re.compile(r"/stream(/[^/]+)?$|^/v1/chat/completions$")
 
 def on_starting(server):
     """What cannot work is refused before there are workers, in a child: here nothing may be imported that gevent patches."""
-    if counted_together:
-        counts.mkdir(mode=0o700, parents=True, exist_ok=True)
+    count_together(server)
     if bundled and settings.redis_url:
         child = os.fork()
         if not child:
             os._exit(check_redis())
         if os.waitpid(child, 0)[1]:
             sys.exit(3)
+
+
+def on_reload(server):
+    """This file was run again for it: the new workers count in a folder of their own."""
+    count_together(server)
+
+
+def count_together(server):
+    if counted_together:
+        counts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        server.counts = [*getattr(server, "counts", []), counts]
 
 
 def check_redis():
@@ -86,11 +96,12 @@ def when_ready(server):
 
 
 def post_worker_init(worker):
-    """The collector would stop the hub for up to half a second while streams open: the app is no garbage, look less often."""
+    """Begins the app's life, and the wait for its end."""
     life = worker.app.callable.extensions["life"]
     life.start()
     worker.drain = threading.Thread(target=drain_when_told, args=(worker, life.drain), name="drain", daemon=True)
     worker.drain.start()
+    # The collector would stop the hub for up to half a second while streams open: the app is no garbage, look less often.
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000, 5, 100_000)
@@ -122,7 +133,8 @@ def child_exit(server, worker):
 
 def on_exit(server):
     if not settings.prometheus_multiproc_dir:  # Somebody's own is theirs to empty.
-        shutil.rmtree(counts, ignore_errors=True)
+        for folder in getattr(server, "counts", []):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def pre_request(worker, req):

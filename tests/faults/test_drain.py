@@ -279,6 +279,20 @@ def test_a_reload_replaces_the_worker_under_open_streams(web):
         assert text_of(list(reply.events())) == "hello"
 
 
+@pytest.mark.live
+@pytest.mark.timeout(60)
+def test_processes_that_are_counted_together_are_reloaded_and_leave_no_counts_behind(web, tmp_path):
+    server = web(WEB_CONCURRENCY="2", TMPDIR=str(tmp_path))
+
+    server.kill(signal.SIGHUP)
+
+    assert eventually(lambda: len([*tmp_path.glob("chat-bff-*")]) == 2, 10), "a folder of their own"
+    with Browser(server).say("hello") as reply:
+        assert text_of(list(reply.events())) == "hello"
+    assert server.stop(signal.SIGTERM) == 0
+    assert not [*tmp_path.glob("chat-bff-*")]
+
+
 # The broker in a process of its own
 
 
