@@ -9,12 +9,10 @@ from itertools import pairwise
 from time import monotonic
 from typing import Final, NamedTuple
 
-import requests
-
 from bff import events, transport
 from bff.errors import UpstreamError
 from bff.ops import hub
-from bff.transport import EventSource
+from bff.transport import EventSource, Response, Session
 
 PATH: Final = "/api/diagnostics/stream"
 CONNECT_SECONDS: Final = 10.0
@@ -64,7 +62,7 @@ def listen(url: str) -> Heard:
     return Heard(ticks, response.headers, encoding)
 
 
-def _opened(session: requests.Session, address: str, headers: Mapping[str, str]) -> requests.Response:
+def _opened(session: Session, address: str, headers: Mapping[str, str]) -> Response:
     fields = {"Accept": "text/event-stream", **headers}
     until = monotonic() + LISTEN_SECONDS
     response = transport.send(session, "GET", address, headers=fields, connect=CONNECT_SECONDS, until=until)

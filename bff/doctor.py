@@ -6,14 +6,14 @@ from dataclasses import fields, replace
 from typing import Final
 
 from bff import safety
+from bff.broker_client import BrokerClient
 from bff.diagnosis import Finding
 from bff.engine_client import EngineClient
-from bff.errors import ChatError, UpstreamFailure
+from bff.errors import ChatError, NotFound
 from bff.identity import Identity
 from bff.ops import hub
 from bff.ops.health import Probe
 from bff.settings import Settings, descriptor_limit
-from bff.upstream import BrokerClient
 
 NOBODY: Final = "flask-doctor"
 REDIS_OLDEST: Final = (6, 2)
@@ -46,7 +46,7 @@ class Patient:
         try:
             self._broker.check()
             self._broker.places(NOBODY)
-        except UpstreamFailure as problem:
+        except ChatError as problem:
             return Finding(False, _away("broker", where, problem))
         return Finding(True, f"The broker at {where} answers, and takes our key.")
 
@@ -56,7 +56,10 @@ class Patient:
             return Finding(True, "The engine is the bundled one, in this process: it echoes.")
         try:
             with closing(hub.watch()) as watch:
-                self._engine.preferences(Identity(NOBODY, self._settings.default_org), watch)
+                self._engine.known_preferences(Identity(NOBODY, self._settings.default_org), watch)
+        except NotFound:
+            # Most say so of a user they have never seen, and every other server of a path it does not have.
+            return Finding(True, f"What answers at {where} knows no user {NOBODY}, or is no engine: see ENGINE_BASE_URL.")
         except ChatError as problem:
             return Finding(False, _away("engine", where, problem))
         return Finding(True, f"The engine at {where} answers, and takes our key.")
@@ -72,8 +75,7 @@ def _away(name: str, where: str, problem: ChatError) -> str:
 
 
 def _of_settings(settings: Settings) -> Iterator[Finding]:
-    own = ", ".join(_shown(settings)) or "none"
-    yield Finding(True, f"The settings that are not at their defaults: {own}.")
+    yield Finding(True, f"The settings that are not at their defaults: {', '.join(_shown(settings)) or 'none'}.")
     dangers = [*safety.dangers(settings)]
     for sentence in dangers:
         yield Finding(False, sentence)
@@ -89,9 +91,10 @@ def _of_settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _shown(settings: Settings) -> Iterator[str]:
+    usual = Settings.from_environment({"APP_ENV": settings.app_env}, neighbour=True)
     for field in fields(settings):
         name, value = field.metadata["name"], getattr(settings, field.name)
-        if value != field.default:
+        if value != getattr(usual, field.name):
             yield f"{name} (a secret)" if field.metadata.get("secret") else f"{name}={value}"
 
 

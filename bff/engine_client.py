@@ -3,7 +3,6 @@
 The broker asks it for streams; everything else the browser's doors ask it themselves, broker or no broker.
 """
 
-import re
 from collections.abc import Mapping
 from contextlib import closing
 from math import ceil
@@ -11,21 +10,18 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-import requests
-
 from bff import audio, errors, events, trace, transport
 from bff.audio import Recording
 from bff.errors import ChatError, UpstreamError, UpstreamFailure
 from bff.identity import Identity
 from bff.ops import hub, metrics
 from bff.ops.hub import Watch
-from bff.transport import ByteSource, EventSource
-from bff.upstream import JOIN_SECONDS, Service, Timeouts
+from bff.transport import ByteSource, EventSource, Response, Session
+from bff.upstream import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 
 HISTORY_MAX_BYTES: Final = 4 * 1024 * 1024
 """Of one page, some 80 KiB a turn. Reading that much JSON takes some 20 ms, in which no stream moves."""
 BUSY_SECONDS: Final = 5
-CHECK_SECONDS: Final = 2.0
 
 
 class Turns(NamedTuple):
@@ -38,7 +34,7 @@ class Turns(NamedTuple):
 class EngineClient:
     """Every path segment is encoded here: a user id may hold anything a URL is made of."""
 
-    def __init__(self, service: Service, session: requests.Session, timeouts: Timeouts, max_event_bytes: int) -> None:
+    def __init__(self, service: Service, session: Session, timeouts: Timeouts, max_event_bytes: int) -> None:
         self._service = service
         self._session = session
         self._timeouts = timeouts
@@ -91,9 +87,13 @@ class EngineClient:
 
     def preferences(self, who: Identity, watch: Watch) -> dict[str, Any]:
         try:
-            return self._ask("GET", _path(who, "preferences"), watch)
+            return self.known_preferences(who, watch)
         except errors.NotFound:
             return {}
+
+    def known_preferences(self, who: Identity, watch: Watch) -> dict[str, Any]:
+        """Raises NotFound, too, for a user whom the engine does not know."""
+        return self._ask("GET", _path(who, "preferences"), watch)
 
     def prefer(self, who: Identity, changes: Mapping[str, Any], watch: Watch) -> dict[str, Any]:
         """All preferences after `changes`."""
@@ -125,7 +125,7 @@ class EngineClient:
 
     def _send(
         self, method: str, path: str, until: float, watch: Watch, accept: str = "application/json", **parts: Any
-    ) -> requests.Response:
+    ) -> Response:
         return transport.send(
             self._session,
             method,
@@ -137,7 +137,7 @@ class EngineClient:
             **parts,
         )
 
-    def _checked(self, response: requests.Response, until: float, watch: Watch) -> requests.Response:
+    def _checked(self, response: Response, until: float, watch: Watch) -> Response:
         if response.status_code != 200:
             raise _refusal(response, until, watch)
         return response
@@ -147,7 +147,7 @@ def _path(who: Identity, leaf: str) -> str:
     return f"/api/v1/orgs/{quote(who.org, safe='')}/users/{quote(who.user_id, safe='')}/{leaf}"
 
 
-def _refusal(response: requests.Response, until: float, watch: Watch) -> ChatError:
+def _refusal(response: Response, until: float, watch: Watch) -> ChatError:
     """What the engine's status means for the one who asked; the engine's own words stay here."""
     status = response.status_code
     if status == 429:
@@ -160,11 +160,11 @@ def _refusal(response: requests.Response, until: float, watch: Watch) -> ChatErr
     return kind(detail=f"the engine answered {status}")
 
 
-def _retry_after(response: requests.Response, until: float, watch: Watch) -> int:
+def _retry_after(response: Response, until: float, watch: Watch) -> int:
     """Seconds, from the header, or from the body's `retry_after_ms`."""
-    if re.fullmatch("[0-9]+", response.headers.get("Retry-After", "")):
+    if seconds := transport.retry_after(response, default=0):
         response.close()
-        return transport.retry_after(response, default=BUSY_SECONDS)
+        return seconds
     try:
         milliseconds = transport.read_json(response, until, watch).get("retry_after_ms")
     except UpstreamFailure:

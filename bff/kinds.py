@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+SENDABLE = r"[\x21-\x7e]+"
+"""A URL as it can stand in a request; what else it means it says in %-escapes or punycode."""
 POSTGRESQL = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 
 Parse = Callable[[str], Any]
@@ -54,7 +56,7 @@ def base_url(text: str) -> str:
         host, _ = parts.hostname, parts.port  # A port that is none shows when it is asked for.
     except ValueError:
         raise ValueError("is not an http(s) URL") from None
-    if parts.scheme not in {"http", "https"} or not host or parts.netloc.endswith(":"):
+    if parts.scheme not in {"http", "https"} or not host or parts.netloc.endswith(":") or not re.fullmatch(SENDABLE, text):
         raise ValueError("is not an http(s) URL")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("holds more than scheme, host, port and path")
@@ -75,7 +77,7 @@ def redis_url(text: str) -> str:
 def url(text: str) -> str:
     """Like `base_url`, but as it stands, and it may hold a query."""
     base_url(text.partition("?")[0])
-    if not re.fullmatch(r"[\x21-\x7e]+", text) or "#" in text:
+    if not re.fullmatch(SENDABLE, text) or "#" in text:
         raise ValueError("is not an http(s) URL")
     return text
 
@@ -90,6 +92,13 @@ def database_url(text: str) -> str:
     is_file = parts.scheme == "sqlite" and not parts.netloc and name != ":memory:"
     if not name or not (is_file or parts.scheme in POSTGRESQL):
         raise wrong
+    return text
+
+
+def org(text: str) -> str:
+    """A slash would make one owner of two: see `Identity.owner`."""
+    if "/" in text:
+        raise ValueError("holds a slash")
     return text
 
 

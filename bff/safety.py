@@ -36,7 +36,7 @@ def refusals(settings: "Settings", *, neighbour: bool) -> Iterator[str]:
 def dangers(settings: "Settings") -> Iterator[str]:
     """What is forgiven in development, where it is said as a warning."""
     for name, url, key in _services(settings):
-        if url and not key:
+        if url and not key and name != "OPENAI":  # A model's server in one's own house wants none.
             yield f"{name}_API_KEY is required with {name}_BASE_URL."
         if key and _is_public(url):
             yield f"{name}_BASE_URL must begin with https://: it would show {name}_API_KEY to everybody on the way."
@@ -61,6 +61,7 @@ def _password(text: str) -> str:
 def _services(settings: "Settings") -> Iterator[tuple[str, str, str]]:
     yield "BROKER", settings.broker_base_url, settings.broker_api_key
     yield "ENGINE", settings.engine_base_url, settings.engine_api_key
+    yield "OPENAI", settings.openai_base_url, settings.openai_api_key
 
 
 def _identity(settings: "Settings") -> Iterator[str]:

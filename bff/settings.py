@@ -23,6 +23,7 @@ from bff.kinds import (
     database_url,
     header_name,
     one_of,
+    org,
     origins,
     pause,
     redis_url,
@@ -34,7 +35,6 @@ from bff.kinds import (
 
 MIB = 1024 * 1024
 OTHER_DESCRIPTORS = 200
-KEY_BYTES = safety.KEY_BYTES
 DEVELOPMENT_KEY = Path("instance/secret_key")
 
 
@@ -77,7 +77,7 @@ class Settings:
     openai_api_key: str = secret("OPENAI_API_KEY")
     openai_model: str = setting("OPENAI_MODEL", "gpt-4o-mini")
     client_id: str = setting("CLIENT_ID", "web")
-    default_org: str = setting("DEFAULT_ORG", "unfoldingWord")
+    default_org: str = setting("DEFAULT_ORG", "unfoldingWord", org)
     org_map_file: str = setting("ORG_MAP_FILE", "")
 
     auth_mode: str = setting("AUTH_MODE", "", one_of(*safety.AUTH_MODES))
@@ -140,7 +140,7 @@ class Settings:
 
     def _descriptors(self) -> tuple[int, int]:
         """The browser's socket, and one to whoever is not bundled; the bundled broker calls an engine, too."""
-        each = 2 if self.broker_base_url or self.engine_base_url else 1
+        each = 2 if self.broker_base_url or self.engine_base_url or self.openai_base_url else 1
         return each, 0 if self.broker_base_url else self.max_running
 
     def signing_key(self) -> str:
@@ -148,9 +148,12 @@ class Settings:
         if self.secret_key:
             return self.secret_key
         DEVELOPMENT_KEY.parent.mkdir(exist_ok=True)
-        with contextlib.suppress(FileExistsError), DEVELOPMENT_KEY.open("x") as file:
-            DEVELOPMENT_KEY.chmod(0o600)
-            file.write(secrets.token_hex(KEY_BYTES))
+        made = DEVELOPMENT_KEY.with_suffix(f".{secrets.token_hex(4)}")
+        made.touch(0o600)
+        made.write_text(secrets.token_hex(safety.KEY_BYTES))
+        with contextlib.suppress(FileExistsError):
+            DEVELOPMENT_KEY.hardlink_to(made)  # Whole at once: another process may start at the same moment.
+        made.unlink()
         return DEVELOPMENT_KEY.read_text()
 
     @classmethod
@@ -166,11 +169,9 @@ class Settings:
 
     def _completed(self, neighbour: bool) -> Self:
         """With what depends on other settings filled in, or refused."""
-        if not self.max_streams:
-            return replace(self, max_streams=streams_by_descriptors(*self._descriptors()))._completed(neighbour)
         completed = replace(
             self,
-            auth_mode=self.auth_mode or ("anonymous" if self.development else ""),
+            max_streams=self.max_streams or streams_by_descriptors(*self._descriptors()),
             log_format=self.log_format or ("text" if self.development else "json"),
         )
         for sentence in safety.refusals(completed, neighbour=neighbour):
@@ -192,7 +193,7 @@ def _read(f: "Field[Any]", environment: Mapping[str, str]) -> Any:
     except ValueError as error:
         if f.metadata.get("secret"):
             raise SettingsError(f"{name} {error}.") from None
-        shown = re.sub(r"//[^/]*@", "//…@", text)  # Somebody's password.
+        shown = re.sub(r"//.*@", "//…@", text)  # Somebody's password.
         raise SettingsError(f"{name}={shown!r} {error}.") from error
 
 

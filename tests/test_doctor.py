@@ -73,6 +73,21 @@ def test_an_engine_that_refuses_our_key():
     assert found == [f"The engine at {url} refuses our key: ENGINE_API_KEY is not the one it wants."]
 
 
+def test_a_broker_that_is_asked_too_often():
+    with broker(HEALTHY, reply(b"{}", "429 Too Many Requests")) as server:
+        (sentence,) = wrong(BROKER_BASE_URL=server.url, BROKER_API_KEY=KEY)
+
+    assert "does not answer as it should (too_many_requests)" in sentence
+
+
+def test_an_engine_that_may_be_none():
+    with WireServer([reply(b"", "404 Not Found")]) as server:
+        status, lines = run("doctor", ENGINE_BASE_URL=server.url, ENGINE_API_KEY=KEY)
+
+    assert status == 0
+    assert any("knows no user flask-doctor, or is no engine: see ENGINE_BASE_URL." in line for line in lines)
+
+
 def test_a_redis_that_is_not_there():
     (sentence,) = wrong(REDIS_URL="redis://:swordfish-of-the-deep@127.0.0.1:1/0")
 
@@ -123,8 +138,9 @@ def test_what_else_can_be_away_is_asked_and_named():
 
 
 def test_development_is_told_what_production_would_not_forgive():
-    _, lines = run("doctor", SECRET_KEY="")
+    _, lines = run("doctor", SECRET_KEY="", AUTH_MODE="", AUTH_PROXY_SECRET="")
 
+    assert any(line.startswith("ok     Production would refuse to start: AUTH_MODE is required") for line in lines)
     assert "ok     Production would refuse to start: SECRET_KEY is required in production, 32 bytes at least." in lines
 
 
@@ -133,6 +149,8 @@ def test_settings_are_shown_and_secrets_are_not():
 
     assert "CLIENT_ID=tests" in lines[0]
     assert "METRICS_TOKEN (a secret)" in lines[0]
+    assert "MAX_STREAMS" not in lines[0]
+    assert "LOG_LEVEL" not in lines[0]
     assert not any("swordfish" in line or BASE_ENVIRONMENT["SECRET_KEY"] in line for line in lines)
 
 

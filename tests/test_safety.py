@@ -28,6 +28,10 @@ UNSAFE = {
         BROKER | {"BROKER_BASE_URL": "http://broker.example"},
         "BROKER_BASE_URL must begin with https://: it would show BROKER_API_KEY to everybody on the way.",
     ),
+    "a model's key in the clear": (
+        {"OPENAI_BASE_URL": "http://models.example/v1", "OPENAI_API_KEY": KEY},
+        "OPENAI_BASE_URL must begin with https://: it would show OPENAI_API_KEY to everybody on the way.",
+    ),
     "keys anybody could replace": (
         JWT | {"AUTH_JWT_JWKS_URL": "http://id.example/keys"},
         "AUTH_JWT_JWKS_URL must begin with https://: somebody on the way could put in keys of their own.",
@@ -141,6 +145,10 @@ def test_a_key_may_not_go_where_anybody_may_listen(url):
 @pytest.mark.parametrize("url", [POSTGRES, "postgres://chat:pw@db.example/chat"])
 def test_a_platform_without_a_disk_needs_a_database_elsewhere(url):
     assert Settings.from_environment(PRODUCTION | {"DYNO": "web.1", "DATABASE_URL": url}).dyno
+
+
+def test_a_models_server_of_ones_own_needs_no_key():
+    assert Settings.from_environment(PRODUCTION | {"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}).openai_base_url
 
 
 def test_what_must_be_in_no_output_is_every_secret_and_a_urls_password():

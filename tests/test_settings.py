@@ -8,6 +8,7 @@ import pytest
 
 from bff.errors import SettingsError
 from bff.settings import Settings, streams_by_descriptors
+from tests.live import in_parallel
 
 TOP = Path(__file__).parents[1]
 KIB, MIB = 1024, 1024 * 1024
@@ -97,7 +98,7 @@ def test_what_is_not_set_has_its_documented_default():
 def test_development_needs_nothing_at_all():
     settings = Settings.from_environment({"APP_ENV": "development"})
 
-    own = {"APP_ENV": "development", "AUTH_MODE": "anonymous", "SECRET_KEY": "", "LOG_FORMAT": "text"}
+    own = {"APP_ENV": "development", "AUTH_MODE": "", "SECRET_KEY": "", "LOG_FORMAT": "text"}
     assert by_name(settings) == DEFAULTS | own
     assert settings.development
     assert not read().development
@@ -181,6 +182,9 @@ def test_an_empty_value_is_an_unset_one(name):
         ("BROKER_BASE_URL", "//broker", "is not an http(s) URL"),
         ("BROKER_BASE_URL", "http://", "is not an http(s) URL"),
         ("BROKER_BASE_URL", "http://:8080", "is not an http(s) URL"),
+        ("BROKER_BASE_URL", "http://bro ker", "is not an http(s) URL"),
+        ("BROKER_BASE_URL", "http://brökér", "is not an http(s) URL"),
+        ("DEFAULT_ORG", "a/b", "holds a slash"),
         ("ENGINE_BASE_URL", "http://engine?key=1", "holds more than scheme, host, port and path"),
         ("ENGINE_BASE_URL", "http://engine#top", "holds more than scheme, host, port and path"),
     ],
@@ -194,6 +198,20 @@ def test_a_value_that_makes_no_sense_is_named_and_told_why(name, text, why):
 )
 def test_a_url_that_no_request_can_go_to_as_it_stands_is_refused(url):
     assert refusal(PRODUCTION | {"ENGINE_BASE_URL": url}).startswith("ENGINE_BASE_URL=")
+
+
+def test_a_password_is_not_shown_whatever_is_in_it():
+    said = refusal(PRODUCTION | {"BROKER_BASE_URL": "https://user:pa/ss@broker.example"})
+
+    assert said.startswith("BROKER_BASE_URL='https://…@broker.example' ")
+
+
+def test_a_stream_may_need_a_socket_to_a_models_server_too():
+    def most(**services: str) -> int:
+        return Settings.from_environment(PRODUCTION | services).max_streams
+
+    url = {"OPENAI_BASE_URL": "https://models.example/v1", "OPENAI_API_KEY": "k"}
+    assert most(**url) == most(ENGINE_BASE_URL="https://engine.example", ENGINE_API_KEY="k") < most()
 
 
 def test_a_url_that_cannot_be_read_is_refused():
@@ -342,6 +360,16 @@ def test_a_key_of_developments_own_outlives_a_restart(monkeypatch, tmp_path):
     assert len(first) >= 32
     (kept,) = (tmp_path / "instance").iterdir()
     assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_processes_that_start_together_sign_with_one_key(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_environment({"APP_ENV": "development"})
+
+    keys = in_parallel(16, lambda _: settings.signing_key())
+
+    assert len(set(keys)) == 1
+    assert [path.name for path in (tmp_path / "instance").iterdir()] == ["secret_key"]
 
 
 def test_a_key_that_is_given_is_the_one_that_signs(monkeypatch, tmp_path):
