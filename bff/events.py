@@ -5,6 +5,7 @@ named events to listeners nobody registered.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 from bff.errors import ChatError
@@ -17,17 +18,21 @@ TERMINAL: Final = frozenset({"complete", "error", "stopped"})
 
 def status(message: str, position: int | None = None, event_id: str = "") -> Event:
     """`position`: messages of this user waiting ahead, plus 1."""
-    return _event({"type": "status", "message": message} | ({} if position is None else {"position": position}), event_id)
+    return event({"type": "status", "message": message} | ({} if position is None else {"position": position}), event_id)
 
 
 def error(problem: ChatError, request_id: str, event_id: str = "") -> Event:
-    return _event({"type": "error"} | problem.as_json(request_id), event_id)
+    return event({"type": "error"} | problem.as_json(request_id), event_id)
 
 
 def stopped(text: str) -> Event:
     """Ends an answer at the user's wish, with what had been said."""
-    response = {"responses": [text] if text else [], "response_language": None, "voice_audio_base64": None}
-    return _event({"type": "stopped", "response": response})
+    return event({"type": "stopped", "response": response([text] if text else [])})
+
+
+def response(texts: Sequence[str], language: str | None = None) -> dict[str, Any]:
+    """What `complete` and `stopped` hold."""
+    return {"responses": list(texts), "response_language": language, "voice_audio_base64": None}
 
 
 def keepalive() -> Event:
@@ -35,7 +40,7 @@ def keepalive() -> Event:
     return Event("", '{"type":"keepalive"}')
 
 
-def _event(content: dict[str, Any], event_id: str = "") -> Event:
+def event(content: dict[str, Any], event_id: str = "") -> Event:
     return Event("", json.dumps(content, separators=(",", ":")), event_id)
 
 

@@ -3,12 +3,17 @@
 A further agent is a file here, with a class that is an `Agent`, and its line in `catalogue.py`.
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from time import monotonic
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Generator, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
 
+from bff.errors import AnswerIncomplete, UpstreamError
 from bff.identity import Identity
 from bff.ops.hub import Watch
+
+HISTORY_CHARACTERS: Final = 1_000_000
+"""Of what was said, as far as an agent is given it."""
+REPLY_MOST: Final = 200_000
+"""Characters of one reply."""
 
 
 class Said(NamedTuple):
@@ -32,13 +37,28 @@ class Agent(Protocol):
         """
 
 
+class Whole:
+    """A reply, put together from its pieces."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._characters = 0
+
+    def add(self, piece: str) -> None:
+        """Raises UpstreamError for a reply that grows too long."""
+        self._pieces.append(piece)
+        self._characters += len(piece)
+        if self._characters > REPLY_MOST:
+            raise UpstreamError(detail=f"a reply of more than {REPLY_MOST} characters")
+
+    def text(self) -> str:
+        """Raises AnswerIncomplete for a reply that says nothing."""
+        text = "".join(self._pieces)
+        if not text.strip():
+            raise AnswerIncomplete(detail="an empty reply")
+        return text
+
+
 def last_question(history: Sequence[Said]) -> str:
     """What the user said last, "" when nothing."""
     return next((said.content for said in reversed(history) if said.role == "user"), "")
-
-
-def pause(seconds: float, watch: Watch) -> Iterator[None]:
-    end = monotonic() + seconds
-    while monotonic() < end:
-        yield None
-        watch.wait(until=end)

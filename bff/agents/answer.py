@@ -1,11 +1,14 @@
 """An agent's reply, as the answer that a relay reads: for clients that bring their whole history along."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 
-from bff.agents import Agent, Said
+from bff import events
+from bff.agents import Agent, Said, Whole
+from bff.errors import AnswerTimeout
 from bff.identity import Identity
+from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.sse import Event
 
@@ -15,25 +18,29 @@ class Reply:
 
     reconnects = 0
 
-    def __init__(self, agent: Agent, history: Sequence[Said], identity: Identity) -> None:
+    def __init__(self, agent: Agent, history: Sequence[Said], identity: Identity, seconds: float) -> None:
+        """`seconds`: for all of it."""
         self._agent = agent
         self._history = history
         self._identity = identity
+        self._seconds = seconds
 
     def events(self, watch: Watch) -> Iterator[Event | None]:
-        said: list[str] = []
+        timer = hub.later(self._seconds, partial(watch.end, AnswerTimeout()))
+        try:
+            yield from self._told(watch)
+        finally:
+            timer.cancel()
+
+    def _told(self, watch: Watch) -> Iterator[Event | None]:
+        whole = Whole()
         with closing(self._agent.stream(self._history, self._identity, watch)) as pieces:
             for piece in pieces:
                 if piece is not None:
-                    said.append(piece)
-                    yield _event({"type": "progress", "text": piece})
+                    whole.add(piece)
+                    yield events.event({"type": "progress", "text": piece})
                 yield None
-        response = {"responses": ["".join(said)], "response_language": None, "voice_audio_base64": None}
-        yield _event({"type": "complete", "response": response})
+        yield events.event({"type": "complete", "response": events.response([whole.text()])})
 
     def close(self) -> None:
         """The generator lets go of all it holds."""
-
-
-def _event(content: dict[str, object]) -> Event:
-    return Event("message", json.dumps(content))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from bff import events
 from bff.agents import Said, last_question
+from bff.broker_client import BrokerClient
 from bff.errors import ChatError, Interrupted
 from bff.following import Answer
 from bff.identity import Identity
@@ -17,7 +18,6 @@ from bff.messages import ChatRequest
 from bff.ops.beside import beside
 from bff.ops.hub import Watch
 from bff.relay import Relay
-from bff.upstream import BrokerClient
 
 
 class Broker:
@@ -35,18 +35,18 @@ class Broker:
         try:
             yield from _pieces(relay, left.answer, watch)
         finally:
-            if relay.ended in events.TERMINAL or relay.problem is not None:
+            if relay.ended in events.TERMINAL:
                 left.answer.close()
             else:
-                self._give_up(left)
+                self._give_up(left)  # Also where an error ended it here: the engine may still be at it.
 
     def _leave(self, identity: Identity, message: ChatRequest) -> "_Left":
         until = self._broker.opening()
-        ticket = self._broker.enqueue(identity, message, until, {})
+        receipt = self._broker.enqueue(identity, message, until, {})
         try:
-            return _Left(identity.user_id, ticket.message_id, self._broker.follow(identity.user_id, ticket.message_id, until))
+            return _Left(identity.user_id, receipt.message_id, self._broker.follow(identity.user_id, receipt.message_id, until))
         except ChatError:
-            self._stop(identity.user_id, ticket.message_id)
+            self._stop(identity.user_id, receipt.message_id)
             raise
 
     def _give_up(self, left: "_Left") -> None:

@@ -6,9 +6,10 @@ from bff.agents import Agent
 from bff.agents.broker import Broker
 from bff.agents.echo import Echo
 from bff.agents.openai import OpenAI
+from bff.broker_client import BrokerClient
 from bff.settings import Settings
 from bff.transport import new_session
-from bff.upstream import BrokerClient, Remote, Timeouts
+from bff.upstream import Remote, Timeouts
 
 DEFAULT: Final = Echo.id
 

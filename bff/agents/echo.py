@@ -1,9 +1,9 @@
 """Says the last user message back, word by word."""
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
-from bff.agents import Said, last_question, pause
+from bff.agents import Said, last_question
 from bff.identity import Identity
 from bff.ops.hub import Watch
 
@@ -20,14 +20,14 @@ class Echo:
         return spread(words(last_question(history)), self._word_seconds, watch)
 
 
-def words(text: str) -> list[str]:
+def words(text: str) -> Iterator[str]:
     """Cut after each run of white space, so that the pieces joined are the text again."""
-    return re.findall(r"\s*\S+\s*|\s+", text)
+    return (match[0] for match in re.finditer(r"\s*\S+\s*|\s+", text))
 
 
-def spread(pieces: Sequence[str], seconds: float, watch: Watch) -> Generator[str | None]:
+def spread(pieces: Iterable[str], seconds: float, watch: Watch) -> Generator[str | None]:
     """The first piece at once, `seconds` before each other one."""
     for number, piece in enumerate(pieces):
         if number and seconds:
-            yield from pause(seconds, watch)
+            yield from watch.pause(seconds)
         yield piece

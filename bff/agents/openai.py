@@ -5,12 +5,11 @@ end the text `[DONE]`. Compatible servers leave out one or the other, and add wh
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from itertools import count
 from time import monotonic
 from typing import Any, Final
 
 from bff import transport
-from bff.agents import Said, pause
+from bff.agents import Said
 from bff.errors import AnswerIncomplete, ChatError, TooManyRequests, UpstreamError, UpstreamUnavailable
 from bff.events import parsed_object
 from bff.identity import Identity
@@ -52,7 +51,8 @@ class OpenAI:
             source.close()
 
     def _open(self, body: dict[str, Any], watch: Watch) -> Generator[None, None, EventSource]:
-        for attempt in count():
+        retries = RETRIES
+        while True:
             # Many say nothing at all, not even a status, before they have the reply's first word.
             response = yield from beside(lambda place: self._ask(body, place), watch, Response.close)
             if response.status_code == 200:
@@ -60,10 +60,10 @@ class OpenAI:
             problem = _refusal(response)
             response.close()
             seconds = problem.retry_after or 0
-            if not isinstance(problem, TooManyRequests) or attempt == RETRIES or seconds > RETRY_AFTER_MOST:
+            if not isinstance(problem, TooManyRequests) or not retries or seconds > RETRY_AFTER_MOST:
                 raise problem
-            yield from pause(seconds, watch)
-        raise AssertionError("`count` never ends")
+            retries -= 1
+            yield from watch.pause(seconds)
 
     def _ask(self, body: dict[str, Any], watch: Watch) -> Response:
         key = {"Authorization": f"Bearer {self._service.key}"} if self._service.key else {}

@@ -24,7 +24,7 @@ def create_engine(settings: Settings, key: str, agent: "Agent | None" = None) ->
     from bff.engine.routes import register
 
     app = Flask(__name__)
-    register(app, Parts(agent or engines_own(settings), key, settings.max_body_bytes, Memory()))
+    register(app, Parts(agent or engines_own(settings), key, settings.max_body_bytes, settings.request_seconds, Memory()))
     return app
 
 

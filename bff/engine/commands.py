@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from bff.agents import pause
+from bff import events
 from bff.agents.echo import spread, words
 from bff.ops.hub import Watch
 
@@ -25,11 +25,12 @@ UNICODE: Final = (
 LONGEST_SECONDS: Final = 3600
 LARGEST_KIB: Final = 8 * 1024
 
-Said = Iterator[dict[str, Any] | None]
-"""The engine's events; None where there is nothing yet."""
+Contents = Iterator[dict[str, Any] | None]
+"""Of the engine's events; None where there is nothing yet."""
+Do = Callable[[Watch], Contents]
 
 
-def command(message: str) -> Callable[[Watch], Said] | None:
+def command(message: str) -> Do | None:
     """What to do for a message that is a command, None when it is none."""
     match = re.fullmatch(r"/([a-z]+)(?:\s+(.*))?", message.strip(), re.DOTALL)
     if not match:
@@ -39,7 +40,7 @@ def command(message: str) -> Callable[[Watch], Said] | None:
     return do(rest) if do else None
 
 
-def progress(pieces: Iterator[str | None]) -> Said:
+def progress(pieces: Iterator[str | None]) -> Contents:
     """Pieces as events, and their sum as the answer."""
     text = ""
     for piece in pieces:
@@ -52,15 +53,12 @@ def progress(pieces: Iterator[str | None]) -> Said:
 
 
 def complete(text: str) -> dict[str, Any]:
-    return {"type": "complete", "response": {"responses": [text], "response_language": "en", "voice_audio_base64": None}}
-
-
-Do = Callable[[Watch], Said]
+    return {"type": "complete", "response": events.response([text], "en")}
 
 
 def _slow(rest: str) -> Do:
     seconds, text = _number(rest, LONGEST_SECONDS)
-    pieces = words(text) or ["slow"]
+    pieces = [*words(text)] or ["slow"]
     return lambda watch: progress(spread(pieces, seconds / max(1, len(pieces) - 1), watch))
 
 
@@ -73,7 +71,7 @@ def _error(_: str) -> Do:
 
 
 def _cut(_: str) -> Do:
-    def say(watch: Watch) -> Said:
+    def say(watch: Watch) -> Contents:
         yield {"type": "progress", "text": "This breaks "}
         yield None
         watch.cut()
@@ -85,7 +83,7 @@ def _silence(rest: str) -> Do:
     seconds, _ = _number(rest, LONGEST_SECONDS)
 
     def pieces(watch: Watch) -> Iterator[str | None]:
-        yield from pause(seconds, watch)
+        yield from watch.pause(seconds)
         yield f"That were {seconds:g} seconds."
 
     return lambda watch: progress(pieces(watch))

@@ -24,6 +24,7 @@ class Parts(NamedTuple):
     agent: Agent
     key: str
     max_body_bytes: int
+    request_seconds: float
     memory: Memory
 
     def __repr__(self) -> str:
@@ -36,7 +37,7 @@ def parts() -> Parts:
 
 
 def body() -> bytes:
-    return bodies.read_json(request.environ, parts().max_body_bytes)
+    return bodies.read(request.environ, parts().max_body_bytes, parts().request_seconds)
 
 
 def check_key() -> None:
@@ -58,11 +59,11 @@ def audio_urls(owner: Owner) -> str:
 
 def refuse(error: Exception) -> Response:
     if isinstance(error, ReaderLeft):
-        return Response(status=499)  # Nobody reads it.
+        return Response(status=ReaderLeft.status)
     if isinstance(error, HTTPException):
         error = by_status(error.code)
     if not isinstance(error, ChatError):
-        current_app.logger.error("the engine stumbled", exc_info=error)
+        log.error("the engine stumbled", exc_info=error)
         error = InternalError()
     response = jsonify(error=str(error), code=error.code)
     response.status_code = error.status

@@ -1,6 +1,5 @@
 """The engine's HTTP contract for chat, streamed and not."""
 
-import json
 import uuid
 from collections.abc import Iterator
 from typing import Any, Final, Literal
@@ -8,10 +7,10 @@ from typing import Any, Final, Literal
 from flask import Blueprint, Flask, Response, jsonify, request
 from pydantic import BaseModel, StrictStr
 
-from bff import bodies
-from bff.agents import Said as Turn
+from bff import bodies, events
+from bff.agents import Said
 from bff.engine import door, kept
-from bff.engine.commands import Said, command, progress
+from bff.engine.commands import Contents, command, progress
 from bff.engine.door import Id, Parts
 from bff.engine.memory import Memory, Owner, new_turn
 from bff.errors import ChatError, UpstreamError
@@ -21,7 +20,7 @@ from bff.ops.hub import Watch
 from bff.sse import Event, encode
 from bff.streaming import EventStream, How
 
-KEEPALIVE: Final = encode(Event("", '{"type":"keepalive"}'))
+KEEPALIVE: Final = encode(events.keepalive())
 KEEPALIVE_SECONDS: Final = 30.0
 UNHEARD: Final = "(a voice message)"
 """What is answered to instead of what only somebody with ears could understand."""
@@ -56,10 +55,10 @@ def stream() -> Response:
         try:
             for content in answering.say(watch):
                 if content is not None:
-                    yield _event(content)
+                    yield events.event(content)
                 yield None
         except ChatError as error:
-            yield _event({"type": "error", "error": str(error), "code": error.code})
+            yield events.event({"type": "error", "error": str(error), "code": error.code})
 
     return EventStream(say, How(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
 
@@ -86,17 +85,17 @@ class _Answering:
         self._message = UNHEARD if self._spoken and not asked.message.strip() else asked.message
         self._audio_urls = door.audio_urls(self._owner)
 
-    def say(self, watch: Watch) -> Said:
+    def say(self, watch: Watch) -> Contents:
         for content in self._said(watch):
             if content is not None and content["type"] == "complete":
                 self._keep(content["response"])
             yield content
 
-    def _said(self, watch: Watch) -> Said:
+    def _said(self, watch: Watch) -> Contents:
         if do := command(self._message):
             return do(watch)
         identity = Identity(self._owner.user_id, self._owner.org)
-        return progress(self._parts.agent.stream([Turn("user", self._message)], identity, watch))
+        return progress(self._parts.agent.stream([Said("user", self._message)], identity, watch))
 
     def _keep(self, response: dict[str, Any]) -> None:
         memory: Memory = self._parts.memory
@@ -105,10 +104,6 @@ class _Answering:
         response["response_language"] = memory.language(self._owner) or response["response_language"]
         if self._spoken:
             response["voice_audio_url"] = f"{self._audio_urls}{turn.id}.wav"
-
-
-def _event(content: dict[str, Any]) -> Event:
-    return Event("", json.dumps(content, separators=(",", ":")))
 
 
 def _asked() -> EngineRequest:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Generator
+from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from bff.errors import ReaderLeft
@@ -18,7 +19,8 @@ def beside(do: Callable[[Watch], T], watch: Watch, discard: Callable[[T], None])
     same is handed to `discard`.
     """
     call = _Call(do, watch, discard)
-    threading.Thread(target=call.run, name="beside", daemon=True).start()
+    # In the caller's context: what is asked there belongs to the same trace.
+    threading.Thread(target=copy_context().run, args=(call.run,), name="beside", daemon=True).start()
     try:
         while not call.over:
             yield None

@@ -130,6 +130,13 @@ class Watch(ABC):
         if self.ending is not None:
             raise self.ending
 
+    def pause(self, seconds: float) -> Iterator[None]:
+        """Whatever else is to be said meanwhile is said at each None. Raises what `wait` raises."""
+        end = monotonic() + seconds
+        while monotonic() < end:
+            yield None
+            self.wait(until=end)
+
     def make_sure(self) -> Iterator[None]:
         """Until it is known whether the browser is still there, as far as its socket can tell: mostly at once.
 

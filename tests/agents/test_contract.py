@@ -10,7 +10,7 @@ import pytest
 from bff import create_app
 from bff.agents import Agent, Said
 from bff.agents.catalogue import DEFAULT, create_agents
-from bff.errors import ReaderLeft
+from bff.errors import AnswerTimeout, ReaderLeft
 from bff.identity import Identity
 from bff.routes.door import Parts
 from bff.settings import Settings
@@ -79,17 +79,18 @@ def test_the_pieces_are_the_reply(kind, watch):
     assert [piece for piece in pieces if piece is not None] == ["one ", "two ", "three"]
 
 
+@pytest.mark.parametrize("reason", [ReaderLeft(), AnswerTimeout()], ids=["its reader leaves", "its time is up"])
 @pytest.mark.parametrize("kind", [echo, openai, broker, openai_that_has_not_answered])
-def test_it_stops_at_once_when_its_reader_leaves_while_it_waits(kind, watch):
+def test_it_stops_at_once_when_it_is_ended_while_it_waits(kind, reason, watch):
     with kind(True) as (agent, over):
         reply = agent.stream(HISTORY, ANN, watch)
         while kind is not openai_that_has_not_answered and next(reply) is None:
             pass
-        leaving = threading.Timer(0.1, watch.end, [ReaderLeft()])
-        leaving.start()
-        with pytest.raises(ReaderLeft):
+        ending = threading.Timer(0.1, watch.end, [reason])
+        ending.start()
+        with pytest.raises(type(reason)):
             list(reply)
-        leaving.join(DEADLINE)
+        ending.join(DEADLINE)
 
         assert eventually(over, DEADLINE)
     assert next(reply, "nothing more") == "nothing more"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.agents import Said, pause
+from bff.agents import Said
 from bff.agents.echo import Echo, spread, words
 from bff.errors import ReaderLeft
 from bff.identity import Identity
@@ -31,7 +31,7 @@ def user(text: str) -> list[Said]:
     ],
 )
 def test_a_text_is_cut_after_its_white_space(text, pieces):
-    assert words(text) == pieces
+    assert list(words(text)) == pieces
 
 
 @given(st.text())
@@ -87,7 +87,7 @@ def test_each_other_word_comes_after_its_pause(watch):
 
 
 def test_a_pause_lasts_though_somebody_wakes_it(watch):
-    waiting, start = pause(0.05, watch), monotonic()
+    waiting, start = watch.pause(0.05), monotonic()
 
     for _ in waiting:
         watch.wake()
@@ -96,7 +96,7 @@ def test_a_pause_lasts_though_somebody_wakes_it(watch):
 
 
 def test_no_pause_is_none_at_all(watch):
-    assert list(pause(0, watch)) == []
+    assert list(watch.pause(0)) == []
 
 
 def test_a_reply_ends_when_its_reader_has_left(watch):

@@ -14,7 +14,7 @@ from bff.engine import create_engine
 from bff.engine.commands import HELP, UNICODE
 from bff.identity import Identity
 from bff.settings import Settings
-from bff.sse import decode
+from tests.frames import decoded
 
 DEADLINE = 20.0
 KEY = "k" * 64
@@ -62,7 +62,7 @@ def ask(client, message: str, path: str = STREAM):
 
 
 def contents(body: bytes) -> list[dict]:
-    events = [event for event in decode([body]) if event]
+    events = decoded([body])
     assert all((event.event, event.id) == ("message", "") for event in events)
     return [json.loads(event.data) for event in events]
 

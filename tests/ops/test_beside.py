@@ -3,6 +3,7 @@ from time import monotonic
 
 import pytest
 
+from bff import trace
 from bff.errors import ReaderLeft, UpstreamError
 from bff.ops import hub
 from bff.ops.beside import beside
@@ -37,6 +38,15 @@ def test_its_result_is_given(watch):
     result, _ = finished(beside(lambda _: "result", watch, keep))
 
     assert result == "result"
+
+
+def test_what_is_asked_there_belongs_to_the_same_trace(watch):
+    begun = trace.begin({"X-Request-ID": "find-me"})
+
+    asked_with, _ = finished(beside(lambda _: trace.headers(), watch, keep))
+
+    assert asked_with["X-Request-ID"] == "find-me"
+    assert begun.trace_id in asked_with["traceparent"]
 
 
 def test_its_error_is_raised(watch):
