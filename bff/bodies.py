@@ -16,11 +16,13 @@ PIECE_BYTES: Final = 1024 * 1024
 SMALL_BYTES: Final = 64 * 1024
 """Parsed in a millisecond or two, whatever is in it."""
 STRINGS_MAX: Final = 1000
+STRING_BESIDE_BYTES: Final = 8
+"""What JSON has between two strings, with room to spare."""
 DIGITS_MAX: Final = 15
 """Of a declared length; more of them are too large for any limit."""
 
 
-def read_json(environ: Mapping[str, Any], limit: int, seconds: float = 30.0) -> bytes:
+def read(environ: Mapping[str, Any], limit: int, seconds: float) -> bytes:
     """The body's bytes, at most `limit` of them, if they come within `seconds`.
 
     What is compressed is not unpacked: a few bytes of it can be a gigabyte.
@@ -33,7 +35,7 @@ def read_json(environ: Mapping[str, Any], limit: int, seconds: float = 30.0) -> 
         raise UnsupportedMediaType("The body must not be compressed.")
     declared = environ.get("CONTENT_LENGTH") or ""
     chunked = not declared and "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
-    if not re.fullmatch("[0-9]+", declared, re.ASCII) and not chunked:
+    if not re.fullmatch("[0-9]+", declared) and not chunked:
         raise LengthRequired
     length = limit + 1 if chunked or len(declared) > DIGITS_MAX else int(declared)
     if length > limit and not chunked:
@@ -46,26 +48,30 @@ def read_json(environ: Mapping[str, Any], limit: int, seconds: float = 30.0) -> 
     return body
 
 
-def validated(model: type[Model], body: bytes) -> Model:
-    """Raises InvalidRequest with what is wrong and where, and without what was said."""
+def validated(model: type[Model], body: bytes, strings: int = STRINGS_MAX) -> Model:
+    """`strings`: how many may be in a large one.
+
+    Raises InvalidRequest with what is wrong and where, and without what was said.
+    """
     if len(body) > SMALL_BYTES:
-        _check_structure(body)
+        _check_structure(body, strings)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         raise InvalidRequest(sentence(error)) from None  # Its text repeats what the user said.
 
 
-def _check_structure(body: bytes) -> None:
+def _check_structure(body: bytes, most: int) -> None:
     """Few strings, and little beside them: 30 MB of `[],[],…` would take 0.8 s and 300 MB to parse."""
+    beside = max(SMALL_BYTES, most * STRING_BESIDE_BYTES)
     if b"\\" in body:
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")  # Now every quotation mark is a string's end.
     at, strings, between = 0, 0, 0
     while (start := body.find(b'"', at)) >= 0 and (end := body.find(b'"', start + 1)) >= 0:
         strings, between, at = strings + 1, between + start - at, end + 1
-        if strings > STRINGS_MAX or between > SMALL_BYTES:
+        if strings > most or between > beside:
             raise InvalidRequest("The body has too many fields.")
-    if between + len(body) - at > SMALL_BYTES:
+    if between + len(body) - at > beside:
         raise InvalidRequest("The body has too many fields.")
 
 

@@ -12,11 +12,14 @@ from bff.errors import InvalidRequest, TooLarge
 AUDIO_MAX_BYTES: Final = 25 * 1024 * 1024
 AUDIO_FORMATS: Final = ("ogg", "mp3", "wav", "webm", "flac", "m4a")
 
+PRINTABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
+"""What a client may call its message."""
+
 _BASE64_SLICE: Final = 1024 * 1024  # A multiple of four, and about a millisecond's work.
 
 
 def _printable(text: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?", text):
+    if not PRINTABLE.fullmatch(text):
         raise ValueError("must be 1 to 128 printable characters")
     return text
 

@@ -4,17 +4,20 @@ A protocol reads a request's body and says one answer on. What it has no word fo
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from bff import events
 from bff.errors import InvalidRequest
+from bff.messages import PRINTABLE
 from bff.sse import Event
 
 TOLD: Final = ";text"
 """Ends the ids of events before which some of the answer's text was told: whoever goes on from there needs it only once."""
-CLIENT_MESSAGE_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+HISTORY_STRINGS: Final = 20_000
+"""In the body of a client that sends the whole history along: some 1,000 turns."""
+DONE: Final = "[DONE]"
+"""What some protocols say last, and which is no JSON."""
 
 
 class Asked(NamedTuple):
@@ -29,6 +32,9 @@ class Asked(NamedTuple):
 class Words(Protocol):
     """How one answer is said, to one reader. Valid from its first event on, wherever in the answer that is."""
 
+    opening: list[str]
+    """The data of what is said before anything else."""
+
     @property
     def told(self) -> bool:
         """Whether any of the answer's text has been said, to this reader or before it came."""
@@ -38,9 +44,8 @@ class Words(Protocol):
 
 
 class ClientProtocol(NamedTuple):
-    """Raises InvalidRequest for a body that asks for nothing it could."""
-
     asked: Callable[[bytes], Asked]
+    """Raises InvalidRequest for a body that it can say nothing of."""
     words: Callable[[str, Mapping[str, Any], bool], Words] | None = None
     """From a message id, `Asked.about` and whether text has been told. None: our own words are said as they are."""
     headers: Mapping[str, str] = {}
@@ -62,15 +67,17 @@ class Place(NamedTuple):
 
 def translate(said: Iterable[Event | None], words: Words) -> Iterator[Event | None]:
     """The last event that says one of ours carries its id: who has read only a part of them reads them again."""
+    opening = words.opening
     for event in said:
         if event is None:
             yield None
             continue
         content = events.parsed_object(event.data)
-        *first, last = words.say(content.pop("type", ""), content) or [""]
-        for data in first:
-            yield Event("", data)
-        if last:
+        if ours := words.say(content.pop("type", ""), content):
+            *first, last = [*opening, *ours]
+            opening = []
+            for data in first:
+                yield Event("", data)
             yield Event("", last, event.id and event.id + (TOLD if words.told else ""))
 
 
@@ -90,22 +97,45 @@ def sayable(value: Any) -> Any:
 def asking(text: str, client_message_id: str | None, on_busy: Any = None, **about: Any) -> Asked:
     """A client's own message id that we cannot take is left out: it only makes asking again safe."""
     body = {"message": text}
-    if client_message_id and CLIENT_MESSAGE_ID.fullmatch(client_message_id):
+    if client_message_id and PRINTABLE.fullmatch(client_message_id):
         body["client_message_id"] = client_message_id
     if on_busy is not None:
         body["on_busy"] = on_busy
     return Asked(json.dumps(body).encode(), about)
 
 
+class Said(Protocol):
+    role: str
+
+
+Message = TypeVar("Message", bound=Said)
+
+
+def last_of(messages: list[Message]) -> Message:
+    """What is said now. Raises InvalidRequest."""
+    if messages[-1].role != "user":
+        raise InvalidRequest("messages: the last one must be the user's.")
+    return messages[-1]
+
+
 def text_of(content: Any) -> str:
-    """Of a user's message: a text, or parts of which each is one. Raises InvalidRequest."""
-    if isinstance(content, str):
-        return content
-    texts = [_text_of_part(part) for part in content] if isinstance(content, list) else [None]
-    said = [text for text in texts if text is not None]
-    if not said or len(said) < len(texts):
+    """Of what is said now: a text, or parts of which each is one. Raises InvalidRequest."""
+    texts = _texts(content)
+    if not texts or None in texts:
         raise InvalidRequest("messages: the last one must hold text, and nothing else.")
-    return "\n".join(said)
+    return joined(content)
+
+
+def joined(content: Any) -> str:
+    """The texts in what was said; images and the like are left out."""
+    return "\n".join(text for text in _texts(content) if text is not None)
+
+
+def _texts(content: Any) -> list[str | None]:
+    """Of each part; None of one that is no text."""
+    if isinstance(content, str):
+        return [content]
+    return [_text_of_part(part) for part in content] if isinstance(content, list) else []
 
 
 def _text_of_part(part: Any) -> str | None:

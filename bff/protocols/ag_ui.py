@@ -10,15 +10,13 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from bff import bodies
-from bff.errors import InvalidRequest
-from bff.protocols import Asked, ClientProtocol, as_json, asking, beside, sayable, text_of
+from bff.protocols import HISTORY_STRINGS, Asked, ClientProtocol, as_json, asking, beside, last_of, sayable, text_of
 from bff.protocols.texts import Marks, Texts
 from bff.protocols.tools import Call, Result, Tools
 
 
 class AgUiMessage(BaseModel):
     role: str
-    id: str = ""
     content: Any = None
 
 
@@ -32,14 +30,12 @@ class RunAgentInput(BaseModel):
 
 
 def asked(body: bytes) -> Asked:
-    request = bodies.validated(RunAgentInput, body)
-    last = request.messages[-1]
-    if last.role != "user":
-        raise InvalidRequest("messages: the last one must be the user's.")
+    request = bodies.validated(RunAgentInput, body, HISTORY_STRINGS)
+    said = last_of(request.messages)
     forwarded = request.forwarded if isinstance(request.forwarded, dict) else {}
     # A message that is said again in a run of its own wants an answer of its own; the same run is the same question.
     return asking(
-        text_of(last.content), request.run_id, forwarded.get("on_busy"), threadId=request.thread_id, runId=request.run_id
+        text_of(said.content), request.run_id, forwarded.get("on_busy"), threadId=request.thread_id, runId=request.run_id
     )
 
 
@@ -47,24 +43,16 @@ class AgUiWords:
     """`about`: threadId and runId; the message's id stands for what is not known."""
 
     def __init__(self, message_id: str, about: Mapping[str, Any], told: bool) -> None:
-        self._message_id = message_id
         self._run = {name: about.get(name) or message_id for name in ("threadId", "runId")}
         self._texts = Texts(_text(message_id), told)
         self._tools = Tools(message_id)
-        self._started = False
+        self.opening = [as_json(type="RUN_STARTED", **self._run), _custom("message_id", message_id)]
 
     @property
     def told(self) -> bool:
         return self._texts.told
 
     def say(self, kind: str, content: dict[str, Any]) -> list[str]:
-        said = self._events(kind, content)
-        if said and not self._started:
-            self._started = True
-            return [as_json(type="RUN_STARTED", **self._run), _custom("message_id", self._message_id), *said]
-        return said
-
-    def _events(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
             case "progress":
                 return self._texts.piece(content)

@@ -10,12 +10,9 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from bff import bodies
-from bff.errors import InvalidRequest
-from bff.protocols import Asked, ClientProtocol, as_json, asking, beside, sayable, text_of
+from bff.protocols import DONE, HISTORY_STRINGS, Asked, ClientProtocol, as_json, asking, beside, last_of, sayable, text_of
 from bff.protocols.texts import Marks, Texts
 from bff.protocols.tools import Call, Result, Tools
-
-DONE: Final = "[DONE]"
 
 
 class UIMessage(BaseModel):
@@ -35,34 +32,24 @@ class ChatTransportRequest(BaseModel):
 
 
 def asked(body: bytes) -> Asked:
-    request = bodies.validated(ChatTransportRequest, body)
-    last = request.messages[-1]
-    if last.role != "user":
-        raise InvalidRequest("messages: the last one must be the user's.")
+    request = bodies.validated(ChatTransportRequest, body, HISTORY_STRINGS)
+    said = last_of(request.messages)
     # Said anew, a message is another one to us: under its old id the old answer would come back.
     anew = request.trigger != "submit-message" or request.message_id is not None
-    return asking(text_of(last.parts), None if anew else last.id, request.on_busy)
+    return asking(text_of(said.parts), None if anew else said.id, request.on_busy)
 
 
 class AiSdkWords:
     def __init__(self, message_id: str, _: Mapping[str, Any], told: bool) -> None:
-        self._message_id = message_id
+        self.opening = [as_json(type="start", messageId=message_id)]
         self._texts = Texts(_TEXT, told)
         self._tools = Tools(message_id)
-        self._started = False
 
     @property
     def told(self) -> bool:
         return self._texts.told
 
     def say(self, kind: str, content: dict[str, Any]) -> list[str]:
-        said = self._parts(kind, content)
-        if said and not self._started:
-            self._started = True
-            said.insert(0, as_json(type="start", messageId=self._message_id))
-        return said
-
-    def _parts(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
             case "progress":
                 return self._texts.piece(content)

@@ -9,10 +9,8 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from bff import bodies, events
-from bff.errors import BY_CODE, ChatError, InternalError, InvalidRequest
-from bff.protocols import Asked, ClientProtocol, as_json, asking, responses, text_of
-
-DONE: Final = "[DONE]"
+from bff.errors import BY_CODE, ChatError, InternalError
+from bff.protocols import DONE, HISTORY_STRINGS, Asked, ClientProtocol, as_json, asking, joined, last_of, responses, text_of
 
 _TYPES: Final = {
     401: "authentication_error",
@@ -38,13 +36,11 @@ class CompletionRequest(BaseModel):
 
 
 def asked(body: bytes) -> Asked:
-    request = bodies.validated(CompletionRequest, body)
-    last = request.messages[-1]
-    if last.role != "user":
-        raise InvalidRequest("messages: the last one must be the user's.")
-    spoken = (said for said in request.messages if said.role in {"user", "assistant"} and said.content)  # Others call tools.
-    history = [(said.role, text_of(said.content)) for said in spoken]
-    return asking(text_of(last.content), None, model=request.model, stream=bool(request.stream), history=history)
+    request = bodies.validated(CompletionRequest, body, HISTORY_STRINGS)
+    now = text_of(last_of(request.messages).content)
+    spoken = (said for said in request.messages if said.role in {"user", "assistant"})
+    history = [(said.role, text) for said in spoken if (text := joined(said.content))]  # Others call tools, or show images.
+    return asking(now, None, model=request.model, stream=bool(request.stream), history=history)
 
 
 def error(problem: ChatError) -> dict[str, Any]:
@@ -62,16 +58,9 @@ class OpenAiWords:
     def __init__(self, message_id: str, about: Mapping[str, Any], told: bool) -> None:
         self.told = told
         self._about = {"id": f"chatcmpl-{message_id}", "created": about["created"], "model": about["model"]}
-        self._started = False
+        self.opening = [self._chunk({"role": "assistant", "content": ""})]
 
     def say(self, kind: str, content: dict[str, Any]) -> list[str]:
-        said = self._chunks(kind, content)
-        if not self._started:
-            self._started = True
-            said.insert(0, self._chunk({"role": "assistant", "content": ""}))
-        return said
-
-    def _chunks(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
             case "progress":
                 return self._delta(content.get("text"))

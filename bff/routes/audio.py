@@ -83,8 +83,7 @@ def _with_size(size: int) -> Callable[[Response], Response]:
 def _about(recording: Recording) -> dict[str, str]:
     """`private`: whoever asks is known by a cookie or a header, which a shared cache does not look at."""
     kept = f"max-age={recording.max_age}" if recording.max_age else "no-cache"
-    fields = {"Cache-Control": f"private, {kept}, no-transform", "X-Content-Type-Options": "nosniff"}
-    return fields | ({"ETag": recording.etag} if recording.etag else {})
+    return {"Cache-Control": f"private, {kept}, no-transform"} | ({"ETag": recording.etag} if recording.etag else {})
 
 
 def _closer(recording: Recording, status: int) -> Callable[[str, int], None]:

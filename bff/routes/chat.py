@@ -5,24 +5,16 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff import events, message_ids, messages, trace
+from bff import message_ids, messages
 from bff.errors import InvalidRequest, NotFound
-from bff.following import Answer
 from bff.identity import Identity
-from bff.messages import ChatRequest
-from bff.ops.streams import Slot
-from bff.protocols import ClientProtocol, Place, Words, translate
+from bff.message_ids import MESSAGE_ID
+from bff.protocols import ClientProtocol, Place
 from bff.protocols.ag_ui import AG_UI
 from bff.protocols.ai_sdk import AI_SDK
 from bff.protocols.native import NATIVE
-from bff.relay import Relay
-from bff.routes import door
-from bff.routes.telling import Telling
+from bff.routes import door, telling
 from bff.routes.waiting import asking_once
-from bff.settings import Settings
-from bff.sse import comment, encode
-from bff.streaming import EventStream, How
-from bff.upstream import MESSAGE_ID
 
 bp = Blueprint("chat", __name__, url_prefix="/api/chat")
 
@@ -43,10 +35,10 @@ def say() -> Response:
     parts.rate.count(identity.user_id)
     with parts.streams.enter(identity.user_id, comes_back=_says_it_comes_back()) as slot:
         until = parts.broker.opening()
-        ticket = parts.broker.enqueue(identity, message, until, wishes(message, parts.settings))
-        answer = parts.broker.follow(identity.user_id, ticket.message_id, until)
-        words = protocol.words and protocol.words(ticket.message_id, asked.about, False)
-        return stream(answer, ticket.message_id, slot, protocol, words)
+        receipt = parts.broker.enqueue(identity, message, until, telling.wishes(message, parts.settings))
+        answer = parts.broker.follow(identity.user_id, receipt.message_id, until)
+        words = protocol.words and protocol.words(receipt.message_id, asked.about, False)
+        return telling.stream(answer, receipt.message_id, slot, protocol, words)
 
 
 @bp.post("")
@@ -75,7 +67,7 @@ def resume(message_id: str) -> Response:
         answer = parts.broker.resume(identity.user_id, _checked(message_id, identity), parts.broker.opening(), after)
         if answer is not None:
             words = protocol.words and protocol.words(message_id, {}, told)
-            return stream(answer, message_id, slot, protocol, words, retry=door.come_back_milliseconds())
+            return telling.stream(answer, message_id, slot, protocol, words, retry=door.come_back_milliseconds())
         slot.release()
         return Response(status=204)  # Which tells `EventSource` not to come back.
 
@@ -83,11 +75,8 @@ def resume(message_id: str) -> Response:
 @bp.get("/stream/<chat_id>/stream")
 def resume_latest(chat_id: str) -> Response:
     """Where the AI SDK asks, by a chat id of its own: what the user said last, as long as its answer goes on."""
-    places = _places()
-    if not places:
-        return Response(status=204)
-    latest = max(places, key=lambda place: place["position"])
-    return resume(latest["message_id"])
+    places = _places(door.identity_of_reader())
+    return resume(places[-1]["message_id"]) if places else Response(status=204)
 
 
 @bp.post("/stream/<message_id>/stop")
@@ -99,12 +88,11 @@ def stop(message_id: str) -> tuple[Response, int]:
 
 @bp.get("/active")
 def active() -> Response:
-    return jsonify(messages=_places())
+    return jsonify(messages=_places(door.identity()))
 
 
-def _places() -> list[dict[str, Any]]:
-    """The user's messages that wait or run; those of another org are not theirs here."""
-    identity = door.identity()
+def _places(identity: Identity) -> list[dict[str, Any]]:
+    """The user's messages that wait or run, in order; those of another org are not theirs here."""
     places = door.parts().broker.places(identity.user_id)
     return [place for place in places if message_ids.may_be_of(str(place["message_id"]), identity.org)]
 
@@ -113,13 +101,6 @@ def _checked(message_id: str, identity: Identity) -> str:
     if not MESSAGE_ID.fullmatch(message_id) or not message_ids.may_be_of(message_id, identity.org):
         raise NotFound
     return message_id
-
-
-def wishes(message: ChatRequest, settings: Settings) -> dict[str, str]:
-    """What our own broker understands, where it is not what any broker does anyway."""
-    all_of_them = {"on_busy": settings.on_busy, "on_disconnect": settings.on_disconnect}
-    ours = {name: wish for name, wish in all_of_them.items() if wish not in {"enqueue", "continue"}}
-    return ours | ({"on_busy": message.on_busy} if message.on_busy else {})
 
 
 def _protocol() -> ClientProtocol:
@@ -134,42 +115,3 @@ def _protocol() -> ClientProtocol:
 
 def _says_it_comes_back() -> bool:
     return request.headers.get("X-Chat-Resume") == "1"
-
-
-def stream(
-    answer: Answer,
-    message_id: str,
-    slot: Slot,
-    protocol: ClientProtocol,
-    words: Words | None,
-    retry: int | None = None,
-) -> Response:
-    """`words`: None for our own."""
-    settings = door.parts().settings
-    slot.comes_back = slot.comes_back and door.parts().broker.outlives_us  # Else its reader would find nothing anywhere.
-    telling = tell(answer, message_id, slot, resumed=retry is not None)
-    return EventStream(
-        telling.say if words is None else lambda watch: translate(telling.say(watch), words),
-        How(
-            _heartbeat(settings) if words is None else comment("keepalive"),
-            settings.heartbeat_seconds,
-            settings.slow_reader_seconds,
-            retry,
-            ids=protocol.ids and request.args.get("ids") != "0",
-        ),
-        environ=request.environ,
-        slot=slot,
-        close=telling.close,
-        tally=telling.tally,
-        headers={"Location": f"/api/chat/stream/{message_id}", "X-Message-ID": message_id, **protocol.headers},
-    )
-
-
-def tell(answer: Answer, message_id: str, slot: Slot, *, resumed: bool = False) -> Telling:
-    settings = door.parts().settings
-    relay = Relay(door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors)
-    return Telling(answer, relay, slot, {"message_id": message_id} | trace.fields(), began=door.began(), resumed=resumed)
-
-
-def _heartbeat(settings: Settings) -> bytes:
-    return encode(events.keepalive()) if settings.heartbeat == "event" else comment("keepalive")

@@ -1,6 +1,5 @@
 """/api/conversations and /api/agents: what is said is kept, edited, and answered by an agent."""
 
-import re
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from uuid import UUID
@@ -125,9 +124,7 @@ def _stream(turn: Turn, slot: Slot) -> Response:
 
 
 def _said(model: type[Model]) -> Model:
-    settings = door.parts().settings
-    most = min(settings.max_body_bytes, BODY_MOST)
-    return bodies.validated(model, bodies.read_json(request.environ, most, settings.request_seconds))
+    return bodies.validated(model, door.body(BODY_MOST))
 
 
 def _wish() -> StreamMessage:
@@ -146,7 +143,4 @@ def _seen() -> UUID | None:
 
 
 def _limit() -> int:
-    text = request.args.get("limit", str(PAGE))
-    if not re.fullmatch("[0-9]{1,9}", text, re.ASCII):
-        raise InvalidRequest("limit: must be a whole number.")
-    return max(1, min(int(text), PAGE_MOST))
+    return max(1, min(door.whole("limit", PAGE), PAGE_MOST))

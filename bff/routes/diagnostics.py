@@ -24,7 +24,9 @@ VISITORS: Final = "\0diagnostics"
 def stream() -> Response:
     """Raises ServerFull, TooManyRequests."""
     with door.parts().streams.enter(VISITORS, comes_back=True) as slot:
-        return EventStream(_ticks, How(comment("keepalive"), 15.0), environ=request.environ, slot=slot)
+        settings = door.parts().settings
+        how = How(comment("keepalive"), settings.heartbeat_seconds, settings.slow_reader_seconds)
+        return EventStream(_ticks, how, environ=request.environ, slot=slot)
 
 
 def _ticks(watch: Watch) -> Iterator[Event | None]:

@@ -2,18 +2,20 @@
 
 import logging
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
 from flask import Flask, Response, current_app, g, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from bff import bodies, errors, trace
 from bff.agents import Agent
+from bff.broker_client import BrokerClient
 from bff.engine_client import EngineClient
-from bff.errors import ChatError, InternalError, ReaderLeft
+from bff.errors import ChatError, InternalError, InvalidRequest, ReaderLeft
 from bff.identity import COOKIE, Identity, IdentityMode
 from bff.ops import metrics
 from bff.ops.health import Health
@@ -24,14 +26,11 @@ from bff.routes import headers, origin
 from bff.settings import Settings
 from bff.streaming import HEADERS
 from bff.tickets import Tickets
-from bff.upstream import BrokerClient
 
 COOKIE_SECONDS: Final = 365 * 24 * 3600
 ALIVE: Final = frozenset({"ops.healthz", "ops.readyz", "ops.numbers"})
 """What still answers while we drain."""
 COME_BACK_MILLISECONDS: Final = (500, 3000)
-READER_LEFT: Final = 499
-"""For the log, in nginx's words: nobody is left to read it."""
 
 log = logging.getLogger("bff.requests")
 
@@ -86,9 +85,20 @@ def identity_of_reader() -> Identity:
     return identity()
 
 
-def body() -> bytes:
+def body(most: int | None = None) -> bytes:
+    """`most`: bytes, where that is fewer than MAX_BODY_BYTES."""
     settings = parts().settings
-    return bodies.read_json(request.environ, settings.max_body_bytes, settings.request_seconds)
+    return bodies.read(request.environ, min(most or settings.max_body_bytes, settings.max_body_bytes), settings.request_seconds)
+
+
+def whole(name: str, default: int) -> int:
+    """Of the query. Raises InvalidRequest."""
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch("-?[0-9]{1,15}", text):
+        raise InvalidRequest(f"{name}: must be a whole number.")
+    return int(text)
 
 
 def guard(app: Flask) -> None:
@@ -148,7 +158,7 @@ def note(fields: Mapping[str, object]) -> None:
 
 def _refuse(error: Exception) -> Response:
     if isinstance(error, ReaderLeft):
-        return Response(status=READER_LEFT)
+        return Response(status=ReaderLeft.status)
     problem = problem_of(error)
     if problem.retry_after is not None and request.method == "GET" and "text/event-stream" in request.accept_mimetypes.values():
         return _come_back()
@@ -156,6 +166,8 @@ def _refuse(error: Exception) -> Response:
     response.status_code = problem.status
     if problem.retry_after is not None:
         response.headers["Retry-After"] = str(problem.retry_after)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
     if problem.message_id:
         response.headers["Location"] = f"/api/chat/stream/{problem.message_id}"
     return response

@@ -1,6 +1,5 @@
 """/api/chat/history: what this user said and was answered, page by page."""
 
-import re
 from typing import Final
 
 from flask import Blueprint, Response, jsonify, request
@@ -18,8 +17,8 @@ OFFSET_MOST: Final = 10**9
 @bp.get("")
 def history() -> Response:
     """`order=newest`: the last turn first, and `offset` counts from the end."""
-    limit = max(1, min(_whole("limit", LIMIT_MOST), LIMIT_MOST))
-    offset = _whole("offset", 0)
+    limit = max(1, min(door.whole("limit", LIMIT_MOST), LIMIT_MOST))
+    offset = door.whole("offset", 0)
     if not 0 <= offset <= OFFSET_MOST:
         raise InvalidRequest(f"offset: must be between 0 and {OFFSET_MOST}.")
     order = request.args.get("order", "oldest")
@@ -29,12 +28,3 @@ def history() -> Response:
         engine = door.parts().engine
         turns = (engine.newest if order == "newest" else engine.history)(who, limit, offset, watch)
     return jsonify(user_id=who.user_id, entries=turns.entries, total_count=turns.total, limit=limit, offset=offset)
-
-
-def _whole(name: str, default: int) -> int:
-    text = request.args.get(name)
-    if text is None:
-        return default
-    if not re.fullmatch("-?[0-9]{1,15}", text):
-        raise InvalidRequest(f"{name}: must be a whole number.")
-    return int(text)

@@ -1,37 +1,36 @@
 """/v1: the same chat, for clients of OpenAI's. Who asks is known as everywhere; where that is by a bearer, it is their key."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
 from bff import message_ids, messages
-from bff.agents import Said
+from bff.agents import HISTORY_CHARACTERS, Said
 from bff.agents.answer import Reply
 from bff.agents.broker import Broker
-from bff.errors import NotFound, ReaderLeft
+from bff.errors import NotFound, ReaderLeft, TooLarge
 from bff.following import Answer
 from bff.identity import Identity
 from bff.messages import ChatRequest
 from bff.ops import hub
 from bff.ops.streams import Slot
 from bff.protocols import openai
-from bff.routes import chat, door
+from bff.protocols.openai import OPENAI, OpenAiWords
+from bff.routes import door, telling
 from bff.sse import Event
 
 bp = Blueprint("openai", __name__, url_prefix="/v1")
 
 DEFAULT: Final = "default"
 """The model that answers through the broker; the agents have their own names."""
-CLIENT_CLOSED_REQUEST: Final = 499
-"""nginx's word for it. Nobody reads it but the log."""
 
 
 @bp.post("/chat/completions")
 def complete() -> Response:
     identity, parts = door.identity(), door.parts()
-    asked = openai.asked(door.body())
+    asked = OPENAI.asked(door.body())
     _check_model(asked.about["model"])
     message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
     parts.rate.count(identity.user_id)
@@ -40,16 +39,23 @@ def complete() -> Response:
             message_id, answer = _left(message, identity)
         else:
             message_id = message_ids.new_id(identity.org)
-            history = [Said(role, text) for role, text in asked.about["history"]]
-            answer = Reply(parts.agents[asked.about["model"]], history, identity)
+            history = _history(asked.about["history"])
+            answer = Reply(parts.agents[asked.about["model"]], history, identity, parts.settings.answer_max_seconds)
         about = {"model": asked.about["model"], "created": int(time.time())}
         if not asked.about["stream"]:
             return _whole(answer, message_id, slot, about)
-        words = openai.OpenAiWords(message_id, about, told=False)
-        response = chat.stream(answer, message_id, slot, openai.OPENAI, words)
+        words = OpenAiWords(message_id, about, told=False)
+        response = telling.stream(answer, message_id, slot, OPENAI, words)
         if isinstance(answer, Reply):
             del response.headers["Location"]  # It is kept nowhere.
         return response
+
+
+def _history(said: Sequence[tuple[str, str]]) -> list[Said]:
+    """Raises TooLarge for more than any agent is given."""
+    if sum(len(text) for _, text in said) > HISTORY_CHARACTERS:
+        raise TooLarge("messages: too much for an agent.")
+    return [Said("user" if role == "user" else "assistant", text) for role, text in said]
 
 
 def _left(message: ChatRequest, identity: Identity) -> tuple[str, Answer]:
@@ -57,9 +63,9 @@ def _left(message: ChatRequest, identity: Identity) -> tuple[str, Answer]:
     parts = door.parts()
     until = parts.broker.opening()
     # Who leaves here cannot come back, and has no other way to say stop.
-    wishes = chat.wishes(message, parts.settings) | {"on_disconnect": "cancel"}
-    ticket = parts.broker.enqueue(identity, message, until, wishes)
-    return ticket.message_id, parts.broker.follow(identity.user_id, ticket.message_id, until)
+    wishes = telling.wishes(message, parts.settings) | {"on_disconnect": "cancel"}
+    receipt = parts.broker.enqueue(identity, message, until, wishes)
+    return receipt.message_id, parts.broker.follow(identity.user_id, receipt.message_id, until)
 
 
 @bp.get("/models")
@@ -96,19 +102,19 @@ def _check_model(name: str) -> None:
 
 def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]) -> Response:
     """Waits for the answer's end. Raises what broke it, with a status of its own."""
-    telling = chat.tell(answer, message_id, slot)
+    told = telling.tell(answer, message_id, slot)
     watch = hub.watch(hub.browser(request.environ), half_open=False)
     try:
         slot.wait_at(watch)
-        last = _last(telling.say(watch))
+        last = _last(told.say(watch))
     except ReaderLeft:
-        return Response(status=CLIENT_CLOSED_REQUEST)
+        return Response(status=ReaderLeft.status)
     finally:
         watch.close()
         slot.release()
-        door.note(telling.end())
-    if telling.problem is not None:
-        raise telling.problem
+        door.note(told.end())
+    if told.problem is not None:
+        raise told.problem
     response = jsonify(openai.completion(message_id, about, last))
     response.headers["X-Message-ID"] = message_id
     return response

@@ -5,15 +5,22 @@ from collections.abc import Iterator
 from time import monotonic, time
 from typing import Any
 
+from flask import Response, request
+
+from bff import events, trace
 from bff.errors import Away, ChatError, Drained
 from bff.following import Answer
+from bff.messages import ChatRequest
 from bff.ops import metrics
 from bff.ops.hub import Watch
 from bff.ops.metrics import StreamEnd
 from bff.ops.streams import Slot
+from bff.protocols import ClientProtocol, Words, translate
 from bff.relay import Relay
-from bff.sse import Event
-from bff.streaming import Tally
+from bff.routes import door
+from bff.settings import Settings
+from bff.sse import Event, comment, encode
+from bff.streaming import EventStream, How, Tally
 
 log = logging.getLogger("bff.requests")
 
@@ -77,6 +84,52 @@ class Telling:
         times = {"first_event_ms": None if first is None else round(first * 1000), "ms": round((now - self._began) * 1000)}
         fields = self._fields | told._asdict() | times
         return fields | ({"detail": relay.problem.detail} if relay.problem is not None and relay.problem.detail else {})
+
+
+def wishes(message: ChatRequest, settings: Settings) -> dict[str, str]:
+    """What our own broker understands, where it is not what any broker does anyway."""
+    all_of_them = {"on_busy": settings.on_busy, "on_disconnect": settings.on_disconnect}
+    ours = {name: wish for name, wish in all_of_them.items() if wish not in {"enqueue", "continue"}}
+    return ours | ({"on_busy": message.on_busy} if message.on_busy else {})
+
+
+def stream(
+    answer: Answer,
+    message_id: str,
+    slot: Slot,
+    protocol: ClientProtocol,
+    words: Words | None,
+    retry: int | None = None,
+) -> Response:
+    """`words`: None for our own."""
+    settings = door.parts().settings
+    slot.comes_back = slot.comes_back and door.parts().broker.outlives_us  # Else its reader would find nothing anywhere.
+    telling = tell(answer, message_id, slot, resumed=retry is not None)
+    return EventStream(
+        telling.say if words is None else lambda watch: translate(telling.say(watch), words),
+        How(
+            _heartbeat(settings) if words is None else comment("keepalive"),
+            settings.heartbeat_seconds,
+            settings.slow_reader_seconds,
+            retry,
+            ids=protocol.ids and request.args.get("ids") != "0",
+        ),
+        environ=request.environ,
+        slot=slot,
+        close=telling.close,
+        tally=telling.tally,
+        headers={"Location": f"/api/chat/stream/{message_id}", "X-Message-ID": message_id, **protocol.headers},
+    )
+
+
+def tell(answer: Answer, message_id: str, slot: Slot, *, resumed: bool = False) -> Telling:
+    settings = door.parts().settings
+    relay = Relay(door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors)
+    return Telling(answer, relay, slot, {"message_id": message_id} | trace.fields(), began=door.began(), resumed=resumed)
+
+
+def _heartbeat(settings: Settings) -> bytes:
+    return encode(events.keepalive()) if settings.heartbeat == "event" else comment("keepalive")
 
 
 def _is_from_before(event: Event, milliseconds: float) -> bool:

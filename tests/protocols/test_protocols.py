@@ -14,7 +14,8 @@ from bff.protocols.ai_sdk import AI_SDK
 from bff.protocols.native import NATIVE
 from bff.protocols.openai import OPENAI
 from bff.relay import Relay
-from bff.sse import Event, decode, encode
+from bff.sse import Event, encode
+from tests.frames import decoded
 from tests.protocols import readers
 
 CASES = json.loads((Path(__file__).parent.parent / "cases" / "relay.json").read_text())["cases"]
@@ -53,7 +54,7 @@ def read(name: str, events):
 
 
 def relayed(case) -> list[Event | None]:
-    return list(Relay("request-1")(decode([b64decode(case["bytes_base64"])])))
+    return list(Relay("request-1")(decoded([b64decode(case["bytes_base64"])])))
 
 
 @every_protocol

@@ -158,6 +158,7 @@ def test_an_address_that_is_not_there_is_refused_in_the_same_shape(method, path,
     response = client().open(path, method=method)
 
     assert (response.status_code, response.json["code"]) == (status, code)
+    assert response.headers.get("Allow") == ("OPTIONS, POST" if status == 405 else None)
 
 
 # Bad brokers: before the stream has begun, an error is plain JSON

@@ -127,6 +127,19 @@ def test_an_agent_answers_by_its_name_from_what_the_client_remembers(stream):
         assert response.json["choices"][0]["message"]["content"] == "two words"
 
 
+def test_an_agent_is_not_given_more_than_it_can_take():
+    response = ask(client(), {"model": "echo", "messages": [{"role": "user", "content": "a " * 500_001}]})
+
+    assert (response.status_code, response.json["error"]["code"]) == (413, "too_large")
+
+
+def test_what_was_shown_before_and_is_no_text_does_not_stand_in_the_way():
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
+    said = [{"role": "user", "content": [image]}, {"role": "assistant", "content": None}, {"role": "user", "content": "hello"}]
+
+    assert ask(client(), {"messages": said}).json["choices"][0]["message"]["content"] == "hello"
+
+
 def test_the_models_are_those_the_factory_names():
     browser = client()
 

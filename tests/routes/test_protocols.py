@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.live import BROKER_KEY
+from tests.live import BROKER_KEY, PROXY_SECRET
 from tests.routes.test_chat import ADA, ANSWER, COMPLETE, TICKET, client, client_of
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
 
@@ -107,6 +107,29 @@ def test_a_message_of_the_ai_sdks_is_safe_to_send_again_unless_it_is_said_anew(m
     assert (left["message"], left.get("client_message_id")) == ("hello", told)
 
 
+def turns(name: str, count: int) -> dict:
+    """A chat as the protocol's client sends it along: `count` turns of a kilobyte, and then hello."""
+    text, said = "All work and no play makes Jack a dull boy. " * 12, []
+    for number in range(count):
+        for role in ("user", "assistant"):
+            part = {"type": "text", "text": text, "state": "done"}
+            said.append(
+                {"id": f"{role}-{number}", "role": role}
+                | ({"content": text} if name == "ag-ui" else {"parts": [{"type": "step-start"}, part]})
+            )
+    return BODIES[name] | {"messages": [*said, *BODIES[name]["messages"]]}
+
+
+@pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
+def test_a_long_chat_goes_on(name):
+    with WireServer([TICKET], ANSWER) as broker:
+        response = say(client_of(broker), turns(name, 500), f"/api/chat/stream?protocol={name}")
+
+        assert response.status_code == 200, response.json
+        response.get_data()
+    assert json.loads(broker.requests[0].body)["message"] == "hello"
+
+
 # Coming back
 
 
@@ -134,6 +157,19 @@ def test_what_a_user_said_last_is_found_without_its_id():
         response = client_of(broker).get("/api/chat/stream/chat-1/stream?protocol=ai-sdk", headers=ADA)
 
         assert json.loads(data_of(response)[0]) == {"type": "start", "messageId": "m-2"}
+
+
+def test_a_ticket_opens_what_was_said_last():
+    browser = client(ECHO_WORD_SECONDS="30")
+    said = say(browser, {"message": "one two"})
+    ticket = browser.post("/api/ticket", headers=ADA).json["ticket"]
+    path = f"/api/chat/stream/chat-1/stream?protocol=ai-sdk&ticket={ticket}"
+
+    response = browser.get(path, headers={"X-Proxy-Secret": PROXY_SECRET})
+
+    assert (response.status_code, response.headers["X-Message-ID"]) == (200, said.headers["X-Message-ID"])
+    for open_stream in (response, said):
+        open_stream.close()
 
 
 def test_where_nothing_goes_on_there_is_nothing_to_follow():

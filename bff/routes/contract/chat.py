@@ -8,7 +8,7 @@ from bff.protocols.ag_ui import RunAgentInput
 from bff.protocols.ai_sdk import ChatTransportRequest
 from bff.routes.chat import PROTOCOLS
 from bff.routes.contract import answers, events
-from bff.routes.contract.operation import BEHIND, BODY, MINE, PLACE, Answer, Operation, Parameter, text
+from bff.routes.contract.operation import BEHIND, BODY, MINE, ONCE, PLACE, Answer, Operation, Parameter, text
 from bff.routes.preferences import Changes
 
 STREAM: Final = Answer(
@@ -16,7 +16,6 @@ STREAM: Final = Answer(
     headers={"Location": "Where it can be followed.", "X-Message-ID": "The message's id."},
     events={"message": events.ANSWER},
 )
-ONCE: Final = Parameter("Idempotency-Key", text(128), "Wins over the body's client_message_id.", place="header")
 PROTOCOL: Final = Parameter(
     "protocol", {"enum": [*PROTOCOLS]}, "In whose words; in others than native, events are as that protocol has them."
 )
@@ -67,7 +66,6 @@ OPERATIONS: Final = {
         {200: Answer("The answer.", answers.Said)},
         (*MINE, *BODY, *PLACE, *BEHIND),
         body=ChatRequest,
-        parameters=(ONCE,),
     ),
     "GET /api/chat/history": Operation(
         "What was said and answered, page by page.",

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from bff import errors
 from bff.protocols.openai import CompletionRequest
 from bff.routes.contract.answers import Passed
-from bff.routes.contract.operation import BEHIND, BODY, MINE, PLACE, Answer, Operation
+from bff.routes.contract.operation import BEHIND, BODY, MINE, ONCE, PLACE, Answer, Operation
 
 
 class OpenAIProblem(BaseModel):
@@ -67,6 +67,7 @@ OPERATIONS: Final = {
         (*MINE, *BODY, *PLACE, *BEHIND, errors.NotFound, errors.Busy, errors.Expired, errors.IdempotencyConflict),
         problem=OpenAIProblem,
         body=CompletionRequest,
+        parameters=(ONCE,),
     ),
     "GET /v1/models": Operation("Who answers.", {200: Answer("All of them.", ModelNames)}, problem=OpenAIProblem),
     "GET /v1/models/<path:name>": Operation(

@@ -46,6 +46,14 @@ class Parameter(NamedTuple):
     required: bool = False
 
 
+ONCE: Final = Parameter(
+    "Idempotency-Key",
+    {"type": "string", "maxLength": 128},
+    "Asked again with the same one, it is answered once; wins over the body's client_message_id.",
+    place="header",
+)
+
+
 class Operation(NamedTuple):
     summary: str
     answers: Mapping[int, Answer]
