@@ -27,6 +27,9 @@ class SettingsError(Exception):
 class ReaderLeft(Exception):
     """The browser is gone. Raised where a stream waits, it travels up the corridor and closes everything on its way."""
 
+    status: ClassVar[int] = 499
+    """For the log, in nginx's words: nobody is left to read it."""
+
 
 class Drained(ReaderLeft):
     """The reader is sent away without a last event, to go on elsewhere: this process is about to stop."""

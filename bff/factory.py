@@ -11,6 +11,7 @@ from bff import cli, safety
 from bff.agents import Agent
 from bff.agents.catalogue import DEFAULT, create_agents
 from bff.broker import bundled_broker
+from bff.broker_client import BrokerClient
 from bff.conversations.claims import Claims as ConversationClaims
 from bff.conversations.commands import db
 from bff.conversations.database import Database
@@ -43,7 +44,7 @@ from bff.routes import (
 from bff.settings import Settings
 from bff.tickets import Tickets
 from bff.transport import Neighbour, new_session
-from bff.upstream import BrokerClient, Remote, Service, Timeouts
+from bff.upstream import Remote, Service, Timeouts
 
 DOORS = (chat, conversations, history, preferences, audio, tickets, openai, ops, diagnostics, contract, page)
 

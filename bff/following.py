@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from time import monotonic
 from typing import Final, Protocol
 
-from bff.errors import Away, ChatError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
+from bff.errors import Away, ChatError, TooManyRequests, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.ops.hub import Watch
 from bff.sse import Event
 from bff.transport import EventSource
@@ -75,13 +75,13 @@ class Followed:
 
     def _reconnect(self, watch: Watch) -> Generator[None, None, bool]:
         while self._failures < RECONNECTS and self.reconnects < RECONNECTS_MOST:
-            yield from _pause(watch, RECONNECT_SECONDS * 2**self._failures * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            yield from watch.pause(RECONNECT_SECONDS * 2**self._failures * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._failures += 1
             # While this blocks nothing is said to the browser, so it must not last longer than until the next heartbeat.
             until = min(monotonic() + REOPEN_SECONDS, max(watch.due, monotonic() + 1))
             try:
                 self._source = self._reopen(self._last_id, until, watch)
-            except UpstreamFailure as error:
+            except (UpstreamFailure, TooManyRequests) as error:
                 self._away = error if isinstance(error, Away) else None
                 continue
             except ChatError:
@@ -94,10 +94,3 @@ class Followed:
     def close(self) -> None:
         if self._source is not None:
             self._source.close()
-
-
-def _pause(watch: Watch, seconds: float) -> Iterator[None]:
-    end = monotonic() + seconds
-    while monotonic() < end:
-        yield None
-        watch.wait(until=end)

@@ -5,22 +5,17 @@ and hold up the user's next message. So a thread of its own reads it, whoever of
 """
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from time import monotonic
-from typing import Final
 
 from bff import events
 from bff.errors import AnswerTimeout, ChatError, InternalError, NotFound, UpstreamError
 from bff.ops import hub
 from bff.ops.hub import Watch
-from bff.sse import Event
+from bff.sse import Event, size_of
 from bff.transport import EventSource
-
-EVENT_BYTES: Final = 300
-"""What an event costs beside its data."""
 
 
 class Held:
@@ -60,7 +55,7 @@ class Held:
     def say(self, event: Event) -> None:
         if not self.over:
             self._said.append(event)
-            self.size += EVENT_BYTES + len(event.data)
+            self.size += size_of(event.data)
             self._wake()
 
     def stop(self) -> None:
@@ -72,7 +67,7 @@ class Held:
         """The first end counts."""
         if not self.over:
             self._problem = problem
-            self.ended_at = time.monotonic()
+            self.ended_at = monotonic()
             self.over = True
             self._wake()
 
@@ -112,10 +107,13 @@ class HeldAnswers:
     def adopt(self, user_id: str, message_id: str, source: EventSource) -> Held:
         """Reads `source` to its end in a thread of its own, and closes it."""
         held = Held(user_id, message_id)
+        with ExitStack() as failed:
+            failed.callback(source.close)
+            threading.Thread(target=self._read, args=(held, source), name="held", daemon=True).start()
+            failed.pop_all()
         with self._lock:
             self._sweep()
             self._answers[message_id] = held
-        threading.Thread(target=self._read, args=(held, source), name="held", daemon=True).start()
         return held
 
     def find(self, user_id: str, message_id: str) -> Held | None:
@@ -130,18 +128,15 @@ class HeldAnswers:
             return [held.message_id for held in self._answers.values() if held.user_id == user_id and not held.over]
 
     def _read(self, held: Held, source: EventSource) -> None:
-        watch = hub.watch()
-        watch.due = monotonic() + self._answer_max_seconds
         try:
-            with closing(source):
+            with closing(source), closing(hub.watch()) as watch:
+                watch.due = monotonic() + self._answer_max_seconds
                 self._keep(held, source.events(watch), watch.due)
             held.end()
         except ChatError as problem:
             held.end(problem)
         except Exception as error:  # noqa: BLE001 - told to the readers, whose streams log it
             held.end(InternalError(detail=repr(error)))
-        finally:
-            watch.close()
 
     def _keep(self, held: Held, said: Iterator[Event | None], until: float) -> None:
         for event in said:

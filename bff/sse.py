@@ -7,7 +7,7 @@ the last event id, which outlives its block; an unfinished last block, which is 
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple, cast
 
 from sseclient import SSEClient
@@ -18,6 +18,9 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 MAX_JOINED_BYTES: Final = 256 * 1024
 MAX_JOINED_LINES: Final = 2_000
 """Joining `data:` lines is quadratic inside sseclient-py: at these bounds it costs some 10 ms."""
+
+EVENT_BYTES: Final = 300
+"""What an event takes beside its data: with many small ones that is most."""
 
 _ONE_BY_ONE_BYTES: Final = 8 * 1024
 """A block of fewer bytes is no event over a limit; a read that holds only such blocks is parsed in one go."""
@@ -38,6 +41,11 @@ class Event(NamedTuple):
     data: str
     id: str = ""
     """The last event id in force, "" when there is none."""
+
+
+def size_of(data: str) -> int:
+    """Bytes of memory that an event with this data takes where it is kept, about."""
+    return EVENT_BYTES + (len(data) if data.isascii() else len(data.encode()))
 
 
 class _Blocks:
@@ -146,18 +154,6 @@ class Decoder:
             raise UpstreamError(detail=f"an event of more than {self._max_event_bytes} bytes")
         if lines > 1 and (size > MAX_JOINED_BYTES or lines > MAX_JOINED_LINES):
             raise UpstreamError(detail=f"an event of {lines} data lines and {size} bytes")
-
-
-def decode(chunks: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> Iterator[Event | None]:
-    """The events in `chunks`; after each chunk's events a None.
-
-    None means: all that has come has been told. Whoever waits may now write out what it holds and look at the clock, for
-    a chunk that ends no event (a comment, a part of an event, b"" for "nothing yet") is a None and nothing else.
-    """
-    decoder = Decoder(max_event_bytes)
-    for chunk in chunks:
-        yield from decoder.feed(chunk)
-        yield None
 
 
 def encode(event: Event, retry: int | None = None) -> bytes:

@@ -12,7 +12,8 @@ LEVELS = [
     {"errors", "sse", "orgs", "trace", "kinds"},
     {"settings", "safety", "events", "messages", "message_ids", "identity", "keys", "jwt_identity", "tickets", "bodies", "ops"},
     {"transport", "relay", "streaming", "download", "held", "following", "audio", "protocols"},
-    {"upstream", "engine_client"},
+    {"upstream"},
+    {"broker_client", "engine_client"},
     {"agents", "diagnosis", "doctor"},
     {"conversations", "broker", "engine"},
     {"routes", "cli"},
@@ -32,7 +33,7 @@ DOORS = {
         "bff/broker/routes.py",
     }
     | {"bff/engine/__init__.py", "bff/engine/door.py", "bff/engine/routes.py", "bff/engine/kept.py"},
-    "requests": {"bff/transport", "bff/upstream.py", "bff/engine_client.py", "bff/diagnosis.py"},
+    "requests": {"bff/transport"},
     "urllib3": {"bff/transport"},
     "sseclient": {"bff/sse.py"},
     "gevent": {"bff/ops/hub.py", "bff/ops/patch.py", "gunicorn.conf.py"},

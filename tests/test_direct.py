@@ -255,17 +255,6 @@ def test_a_neighbour_that_hangs_up_is_a_cut(watch):
             list(events)
 
 
-def test_a_stream_is_closed_from_elsewhere_while_its_reader_waits(watch):
-    talk = Talk(forever)
-    source = talk.open()
-    threading.Timer(0.05, source.close).start()
-
-    with pytest.raises(UpstreamUnavailable):
-        list(source.events(watch))
-
-    assert talk.closed.is_set()
-
-
 @pytest.mark.parametrize("begun", [True, False])
 def test_a_stream_that_is_let_go_of_is_closed(watch, begun):
     talk = Talk(forever)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from bff import events
 from bff.errors import ServerFull
-from bff.sse import Event, decode, encode
+from bff.sse import Event, encode
+from tests.frames import decoded
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -56,7 +57,7 @@ def test_whatever_is_said_is_one_frame_that_begins_with_data(text):
     for event in (events.status(text, 1, "7"), events.stopped(text), events.error(ServerFull(text), "r", "7")):
         frame = encode(event)
 
-        (read, _) = decode([frame])
+        (read,) = decoded([frame])
 
         assert frame.startswith(b"data: {")
         assert frame.isascii()

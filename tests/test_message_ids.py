@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.message_ids import may_be_of, new_id
-from bff.upstream import MESSAGE_ID
+from bff.message_ids import MESSAGE_ID, may_be_of, new_id
 
 
 @given(st.text(max_size=100), st.text(max_size=100))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from bff.events import TERMINAL
 from bff.relay import Relay
-from bff.sse import Event, decode
+from bff.sse import Event
+from tests.frames import decoded
 
 CASES = json.loads((Path(__file__).parent / "cases" / "relay.json").read_text())["cases"]
 COMPLETE = '{"type":"complete","response":{"responses":["ok"],"response_language":"en","voice_audio_base64":null}}'
@@ -37,12 +38,12 @@ def test_what_a_broker_said_becomes_what_the_browser_must_get(case):
     said = b64decode(case["bytes_base64"])
     dice = random.Random(case["name"])
 
-    assert [comparable(event) for event in relayed(decode([said]))] == case["expected"]
-    assert [comparable(event) for event in relayed(decode(said[i : i + 1] for i in range(len(said))))] == case["expected"]
+    assert [comparable(event) for event in relayed(decoded([said]))] == case["expected"]
+    assert [comparable(event) for event in relayed(decoded(said[i : i + 1] for i in range(len(said))))] == case["expected"]
     for _ in range(10):
         edges = [0, *sorted(dice.randint(0, len(said)) for _ in range(6)), len(said)]
         pieces = [said[a:b] for a, b in pairwise(edges)]
-        assert [comparable(event) for event in relayed(decode(pieces))] == case["expected"], edges
+        assert [comparable(event) for event in relayed(decoded(pieces))] == case["expected"], edges
 
 
 def test_a_pause_is_passed_on():

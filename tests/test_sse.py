@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.errors import UpstreamError
-from bff.sse import Decoder, Event, decode, encode
+from bff.sse import Decoder, Event, encode
+from tests.frames import decoded
 
 CASES = json.loads((Path(__file__).parent / "cases" / "sse.json").read_text())["cases"]
 every_case = pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -19,10 +20,6 @@ every_case = pytest.mark.parametrize("case", CASES, ids=[case["name"] for case i
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted(places), len(data)]
     return [data[a:b] for a, b in pairwise(edges)]
-
-
-def said(chunks: list[bytes]) -> list[Event]:
-    return [event for event in decode(chunks) if event]
 
 
 def chunks_of(case) -> list[bytes]:
@@ -48,7 +45,7 @@ def test_a_stream_is_read_as_the_standard_says(case):
 def test_a_stream_means_the_same_byte_by_byte(case):
     whole = b"".join(chunks_of(case))
 
-    assert said([whole[i : i + 1] for i in range(len(whole))]) == expected(case)
+    assert decoded([whole[i : i + 1] for i in range(len(whole))]) == expected(case)
 
 
 @every_case
@@ -58,7 +55,7 @@ def test_a_stream_means_the_same_wherever_it_is_cut(case):
 
     for _ in range(20):
         places = [dice.randint(0, len(whole)) for _ in range(dice.randint(1, 8))]
-        assert said(cut(whole, places)) == expected(case), places
+        assert decoded(cut(whole, places)) == expected(case), places
 
 
 @given(st.data())
@@ -66,21 +63,14 @@ def test_any_cases_in_a_row_cut_anywhere_mean_the_same_as_whole(data):
     whole = b"\n\n".join(b"".join(chunks_of(data.draw(st.sampled_from(CASES)))) for _ in range(2))
     places = data.draw(st.lists(st.integers(0, len(whole)), max_size=12))
 
-    assert said(cut(whole, places)) == said([whole])
+    assert decoded(cut(whole, places)) == decoded([whole])
 
 
 @given(st.binary(max_size=300).map(lambda noise: noise.replace(b"x", b"\ndata: ").replace(b"y", b"\r")), st.data())
 def test_noise_never_breaks_the_decoder_and_cuts_never_change_it(noise, data):
     places = data.draw(st.lists(st.integers(0, len(noise)), max_size=6))
 
-    assert said(cut(noise, places)) == said([noise])
-
-
-def test_a_pause_is_told_after_every_chunk():
-    assert list(decode([b": ping\n\n", b"data: a\n", b"", b"\ndata: b\n\n"])) == [
-        *(None, None, None),
-        *(Event("message", "a"), Event("message", "b"), None),
-    ]
+    assert decoded(cut(noise, places)) == decoded([noise])
 
 
 def test_sixteen_mebibytes_on_one_line_in_small_pieces_take_linear_time():
@@ -88,7 +78,7 @@ def test_sixteen_mebibytes_on_one_line_in_small_pieces_take_linear_time():
         data = b"data: " + b"x" * size + b"\n\n"
         pieces = [data[i : i + 128] for i in range(0, len(data), 128)]
         start = time.process_time()
-        (event,) = said(pieces)
+        (event,) = decoded(pieces)
         assert len(event.data) == size
         return time.process_time() - start
 
@@ -109,17 +99,17 @@ def test_sixteen_mebibytes_on_one_line_in_small_pieces_take_linear_time():
 )
 def test_an_event_over_the_limit_is_an_error_not_memory(chunks):
     with pytest.raises(UpstreamError):
-        list(decode(chunks, max_event_bytes=1024))
+        decoded(chunks, max_event_bytes=1024)
 
 
 @pytest.mark.parametrize("block", [b"data: x\n" * 2_001, b"data: " + b"x" * 2**17 + b"\ndata: " + b"x" * 2**17])
 def test_too_many_data_lines_are_an_error(block):
     with pytest.raises(UpstreamError):
-        list(decode([block + b"\n\n"]))
+        decoded([block + b"\n\n"])
 
 
 def test_many_events_in_one_chunk_are_no_large_event():
-    assert len(said([b"data: x\n\n" * 100_000])) == 100_000
+    assert len(decoded([b"data: x\n\n" * 100_000])) == 100_000
 
 
 @pytest.mark.parametrize(
@@ -156,6 +146,6 @@ def test_what_is_encoded_is_decoded_unchanged(events, data):
     wire = b"".join(encode(Event(*event)) for event in events)
     places = data.draw(st.lists(st.integers(0, len(wire)), max_size=6))
 
-    decoded = said(cut(wire, places))
-
-    assert decoded == [Event(name, content.replace("\r\n", "\n").replace("\r", "\n"), i) for name, content, i in events]
+    assert decoded(cut(wire, places)) == [
+        Event(name, content.replace("\r\n", "\n").replace("\r", "\n"), i) for name, content, i in events
+    ]

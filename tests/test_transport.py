@@ -193,21 +193,6 @@ def test_a_reader_that_took_its_time_is_no_silence():
     assert (first, rest) == (b"data: a\n\n", b"data: b\n\n")
 
 
-def test_a_stream_can_be_closed_from_elsewhere_while_it_is_read():
-    watch = hub.watch()
-
-    with WireServer([stream_head(), chunk(b"data: x\n\n"), HANG]) as server:
-        source = EventSource(ask(server.url), 30.0)
-        chunks = source.chunks(watch)
-        next(chunk for chunk in chunks if chunk)
-        threading.Timer(0.05, source.close).start()
-        with pytest.raises(UpstreamUnavailable):
-            b"".join(chunks)
-
-        assert server.wait_for(lambda: server.hung_up == 1)
-    watch.close()
-
-
 def test_a_reader_that_left_ends_the_reading():
     watch = hub.watch()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bff import safety
 from bff.errors import Drained, SettingsError
-from bff.settings import KEY_BYTES, Settings
+from bff.settings import Settings
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -44,8 +44,8 @@ def create_broker(
     if settings is None:
         settings = _own_settings()
         key = settings.broker_api_key
-        if len(key.encode()) < KEY_BYTES:
-            _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {KEY_BYTES} bytes at least.")
+        if len(key.encode()) < safety.KEY_BYTES:
+            _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {safety.KEY_BYTES} bytes at least.")
     queue = _queue(settings, client)
     worker = _worker(settings, queue, engine) if settings.run_worker else None
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.

@@ -2,14 +2,11 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Final
 
+from bff import sse
 from bff.broker.queue import Words
 from bff.errors import InvalidRequest
 from bff.sse import Event
-
-EVENT_BYTES: Final = 300
-"""What an event costs beside its data: with many small ones it is most of a log."""
 
 Number = tuple[int, int]
 """What an id says: milliseconds since 1970 and a count, as in a Redis Stream. Unique over restarts, as the clock goes on."""
@@ -33,7 +30,7 @@ class Log:
 
 def size_of(words: Sequence[Words]) -> int:
     """Bytes of memory that these take in a log, about."""
-    return sum(EVENT_BYTES + (len(data) if data.isascii() else len(data.encode())) for _, data in words)
+    return sum(sse.size_of(data) for _, data in words)
 
 
 def parsed(event_id: str) -> Number:

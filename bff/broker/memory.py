@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from bff.broker import ends
 from bff.broker.log import Log, size_of
-from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, State, Ticket, Words
+from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Receipt, State, Words
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
 
 REMEMBER_SECONDS: Final = 24 * 3600
@@ -55,7 +55,7 @@ class MemoryQueue:
         self._last_id = (0, 0)
         self._tell_stop: list[Callable[[str], None]] = []
 
-    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Ticket:
+    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
         user_id = message.user_id
         digest = sha256(json.dumps(message.content, sort_keys=True).encode()).digest() if client_message_id else b""
         stopped = None
@@ -89,9 +89,9 @@ class MemoryQueue:
             ahead = waiting.index(entry) + (running is not None)
         if stopped:
             self._tell(stopped)
-        return Ticket(message.id, ahead)
+        return Receipt(message.id, ahead)
 
-    def _again(self, known: tuple[str, bytes, float], digest: bytes) -> Ticket:
+    def _again(self, known: tuple[str, bytes, float], digest: bytes) -> Receipt:
         message_id, known_digest, _ = known
         if known_digest != digest:
             raise IdempotencyConflict
@@ -100,7 +100,7 @@ class MemoryQueue:
             raise Expired(message_id=message_id)
         waiting = self._waiting.get(entry.message.user_id, deque())
         ahead = waiting.index(entry) + (entry.message.user_id in self._running) if entry.state == "queued" else 0
-        return Ticket(message_id, ahead)
+        return Receipt(message_id, ahead)
 
     def claim(self, timeout: float) -> Claim | None:
         with self._work:

@@ -30,7 +30,7 @@ class Message(NamedTuple):
     """Which request left it: see bff/trace.py."""
 
 
-class Ticket(NamedTuple):
+class Receipt(NamedTuple):
     message_id: str
     ahead: int
     """Messages of this user to be answered before it, the running one included."""
@@ -81,7 +81,7 @@ class Lost(Exception):
 
 
 class Queue(Protocol):
-    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Ticket:
+    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
         """Keeps the message; the same `client_message_id` of the same user finds the one that is kept already.
 
         Raises IdempotencyConflict when that one says something else, Expired when its log is gone, TooManyRequests when

@@ -87,18 +87,18 @@ def leave() -> Response:
     parts = _parts()
     if parts.streams.draining:
         raise ServerRestarting  # What is left now might be lost with this process's memory.
-    body = bodies.read_json(request.environ, parts.settings.max_body_bytes)
+    body = bodies.read(request.environ, parts.settings.max_body_bytes, parts.settings.request_seconds)
     left = bodies.validated(MessageRequest, body)
     cancel_unread = (left.on_disconnect or parts.settings.on_disconnect) == "cancel"
     message = Message(message_ids.new_id(left.org_id), left.user_id, left.for_engine(), len(body), cancel_unread, trace.kept())
-    ticket = parts.queue.enqueue(message, left.client_message_id, left.on_busy or parts.settings.on_busy)
-    log.info("message %s was left", ticket.message_id, extra={"message_id": ticket.message_id, "ahead": ticket.ahead})
+    receipt = parts.queue.enqueue(message, left.client_message_id, left.on_busy or parts.settings.on_busy)
+    log.info("message %s was left", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})
     if parts.worker:
         parts.worker.start()
     return jsonify(
         status="queued",
-        message_id=ticket.message_id,
-        queue_position=ticket.ahead + 1,
+        message_id=receipt.message_id,
+        queue_position=receipt.ahead + 1,
         responses=None,
         response_language=None,
         voice_audio_base64=None,

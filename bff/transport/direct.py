@@ -18,7 +18,6 @@ import requests
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
-from bff.errors import ReaderLeft
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.ops.nested import Nested
@@ -102,9 +101,6 @@ class DirectBody:
         if self.ended and self._place.was_cut:
             raise ConnectionError("cut in the middle of the body")
         return said or (b"" if self.ended else None)
-
-    def shutdown(self) -> None:
-        self._place.end(ReaderLeft())
 
     def close(self) -> None:
         """The pieces first: what makes them may hold more than the response knows of."""

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import re
-import threading
 from collections.abc import Iterator
 from time import monotonic
 from typing import Final
@@ -21,7 +20,7 @@ LIBRARY_ERRORS: Final = (OSError, ValueError, http.client.HTTPException, urllib3
 
 
 class ByteSource:
-    """One open answer. One greenlet or thread at a time reads it; any may close it, and whoever opened it must.
+    """One open answer. One greenlet or thread at a time has it, reads it, and closes it; others end its watch.
 
     Raises UpstreamError when it is encoded; while reading, UpstreamUnavailable when it is cut, UpstreamTimeout after
     `silence` seconds without a byte.
@@ -31,7 +30,6 @@ class ByteSource:
         self._response = response
         self._silence = silence
         self._closed = False
-        self._reader: int | None = None
         # urllib3 wraps http.client's response and keeps it under this name, which requests itself relies on. Doubles made
         # by `responses` have none of ours: their `read1` never waits.
         body = getattr(response.raw, "_original_response", response.raw)
@@ -54,45 +52,29 @@ class ByteSource:
 
     def chunks(self, watch: Watch) -> Iterator[bytes]:
         """Its bytes as they come; b"" when `watch` woke up and nothing had come."""
-        self._reader = threading.get_ident()
         heard = monotonic()
-        try:
-            while (chunk := self._take()) != b"":
-                if chunk is not None:
-                    yield chunk
-                    heard = monotonic()  # Not before: while nobody listened it was not silent.
-                elif monotonic() >= heard + self._silence:
-                    raise UpstreamTimeout(detail=f"silent for {self._silence} s")
-                else:
-                    yield b""
-                if self._body is not None and not self._body.ended:
-                    self._body.wait(watch, heard + self._silence)
-        finally:
-            self._reader = None
-            if self._closed:
-                self._release()
+        while (chunk := self._take()) != b"":
+            if chunk is not None:
+                yield chunk
+                heard = monotonic()  # Not before: while nobody listened it was not silent.
+            elif monotonic() >= heard + self._silence:
+                raise UpstreamTimeout(detail=f"silent for {self._silence} s")
+            else:
+                yield b""
+            if self._body is not None and not self._body.ended:
+                self._body.wait(watch, heard + self._silence)
 
     def _take(self) -> bytes | None:
-        if self._closed:
-            raise UpstreamUnavailable(detail="closed while it was read")
         try:
             return self._body.take() if self._body else self._response.raw.read1(READ_BYTES)
         except LIBRARY_ERRORS as error:
             raise UpstreamUnavailable(detail=f"an answer was cut: {error!r}") from error
 
     def close(self) -> None:
-        """Idempotent. A reader elsewhere wakes up and closes the socket itself: nobody else safely can."""
+        """Idempotent. Its connection goes back to the pool if the answer has ended by now."""
         if self._closed:
             return
         self._closed = True
-        if self._reader in {None, threading.get_ident()}:
-            self._release()
-            return
-        with contextlib.suppress(ValueError, OSError):  # Over already.
-            self._response.raw.shutdown()
-
-    def _release(self) -> None:
-        """Closes the response; its connection goes back to the pool if the answer has ended by now."""
         with contextlib.suppress(*LIBRARY_ERRORS):
             if self._body is not None:
                 self._body.take()

@@ -13,7 +13,7 @@ from bff.transport.reading import ByteSource
 
 
 class EventSource(ByteSource):
-    """One open event stream. One greenlet or thread at a time reads it; any may close it, and whoever opened it must.
+    """One open event stream.
 
     Raises UpstreamError when it is no plain event stream; while reading, UpstreamError for an event of more than
     `max_event_bytes`, UpstreamUnavailable when it is cut, UpstreamTimeout after `silence` seconds without a byte.
@@ -37,7 +37,10 @@ class EventSource(ByteSource):
             raise UpstreamError(detail="an answer that is no event stream")
 
     def events(self, watch: Watch) -> Iterator[Event | None]:
-        """The stream's events, and None after each read or when `watch` woke up for something else."""
+        """The stream's events, and None after each read or when `watch` woke up for something else.
+
+        None means: all that has come has been told. Whoever waits may now write out what it holds and look at the clock.
+        """
         ahead, self._ahead = self._ahead, []
         yield from ahead
         for chunk in self.chunks(watch):

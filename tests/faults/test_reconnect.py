@@ -214,6 +214,12 @@ def test_a_browser_that_leaves_while_the_broker_is_out_is_noticed(start, single)
         assert monotonic() - began < 2
 
 
+def test_a_broker_that_wants_to_be_asked_less_often_is_asked_again():
+    plan = NumberedBroker(ANSWER, [Line(200, ending=CUT), reply(b"{}", "429 Too Many Requests"), Line()])
+    with WireServer(plan) as broker:
+        assert_whole(told(broker))
+
+
 # Breaks for good
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bff import trace
 from bff.ops import logs
-from bff.sse import decode
+from tests.frames import decoded
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_lower_level_lets_more_through(root, capsys):
 def test_what_comes_over_the_wire_is_in_no_log_even_at_debug(root, capsys):
     logs.set_up("DEBUG", "json")
 
-    list(decode([b"somebody's message\ndata: x\n\n"]))
+    decoded([b"somebody's message\ndata: x\n\n"])
 
     assert capsys.readouterr().err == ""
 

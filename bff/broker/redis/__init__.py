@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from bff.broker import ends
 from bff.broker.log import parsed
-from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Ticket, Words
+from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Receipt, Words
 from bff.broker.redis.listening import Bell, Listener
 from bff.broker.redis.readers import Readers
 from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
@@ -63,7 +63,7 @@ class RedisQueue:
         """The name of the write of a claim that may have been done or not."""
         self._readers = Readers(client, self._index, limits.grace)
 
-    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Ticket:
+    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
         user = key_of(message.user_id)
         content = json.dumps(message.content, sort_keys=True)
         keys = [f"chat:{{{user}}}:q"] + ([f"chat:{{{user}}}:c:{_digest(client_message_id)}"] if client_message_id else [])
@@ -81,13 +81,13 @@ class RedisQueue:
                 raise TooManyRequests("Too many of your messages are waiting.")
             case "again":
                 self._offer(user)
-                return Ticket(more[0], more[1])
+                return Receipt(more[0], more[1])
         with suppress(Away, ServerFull):  # It is kept, and somebody will look.
             if more[1]:
                 self._offer(user)
             if message.cancel_unread:
                 self._readers.expect(f"{user} {message.id}")
-        return Ticket(message.id, more[0])
+        return Receipt(message.id, more[0])
 
     def claim(self, timeout: float) -> Claim | None:
         self._hear_of_work()
