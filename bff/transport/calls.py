@@ -78,7 +78,7 @@ def read_json(
     Raises UpstreamError for anything else, or more than `most` bytes of it; UpstreamTimeout when it is not whole by `until`.
     """
     try:
-        content = json.loads(_read(response, until, watch, most), parse_constant=_finite, parse_float=_finite)
+        content = _DECODE(_read(response, until, watch, most).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UpstreamError(detail="an answer that is no JSON") from error
     if not isinstance(content, dict):
@@ -91,6 +91,9 @@ def _finite(text: str) -> float:
     if not isfinite(value):
         raise ValueError(f"{text} is no number in JSON, nor for any browser")
     return value
+
+
+_DECODE: Final = json.JSONDecoder(parse_constant=_finite, parse_float=_finite).decode
 
 
 def _read(response: requests.Response, until: float, watch: Watch | None, most: int) -> bytes:
