@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from bff import sse
-from bff.broker.queue import Words
+from bff.broker.queue import PAGE_EVENTS, Words
 from bff.errors import InvalidRequest
 from bff.sse import Event
 
@@ -24,8 +24,9 @@ class Log:
         self._numbers.append(number)
 
     def after(self, event_id: str) -> Sequence[Event]:
-        """All of them for "". Raises InvalidRequest for an id that is none of ours."""
-        return self.events[bisect_right(self._numbers, parsed(event_id)) :] if event_id else list(self.events)
+        """A page of them, the first one for "". Raises InvalidRequest for an id that is none of ours."""
+        start = bisect_right(self._numbers, parsed(event_id)) if event_id else 0
+        return self.events[start : start + PAGE_EVENTS]
 
 
 def size_of(words: Sequence[Words]) -> int:

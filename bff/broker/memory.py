@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from bff.broker import ends
 from bff.broker.log import Log, size_of
-from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Receipt, State, Words
+from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Receipt, State, Words
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
 
 REMEMBER_SECONDS: Final = 24 * 3600
@@ -146,7 +146,9 @@ class MemoryQueue:
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         with self._lock:
             entry = self._entry(user_id, message_id)
-            return Page(entry.log.after(after), entry.state == "finished")
+            events = entry.log.after(after)
+            more = len(events) == PAGE_EVENTS
+            return Page(events, entry.state == "finished" and not more, more)
 
     @contextmanager
     def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:

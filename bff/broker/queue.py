@@ -3,14 +3,17 @@
 Messages of one user are answered one after the other, in order; users do not wait for each other. A message is claimed
 by one worker, which writes the answer into the message's log; any number of readers follow the log, from any place.
 A log's last event is always `done`. Where the queue is elsewhere, each verb may raise `Away`; a worker that then repeats
-the same call has it done once.
+the same call has it done once; only `release` then raises Lost.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from bff.sse import Event
+
+PAGE_EVENTS: Final = 500
+"""Of one page, at most: a log may be of any length."""
 
 State = Literal["queued", "running", "finished"]
 Words = tuple[str, str]
@@ -56,7 +59,7 @@ class Page(NamedTuple):
     over: bool
     """Whether the log has ended: nothing will come after these."""
     more: bool = False
-    """Whether there is more to read at once."""
+    """Whether there may be more to read at once: nobody is woken for it."""
 
 
 class Limits(NamedTuple):
@@ -111,7 +114,7 @@ class Queue(Protocol):
         """Writes the last words and `done`; the user's next message may be claimed. Raises Lost."""
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
-        """The events after the id `after`, the first for "", oldest first; does not wait.
+        """A page of the events after the id `after`, from the first one for "", oldest first; does not wait.
 
         Raises NotFound for a message that this user never had, Expired when its log is gone, InvalidRequest for an id
         that is none of ours.

@@ -3,6 +3,7 @@
 import hmac
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from bff import bodies, message_ids, trace
 from bff.broker.queue import Counts, Message, Queue
 from bff.broker.worker import Worker
-from bff.errors import Away, ChatError, InternalError, ServerRestarting, Unauthorized, by_status
+from bff.errors import Away, ChatError, Expired, InternalError, NotFound, ServerRestarting, Unauthorized, by_status
 from bff.ops import metrics
 from bff.ops.hub import Watch
 from bff.ops.streams import Streams
@@ -123,19 +124,19 @@ def follow() -> Response:
 
 
 def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watch) -> Iterator[Event | None]:
-    with queue.listen(user_id, message_id, watch.wake):
+    with (
+        suppress(Away, Expired, NotFound),  # Whoever comes back to where it was is told, or finds it there again.
+        queue.listen(user_id, message_id, watch.wake),
+    ):
         while True:
-            try:
-                page = queue.read(user_id, message_id, after)
-            except Away:
-                return  # The reader comes back to where it was, as soon as there is something to read again.
+            page = queue.read(user_id, message_id, after)
             for event in page.events:
                 yield event
                 after = event.id
             if page.over:
                 return
+            yield None  # After each page: what is read is said before more of it is.
             if not page.more:
-                yield None
                 watch.wait()
 
 

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bff.broker.memory import MemoryQueue
-from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Queue
+from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Queue
 from bff.broker.redis import RedisQueue
 from bff.broker.redis.readers import FLEETING
 from bff.errors import (
@@ -158,6 +158,7 @@ def finished(queue: Queue, user_id: str = "ann", text: str = "") -> Message:
 
 
 def whole(queue: Queue, said: Message) -> Page:
+    """Of a log that is no longer than a page."""
     return queue.read(said.user_id, said.id, "")
 
 
@@ -411,6 +412,36 @@ def test_nothing_comes_after_the_end(queue):
     assert queue.read("ann", said.id, last) == Page([], True)
     assert queue.read("ann", running.id, whole(queue, running).events[-1].id) == Page([], False)
     assert queue.read("ann", said.id, "9999999999999-0") == Page([], True)
+
+
+@pytest.mark.parametrize("length", [PAGE_EVENTS - 1, PAGE_EVENTS, PAGE_EVENTS + 1, 2 * PAGE_EVENTS + 7])
+def test_a_long_log_is_read_page_by_page(queue, length):
+    said = left(queue)
+    claim = claimed(queue)
+    words = [("message", str(number)) for number in range(length - 2)]  # Beside its position and its end.
+    queue.append(claim, words)
+    queue.finish(claim, [])
+
+    pages = [queue.read("ann", said.id, "")]
+    while pages[-1].more:
+        assert len(pages[-1].events) == PAGE_EVENTS
+        assert not pages[-1].over
+        pages.append(queue.read("ann", said.id, pages[-1].events[-1].id))
+
+    assert pages[-1].over
+    assert [event[:2] for page in pages for event in page.events][1:-1] == words
+
+
+def test_who_reads_a_long_log_that_goes_on_is_woken_for_what_is_new_only(queue):
+    said = left(queue)
+    claim = claimed(queue)
+    queue.append(claim, [("message", str(number)) for number in range(2 * PAGE_EVENTS)])
+
+    with ThreadPoolExecutor() as threads:
+        following = threads.submit(followed, queue, said)
+        queue.finish(claim, [("message", "bye")])
+
+        assert following.result(DEADLINE) == [*(str(number) for number in range(2 * PAGE_EVENTS)), "bye"]
 
 
 @pytest.mark.parametrize(
@@ -1320,13 +1351,14 @@ def followed(queue: Queue, said: Message) -> list[str]:
     heard, after, woken = [], "", threading.Event()
     with queue.listen(said.user_id, said.id, woken.set):
         while True:
-            events, over, _ = queue.read(said.user_id, said.id, after)
+            events, over, more = queue.read(said.user_id, said.id, after)
             heard += [event.data for event in events if event.event == "message"]
             after = events[-1].id if events else after
             if over:
                 return heard
-            assert woken.wait(DEADLINE)
-            woken.clear()
+            if not more:
+                assert woken.wait(DEADLINE)
+                woken.clear()
 
 
 @pytest.mark.usefixtures("many_switches")

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from bff.broker import ends
 from bff.broker.log import parsed
-from bff.broker.queue import Claim, Counts, Limits, Lost, Message, Page, Place, Receipt, Words
+from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Receipt, Words
 from bff.broker.redis.listening import Bell, Listener
 from bff.broker.redis.readers import Readers
 from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
@@ -34,7 +34,6 @@ WORKER_SECONDS: Final = 5
 LUA: Final = Path(__file__).parent / "lua"
 CLAIMS_MOST: Final = 5
 """A message that takes its worker along each time is not tried for ever."""
-PAGE_EVENTS: Final = 500
 WAITING_USERS_MOST: Final = 1000
 """Of whom it is counted how much waits: a few milliseconds' work."""
 SOON_SECONDS: Final = 0.01

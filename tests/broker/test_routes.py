@@ -1,0 +1,97 @@
+"""The broker's stream of a log: what its reader gets when the log is long, or goes away meanwhile."""
+
+from collections.abc import Iterable
+
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import EnvironBuilder
+
+from bff.broker import create_broker
+from bff.broker.queue import PAGE_EVENTS, Message, Queue
+from bff.ops.redis import connect, key_of
+from bff.settings import Settings
+from tests.live import BROKER_KEY
+from tests.redis_server import RedisServer
+
+KEY = {"X-API-Key": BROKER_KEY}
+
+
+def new_app(**environment: str) -> Flask:
+    return create_broker(Settings.from_environment(environment, neighbour=True), BROKER_KEY)
+
+
+def queue_of(app: Flask) -> Queue:
+    queue: Queue = app.extensions["broker"].queue
+    return queue
+
+
+def answered(queue: Queue, events: int, message_id: str = "m-1", **more: bool) -> None:
+    """A message of Ada's with so many events of an answer."""
+    queue.enqueue(Message(message_id, "ada", {}, **more), None, "enqueue")
+    claim = queue.claim(10)
+    queue.append(claim, [("message", f'{{"number":{number}}}') for number in range(events)])
+    queue.finish(claim, [])
+
+
+def stream(client: FlaskClient, message_id: str = "m-1"):
+    return client.get("/api/v1/stream", query_string={"user_id": "ada", "message_id": message_id}, headers=KEY)
+
+
+def unread_stream(app: Flask) -> Iterable[bytes]:
+    """Flask's client would read the first piece at once."""
+    builder = EnvironBuilder("/api/v1/stream", query_string={"user_id": "ada", "message_id": "m-1"}, headers=KEY)
+    return app(builder.get_environ(), lambda *_: lambda _: None)
+
+
+def test_a_long_log_goes_out_page_by_page():
+    app = new_app()
+    answered(queue_of(app), 3 * PAGE_EVENTS)
+
+    pieces = list(stream(app.test_client()).response)
+
+    assert b"".join(pieces).count(b"event: message") == 3 * PAGE_EVENTS
+    assert all(piece.count(b"\n\n") <= PAGE_EVENTS for piece in pieces)
+
+
+def test_a_log_that_goes_away_between_two_pages_ends_its_stream_and_is_gone_for_who_comes_back(caplog):
+    app = new_app(LOG_MAX_BYTES="300000")
+    answered(queue_of(app), PAGE_EVENTS + 100)
+    pieces = iter(stream(app.test_client()).response)
+    assert b'"number":0' in next(pieces)
+
+    answered(queue_of(app), PAGE_EVENTS + 100, "m-2")
+
+    assert b"done" not in b"".join(pieces)
+    assert "a stream broke" not in caplog.text
+    assert stream(app.test_client()).status_code == 410
+    assert stream(app.test_client(), "m-3").status_code == 404
+
+
+def test_a_redis_that_goes_away_before_the_first_page_ends_the_stream(tmp_path, caplog):
+    server = RedisServer(tmp_path)
+    app = new_app(REDIS_URL=server.url)
+    queue = queue_of(app)
+    answered(queue, 5, cancel_unread=True)
+    pieces = unread_stream(app)
+    server.stop()
+
+    assert list(pieces) == []
+
+    assert "a stream broke" not in caplog.text
+    assert stream(app.test_client()).status_code == 503
+    queue.close()
+
+
+def test_a_log_that_goes_away_in_redis_ends_its_stream(clean_redis, caplog):
+    app = new_app(REDIS_URL=clean_redis.url)
+    answered(queue_of(app), PAGE_EVENTS + 100)
+    pieces = iter(stream(app.test_client()).response)
+    assert b'"number":0' in next(pieces)
+
+    with connect(clean_redis.url) as client:
+        client.delete(f"chat:{{{key_of('ada')}}}:l:m-1")
+
+    assert list(pieces) == []
+    assert "a stream broke" not in caplog.text
+    assert stream(app.test_client()).status_code == 410
+    queue_of(app).close()
