@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -99,24 +99,30 @@ class Worker:
 
     def _claim_one(self) -> None:
         if self._free.acquire(timeout=CLAIM_SECONDS):
-            answering = None
+            begun = False
             try:
                 claim = self._queue.claim(CLAIM_SECONDS)
-                answering = claim and self._begun(claim)
+                if claim is not None:
+                    self._begin(claim)
+                    begun = True
             finally:
-                if answering is None:
+                if not begun:
                     self._free.release()
-            if answering is not None:
-                threading.Thread(target=self._answer, args=(answering,), name="answer", daemon=True).start()
 
-    def _begun(self, claim: Claim) -> "_Answering":
-        watch = hub.watch()
-        watch.due = monotonic() + self._times.answer_max
-        if claim.token == 1:
-            metrics.QUEUE_WAIT.observe(claim.waited)
-        answering = _Answering(self._queue, claim, watch, give_up_at=watch.due + self._times.lease)
-        self._running.add(answering)  # Before its thread starts: a drain that waits for what runs must not miss it.
-        return answering
+    def _begin(self, claim: Claim) -> None:
+        """Raises what keeps a waiting place or a thread from being made; then somebody else may claim it."""
+        with ExitStack() as undoing:
+            undoing.callback(self._queue.release, claim)
+            if claim.token == 1:
+                metrics.QUEUE_WAIT.observe(claim.waited)
+            watch = hub.watch()
+            undoing.callback(watch.close)
+            watch.due = monotonic() + self._times.answer_max
+            answering = _Answering(self._queue, claim, watch, give_up_at=watch.due + self._times.lease)
+            self._running.add(answering)  # Before its thread starts: a drain that waits for what runs must not miss it.
+            undoing.callback(self._running.discard, answering)
+            threading.Thread(target=self._answer, args=(answering,), name="answer", daemon=True).start()
+            undoing.pop_all()
 
     def _renew(self) -> None:
         while True:
@@ -150,7 +156,8 @@ class Worker:
         claim, watch = answering.claim, answering.watch
         trace.go_on(claim.message.trace)
         try:
-            self._show_life(answering)  # It may have been told to stop before it could be heard here.
+            with suppress(Away):  # The lease's own thread asks again.
+                self._show_life(answering)  # It may have been told to stop before it could be heard here.
             with closing(self._said(claim, watch)) as said:
                 answering.run(said)
         except Lost:
@@ -216,7 +223,8 @@ class _Answering:
             raise
         except HandedBack:
             self._write()
-            self._insist(lambda: self._queue.release(self.claim))
+            with suppress(Lost):  # It is handed back already, where only the receipt was lost.
+                self._insist(lambda: self._queue.release(self.claim))
             self.result = "handed_back"
         except Stopped:
             self._finish(ends.stopped(self._text))
