@@ -63,10 +63,16 @@ class SharedLimits:
         while True:
             time.sleep(GIVEN_UP_SECONDS / 3)
             for user_id in tuple(self._open):
-                with self._lock:
-                    streams = tuple(self._open.get(user_id, ()))
-                if streams:
-                    self._ask("renew", _streams(user_id), _MILLISECONDS, *streams)
+                try:
+                    self._renew_those_of(user_id)
+                except Exception:
+                    log.exception("a user's streams could not be renewed")
+
+    def _renew_those_of(self, user_id: str) -> None:
+        with self._lock:
+            streams = tuple(self._open.get(user_id, ()))
+        if streams:
+            self._ask("renew", _streams(user_id), _MILLISECONDS, *streams)
 
     def _ask(self, script: str, key: str, *arguments: str | int) -> Any:
         """None while Redis is away, or full."""

@@ -47,7 +47,7 @@ def connect(url: str, *, verify: bool = True) -> Client:
         pool = _Pool.from_url(url, max_connections=CONNECTIONS, timeout=SECONDS, **options)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL={without_password(url)!r} is not a Redis URL: {error}") from error
-    return Client(connection_pool=pool)
+    return Client.from_pool(pool)  # Which closes the pool with the client.
 
 
 def check(url: str, *, verify: bool = True) -> None:

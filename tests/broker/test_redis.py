@@ -17,6 +17,7 @@ from bff.broker.queue import Claim, Limits, Lost, Message, Place
 from bff.broker.redis import CLAIMS_MOST, DUE, WORKER, RedisQueue, listening, readers
 from bff.broker.redis.readers import FLEETING
 from bff.errors import Away, IdempotencyConflict, ServerFull, SettingsError
+from bff.ops import limits
 from bff.ops import redis as redis_door
 from bff.ops.limits import SharedLimits
 from bff.ops.redis import Client, check, connect, key_of
@@ -329,6 +330,61 @@ def test_a_process_that_dies_after_an_end_delays_the_next_message_by_a_lease_at_
     assert alive.claim(LEASE + REAPED_WITHIN).message == following
 
 
+def test_an_answer_for_its_readers_only_is_stopped_though_its_process_died_as_it_was_kept(open_queue, line, far):
+    queue = open_queue(f"redis://127.0.0.1:{line.port}/0", grace=0.1)
+    said = message(text="the question", cancel_unread=True)
+
+    line.be_cut_after(b"the question")
+    queue.enqueue(said, None, "enqueue")
+
+    alive = open_queue(grace=0.1)
+    assert eventually(lambda: alive.sweep() or whole(alive, said).over, DEADLINE)
+
+
+def test_of_several_that_nobody_reads_none_is_forgotten_where_the_line_breaks(open_queue, line, client):
+    far, near = open_queue(f"redis://127.0.0.1:{line.port}/0", grace=0.1), open_queue(grace=0.1)
+    said = [left(near, f"user-{number}", cancel_unread=True) for number in range(3)]
+    far.sweep()
+    due = time.monotonic() + 0.2
+    assert eventually(lambda: time.monotonic() > due)
+
+    line.lose_the_answer_to(said[1].id.encode())
+    with pytest.raises(Away):
+        far.sweep()
+    far.sweep()
+
+    assert [whole(near, one).over for one in said] == [True, True, True]
+    assert not client.exists(FLEETING)
+
+
+def test_a_sign_that_somebody_reads_is_given_again_after_whatever_went_wrong(open_queue, client, monkeypatch, caplog):
+    monkeypatch.setattr(readers, "TELL_SECONDS", 0.02)
+    queue = open_queue(grace=0.5)
+    said = left(queue, cancel_unread=True)
+    member = f"{key_of(said.user_id)} {said.id}"
+
+    with queue.listen(said.user_id, said.id, lambda: None):
+        client.rename(FLEETING, "kept")
+        client.set(FLEETING, "of another type")
+        assert eventually(lambda: "readers could not be told of" in caplog.text, DEADLINE)
+        client.rename("kept", FLEETING)
+        score = client.zscore(FLEETING, member)
+        assert eventually(lambda: client.zscore(FLEETING, member) > score, DEADLINE)
+
+
+def test_a_users_streams_are_renewed_after_whatever_went_wrong(client, monkeypatch, caplog):
+    monkeypatch.setattr(limits, "GIVEN_UP_SECONDS", 0.06)
+    shared, key = SharedLimits(client, streams=5, per_minute=1), f"chat:{{{key_of('ann')}}}:streams"
+    stream = shared.enter("ann")
+    client.set(key, "of another type")
+    assert eventually(lambda: "could not be renewed" in caplog.text, DEADLINE)
+
+    client.delete(key)
+
+    assert eventually(lambda: client.zscore(key, stream), DEADLINE)
+    shared.leave("ann", stream)
+
+
 def test_who_looked_before_a_message_came_does_not_make_it_forgotten(open_queue, client):
     """A worker finds nothing for a user and is slow to say so; in between, a message comes."""
     queue = open_queue()
@@ -605,6 +661,34 @@ def test_a_listener_that_cannot_send_begins_anew(open_queue, client):
                 writer.finish(claim, [("message", "words")])
 
             assert until_over(told)[0] == until_over(told_second)[0] == "words"
+
+
+def test_an_absence_is_warned_of_once(open_queue, server, monkeypatch, caplog):
+    caplog.set_level("DEBUG", listening.__name__)
+    monkeypatch.setattr(listening, "AGAIN_SECONDS", 0.01)
+    queue, rung = open_queue(server.url), threading.Event()
+
+    def levels() -> list[str]:
+        return [record.levelname for record in caplog.records if record.message.startswith("not hearing Redis")]
+
+    said = left(queue)
+    with queue.listen(said.user_id, said.id, rung.set):
+        for _ in range(2):
+            assert rung.wait(DEADLINE)
+            server.stop()
+            assert eventually(lambda: levels()[-4:] == ["WARNING", "DEBUG", "DEBUG", "DEBUG"], DEADLINE), levels()
+            rung.clear()
+            server.start()
+        assert levels().count("WARNING") == 2
+
+
+def test_who_closes_a_client_closes_its_connections(server):
+    with connect(server.url) as client:
+        with connect(server.url) as other:
+            other.ping()
+            assert connections(client) == 1
+
+        assert eventually(lambda: connections(client) == 0, DEADLINE)
 
 
 # Two processes.

@@ -67,7 +67,10 @@ class RedisQueue:
         content = json.dumps(message.content, sort_keys=True)
         keys = [f"chat:{{{user}}}:q"] + ([f"chat:{{{user}}}:c:{_digest(client_message_id)}"] if client_message_id else [])
         facts = (message.id, message.user_id, content, message.size, int(message.cancel_unread), _digest(content))
-        self._offer(user, self._lease)  # If this process dies before it can say more, somebody looks all the same.
+        # If this process dies before it can say more, somebody looks all the same, for the message and for its readers.
+        self._offer(user, self._lease)
+        if message.cancel_unread:
+            self._readers.expect(f"{user} {message.id}")
         said, *more = self._user.run("enqueue", keys, *facts, self._limits.depth_per_user, on_busy, message.trace)
         match said:
             case "conflict":
@@ -84,8 +87,6 @@ class RedisQueue:
         with suppress(Away, ServerFull):  # It is kept, and somebody will look.
             if more[1]:
                 self._offer(user)
-            if message.cancel_unread:
-                self._readers.expect(f"{user} {message.id}")
         return Receipt(message.id, more[0])
 
     def claim(self, timeout: float) -> Claim | None:
@@ -232,8 +233,9 @@ class RedisQueue:
             self._client.set(WORKER, "1", ex=WORKER_SECONDS)
         for answer in self._readers.unread():
             user, message_id = answer.split(" ", 1)
-            with suppress(NotFound, Expired):
+            with suppress(NotFound, Expired):  # One that was refused, or is long over.
                 self._stop(user, message_id)
+            self._readers.forget(answer)
 
     def is_worked(self) -> bool:
         with translated():

@@ -65,14 +65,17 @@ class Listener:
             self._thread.join(PING_SECONDS)
 
     def _run(self) -> None:
+        away = False
         while not self._closed:
             try:
                 self._connect()
                 while not self._closed:
                     self._hear_one()
+                    away = False
             except Exception as error:  # noqa: BLE001 - as with a socket closed under the library's hands: nobody else listens
                 if not self._closed:
-                    log.warning("not hearing Redis: %r", error)
+                    log.log(logging.DEBUG if away else logging.WARNING, "not hearing Redis: %r", error)
+                    away = True
                     time.sleep(AGAIN_SECONDS)
             finally:
                 self._disconnect()

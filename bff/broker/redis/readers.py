@@ -1,9 +1,10 @@
 """Who reads in this process, told to Redis: an answer that is for its readers only is stopped once none is left anywhere."""
 
+import logging
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final
 
 from bff.errors import Away, ServerFull
@@ -14,6 +15,8 @@ FLEETING: Final = "chat:fleeting"
 TELL_SECONDS: Final = 1.0
 MOST: Final = 100
 """Of those nobody reads any more, at once."""
+
+log = logging.getLogger(__name__)
 
 
 class Readers:
@@ -30,7 +33,7 @@ class Readers:
         """Mostly none is, and then there is nothing to tell."""
 
     def expect(self, answer: str) -> None:
-        """A new one that is for its readers only. Raises Away, ServerFull."""
+        """A new one that is for its readers only, or may become one. Raises Away, ServerFull."""
         self._some_are_fleeting = True
         self._index.run("read_by", [FLEETING], self._grace, "NX", answer)
 
@@ -54,9 +57,13 @@ class Readers:
     def _tell_again_and_again(self) -> None:
         """Whether or not somebody sweeps in this process: those who read here are there."""
         while not self._closed.wait(TELL_SECONDS):
-            with suppress(Away, ServerFull):
+            try:
                 if self._here:
                     self._tell()
+            except (Away, ServerFull):
+                log.debug("readers could not be told of", exc_info=True)
+            except Exception:
+                log.exception("readers could not be told of")
 
     def _tell(self) -> None:
         with translated():
@@ -67,9 +74,14 @@ class Readers:
             self._index.run("read_by", [FLEETING], self._grace, "XX", *here)
 
     def unread(self) -> list[str]:
-        """The answers that nobody has read for a grace; each is told to one who asks. Raises Away, ServerFull."""
+        """The answers that nobody has read for a grace, until each is forgotten. Raises Away, ServerFull."""
         self._tell()
         return list(self._index.run("unread", [FLEETING], MOST)) if self._some_are_fleeting else []
+
+    def forget(self, answer: str) -> None:
+        """One that was stopped. Raises Away."""
+        with translated():
+            self._client.zrem(FLEETING, answer)
 
     def close(self) -> None:
         self._closed.set()
