@@ -1,5 +1,6 @@
 """The streams a process holds open: counted, bounded, and brought to an end when the process is told to stop."""
 
+import math
 import random
 import threading
 import time
@@ -149,25 +150,30 @@ class Rate:
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
 
     def count(self, user_id: str) -> None:
-        """Raises TooManyRequests, with the seconds until there is room again."""
-        now = monotonic()
-        with self._lock:
-            self._forget(now - MINUTE)
-            moments = self._recent.setdefault(user_id, deque())
-            while moments and moments[0] <= now - MINUTE:
-                moments.popleft()
-            if len(moments) >= self._per_minute:
-                raise TooManyRequests(retry_after=max(1, round(moments[0] + MINUTE - now)))
-            moments.append(now)
-            self._recent.move_to_end(user_id)
+        """Raises TooManyRequests, with the seconds until there is room again. Who is refused is counted nowhere."""
         if self._shared:
+            with self._lock:
+                self._checked(user_id, monotonic())
             self._shared.count(user_id)
+        with self._lock:
+            now = monotonic()
+            self._recent[user_id] = moments = self._checked(user_id, now)
+            self._recent.move_to_end(user_id)
+            moments.append(now)
+
+    def _checked(self, user_id: str, now: float) -> deque[float]:
+        """The user's moments of the last minute. Raises TooManyRequests when they are too many."""
+        self._forget(now - MINUTE)
+        moments = self._recent.get(user_id, deque())
+        while moments and moments[0] <= now - MINUTE:
+            moments.popleft()
+        if len(moments) >= self._per_minute:
+            raise TooManyRequests(retry_after=math.ceil(moments[0] + MINUTE - now))
+        return moments
 
     def _forget(self, before: float) -> None:
         """Users who have been quiet: the first ones, as whoever speaks goes to the end."""
-        while self._recent and (moments := next(iter(self._recent.values()))) is not None:
-            if moments and moments[-1] > before:
-                return
+        while self._recent and next(iter(self._recent.values()))[-1] <= before:
             self._recent.popitem(last=False)
 
 

@@ -16,11 +16,12 @@ from bff.broker import redis as redis_queue
 from bff.broker.queue import Claim, Limits, Lost, Message, Place
 from bff.broker.redis import CLAIMS_MOST, DUE, WORKER, RedisQueue, listening, readers
 from bff.broker.redis.readers import FLEETING
-from bff.errors import Away, IdempotencyConflict, ServerFull, SettingsError
+from bff.errors import Away, IdempotencyConflict, ServerFull, SettingsError, TooManyRequests
 from bff.ops import limits
 from bff.ops import redis as redis_door
 from bff.ops.limits import SharedLimits
 from bff.ops.redis import Client, check, connect, key_of
+from bff.ops.streams import Rate
 from tests.broker.test_queue import AT_ONCE, DEADLINE, claimed, left, message, positions, types, whole
 from tests.line import Line
 from tests.live import eventually, free_port, in_parallel
@@ -383,6 +384,32 @@ def test_a_users_streams_are_renewed_after_whatever_went_wrong(client, monkeypat
 
     assert eventually(lambda: client.zscore(key, stream), DEADLINE)
     shared.leave("ann", stream)
+
+
+def test_who_is_refused_elsewhere_is_not_counted_here(client):
+    elsewhere, here = (Rate(2, SharedLimits(client, streams=1, per_minute=2)) for _ in range(2))
+    for _ in range(2):
+        elsewhere.count("ann")
+
+    for _ in range(5):
+        with pytest.raises(TooManyRequests):
+            here.count("ann")
+    client.flushall()
+
+    here.count("ann")
+
+
+def test_who_is_refused_here_is_not_counted_elsewhere(client):
+    elsewhere = SharedLimits(client, streams=1, per_minute=3)
+    here = Rate(1, elsewhere)
+    here.count("ann")
+
+    for _ in range(5):
+        with pytest.raises(TooManyRequests):
+            here.count("ann")
+
+    for _ in range(2):
+        elsewhere.count("ann")
 
 
 def test_who_looked_before_a_message_came_does_not_make_it_forgotten(open_queue, client):

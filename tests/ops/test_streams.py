@@ -182,6 +182,17 @@ def test_a_user_has_so_many_a_minute():
     rate.count("bob")
 
 
+def test_who_comes_back_when_told_to_finds_room(monkeypatch):
+    monkeypatch.setattr(streams, "MINUTE", 1.4)
+    rate = Rate(1)
+    rate.count("ada")
+
+    with pytest.raises(TooManyRequests) as refused:
+        rate.count("ada")
+
+    assert refused.value.retry_after == 2
+
+
 def test_there_is_room_again_after_a_minute(monkeypatch):
     monkeypatch.setattr(streams, "MINUTE", 0.3)
     rate, began = Rate(2), monotonic()
