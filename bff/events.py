@@ -60,7 +60,11 @@ def parsed_object(data: str) -> dict[str, Any]:
 
 def progress_text(data: str) -> str:
     """The piece of the answer that a `progress` event holds, "" for any other event."""
-    content = parsed_object(data)
+    return text_in(parsed_object(data))
+
+
+def text_in(content: dict[str, Any]) -> str:
+    """As `progress_text`, of an event that is parsed already."""
     text = content.get("text") if content.get("type") == "progress" else None
     return text if isinstance(text, str) else ""
 

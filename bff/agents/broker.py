@@ -79,7 +79,7 @@ def _pieces(relay: Relay, answer: Answer, watch: Watch) -> Iterator[str | None]:
             yield None
             continue
         content = events.parsed_object(event.data)
-        if text := events.progress_text(event.data):
+        if text := events.text_in(content):
             said = True
             yield text
         elif content["type"] == "complete" and not said:

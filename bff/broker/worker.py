@@ -1,37 +1,29 @@
-"""Answers queued messages: claims one, has the engine answer it, writes what the engine says into the message's log."""
+"""Answers queued messages: claims one after the other, keeps the claims while they are answered, hands back in the end."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import Final, NamedTuple
 
-from bff import events, trace
-from bff.broker import ends
-from bff.broker.queue import Claim, Lost, Queue, Words
+from bff import trace
+from bff.broker.answering import AWAY_SECONDS, Answering, HandedBack, Stopped
+from bff.broker.queue import Claim, Lost, Queue
 from bff.engine_client import EngineClient
-from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamError, UpstreamTimeout
+from bff.errors import Away
 from bff.ops import hub, metrics
-from bff.ops.hub import Watch
-from bff.transport import EventSource
 
 CLAIM_SECONDS: Final = 1.0
-AWAY_SECONDS: Final = 0.25
-"""Between two attempts to write while the queue is away."""
+"""For which a free place, and then a message, is waited for, before it is seen whether to go on at all."""
+SWEEP_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 1.0
+"""After what went wrong."""
 HAND_BACK_SECONDS: Final = 2.0
 """Of a drain's time, for handing back what did not finish."""
 
 log = logging.getLogger(__name__)
-
-
-class Stopped(Exception):
-    """The user wished the answer to end here."""
-
-
-class HandedBack(Exception):
-    """This process is about to stop: somebody else shall answer."""
 
 
 class Times(NamedTuple):
@@ -51,7 +43,7 @@ class Worker:
         self._engine = engine
         self._times = times
         self._free = threading.BoundedSemaphore(max_running)
-        self._running: set[_Answering] = set()
+        self._running: set[Answering] = set()
         self._starting = threading.Lock()
         self._claiming: threading.Thread | None = None
         self._draining = False
@@ -82,20 +74,20 @@ class Worker:
         while not self._draining:
             try:
                 if away or monotonic() >= self._sweep_at:
-                    self._sweep_at = monotonic() + CLAIM_SECONDS
+                    self._sweep_at = monotonic() + SWEEP_SECONDS
                     self._queue.sweep()
                 if away:
                     away = False
-                    time.sleep(CLAIM_SECONDS)  # It is back; those who write come first, as their leases have run on.
+                    time.sleep(PAUSE_SECONDS)  # It is back; those who write come first, as their leases have run on.
                 self._claim_one()
             except Away as problem:
                 if not away:
                     log.warning("the queue is away: %s", problem.detail)
                 away = True
-                time.sleep(CLAIM_SECONDS)
+                time.sleep(PAUSE_SECONDS)
             except Exception:
                 log.exception("the worker stumbled")
-                time.sleep(CLAIM_SECONDS)
+                time.sleep(PAUSE_SECONDS)
 
     def _claim_one(self) -> None:
         if self._free.acquire(timeout=CLAIM_SECONDS):
@@ -118,7 +110,7 @@ class Worker:
             watch = hub.watch()
             undoing.callback(watch.close)
             watch.due = monotonic() + self._times.answer_max
-            answering = _Answering(self._queue, claim, watch, give_up_at=watch.due + self._times.lease)
+            answering = Answering(self._queue, self._engine, claim, watch, give_up_at=watch.due + self._times.lease)
             self._running.add(answering)  # Before its thread starts: a drain that waits for what runs must not miss it.
             undoing.callback(self._running.discard, answering)
             threading.Thread(target=self._answer, args=(answering,), name="answer", daemon=True).start()
@@ -140,7 +132,7 @@ class Worker:
                 log.exception("a lease could not be renewed")
         return True
 
-    def _show_life(self, answering: "_Answering") -> None:
+    def _show_life(self, answering: Answering) -> None:
         try:
             if self._queue.renew(answering.claim):
                 answering.watch.end(Stopped())
@@ -152,125 +144,33 @@ class Worker:
             if answering.claim.message.id == message_id:
                 answering.watch.end(Stopped())
 
-    def _answer(self, answering: "_Answering") -> None:
-        claim, watch = answering.claim, answering.watch
-        trace.go_on(claim.message.trace)
+    def _answer(self, answering: Answering) -> None:
+        message = answering.claim.message
+        trace.go_on(message.trace)
         try:
             with suppress(Away):  # The lease's own thread asks again.
                 self._show_life(answering)  # It may have been told to stop before it could be heard here.
-            with closing(self._said(claim, watch)) as said:
-                answering.run(said)
+            answering.run()
         except Lost:
             metrics.LEASES_LOST.inc()
             answering.result = "lost"
-            log.warning("message %s has another worker now", claim.message.id)
+            log.warning("message %s has another worker now", message.id)
         except Exception:
-            log.exception("message %s could not be answered", claim.message.id)
+            log.exception("message %s could not be answered", message.id)
         finally:
             self._running.remove(answering)
-            watch.close()
+            answering.watch.close()
             self._free.release()
-            answering.tell_end()
-
-    def _said(self, claim: Claim, watch: Watch) -> Generator[Words | None, None, None]:
-        """The engine's events, None where it paused. Raises Stopped, an UpstreamFailure, AnswerTimeout."""
-        with closing(self._opened(claim, watch)) as source:
-            for event in source.events(watch):
-                if event is not None:
-                    yield event.event, event.data.replace("\n", " ")
-                elif monotonic() >= watch.due:
-                    raise AnswerTimeout
-                else:
-                    yield None
-
-    def _opened(self, claim: Claim, watch: Watch) -> EventSource:
-        try:
-            return self._engine.stream(claim.message.content, watch)
-        except UpstreamTimeout:
-            if monotonic() >= watch.due:
-                raise AnswerTimeout from None
-            raise
+            _tell_end(answering)
 
 
-class _Answering:
-    """One answer on its way into its log."""
-
-    def __init__(self, queue: Queue, claim: Claim, watch: Watch, *, give_up_at: float) -> None:
-        self._queue = queue
-        self.claim = claim
-        self.watch = watch
-        self._give_up_at = give_up_at
-        self._unwritten: list[Words] = []
-        self._text = ""
-        self._began = monotonic()
-        self.result = InternalError.code
-        """How it ended: complete, engine_error, stopped, handed_back, lost, or an error's code."""
-
-    def tell_end(self) -> None:
-        seconds = monotonic() - self._began
-        metrics.ANSWER.observe(seconds)
-        metrics.ANSWERS.labels(self.result).inc()
-        fields = {"message_id": self.claim.message.id, "result": self.result, "ms": round(seconds * 1000)}
-        waited = {"waited_ms": round(self.claim.waited * 1000)}
-        log.info("message %s was answered: %s", self.claim.message.id, self.result, extra=fields | waited)
-
-    def run(self, said: Iterator[Words | None]) -> None:
-        try:
-            self._insist(lambda: self._queue.append(self.claim, [("processing", "")], said=False))
-            if not self._take(said):
-                raise UpstreamError(detail="the engine ended without an end")
-        except Lost:
-            raise
-        except HandedBack:
-            self._write()
-            with suppress(Lost):  # It is handed back already, where only the receipt was lost.
-                self._insist(lambda: self._queue.release(self.claim))
-            self.result = "handed_back"
-        except Stopped:
-            self._finish(ends.stopped(self._text))
-            self.result = "stopped"
-        except ChatError as problem:
-            log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
-            self._finish(ends.failed(problem))
-            self.result = problem.code
-        except Exception:
-            log.exception("message %s: the answer broke", self.claim.message.id)
-            self._finish(ends.failed(InternalError()))
-
-    def _take(self, said: Iterator[Words | None]) -> bool:
-        """Whether the engine came to an end of its own; nothing it says afterwards counts."""
-        for words in said:
-            if words is None:
-                self._write()
-                continue
-            kind = events.parsed_object(words[1]).get("type")
-            if kind in {"complete", "error"}:
-                self._finish(("message", words[1]))
-                self.result = "complete" if kind == "complete" else "engine_error"
-                return True
-            if isinstance(kind, str) and kind != "keepalive":  # Which says nothing, so nobody needs it in a log.
-                self._unwritten.append(("message", words[1]))
-                self._text += events.progress_text(words[1]) if kind == "progress" else ""
-        return False
-
-    def _write(self) -> None:
-        words, self._unwritten = self._unwritten, []
-        if words:
-            self._insist(lambda: self._queue.append(self.claim, words))
-
-    def _finish(self, last: Words) -> None:
-        words, self._unwritten = [*self._unwritten, last], []
-        self._insist(lambda: self._queue.finish(self.claim, words))
-
-    def _insist(self, write: Callable[[], None]) -> None:
-        """While the queue is away, or full, the answer waits here, and the engine with it. Repeating a write does it once."""
-        while True:
-            try:
-                return write()
-            except (Away, ServerFull):
-                if monotonic() >= self._give_up_at:
-                    raise
-                time.sleep(AWAY_SECONDS)
+def _tell_end(answering: Answering) -> None:
+    message_id, seconds = answering.claim.message.id, monotonic() - answering.began
+    metrics.ANSWER.observe(seconds)
+    metrics.ANSWERS.labels(answering.result).inc()
+    fields = {"message_id": message_id, "result": answering.result, "ms": round(seconds * 1000)}
+    waited = {"waited_ms": round(answering.claim.waited * 1000)}
+    log.info("message %s was answered: %s", message_id, answering.result, extra=fields | waited)
 
 
 def _until(condition: Callable[[], bool], moment: float) -> None:

@@ -1,5 +1,6 @@
 """What becomes of an answer when something breaks under its worker."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 
@@ -85,6 +86,18 @@ def test_a_worker_that_cannot_begin_an_answer_hands_it_back(work, monkeypatch, c
         assert all(answered(queue, one) for one in said)
     assert len(refused) == 1
     assert "can't start new thread" in caplog.text
+
+
+def test_what_says_nothing_a_browser_could_read_is_in_no_log(work):
+    nothing = b'data: {"type":[]}\n\ndata: {"type":null}\n\ndata: []\n\ndata: nonsense\n\ndata: {"type":"keepalive"}\n\n'
+    queue = MemoryQueue()
+    with WireServer([stream_head(), chunk(nothing + COMPLETE), LAST_CHUNK]) as engine:
+        said = left(queue)
+        work(queue, engine)
+
+        assert answered(queue, said)
+    assert json.loads(whole(queue, said).events[-2].data)["type"] == "complete"
+    assert types(queue, said) == ["queued", "processing", "message", "done"]
 
 
 def test_a_queue_that_is_away_at_the_first_sign_of_life_costs_no_answer(work, near, far, line):
