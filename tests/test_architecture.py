@@ -36,7 +36,7 @@ DOORS = {
     "requests": {"bff/transport"},
     "urllib3": {"bff/transport"},
     "sseclient": {"bff/sse.py"},
-    "gevent": {"bff/ops/hub.py", "bff/ops/patch.py", "gunicorn.conf.py"},
+    "gevent": {"bff/ops/hub/loop.py", "bff/ops/patch.py", "gunicorn.conf.py"},
     "redis": {"bff/ops/redis.py", "bff/broker/redis"},
     "prometheus_client": {"bff/ops/metrics.py"},
     "jwt": {"bff/jwt_identity.py"},
