@@ -25,7 +25,8 @@ from bff.ops import logs
 from bff.ops.health import Health, Probe
 from bff.ops.life import Life, together
 from bff.ops.pulse import Pulse
-from bff.ops.streams import Rate, Streams
+from bff.ops.rate import Rate
+from bff.ops.streams import Streams
 from bff.orgs import Orgs
 from bff.routes import (
     audio,

@@ -1,4 +1,4 @@
-"""One user's limits over all processes: what `streams.py` counts in one of them, counted in Redis.
+"""One user's limits over all processes: what `rate.py` and `streams.py` count in one of them, counted in Redis.
 
 While Redis is away each process counts for itself: a limit is no reason to refuse what could be answered.
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bff.errors import Away, ServerFull, TooManyRequests
-from bff.ops.redis import Client, Scripts, key_of
+from bff.ops.redis import Client, Scripts, key_of, keys_of
+from bff.ops.streams import MANY_STREAMS
 
 GIVEN_UP_SECONDS: Final = 30.0
 """After which the streams of a process that was killed count no more."""
@@ -36,7 +37,7 @@ class SharedLimits:
 
     def count(self, user_id: str) -> None:
         """Raises TooManyRequests, with the seconds until there is room again."""
-        wait = self._ask("count", f"chat:{{{key_of(user_id)}}}:minute", self._per_minute, secrets.token_hex(8))
+        wait = self._ask("count", f"{keys_of(key_of(user_id))}minute", self._per_minute, secrets.token_hex(8))
         if wait:
             raise TooManyRequests(retry_after=math.ceil(wait / 1_000_000))
 
@@ -44,7 +45,7 @@ class SharedLimits:
         """The stream's name, to leave with. Raises TooManyRequests."""
         stream = secrets.token_hex(8)
         if self._ask("enter", _streams(user_id), self._streams, _MILLISECONDS, stream) == 0:
-            raise TooManyRequests("Too many of your answers are streaming.")
+            raise TooManyRequests(MANY_STREAMS)
         with self._lock:
             self._open[user_id].add(stream)
             if not self._renewing:
@@ -90,4 +91,4 @@ _MILLISECONDS: Final = int(GIVEN_UP_SECONDS * 1000)
 
 
 def _streams(user_id: str) -> str:
-    return f"chat:{{{key_of(user_id)}}}:streams"
+    return f"{keys_of(key_of(user_id))}streams"

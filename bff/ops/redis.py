@@ -84,6 +84,11 @@ def key_of(user_id: str) -> str:
     return sha256(user_id.encode()).hexdigest()[:32]
 
 
+def keys_of(user: str) -> str:
+    """What the keys of one whom `user` stands for begin with: they live in one slot of a cluster."""
+    return f"chat:{{{user}}}:"
+
+
 def without_password(url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))

@@ -1,10 +1,9 @@
 """The streams a process holds open: counted, bounded, and brought to an end when the process is told to stop."""
 
-import math
 import random
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
@@ -15,10 +14,10 @@ from bff.ops.hub import Watch
 if TYPE_CHECKING:
     from bff.ops.limits import SharedLimits  # Which brings Redis's library: for those who use it.
 
+MANY_STREAMS: Final = "Too many of your answers are streaming."
 SPREAD: Final = 0.4
 """The part of a drain over which those who will come back are sent away, so that they do not all come at once."""
 LAST_WORDS_SECONDS: Final = 1.0
-MINUTE: Final = 60.0
 
 
 class Slot:
@@ -96,7 +95,7 @@ class Streams:
             if len(self._open) >= self._most:
                 raise ServerFull
             if self._per_user[user_id] >= self._most_per_user:
-                raise TooManyRequests("Too many of your answers are streaming.")
+                raise TooManyRequests(MANY_STREAMS)
             self._per_user[user_id] += 1
             slot = Slot(self, user_id, comes_back)
             self._open.add(slot)
@@ -138,43 +137,6 @@ class Streams:
             _sleep_until(monotonic() + 0.05)
         for slot in list(self._open):
             slot.cut()
-
-
-class Rate:
-    """At most so many a minute for each user."""
-
-    def __init__(self, per_minute: int, shared: "SharedLimits | None" = None) -> None:
-        self._per_minute = per_minute
-        self._shared = shared
-        self._lock = threading.Lock()
-        self._recent: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def count(self, user_id: str) -> None:
-        """Raises TooManyRequests, with the seconds until there is room again. Who is refused is counted nowhere."""
-        if self._shared:
-            with self._lock:
-                self._checked(user_id, monotonic())
-            self._shared.count(user_id)
-        with self._lock:
-            now = monotonic()
-            self._recent[user_id] = moments = self._checked(user_id, now)
-            self._recent.move_to_end(user_id)
-            moments.append(now)
-
-    def _checked(self, user_id: str, now: float) -> deque[float]:
-        """The user's moments of the last minute. Raises TooManyRequests when they are too many."""
-        self._forget(now - MINUTE)
-        moments = self._recent.get(user_id, deque())
-        while moments and moments[0] <= now - MINUTE:
-            moments.popleft()
-        if len(moments) >= self._per_minute:
-            raise TooManyRequests(retry_after=math.ceil(moments[0] + MINUTE - now))
-        return moments
-
-    def _forget(self, before: float) -> None:
-        """Users who have been quiet: the first ones, as whoever speaks goes to the end."""
-        while self._recent and next(iter(self._recent.values()))[-1] <= before:
-            self._recent.popitem(last=False)
 
 
 def _sleep_until(moment: float) -> None:

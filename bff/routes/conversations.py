@@ -13,7 +13,8 @@ from bff.conversations.schemas import EditMessage, NewConversation, NewMessage, 
 from bff.conversations.store import ConversationStore
 from bff.conversations.turns import Turn, Turns
 from bff.errors import InvalidRequest
-from bff.ops.streams import Rate, Slot
+from bff.ops.rate import Rate
+from bff.ops.streams import Slot
 from bff.routes import door
 from bff.sse import comment
 from bff.streaming import EventStream, How

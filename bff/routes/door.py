@@ -21,7 +21,8 @@ from bff.ops import metrics
 from bff.ops.health import Health
 from bff.ops.metrics import QueueSizes
 from bff.ops.pulse import Pulse
-from bff.ops.streams import Rate, Streams
+from bff.ops.rate import Rate
+from bff.ops.streams import Streams
 from bff.routes import headers, origin
 from bff.settings import Settings
 from bff.streaming import HEADERS

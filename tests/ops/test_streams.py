@@ -5,8 +5,8 @@ from time import monotonic
 import pytest
 
 from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests
-from bff.ops import hub, streams
-from bff.ops.streams import Rate, Slot, Streams
+from bff.ops import hub
+from bff.ops.streams import Slot, Streams
 from tests.live import in_parallel
 
 
@@ -165,59 +165,3 @@ def test_many_are_sent_away_inside_their_part_of_the_drain():
     moments = sorted(stream.ended_at - began for stream in leaving)
     assert moments[-1] < 1.5
     assert moments[50] - moments[5] > 0.2, "not all at once"
-
-
-# Messages a minute
-
-
-def test_a_user_has_so_many_a_minute():
-    rate = Rate(3)
-    for _ in range(3):
-        rate.count("ada")
-
-    with pytest.raises(TooManyRequests) as refused:
-        rate.count("ada")
-
-    assert 55 <= refused.value.retry_after <= 60
-    rate.count("bob")
-
-
-def test_who_comes_back_when_told_to_finds_room(monkeypatch):
-    monkeypatch.setattr(streams, "MINUTE", 1.4)
-    rate = Rate(1)
-    rate.count("ada")
-
-    with pytest.raises(TooManyRequests) as refused:
-        rate.count("ada")
-
-    assert refused.value.retry_after == 2
-
-
-def test_there_is_room_again_after_a_minute(monkeypatch):
-    monkeypatch.setattr(streams, "MINUTE", 0.3)
-    rate, began = Rate(2), monotonic()
-
-    counted = 0
-    while monotonic() < began + 1:
-        try:
-            rate.count("ada")
-            counted += 1
-        except TooManyRequests:
-            threading.Event().wait(0.01)
-
-    assert counted in {6, 8}
-
-
-def test_who_is_refused_waits_no_longer_for_asking_again(monkeypatch):
-    monkeypatch.setattr(streams, "MINUTE", 0.3)
-    rate, began = Rate(1), monotonic()
-    rate.count("ada")
-
-    while True:
-        try:
-            rate.count("ada")
-            break
-        except TooManyRequests:
-            threading.Event().wait(0.01)
-
-    assert 0.29 < monotonic() - began < 1
