@@ -8,19 +8,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Final, TypeVar
 
 from bff.broker import ends
 from bff.broker.log import Log, size_of
-from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Receipt, State, Words
+from bff.broker.queue import (
+    LONG_ANSWER,
+    MANY_WAITING,
+    PAGE_EVENTS,
+    Claim,
+    Counts,
+    Limits,
+    Lost,
+    Message,
+    Page,
+    Place,
+    Receipt,
+    State,
+    Words,
+)
+from bff.broker.remembered import Remembered
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
-
-REMEMBER_SECONDS: Final = 24 * 3600
-"""How long a client's message id and an expired message are known."""
-REMEMBER_MOST: Final = 100_000
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 
 @dataclass(eq=False)
@@ -50,57 +57,39 @@ class MemoryQueue:
         self._finished: OrderedDict[str, _Entry] = OrderedDict()
         self._finished_bytes = 0
         self._held_bytes = 0
-        self._client_ids: OrderedDict[tuple[str, str], tuple[str, bytes, float]] = OrderedDict()
-        self._expired: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._client_ids: Remembered[tuple[str, str], tuple[str, bytes]] = Remembered()
+        """By user and client's own id: the message's, and what it says."""
+        self._expired: Remembered[str, str] = Remembered()
+        """By message: its user."""
         self._last_id = (0, 0)
         self._tell_stop: list[Callable[[str], None]] = []
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
         user_id = message.user_id
         digest = sha256(json.dumps(message.content, sort_keys=True).encode()).digest() if client_message_id else b""
-        stopped = None
+        interrupted = None
         with self._lock:
             if client_message_id and (known := self._client_ids.get((user_id, client_message_id))):
                 return self._again(known, digest)
-            waiting = self._waiting.get(user_id, deque())
-            running = self._running.get(user_id)
-            if on_busy == "reject" and (running or waiting):
-                raise Busy
-            if len(waiting) >= self._limits.depth_per_user:
-                raise TooManyRequests("Too many of your messages are waiting.")
-            if self._held_bytes + message.size > self._limits.waiting_bytes:
-                raise ServerFull
-            self._held_bytes += message.size
-            self._waiting[user_id] = waiting
+            self._check_room(message, on_busy)
             now = self._clock()
             entry = _Entry(message, touched=now, unread_since=now, left_at=now)
             self._entries[message.id] = entry
+            self._held_bytes += message.size
             if client_message_id:
-                _remember(self._client_ids, (user_id, client_message_id), (message.id, digest, now))
-            if on_busy == "interrupt" and running:
-                stopped = running
-                stopped.stopping = True
+                self._client_ids.keep((user_id, client_message_id), (message.id, digest), now)
+            waiting = self._waiting.setdefault(user_id, deque())
+            if on_busy == "interrupt" and (interrupted := self._running.get(user_id)):
+                interrupted.stopping = True
                 waiting.appendleft(entry)
             else:
                 waiting.append(entry)
             self._tell_positions(user_id)
-            if not running:
-                self._offer(user_id)
-            ahead = waiting.index(entry) + (running is not None)
-        if stopped:
-            self._tell(stopped)
-        return Receipt(message.id, ahead)
-
-    def _again(self, known: tuple[str, bytes, float], digest: bytes) -> Receipt:
-        message_id, known_digest, _ = known
-        if known_digest != digest:
-            raise IdempotencyConflict
-        entry = self._entries.get(message_id)
-        if entry is None:
-            raise Expired(message_id=message_id)
-        waiting = self._waiting.get(entry.message.user_id, deque())
-        ahead = waiting.index(entry) + (entry.message.user_id in self._running) if entry.state == "queued" else 0
-        return Receipt(message_id, ahead)
+            self._offer(user_id)
+            receipt = Receipt(message.id, self._ahead(entry))
+        if interrupted:
+            self._tell(interrupted)
+        return receipt
 
     def claim(self, timeout: float) -> Claim | None:
         with self._work:
@@ -136,7 +125,7 @@ class MemoryQueue:
             entry = self._claimed(claim)
             entry.said = entry.said or (said and bool(words))
             if entry.log.size + size_of(words) > self._limits.log_bytes:
-                raise TooLarge("The answer is too long to be kept.")
+                raise TooLarge(LONG_ANSWER)
             self._write(entry, words)
 
     def finish(self, claim: Claim, words: Sequence[Words]) -> None:
@@ -168,20 +157,6 @@ class MemoryQueue:
             self._stop(entry)
         self._tell(entry)
 
-    def _stop(self, entry: _Entry) -> None:
-        if entry.state == "running":
-            entry.stopping = True
-        elif entry.state == "queued":
-            user_id = entry.message.user_id
-            waiting = self._waiting[user_id]
-            waiting.remove(entry)
-            if not waiting:
-                self._waiting.pop(user_id)
-                if user_id in self._claimable:
-                    self._claimable.remove(user_id)
-            self._end(entry, [ends.stopped()])
-            self._tell_positions(user_id)
-
     def on_stop(self, tell: Callable[[str], None]) -> None:
         self._tell_stop.append(tell)
 
@@ -197,8 +172,8 @@ class MemoryQueue:
         with self._lock:
             while self._finished and next(iter(self._finished.values())).touched < now - self._limits.retention:
                 self._expire(next(iter(self._finished.values())))
-            _forget(self._client_ids, now)
-            _forget(self._expired, now)
+            self._client_ids.forget(now)
+            self._expired.forget(now)
             unread = [entry for entry in self._entries.values() if self._is_unread(entry, now)]
             for entry in unread:
                 self._stop(entry)
@@ -216,14 +191,43 @@ class MemoryQueue:
         with self._lock:
             return sum(len(waiting) for waiting in self._waiting.values())
 
+    def _tell(self, entry: _Entry) -> None:
+        if entry.stopping and entry.state == "running":
+            for tell in self._tell_stop:
+                tell(entry.message.id)
+
     # What follows is called with the lock held.
+
+    def _again(self, known: tuple[str, bytes], digest: bytes) -> Receipt:
+        message_id, known_digest = known
+        if known_digest != digest:
+            raise IdempotencyConflict
+        entry = self._entries.get(message_id)
+        if entry is None:
+            raise Expired(message_id=message_id)
+        return Receipt(message_id, self._ahead(entry))
+
+    def _check_room(self, message: Message, on_busy: str) -> None:
+        waiting = self._waiting.get(message.user_id, ())
+        if on_busy == "reject" and (waiting or message.user_id in self._running):
+            raise Busy
+        if len(waiting) >= self._limits.depth_per_user:
+            raise TooManyRequests(MANY_WAITING)
+        if self._held_bytes + message.size > self._limits.waiting_bytes:
+            raise ServerFull
+
+    def _ahead(self, entry: _Entry) -> int:
+        """Messages of its user to be answered before it."""
+        if entry.state != "queued":
+            return 0
+        user_id = entry.message.user_id
+        return self._waiting[user_id].index(entry) + (user_id in self._running)
 
     def _entry(self, user_id: str, message_id: str) -> _Entry:
         entry = self._entries.get(message_id)
         if entry is not None and entry.message.user_id == user_id:
             return entry
-        expired = self._expired.get(message_id)
-        if expired is not None and expired[0] == user_id:
+        if self._expired.get(message_id) == user_id:
             raise Expired(message_id=message_id)
         raise NotFound
 
@@ -237,6 +241,20 @@ class MemoryQueue:
         if entry is None or entry.message.id != claim.message.id or entry.token != claim.token:
             raise Lost
         return entry
+
+    def _stop(self, entry: _Entry) -> None:
+        if entry.state == "running":
+            entry.stopping = True
+        elif entry.state == "queued":
+            user_id = entry.message.user_id
+            waiting = self._waiting[user_id]
+            waiting.remove(entry)
+            if not waiting:
+                self._waiting.pop(user_id)
+                if user_id in self._claimable:
+                    self._claimable.remove(user_id)
+            self._end(entry, [ends.stopped()])
+            self._tell_positions(user_id)
 
     def _finish(self, entry: _Entry, words: Sequence[Words]) -> None:
         user_id = entry.message.user_id
@@ -280,24 +298,4 @@ class MemoryQueue:
         del self._finished[entry.message.id]
         del self._entries[entry.message.id]
         self._finished_bytes -= entry.log.size
-        _remember(self._expired, entry.message.id, (entry.message.user_id, self._clock()))
-
-    def _tell(self, entry: _Entry) -> None:
-        if entry.stopping and entry.state == "running":
-            for tell in self._tell_stop:
-                tell(entry.message.id)
-
-
-Dated = TypeVar("Dated", bound=tuple[Any, ...])
-"""Its last item is the moment it was remembered."""
-
-
-def _forget(memory: "OrderedDict[Key, Dated]", now: float) -> None:
-    while memory and next(iter(memory.values()))[-1] < now - REMEMBER_SECONDS:
-        memory.popitem(last=False)
-
-
-def _remember(memory: "OrderedDict[Key, Value]", key: Key, value: Value) -> None:
-    memory[key] = value
-    if len(memory) > REMEMBER_MOST:
-        memory.popitem(last=False)
+        self._expired.keep(entry.message.id, entry.message.user_id, self._clock())

@@ -15,6 +15,9 @@ from bff.sse import Event
 PAGE_EVENTS: Final = 500
 """Of one page, at most: a log may be of any length."""
 
+MANY_WAITING: Final = "Too many of your messages are waiting."
+LONG_ANSWER: Final = "The answer is too long to be kept."
+
 State = Literal["queued", "running", "finished"]
 Words = tuple[str, str]
 """An event's type and data; the log gives the id."""
@@ -107,7 +110,8 @@ class Queue(Protocol):
     def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:
         """Writes into the log; `said`: this is the answer itself, which must not be begun again.
 
-        Raises Lost, or TooLarge when the log has grown over its bound.
+        Raises Lost; TooLarge when the log has grown over its bound; ServerFull while there is no memory for it: it may
+        be repeated.
         """
 
     def finish(self, claim: Claim, words: Sequence[Words]) -> None:
