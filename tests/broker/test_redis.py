@@ -14,14 +14,15 @@ import trustme
 
 from bff.broker import redis as redis_queue
 from bff.broker.queue import Claim, Limits, Lost, Message, Place
-from bff.broker.redis import CLAIMS_MOST, DUE, WORKER, RedisQueue, listening, readers
+from bff.broker.redis import CLAIMS_MOST, WORKER, RedisQueue, listening, readers
+from bff.broker.redis.due import DUE
 from bff.broker.redis.readers import FLEETING
 from bff.errors import Away, IdempotencyConflict, ServerFull, SettingsError, TooManyRequests
 from bff.ops import limits
 from bff.ops import redis as redis_door
 from bff.ops.limits import SharedLimits
+from bff.ops.rate import Rate
 from bff.ops.redis import Client, check, connect, key_of
-from bff.ops.streams import Rate
 from tests.broker.test_queue import AT_ONCE, DEADLINE, claimed, left, message, positions, types, whole
 from tests.line import Line
 from tests.live import eventually, free_port, in_parallel
@@ -414,15 +415,15 @@ def test_who_is_refused_here_is_not_counted_elsewhere(client):
 
 def test_who_looked_before_a_message_came_does_not_make_it_forgotten(open_queue, client):
     """A worker finds nothing for a user and is slow to say so; in between, a message comes."""
-    queue = open_queue()
+    queue = open_queue(lease=0.001)
     user = key_of("ann")
     client.zadd(DUE, {user: 1})
-    _, till = queue._index.run("take", [DUE], "1000")
+    _, till = queue._due.take()
     run_out = time.monotonic() + 0.01
     assert eventually(lambda: time.monotonic() > run_out)
 
     said = left(queue)
-    queue._index.run("settle", [DUE], user, till, "")
+    queue._due.settle(user, till)
 
     assert queue.claim(AT_ONCE).message == said
 

@@ -9,36 +9,45 @@ delays the user until somebody else looks, and the reaper is no part of its own:
 import json
 import logging
 import secrets
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from bff.broker import ends
 from bff.broker.log import parsed
-from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Receipt, Words
-from bff.broker.redis.listening import Bell, Listener
+from bff.broker.queue import (
+    LONG_ANSWER,
+    MANY_WAITING,
+    PAGE_EVENTS,
+    Claim,
+    Counts,
+    Limits,
+    Lost,
+    Message,
+    Page,
+    Place,
+    Receipt,
+    Words,
+)
+from bff.broker.redis.due import Due
+from bff.broker.redis.listening import Listener
 from bff.broker.redis.readers import Readers
 from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
 from bff.ops import metrics
-from bff.ops.redis import Client, Scripts, key_of, translated
+from bff.ops.redis import Client, Scripts, key_of, keys_of, translated
 from bff.sse import Event
 
-DUE: Final = "chat:due"
 WORKER: Final = "chat:worker"
 """There while some worker sweeps."""
 WORKER_SECONDS: Final = 5
 LUA: Final = Path(__file__).parent / "lua"
 CLAIMS_MOST: Final = 5
 """A message that takes its worker along each time is not tried for ever."""
-WAITING_USERS_MOST: Final = 1000
-"""Of whom it is counted how much waits: a few milliseconds' work."""
-SOON_SECONDS: Final = 0.01
 WRITES_MOST: Final = 10_000
-"""Writes of which it is remembered that they may have been done: of claims that were given up, too."""
+"""Claims of which a write is remembered that may have been done; some were given up."""
 INTERRUPTED: Final = ends.interrupted()[1]
 STOPPED: Final = ends.stopped()[1]
 
@@ -53,22 +62,19 @@ class RedisQueue:
         self._lease = str(int(lease * 1_000_000))
         self._keep = (str(int(limits.retention * 1000)), str(limits.log_bytes))
         self._user = Scripts(client, LUA / "user", prelude=(LUA / "user.lua").read_text(encoding="utf-8"))
-        self._index = Scripts(client, LUA / "index")
         self._listener = Listener(client)
-        self._work = Bell()
-        self._heard_of_work = False
-        self._starting = threading.Lock()
+        self._due = Due(client, self._listener, self._lease)
+        self._readers = Readers(client, limits.grace)
         self._writing: dict[tuple[str, int], str] = {}
         """The name of the write of a claim that may have been done or not."""
-        self._readers = Readers(client, self._index, limits.grace)
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
         user = key_of(message.user_id)
         content = json.dumps(message.content, sort_keys=True)
-        keys = [f"chat:{{{user}}}:q"] + ([f"chat:{{{user}}}:c:{_digest(client_message_id)}"] if client_message_id else [])
+        keys = [_q(user)] + ([f"{keys_of(user)}c:{_digest(client_message_id)}"] if client_message_id else [])
         facts = (message.id, message.user_id, content, message.size, int(message.cancel_unread), _digest(content))
         # If this process dies before it can say more, somebody looks all the same, for the message and for its readers.
-        self._offer(user, self._lease)
+        self._due.offer(user, self._lease)
         if message.cancel_unread:
             self._readers.expect(f"{user} {message.id}")
         said, *more = self._user.run("enqueue", keys, *facts, self._limits.depth_per_user, on_busy, message.trace)
@@ -80,49 +86,48 @@ class RedisQueue:
             case "busy":
                 raise Busy
             case "many":
-                raise TooManyRequests("Too many of your messages are waiting.")
+                raise TooManyRequests(MANY_WAITING)
             case "again":
-                self._offer(user)
+                self._due.offer(user)
                 return Receipt(more[0], more[1])
         with suppress(Away, ServerFull):  # It is kept, and somebody will look.
             if more[1]:
-                self._offer(user)
+                self._due.offer(user)
         return Receipt(message.id, more[0])
 
     def claim(self, timeout: float) -> Claim | None:
-        self._hear_of_work()
         until = monotonic() + timeout
         while True:
-            rung = self._work.rung
+            rung = self._due.rung()
             found = self._next()
             if isinstance(found, Claim):
                 return found
             if monotonic() >= until:
                 return None
-            self._work.wait(rung, min(until - monotonic(), found))
+            self._due.wait(rung, min(until - monotonic(), found))
 
     def _next(self) -> Claim | float:
         """A message, or the seconds until one may be there."""
         while True:
-            user, till = self._index.run("take", [DUE], self._lease)
-            if not user:
-                return float("inf") if till < 0 else max(till / 1_000_000, SOON_SECONDS)
-            claim = self._look(user, till, self._lease)
+            taken = self._due.take()
+            if isinstance(taken, float):
+                return taken
+            claim = self._look(*taken, self._lease)
             if claim is not None:
                 return claim
 
     def _look(self, user: str, till: str, lease: str) -> Claim | None:
-        said, *more = self._user.run("claim", [f"chat:{{{user}}}:q"], lease, CLAIMS_MOST, INTERRUPTED, STOPPED, *self._keep)
+        said, *more = self._user.run("claim", [_q(user)], lease, CLAIMS_MOST, INTERRUPTED, STOPPED, *self._keep)
         match said:
             case "runs":
-                self._index.run("settle", [DUE], user, till, more[0])
+                self._due.settle(user, till, more[0])
                 return None
             case "waits":
-                self._offer(user)
+                self._due.offer(user)
                 return None
             case "idle":
                 _tell_reaped(more[0])
-                self._index.run("settle", [DUE], user, till, "")
+                self._due.settle(user, till)
                 return None
         message_id, token, user_id, content, size, fleeting, kept, waited, reaped = more
         _tell_reaped(reaped)
@@ -139,27 +144,27 @@ class RedisQueue:
     def _write(self, claim: Claim, words: Sequence[Words], *, said: bool) -> str:
         name = self._name(claim) if words else ""
         about = (claim.message.id, claim.token, self._lease, name, int(said), self._limits.log_bytes)
-        answer: str = self._user.run("write", [_q(claim)], *about, *_flat(words))
+        answer: str = self._user.run("write", [_q(_user(claim))], *about, *_flat(words))
         if words:
             self._writing.pop(_of(claim), None)
         if answer == "lost":
             raise Lost
         if answer == "large":
-            raise TooLarge("The answer is too long to be kept.")
+            raise TooLarge(LONG_ANSWER)
         return answer
 
     def finish(self, claim: Claim, words: Sequence[Words]) -> None:
         about = (claim.message.id, claim.token, self._name(claim), *self._keep)
-        self._end(claim, self._user.run("finish", [_q(claim)], *about, *_flat(words)))
+        self._end(claim, self._user.run("finish", [_q(_user(claim))], *about, *_flat(words)))
 
     def release(self, claim: Claim) -> None:
         about = (claim.message.id, claim.token, INTERRUPTED, STOPPED, *self._keep)
-        self._end(claim, self._user.run("release", [_q(claim)], *about))
+        self._end(claim, self._user.run("release", [_q(_user(claim))], *about))
 
     def _end(self, claim: Claim, answer: str | int) -> None:
-        user = key_of(claim.message.user_id)
+        user = _user(claim)
         if answer:
-            self._offer(user)  # Also of a lost one: it may be this call's own doing, whose answer was lost.
+            self._due.offer(user)  # Also of a lost one: it may be this call's own doing, whose answer was lost.
         else:
             self._tidy(user)
         self._writing.pop(_of(claim), None)
@@ -168,8 +173,7 @@ class RedisQueue:
 
     def _tidy(self, user: str) -> None:
         """Of whom nothing is left, there is nothing to look after."""
-        _, till = self._index.run("take", [DUE], self._lease, user)
-        self._look(user, till, lease="0")
+        self._look(user, self._due.put_off(user), lease="0")
 
     def _name(self, claim: Claim) -> str:
         """The same again until the write is known to be done: then repeating it does nothing."""
@@ -180,7 +184,7 @@ class RedisQueue:
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         number = parsed(after) if after else (0, 0)
-        of_user = f"chat:{{{key_of(user_id)}}}:"
+        of_user = keys_of(key_of(user_id))
         if max(number) >= 2**63:
             number = (2**63 - 1, 0)  # Ids are no larger, there or here.
         with translated(), self._client.pipeline(transaction=False) as pipe:
@@ -208,7 +212,7 @@ class RedisQueue:
         self._stop(key_of(user_id), message_id)
 
     def _stop(self, user: str, message_id: str) -> None:
-        match self._user.run("stop", [f"chat:{{{user}}}:q"], message_id, STOPPED, *self._keep):
+        match self._user.run("stop", [_q(user)], message_id, STOPPED, *self._keep):
             case "unknown":
                 raise NotFound
             case "expired":
@@ -220,10 +224,10 @@ class RedisQueue:
         self._listener.hear("chat:stop", lambda message_id: tell(message_id) if message_id else None)
 
     def places(self, user_id: str) -> list[Place]:
-        of_user = f"chat:{{{key_of(user_id)}}}:"
+        user = key_of(user_id)
         with translated(), self._client.pipeline() as pipe:
-            pipe.hget(of_user + "run", "id")
-            pipe.lrange(of_user + "q", 0, -1)
+            pipe.hget(f"{keys_of(user)}run", "id")
+            pipe.lrange(_q(user), 0, -1)
             running, waiting = pipe.execute()
         places = [Place(running, "running", 0)] if running else []
         return places + [Place(message_id, "queued", position) for position, message_id in enumerate(waiting, start=1)]
@@ -242,36 +246,20 @@ class RedisQueue:
             return bool(self._client.exists(WORKER))
 
     def counts(self) -> Counts:
-        with translated(), self._client.pipeline() as pipe:
-            seconds, microseconds = self._client.time()
-            pipe.zcard(DUE)
-            pipe.zcount(DUE, f"({seconds * 1_000_000 + microseconds}", "+inf")
-            queues, running = pipe.execute()
-        return Counts(queues, running)
+        return self._due.counts()
 
     def waiting(self) -> int:
-        with translated():
-            users: list[Any] = self._client.zrange(DUE, 0, WAITING_USERS_MOST - 1)
-            with self._client.pipeline(transaction=False) as pipe:
-                for user in users:
-                    pipe.llen(f"chat:{{{user}}}:q")
-                return sum(pipe.execute())
+        users = self._due.users()
+        with translated(), self._client.pipeline(transaction=False) as pipe:
+            for user in users:
+                pipe.llen(_q(user))
+            return sum(pipe.execute())
 
     def close(self) -> None:
-        """For those who make many."""
+        """For tests, which make many."""
         self._readers.close()
         self._listener.close()
         self._client.close()
-
-    def _offer(self, user: str, later: str = "0") -> None:
-        """`later`: in so many microseconds."""
-        self._index.run("offer", [DUE], user, later)
-
-    def _hear_of_work(self) -> None:
-        with self._starting:
-            if not self._heard_of_work:
-                self._heard_of_work = True
-                self._listener.hear("chat:work", lambda _: self._work.ring())
 
 
 def _tell_reaped(said: str) -> None:
@@ -286,8 +274,12 @@ def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def _q(claim: Claim) -> str:
-    return f"chat:{{{key_of(claim.message.user_id)}}}:q"
+def _user(claim: Claim) -> str:
+    return key_of(claim.message.user_id)
+
+
+def _q(user: str) -> str:
+    return f"{keys_of(user)}q"
 
 
 def _of(claim: Claim) -> tuple[str, int]:

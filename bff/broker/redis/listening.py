@@ -129,20 +129,3 @@ class Listener:
             hearers = tuple(self._hearers.get(channel, ()))
         for hear in hearers:
             hear(text)
-
-
-class Bell:
-    """Rung from anywhere; who noted how often it had rung does not miss the next time."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self.rung = 0
-
-    def ring(self) -> None:
-        with self._condition:
-            self.rung += 1
-            self._condition.notify_all()
-
-    def wait(self, since: int, seconds: float) -> None:
-        with self._condition:
-            self._condition.wait_for(lambda: self.rung != since, seconds)

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from bff.errors import Away, ServerFull
@@ -20,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class Readers:
-    def __init__(self, client: Client, index: Scripts, grace: float) -> None:
+    def __init__(self, client: Client, grace: float) -> None:
         """`grace`: seconds without a reader."""
         self._client = client
-        self._index = index
+        self._scripts = Scripts(client, Path(__file__).parent / "lua" / "fleeting")
         self._grace = str(int(grace * 1_000_000))
         self._lock = threading.Lock()
         self._here: Counter[str] = Counter()
@@ -35,7 +36,7 @@ class Readers:
     def expect(self, answer: str) -> None:
         """A new one that is for its readers only, or may become one. Raises Away, ServerFull."""
         self._some_are_fleeting = True
-        self._index.run("read_by", [FLEETING], self._grace, "NX", answer)
+        self._scripts.run("read_by", [FLEETING], self._grace, "NX", answer)
 
     @contextmanager
     def reading(self, answer: str) -> Iterator[None]:
@@ -46,7 +47,7 @@ class Readers:
                 threading.Thread(target=self._tell_again_and_again, name="readers", daemon=True).start()
         try:
             if self._some_are_fleeting:
-                self._index.run("read_by", [FLEETING], self._grace, "XX", answer)
+                self._scripts.run("read_by", [FLEETING], self._grace, "XX", answer)
             yield
         finally:
             with self._lock:
@@ -71,12 +72,12 @@ class Readers:
         with self._lock:
             here = tuple(self._here)
         if self._some_are_fleeting:
-            self._index.run("read_by", [FLEETING], self._grace, "XX", *here)
+            self._scripts.run("read_by", [FLEETING], self._grace, "XX", *here)
 
     def unread(self) -> list[str]:
         """The answers that nobody has read for a grace, until each is forgotten. Raises Away, ServerFull."""
         self._tell()
-        return list(self._index.run("unread", [FLEETING], MOST)) if self._some_are_fleeting else []
+        return list(self._scripts.run("unread", [FLEETING], MOST)) if self._some_are_fleeting else []
 
     def forget(self, answer: str) -> None:
         """One that was stopped. Raises Away."""

@@ -32,5 +32,4 @@ redis.call('HSET', m, 'state', 'running')
 redis.call('HSET', user .. 'run', 'id', id, 'token', token, 'until', digits(now + ARGV[1]))
 tell_positions()
 local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'left')
-local waited = message[6] and digits(now - message[6]) or '0' -- Of one that an older version left nothing is known.
-return {'got', id, token, message[1], message[2], message[3], message[4], message[5] or '', waited, reaped}
+return {'got', id, token, message[1], message[2], message[3], message[4], message[5], digits(now - message[6]), reaped}

@@ -8,9 +8,6 @@ local function ahead(of)
   return place and place + redis.call('EXISTS', user .. 'run') or 0
 end
 
-if redis.call('EXISTS', m) == 1 then -- Asked a second time, since the first answer was lost on its way.
-  return {'again', id, ahead(id)}
-end
 if KEYS[2] then
   local known = redis.call('GET', KEYS[2])
   if known then

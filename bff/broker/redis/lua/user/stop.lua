@@ -8,7 +8,7 @@ if state == 'finished' then
   return redis.call('EXISTS', user .. 'l:' .. ARGV[1]) == 1 and 'finished' or 'expired'
 end
 if state == 'running' then
-  redis.call('HDEL', user .. 'run', 'stopping') -- See take.lua.
+  redis.call('HDEL', user .. 'run', 'stopping') -- See due/take.lua.
   redis.call('HSET', user .. 'run', 'stopping', 1)
   redis.call('PUBLISH', 'chat:stop', ARGV[1])
   return 'running'

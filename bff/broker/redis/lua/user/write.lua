@@ -1,7 +1,7 @@
 -- KEYS q
 -- ARGV id, token, lease (µs), name, whether this is the answer itself, most bytes, event, data, …
 -- → 'done' · 'stop' (there were no words, and it shall stop) · 'lost' · 'large'
--- Renews the lease too; without words it does nothing else, and that even when Redis has no memory left: see take.lua.
+-- Renews the lease too; without words it does nothing else, and that even when Redis has no memory left: see due/take.lua.
 if not holds(ARGV[1], ARGV[2]) then return 'lost' end
 local run = user .. 'run'
 local alone = #ARGV == 6

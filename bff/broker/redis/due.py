@@ -1,0 +1,93 @@
+"""Who has something to be looked after, by when: one sorted set, and the bell that rings when somebody is due at once."""
+
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+from bff.broker.queue import Counts
+from bff.broker.redis.listening import Listener
+from bff.ops.redis import Client, Scripts, translated
+
+DUE: Final = "chat:due"
+SOON_SECONDS: Final = 0.01
+MOST: Final = 1000
+"""Users who are told of: a few milliseconds' work."""
+
+Moment = str
+"""µs since 1970, as Redis wrote it."""
+
+
+class Due:
+    """Each verb raises Away; `offer` ServerFull, too."""
+
+    def __init__(self, client: Client, listener: Listener, lease: str) -> None:
+        """`lease`: µs for which nobody else looks after whom somebody looks after."""
+        self._client = client
+        self._listener = listener
+        self._lease = lease
+        self._scripts = Scripts(client, Path(__file__).parent / "lua" / "due")
+        self._bell = Bell()
+        self._starting = threading.Lock()
+        self._heard = False
+
+    def offer(self, user: str, later: str = "0") -> None:
+        """`later`: in so many µs. At once, whoever waits is woken."""
+        self._scripts.run("offer", [DUE], user, later)
+
+    def take(self) -> tuple[str, Moment] | float:
+        """The first one who is due, put off by a lease until that moment; or the seconds until somebody may be."""
+        user, till = self._scripts.run("take", [DUE], self._lease)
+        if user:
+            return user, till
+        return float("inf") if till < 0 else max(till / 1_000_000, SOON_SECONDS)
+
+    def put_off(self, user: str) -> Moment:
+        """By a lease, whether due or not."""
+        till: Moment = self._scripts.run("take", [DUE], self._lease, user)[1]
+        return till
+
+    def settle(self, user: str, till: Moment, again: Moment = "") -> None:
+        """Of one who was put off until `till`, when to look `again`: never, unless something new came in between."""
+        self._scripts.run("settle", [DUE], user, till, again)
+
+    def rung(self) -> int:
+        """How often the bell has rung; from the first time on it can be heard."""
+        with self._starting:
+            if not self._heard:
+                self._heard = True
+                self._listener.hear("chat:work", lambda _: self._bell.ring())
+        return self._bell.rung
+
+    def wait(self, since: int, seconds: float) -> None:
+        """Until it has rung since it had rung so often."""
+        self._bell.wait(since, seconds)
+
+    def counts(self) -> Counts:
+        """Whoever was put off has something that runs, or is looked after just now."""
+        with translated(), self._client.pipeline() as pipe:
+            seconds, microseconds = self._client.time()
+            pipe.zcard(DUE)
+            pipe.zcount(DUE, f"({seconds * 1_000_000 + microseconds}", "+inf")
+            queues, running = pipe.execute()
+        return Counts(queues, running)
+
+    def users(self) -> list[Any]:
+        with translated():
+            return list(self._client.zrange(DUE, 0, MOST - 1))
+
+
+class Bell:
+    """Rung from anywhere; who noted how often it had rung does not miss the next time."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self.rung = 0
+
+    def ring(self) -> None:
+        with self._condition:
+            self.rung += 1
+            self._condition.notify_all()
+
+    def wait(self, since: int, seconds: float) -> None:
+        with self._condition:
+            self._condition.wait_for(lambda: self.rung != since, seconds)
