@@ -38,8 +38,6 @@ class Health:
 
 
 def _states(probes: Mapping[str, Probe]) -> dict[str, str]:
-    if len(probes) == 1:
-        return {name: _state(probe) for name, probe in probes.items()}
     found: dict[str, str] = {}
     threads = [threading.Thread(target=_find, args=(found, *named), daemon=True) for named in probes.items()]
     for thread in threads:
