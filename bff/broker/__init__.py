@@ -28,12 +28,18 @@ if TYPE_CHECKING:
     from bff.upstream import Service
 
 
-def create_broker(
-    settings: Settings | None = None, key: str = "", engine: "Service | None" = None, client: "Client | None" = None
-) -> "Flask":
-    """Without arguments, what a process of its own needs: settings from the environment, whose key must be safe.
+def create_broker() -> "Flask":
+    """What a process of its own needs: settings from the environment, whose key must be safe."""
+    settings = _own_settings()
+    key = settings.broker_api_key
+    if len(key.encode()) < safety.KEY_BYTES:
+        _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {safety.KEY_BYTES} bytes at least.")
+    return built(settings, key)
 
-    Inside web it shares the `engine` there, so that what was answered through it is in the history, and the `client`.
+
+def built(settings: Settings, key: str, engine: "Service | None" = None, client: "Client | None" = None) -> "Flask":
+    """`key`: what callers show. Inside web it shares the `engine` there, whose history then has what is answered here,
+    and the `client`.
     """
     from flask import Flask
 
@@ -41,11 +47,6 @@ def create_broker(
     from bff.ops.life import Life
     from bff.ops.streams import Streams
 
-    if settings is None:
-        settings = _own_settings()
-        key = settings.broker_api_key
-        if len(key.encode()) < safety.KEY_BYTES:
-            _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {safety.KEY_BYTES} bytes at least.")
     queue = _queue(settings, client)
     worker = _worker(settings, queue, engine) if settings.run_worker else None
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
@@ -60,7 +61,7 @@ def bundled_broker(settings: Settings, engine: "Service", client: "Client | None
     """Inside this process. `client`: where REDIS_URL is set, the process's one."""
     from bff.transport import Neighbour
 
-    return Neighbour("broker", lambda key: create_broker(settings, key, engine, client))
+    return Neighbour("broker", lambda key: built(settings, key, engine, client))
 
 
 def work() -> None:

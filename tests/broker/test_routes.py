@@ -6,7 +6,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
 
-from bff.broker import create_broker
+from bff.broker import built
 from bff.broker.queue import PAGE_EVENTS, Message, Queue
 from bff.ops.redis import connect, key_of
 from bff.settings import Settings
@@ -17,7 +17,7 @@ KEY = {"X-API-Key": BROKER_KEY}
 
 
 def new_app(**environment: str) -> Flask:
-    return create_broker(Settings.from_environment(environment, neighbour=True), BROKER_KEY)
+    return built(Settings.from_environment(environment, neighbour=True), BROKER_KEY)
 
 
 def queue_of(app: Flask) -> Queue:

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from bff import create_app
-from bff.broker import create_broker
+from bff.broker import built
 from bff.settings import Settings
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, PROXY_SECRET
 from tests.numbers import numbers
@@ -144,7 +144,7 @@ def test_without_a_token_production_shows_nothing():
 
 def test_a_broker_on_a_port_of_its_own_shows_its_numbers_too():
     settings = Settings.from_environment({"METRICS_TOKEN": TOKEN}, neighbour=True)
-    broker = create_broker(settings, BROKER_KEY).test_client()
+    broker = built(settings, BROKER_KEY).test_client()
 
     assert broker.get("/metrics", headers={"X-API-Key": BROKER_KEY}).status_code == 401
     shown = numbers(broker.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text)

@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from bff import create_app
-from bff.broker import create_broker
+from bff.broker import built
 from bff.engine import create_engine
 from bff.errors import SettingsError
 from bff.settings import Settings
@@ -139,7 +139,7 @@ def test_no_secret_is_in_any_repr():
     apps = [
         create_app(settings),
         create_app(Settings.from_environment(canaries() | external | {"APP_ENV": "development", "AUTH_MODE": "proxy"})),
-        create_broker(settings, canaries()["BROKER_API_KEY"]),
+        built(settings, canaries()["BROKER_API_KEY"]),
         create_engine(settings, canaries()["ENGINE_API_KEY"]),
     ]
 
