@@ -47,10 +47,10 @@ class SharedLimits:
         if self._ask("enter", _streams(user_id), self._streams, _MILLISECONDS, stream) == 0:
             raise TooManyRequests(MANY_STREAMS)
         with self._lock:
-            self._open[user_id].add(stream)
             if not self._renewing:
-                self._renewing = True
                 threading.Thread(target=self._renew, name="limits", daemon=True).start()
+                self._renewing = True
+            self._open[user_id].add(stream)
         return stream
 
     def leave(self, user_id: str, stream: str) -> None:

@@ -41,10 +41,10 @@ class Readers:
     @contextmanager
     def reading(self, answer: str) -> Iterator[None]:
         with self._lock:
-            self._here[answer] += 1
             if not self._telling:
-                self._telling = True
                 threading.Thread(target=self._tell_again_and_again, name="readers", daemon=True).start()
+                self._telling = True
+            self._here[answer] += 1
         try:
             if self._some_are_fleeting:
                 self._scripts.run("read_by", [FLEETING], self._grace, "XX", answer)
