@@ -1,4 +1,4 @@
-"""The three rules the house stands on, kept by reading its imports."""
+"""The rules the house stands on, kept by reading its files."""
 
 import ast
 from pathlib import Path
@@ -20,6 +20,9 @@ LEVELS = [
     {"factory"},
 ]
 NEIGHBOURS = {"broker", "engine"}
+
+FILE_LINES, FUNCTION_LINES = 310, 32
+"""What is longer is two things. Most are far shorter: half of the files have fewer than 90, of the functions fewer than 5."""
 
 DOORS = {
     "flask": {
@@ -85,6 +88,22 @@ def test_imports_only_point_down(path, home):
             continue  # A broker that is a process of its own brings the bundled engine.
         assert level(other) <= level(home), f"{name(path)} imports {other}"
         assert home == "factory" or other not in NEIGHBOURS, f"{name(path)} looks into a neighbour, {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_nothing_outgrows_its_place(path):
+    text = path.read_text()
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+
+    assert len(text.splitlines()) <= FILE_LINES
+    assert not [function.name for function in functions if lines_of(function) > FUNCTION_LINES]
+
+
+def lines_of(function: ast.FunctionDef) -> int:
+    """Of what it does: without its signature and its docstring."""
+    first = function.body[1 if ast.get_docstring(function) and len(function.body) > 1 else 0]
+    assert function.end_lineno
+    return function.end_lineno - first.lineno + 1
 
 
 @pytest.mark.parametrize("library", DOORS)
