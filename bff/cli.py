@@ -45,8 +45,8 @@ def diagnose(url: str) -> None:
     except ValueError as error:
         raise click.BadParameter(f"{url!r} {error}") from error
     except UpstreamFailure as problem:
-        print(f"WRONG  No stream came from {url}: {problem.detail or problem}.")
-        sys.exit(1)
+        _say([diagnosis.Finding(False, f"No stream came from {url}: {problem.detail or problem}.")])
+        return
     _say(diagnosis.judge(heard))
 
 

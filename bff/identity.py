@@ -12,6 +12,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 
 from bff.errors import Forbidden, Unauthorized
 from bff.orgs import Orgs
+from bff.trace import Fields
 
 COOKIE: Final = "chat_user"
 USER_ID_MAX: Final = 256
@@ -27,12 +28,6 @@ class Identity(NamedTuple):
     def owner(self) -> str:
         """Whose something is that we keep: the same user in another org is somebody else. An org has no slash."""
         return f"{self.org}/{self.user_id}"
-
-
-class Fields(Protocol):
-    """Headers or cookies: of a server, or a plain dict."""
-
-    def get(self, key: str, default: str, /) -> str: ...
 
 
 class IdentityMode(Protocol):

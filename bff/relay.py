@@ -86,8 +86,8 @@ class Relay:
         return self._pass_on(event)
 
     def _pass_on(self, event: Event) -> Event | None:
-        content = events.parsed(event.data)
-        kind = content.get("type") if isinstance(content, dict) else None
+        content = events.parsed_object(event.data)
+        kind = content.get("type")
         if not isinstance(kind, str):
             self.dropped += 1
             return None
@@ -112,8 +112,7 @@ class Relay:
 
 
 def _position(data: str) -> int | None:
-    content = events.parsed(data)
-    position = content.get("position") if isinstance(content, dict) else None
+    position = events.parsed_object(data).get("position")
     return position if type(position) is int else None
 
 

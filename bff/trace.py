@@ -17,7 +17,7 @@ SAMPLED: Final = "01"
 
 
 class Fields(Protocol):
-    """Headers: of a server, or a plain dict."""
+    """Headers or cookies: of a server, or a plain dict."""
 
     def get(self, key: str, default: str, /) -> str: ...
 
