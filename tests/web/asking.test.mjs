@@ -1,11 +1,12 @@
 // What streamChat asks for and tells, against a scripted `fetch`.
 
 import assert from "node:assert/strict";
-import { beforeEach, mock, test } from "node:test";
+import { test } from "node:test";
 
 import {
   CUT,
   complete,
+  dice,
   later,
   listen,
   listenToTheEnd,
@@ -17,11 +18,7 @@ import {
   textOf,
   whole,
   wire,
-} from "./library.mjs";
-
-let chance = 0;
-mock.method(Math, "random", () => chance);
-beforeEach(() => (chance = 0));
+} from "./scripted.mjs";
 
 test("a message is posted with a name of its own, and its answer told", async () => {
   const { fetch, requests } = wire(whole);
@@ -176,7 +173,7 @@ test("who goes on after the end they have seen is told the end, and only that", 
 
 test("a line that stays broken ends the answer, and the answer can be gone on with by hand", async () => {
   const options = { fetch: wire(stream(said("a", "1"), CUT), CUT).fetch, patienceSeconds: 0.05 };
-  chance = 0.001;
+  dice.chance = 0.001;
   const lost = await listenToTheEnd(options);
   assert.equal(lost.last.code, "connection_lost");
 

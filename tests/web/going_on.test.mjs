@@ -1,12 +1,13 @@
 // How streamChat goes on after breaks, and how long it waits before it does.
 
 import assert from "node:assert/strict";
-import { beforeEach, mock, test } from "node:test";
+import { mock, test } from "node:test";
 
 import {
   CUT,
   HANG,
   complete,
+  dice,
   eventually,
   frame,
   gate,
@@ -20,11 +21,7 @@ import {
   textOf,
   whole,
   wire,
-} from "./library.mjs";
-
-let chance = 0;
-mock.method(Math, "random", () => chance);
-beforeEach(() => (chance = 0));
+} from "./scripted.mjs";
 
 test("after a cut it goes on from the last event", async () => {
   const { fetch, requests } = wire(
@@ -179,7 +176,7 @@ test("what is no event of ours is not told", async () => {
 // Pauses
 
 test("pauses grow, with full jitter, up to a bound, and shrink when something was told", async () => {
-  chance = 0.001;
+  dice.chance = 0.001;
   const { fetch } = wire(CUT, CUT, CUT, CUT, CUT, CUT, CUT, stream(said("a", "1"), CUT), whole);
 
   const { connections } = await listenToTheEnd({ fetch });

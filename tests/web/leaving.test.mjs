@@ -1,13 +1,14 @@
 // How streamChat is left and stopped, and that it leaves nothing behind.
 
 import assert from "node:assert/strict";
-import { beforeEach, mock, test } from "node:test";
+import { test } from "node:test";
 
 import {
   CUT,
   HANG,
   assertNothingIsLeft,
   complete,
+  dice,
   eventually,
   frame,
   gate,
@@ -21,11 +22,7 @@ import {
   stream,
   whole,
   wire,
-} from "./library.mjs";
-
-let chance = 0;
-mock.method(Math, "random", () => chance);
-beforeEach(() => (chance = 0));
+} from "./scripted.mjs";
 
 for (const [where, answers, ready] of [
   ["before it begins", [whole], () => true],
@@ -34,7 +31,7 @@ for (const [where, answers, ready] of [
   ["while it waits", [CUT], (_, { connections }) => connections.some(({ state }) => state === "waiting")],
 ]) {
   test(`who leaves ${where} is told nothing more`, async () => {
-    chance = where === "while it waits" ? 1000 : 0;
+    dice.chance = where === "while it waits" ? 1000 : 0;
     const script = wire(...answers);
     const controller = new AbortController();
     const heard = listen({ fetch: script.fetch, signal: controller.signal });

@@ -1,13 +1,14 @@
 // streamChat in a page: networks that come and go, tabs that are hidden, machines that sleep.
 
 import assert from "node:assert/strict";
-import { beforeEach, mock, test } from "node:test";
+import { mock, test } from "node:test";
 
 import {
   CUT,
   HANG,
   assertNothingIsLeft,
   complete,
+  dice,
   eventually,
   later,
   listen,
@@ -20,11 +21,7 @@ import {
   textOf,
   whole,
   wire,
-} from "./library.mjs";
-
-let chance = 0;
-mock.method(Math, "random", () => chance);
-beforeEach(() => (chance = 0));
+} from "./scripted.mjs";
 
 /** A page's or worker's globals, for as long as `run` lasts. */
 async function inPage(run) {
@@ -49,7 +46,7 @@ async function inPage(run) {
 for (const what of ["online", "seen"]) {
   test(`a pause ends at once when the page is ${what} again`, () =>
     inPage(async (world) => {
-      chance = 1000;
+      dice.chance = 1000;
       const { fetch, requests } = wire(CUT, CUT, CUT, CUT, CUT, CUT, CUT, CUT, whole);
       const heard = listen({ fetch });
 
@@ -70,7 +67,7 @@ test("a page that is hidden is no reason to hurry, nor is one the server told to
     await eventually(() => heard.connections.at(-1)?.state === "waiting");
     online();
     seen();
-    chance = 1000;
+    dice.chance = 1000;
     await eventually(() => requests.length === 2 && heard.connections.at(-1).state === "waiting");
     assert.ok(requests[1].at - requests[0].at >= 290);
 
