@@ -1,14 +1,13 @@
 // Elements in one line each. Whatever is said becomes text: nothing here, or in this page, reads HTML.
 
-/** Attributes that are functions listen to the event of that name; false, null and undefined are left out. */
+/** Attributes that are functions listen to the event of that name; attributes and children that are nothing are left out. */
 export function make(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (typeof value === "function") element.addEventListener(key, value);
-    else if (value === true) element.setAttribute(key, "");
-    else if (value !== false && value != null) element.setAttribute(key, value);
+    else if (value !== false && value != null) element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children);
+  element.append(...children.filter(Boolean));
   return element;
 }
 

@@ -10,7 +10,6 @@ import { anyText, asking, keepAsking, signature, turnsOf } from "./turns.js";
 const PAGE = 100;
 const TURNS = 30; // Drawn at once; earlier ones as they are scrolled to.
 
-
 export class StoredChat {
   voice = false;
   transcript = new Transcript(async () => this.#older());
@@ -232,12 +231,12 @@ export class StoredChat {
     view.actions.append(button("Regenerate", () => this.busy || this.#again(turn), { class: "again" }));
     if (length < 2) return;
     const to = (other, label, sign) =>
-      button(sign, () => this.#turn(turn, other), { "aria-label": label, disabled: !turn.replies[other] });
+      button(sign, () => this.#exchange(turn, other), { "aria-label": label, disabled: !turn.replies[other] });
     const place = make("span", {}, `${index + 1} of ${length}`);
     view.actions.append(to(index - 1, "Reply before", "‹"), place, to(index + 1, "Reply after", "›"));
   }
 
-  #turn(turn, index) {
+  #exchange(turn, index) {
     const before = turn.element;
     before.replaceWith(this.#answer(turn, index));
     turn.element.querySelector(".actions button:not(:disabled)").focus();

@@ -36,8 +36,8 @@ export class Transcript {
     this.list.replaceChildren();
   }
 
-  append(...items) {
-    this.list.append(...items);
+  append(item) {
+    this.list.append(item);
     this.#follow();
   }
 
@@ -142,8 +142,7 @@ export class Answer {
   fail(sentence, again) {
     this.#finish();
     const retry = again && button("Try again", again);
-    const alert = make("p", { class: "error" }, make("span", {}, sentence), ...(retry ? [retry] : []));
-    this.state.before(alert);
+    this.state.before(make("p", { class: "error" }, make("span", {}, sentence), retry));
     announce(sentence);
   }
 
