@@ -30,6 +30,21 @@ SHOWN = """async (text) => {
     return place.innerHTML;
 }"""
 
+TWICE = """async ([text, twice]) => {
+    const { render } = await import("/static/markdown.js");
+    const place = document.createElement("div");
+    const took = (text, times) => {
+        const began = performance.now();
+        for (let left = times; left; left--) place.replaceChildren(), render(place, text);
+        return performance.now() - began;
+    };
+    let times = 1;
+    while (took(text, times) < 10) times *= 2;
+    const least = (text) => Math.min(...Array.from({ length: 5 }, () => took(text, times)));
+    return least(twice) / least(text);
+}"""
+"""How many times as long the second takes."""
+
 
 @pytest.fixture(scope="module")
 def page(browser, server):
@@ -82,3 +97,23 @@ def test_a_link_leads_to_the_web_and_takes_nothing_along(page):
 @pytest.mark.parametrize("piece", ["*a ", "`", "[", "[a](", "> ", "- ", "**a*", "| a ", "http://", "\\"])
 def test_a_hostile_text_takes_no_longer_than_any_other(page, piece):
     assert page.evaluate(SHOWN, piece * 20_000 + "\n\n" + piece * 200)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("", "~", "`"),
+        ("", "`", "x`"),
+        ("# ", " ", "x\u2028"),
+        ("|\n", " ", "x"),
+        ("|\n-", " ", "x"),
+        ("` ", "x", "`"),
+        ("http://a", ".", "b"),
+    ],
+)
+def test_a_text_of_twice_the_length_takes_about_twice_the_time(page, parts):
+    head, piece, tail = parts
+
+    ratio = page.evaluate(TWICE, [head + piece * length + tail for length in (1500, 3000)])
+
+    assert ratio < 3, "of the squares, four"

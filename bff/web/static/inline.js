@@ -6,7 +6,7 @@ const DEEPEST = 8;
 const LONGEST = 50_000; // Characters; what is longer, in one block, is no prose.
 const MARK = /\\[!-/:-@[-`{-~]|`+|\*{1,3}|_{1,3}|~~|!?\[|https?:\/\//g;
 const LINK = /!?\[([^[\]\n]{0,500})\]\(<?([^\s()<>]{0,2000}(?:\([^\s()<>]{0,200}\)[^\s()<>]{0,200}){0,9})>?(?: "[^"\n]{0,200}")?\)/y;
-const BARE = /https?:\/\/[^\s<>"'`]+/y;
+const BARE = /https?:\/\/[^\s<>"'`]*[^\s<>"'`.,;:!?*_~)\]]/y;
 const TAGS = { "*": ["em"], _: ["em"], "**": ["strong"], __: ["strong"], "***": ["strong", "em"], ___: ["strong", "em"], "~~": ["s"] };
 
 /** Nodes and strings. In time that grows with the text's length: nothing is looked for twice. */
@@ -42,7 +42,7 @@ function inlineCode(text, mark, start, unclosed) {
   for (let at = unclosed.has(mark.length) ? -1 : text.indexOf(mark, start); at >= 0; at = text.indexOf(mark, at)) {
     let end = at;
     while (text[end] === "`") end++;
-    if (end - at === mark.length) return [make("code", {}, text.slice(start, at).replace(/^ (.*\S.*) $/, "$1")), end];
+    if (end - at === mark.length) return [make("code", {}, text.slice(start, at).replace(/^ (?=.*\S)(.*) $/, "$1")), end];
     at = end;
   }
   unclosed.add(mark.length);
@@ -58,7 +58,7 @@ function link(text, index) {
 
 function bare(text, index) {
   BARE.lastIndex = index;
-  const address = (BARE.exec(text)?.[0] ?? text.slice(index, index + 4)).replace(/[.,;:!?*_~)\]]+$/, "");
+  const address = BARE.exec(text)?.[0] ?? "http";
   return [linkTo(address, address) ?? address, index + address.length];
 }
 

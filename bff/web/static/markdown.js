@@ -4,12 +4,12 @@ import { copyButton, make } from "./dom.js";
 import { inline } from "./inline.js";
 
 const DEEPEST = 8;
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^\s`]*)[^`]*$/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*)$/;
+const FENCE = /^ {0,3}(`{3,}(?![^`]*`)|~{3,})\s*(\S*)/;
+const HEADING = /^ {0,3}(#{1,6})\s([^]*)/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])\s+(?=\S)/;
-const DASHES = /^ *\|? *:?-+:? *(?:\| *:?-+:? *)*\|? *$/;
+const DASHES = /^ *(?:\| *)?:?-+:? *(?:\| *:?-+:? *)*(?:\| *)?$/;
 
 /** Text on its way into `place`: only the last block, which may go on, is made anew. */
 export class Markdown {
@@ -122,7 +122,7 @@ function interrupts(lines, at) {
 }
 
 function isTable(lines, at) {
-  return lines[at].includes("|") && DASHES.test(lines[at + 1] ?? "") && lines[at + 1].includes("-");
+  return lines[at].includes("|") && DASHES.test(lines[at + 1] ?? "");
 }
 
 function takeCode(lines, at, [, mark, language]) {
