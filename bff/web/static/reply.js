@@ -1,14 +1,15 @@
 // A reply in a kept conversation, on its way to its only reader.
 
 import { Failure, LOST, understood } from "./api.js";
-import { EventParser, readEvents } from "./sse.js";
+import { EventParser, readEvents, wait } from "./sse.js";
 
-const SILENCE = 45_000; // Milliseconds. Heartbeats come every 15 seconds.
-const BUSY_PAUSE = 1500;
-const BUSY_PATIENCE = 80;
+const SILENCE = 45; // Seconds, as all times here. Heartbeats come every 15.
+const BUSY_PAUSE = 1.5;
+const BUSY_TIMES = 80;
 
 /**
- * An agent's reply, told by its tokens: its message's id, or nothing where there is one already. A line that breaks stores nothing of it: it is asked for again, once, when the network is back.
+ * An agent's reply, told by its tokens: its message's id, or nothing where there is one already.
+ * If the line breaks, the server keeps nothing: the reply is asked for once more, when the network is back.
  * Throws a Failure, and whatever `signal` was aborted with.
  * @param {string} path With its query.
  * @param {{signal: AbortSignal, onToken: (text: string) => void, onAgain: () => void, onBusy: () => void}} on
@@ -28,7 +29,7 @@ export async function reply(path, { signal, onToken, onAgain, onBusy }) {
 
 /** Waits while another reply in the conversation is being written: that may be our own, before the break. */
 async function readReply(path, signal, onToken, onBusy) {
-  for (let left = BUSY_PATIENCE; ; left--) {
+  for (let left = BUSY_TIMES; ; left--) {
     try {
       return await once(path, signal, onToken);
     } catch (problem) {
@@ -40,24 +41,16 @@ async function readReply(path, signal, onToken, onBusy) {
 }
 
 async function once(path, signal, onToken) {
-  const life = new AbortController();
-  const leave = () => life.abort();
-  signal.addEventListener("abort", leave);
-  let timer = setTimeout(leave, SILENCE);
-  const heard = () => {
-    clearTimeout(timer);
-    timer = setTimeout(leave, SILENCE);
-  };
-  const over = new Promise((resolve) => life.signal.addEventListener("abort", resolve));
+  const line = wait(SILENCE, signal);
+  document.addEventListener("visibilitychange", line.look, { signal: line.signal });
   try {
-    const response = await fetch(path, { signal: life.signal }).catch(() => null);
+    const response = await fetch(path, { signal: line.signal }).catch(() => null);
     if (!response) throw new Failure(LOST);
     if (response.status === 204) return;
     if (!response.ok || !response.body) await understood(response);
-    return await readTokens(response.body, { over, heard }, onToken);
+    return await readTokens(response.body, line, onToken);
   } finally {
-    signal.removeEventListener("abort", leave);
-    clearTimeout(timer);
+    line.end();
   }
 }
 
@@ -74,27 +67,20 @@ async function readTokens(body, line, onToken) {
   throw new Failure(LOST);
 }
 
-/** Until the server answers, at growing intervals; at once when the browser is online again. */
+/** Until the server answers, asked at growing intervals, and not with /healthz, which it answers even while it drains. */
 async function reachable(signal) {
   for (let seconds = 0.5; ; seconds = Math.min(8, seconds * 2)) {
-    await pause(seconds * 1000 * (0.5 + Math.random()), signal);
-    const response = await fetch("/healthz", { signal, cache: "no-store" }).catch(() => null);
+    await pause(seconds * (0.5 + Math.random()), signal);
+    const response = await fetch("/api/agents", { signal }).catch(() => null);
     signal.throwIfAborted();
-    if (response?.ok) return;
+    if (response && response.status < 500) return;
   }
 }
 
-function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const end = () => {
-      clearTimeout(timer);
-      removeEventListener("online", end);
-      signal.removeEventListener("abort", end);
-      signal.aborted ? reject(signal.reason) : resolve(undefined);
-    };
-    const timer = setTimeout(end, milliseconds);
-    addEventListener("online", end);
-    signal.addEventListener("abort", end);
-    if (signal.aborted) end();
-  });
+/** Cut short when the browser is online again. */
+async function pause(seconds, signal) {
+  const { over, end, signal: ended } = wait(seconds, signal);
+  addEventListener("online", end, { signal: ended });
+  await over;
+  signal.throwIfAborted();
 }

@@ -256,7 +256,7 @@ class Answer {
 }
 
 /** Over after so many seconds of silence, with its parent, or by `end()`; no timer and no listener outlives it. */
-function wait(seconds, parent) {
+export function wait(seconds, parent) {
   const life = new AbortController();
   const { signal } = life;
   const over = new Promise((resolve) => signal.addEventListener("abort", resolve));

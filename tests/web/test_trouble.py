@@ -1,0 +1,52 @@
+"""The page where something fails, comes too early, or is nothing it knows."""
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.web.page import WORDS, answers, kept, log, new_conversation, say
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+
+
+class Held:
+    """Requests to `address` wait until they are let go."""
+
+    def __init__(self, page: Page, address: str, method: str = "GET") -> None:
+        self._page = page
+        self._routes: list[Route] = []
+        page.route(address, lambda route: self._routes.append(route) if route.request.method == method else route.fallback())
+
+    def first(self) -> Route:
+        while not self._routes:
+            self._page.evaluate("new Promise(requestAnimationFrame)")
+        return self._routes[0]
+
+
+def test_a_stop_before_the_message_was_taken_stops_its_reply(visit):
+    page = visit()
+    conversation_id = new_conversation(page)
+    held = Held(page, "**/messages", "POST")
+
+    say(page, WORDS)
+    taken = held.first()
+    page.keyboard.press("Escape")
+    taken.continue_()
+
+    expect(log(page).locator(".note")).to_have_text("Stopped, and not kept.")
+    expect(page.locator("#stop")).to_be_hidden()
+    assert kept(page, conversation_id) == ["user"]
+
+
+def test_a_reply_whose_line_died_while_the_machine_slept_is_asked_for_again_when_the_page_is_seen(visit):
+    page = visit()
+    new_conversation(page)
+    held = Held(page, "**/stream?*")
+    say(page, WORDS)
+    held.first()
+    page.unroute("**/stream?*")
+
+    page.evaluate("() => { const { now } = Date; Date.now = () => now() + 60_000; }")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    expect(answers(page)).to_have_text(WORDS)
+    expect(log(page).locator(".note")).to_have_text("Asked for again after a break in the connection.")
