@@ -7,6 +7,22 @@ from tests.web.page import WORDS, answers, kept, log, new_conversation, say
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
+ASK_FIRST = """() => {
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    const allowed = new Promise((resolve) => window.allow = resolve);
+    const streams = [];
+    window.asked = new Promise((resolve) => {
+        navigator.mediaDevices.getUserMedia = (what) => {
+            streams.push(allowed.then(() => ask(what)));
+            resolve();
+            return streams.at(-1);
+        };
+    });
+    window.live = async () => (await Promise.all(streams)).flatMap((stream) => stream.getTracks())
+        .filter((track) => track.readyState === "live").length;
+}"""
+"""The browser asks its user, `asked` is when, who answers with `allow()`; `live()` is what then listens."""
+
 
 class Held:
     """Requests to `address` wait until they are let go."""
@@ -50,3 +66,36 @@ def test_a_reply_whose_line_died_while_the_machine_slept_is_asked_for_again_when
 
     expect(answers(page)).to_have_text(WORDS)
     expect(log(page).locator(".note")).to_have_text("Asked for again after a break in the connection.")
+
+
+def test_the_microphone_is_asked_for_once_and_given_back(visit):
+    page = visit(permissions=["microphone"])
+    page.evaluate(ASK_FIRST)
+    voice = page.get_by_role("button", name="Record a voice message")
+    voice.click()
+    page.evaluate("asked")
+
+    voice.click()
+    page.evaluate("allow()")
+    expect(page.locator("#hint")).to_contain_text("Recording.")
+    page.keyboard.press("Escape")
+
+    assert page.evaluate("live()") == 0
+    expect(page.locator("#text")).to_be_focused()
+
+
+@pytest.mark.parametrize("leave", ["press Esc", "go to another conversation"])
+def test_a_microphone_that_is_no_longer_wanted_is_given_back_at_once(visit, leave):
+    page = visit(permissions=["microphone"])
+    page.evaluate(ASK_FIRST)
+    page.get_by_role("button", name="Record a voice message").click()
+    page.evaluate("asked")
+
+    if leave == "press Esc":
+        page.keyboard.press("Escape")
+    else:
+        new_conversation(page)
+    page.evaluate("allow()")
+
+    assert page.evaluate("live()") == 0
+    expect(page.locator("#hint")).to_be_hidden()

@@ -7,6 +7,7 @@ const LONGEST = 300; // Seconds.
 
 /** What the microphone's button does, and what stands in the message's place meanwhile. */
 export class Recorder {
+  #asking = false; // The browser asks whether it may, and nobody has cancelled that.
   #recording = null;
   #send;
 
@@ -16,11 +17,16 @@ export class Recorder {
   }
 
   async toggle() {
-    if (this.cancel()) return;
+    if (this.#asking || this.cancel()) return;
+    this.#asking = true;
+    const stream = await navigator.mediaDevices.getUserMedia({ audio: true }).catch(() => null);
+    if (!this.#asking) return release(stream);
+    this.#asking = false;
     try {
-      this.#recording = new Recording(await navigator.mediaDevices.getUserMedia({ audio: true }), () => this.finish());
+      this.#recording = new Recording(stream, () => this.finish());
       this.#show("Recording. Send it, or press Esc.");
     } catch {
+      release(stream);
       this.#show("The microphone cannot be used.");
       setTimeout(() => this.#recording || this.#show(""), 4000);
     }
@@ -33,16 +39,22 @@ export class Recorder {
     return recording !== null;
   }
 
+  /** Whether there was something to give up. */
   cancel() {
+    const asking = this.#asking;
+    this.#asking = false;
     const recording = this.#taken();
     recording?.cancel();
-    return recording !== null;
+    return asking || recording !== null;
   }
 
   #taken() {
     const recording = this.#recording;
     this.#recording = null;
-    if (recording) this.#show("");
+    if (recording) {
+      this.#show("");
+      find("text").focus();
+    }
     return recording;
   }
 
@@ -53,7 +65,6 @@ export class Recorder {
     find("hint").textContent = hint;
     find("voice").setAttribute("aria-pressed", String(recording));
     announce(hint);
-    if (!hint) find("text").focus();
   }
 }
 
@@ -72,11 +83,10 @@ class Recording {
     this.#timer = setTimeout(onLongest, LONGEST * 1000);
   }
 
-  /** Gives the microphone back. */
   cancel() {
     clearTimeout(this.#timer);
     if (this.#recorder.state !== "inactive") this.#recorder.stop();
-    this.#stream.getTracks().forEach((track) => track.stop());
+    release(this.#stream);
   }
 
   /** `audio_base64` and `audio_format`. */
@@ -88,6 +98,11 @@ class Recording {
     const audio_base64 = await base64(new Blob(this.#pieces, { type }));
     return { message_type: "audio", audio_base64, audio_format: FORMATS[type] ?? "webm" };
   }
+}
+
+/** Gives the microphone back. */
+function release(stream) {
+  stream?.getTracks().forEach((track) => track.stop());
 }
 
 function base64(blob) {
