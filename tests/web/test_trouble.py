@@ -1,5 +1,7 @@
 """The page where something fails, comes too early, or is nothing it knows."""
 
+import json
+
 import pytest
 from playwright.sync_api import Page, Route, expect
 
@@ -7,6 +9,7 @@ from tests.web.page import WORDS, answers, kept, log, new_conversation, say
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
+STREAM = {"Content-Type": "text/event-stream", "X-Message-ID": "m-1"}
 ASK_FIRST = """() => {
     const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
     const allowed = new Promise((resolve) => window.allow = resolve);
@@ -22,6 +25,10 @@ ASK_FIRST = """() => {
         .filter((track) => track.readyState === "live").length;
 }"""
 """The browser asks its user, `asked` is when, who answers with `allow()`; `live()` is what then listens."""
+
+
+def events(*contents: dict) -> str:
+    return "".join(f"data: {json.dumps(content)}\n\n" for content in contents)
 
 
 class Held:
@@ -66,6 +73,23 @@ def test_a_reply_whose_line_died_while_the_machine_slept_is_asked_for_again_when
 
     expect(answers(page)).to_have_text(WORDS)
     expect(log(page).locator(".note")).to_have_text("Asked for again after a break in the connection.")
+
+
+def test_an_event_that_the_page_does_not_know_ends_nothing(visit):
+    page = visit()
+    beginning = events({"type": "progress", "text": "In the "}, {"type": "citation", "verse": "John 1:1"})
+    end = events({"type": "complete", "response": {"responses": ["In the beginning"]}})
+    page.route("**/api/chat/stream", lambda route: route.fulfill(headers=STREAM, body=beginning))
+    held = Held(page, "**/api/chat/stream/m-1")
+
+    say(page, "How does it begin?")
+    again = held.first()
+    expect(answers(page)).to_have_text("In the ")
+    expect(page.locator("#stop")).to_be_visible()
+    again.fulfill(headers=STREAM, body=end)
+
+    expect(answers(page)).to_have_text("In the beginning")
+    expect(page.locator("#stop")).to_be_hidden()
 
 
 def test_the_microphone_is_asked_for_once_and_given_back(visit):

@@ -126,6 +126,7 @@ class Run {
       onEvent: (event) => this.#hear(event),
       onConnection: (connection) => this.#line(connection),
     });
+    this.chat.done.then((last) => this.#end(last));
   }
 
   get messageId() {
@@ -142,7 +143,6 @@ class Run {
     if (event.type === "status") this.#status(event);
     else if (event.type === "tool_use") this.#answer.status(`Using ${event.tool ?? "a tool"}…`);
     else if (event.type === "progress") this.#answer.write(event.text);
-    else if (event.type !== "tool_result") this.#end(event);
   }
 
   #status({ message, position = 0 }) {
