@@ -5,7 +5,7 @@ import json
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.web.page import WORDS, answers, kept, log, new_conversation, say
+from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -25,6 +25,13 @@ ASK_FIRST = """() => {
         .filter((track) => track.readyState === "live").length;
 }"""
 """The browser asks its user, `asked` is when, who answers with `allow()`; `live()` is what then listens."""
+LEAVE_AN_ANSWER = """async (message) => {
+    const life = new AbortController();
+    const body = JSON.stringify({ message });
+    const headers = { "Content-Type": "application/json" };
+    await fetch("/api/chat/stream", { method: "POST", headers, body, signal: life.signal });
+    life.abort();
+}"""
 
 
 def events(*contents: dict) -> str:
@@ -90,6 +97,35 @@ def test_an_event_that_the_page_does_not_know_ends_nothing(visit):
 
     expect(answers(page)).to_have_text("In the beginning")
     expect(page.locator("#stop")).to_be_hidden()
+
+
+def test_a_message_whose_question_is_unknown_is_told_on_without_one(visit):
+    page = visit()
+    other = page.context.new_page()
+    other.goto(page.url)
+    for tab in (page, other):
+        expect(tab.locator(".transcript")).to_be_visible()
+
+    page.evaluate(LEAVE_AN_ANSWER, f"/slow 3 {WORDS}")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+
+    for tab in (page, other):
+        expect(answers(tab)).to_contain_text("word-3")
+        expect(questions(tab)).to_have_count(0)
+
+
+def test_a_voice_message_that_failed_elsewhere_is_not_said_again_as_text(visit):
+    page = visit()
+    failure = events({"type": "error", "error": "The assistant could not answer.", "code": "upstream_error"})
+    page.route("**/api/chat/active", lambda route: route.fulfill(json={"messages": [{"message_id": "m-1"}]}))
+    page.route("**/api/chat/stream/m-1", lambda route: route.fulfill(headers=STREAM, body=failure))
+    page.evaluate("localStorage.setItem('chat.questions', JSON.stringify({ 'm-1': 'Voice message' }))")
+
+    page.reload()
+
+    expect(questions(page)).to_have_text("Voice message")
+    expect(log(page).locator(".error")).to_have_text("The assistant could not answer.")
+    expect(page.get_by_role("button", name="Try again")).to_have_count(0)
 
 
 def test_the_microphone_is_asked_for_once_and_given_back(visit):

@@ -43,7 +43,7 @@ export class DirectChat {
       this.transcript.clear();
       this.#total = history.total_count;
       this.#first = this.#total - history.entries.length;
-      this.transcript.prepend(history.entries.reverse().flatMap(shown));
+      this.transcript.prepend(history.entries.reverse().flatMap(drawn));
     }
     if (![...this.#running].every((run) => run.messageId)) return; // One of ours that is not known by its id yet.
     for (const id of active) if (!this.#known.has(id)) this.follow(id, kept()[id]);
@@ -65,7 +65,7 @@ export class DirectChat {
     const start = Math.max(0, this.#first - PAGE);
     const { entries } = await ask("GET", `/api/chat/history?offset=${start}&limit=${this.#first - start}`);
     this.#first = start;
-    this.transcript.prepend(entries.flatMap(shown));
+    this.transcript.prepend(entries.flatMap(drawn));
     return true;
   }
 
@@ -88,17 +88,18 @@ export class DirectChat {
     first?.stop();
   }
 
-  #run(options, question) {
-    if (question !== undefined) this.transcript.append(new Question(question).element);
+  #run(options, question = "") {
+    if (question) this.transcript.append(new Question(question).element);
     const answer = new Answer();
     answer.status("…");
     this.transcript.append(answer.element);
-    const run = new Run(options, answer, question ?? "");
+    const again = question && question !== SPOKEN && (() => this.send(question));
+    const run = new Run(options, answer, question);
     run.known = (id) => this.#known.set(id, run);
     run.over = (last) => {
       this.#running.delete(run);
       if (last.type === "complete") this.#total++;
-      else if (last.type === "error") answer.fail(last.error, question && !options.body && (() => this.#run({ message: question }, question)));
+      else if (last.type === "error") answer.fail(last.error, again);
       this.#onState();
     };
     this.#running.add(run);
@@ -151,7 +152,7 @@ class Run {
   }
 
   #end(last) {
-    forget(this.messageId);
+    keep(this.messageId, "");
     const { responses = [], ...more } = last.response ?? {};
     this.#answer.end(last.type === "error" ? undefined : responses.join("\n\n"));
     this.#answer.speak(more);
@@ -169,7 +170,7 @@ class Run {
 
   #opened() {
     if (!this.messageId) return;
-    keep(this.messageId, this.#question);
+    if (this.#question) keep(this.messageId, this.#question);
     this.known(this.messageId);
     tell({ said: this.messageId, question: this.#question });
   }
@@ -187,7 +188,7 @@ async function active() {
   return messages.map((message) => message.message_id);
 }
 
-function shown(entry) {
+function drawn(entry) {
   const answer = new Answer();
   answer.end(entry.assistant_response);
   answer.speak(entry);
@@ -198,14 +199,9 @@ function kept() {
   return JSON.parse(localStorage.getItem(KEPT) ?? "{}");
 }
 
+/** An empty one is forgotten. */
 function keep(id, question) {
-  if (question) store([...Object.entries(kept()).filter(([one]) => one !== id), [id, question]].slice(-KEPT_MOST));
-}
-
-function forget(id) {
-  store(Object.entries(kept()).filter(([one]) => one !== id));
-}
-
-function store(entries) {
-  localStorage.setItem(KEPT, JSON.stringify(Object.fromEntries(entries)));
+  const others = Object.entries(kept()).filter(([one]) => one !== id);
+  const all = question ? [...others, [id, question]] : others;
+  localStorage.setItem(KEPT, JSON.stringify(Object.fromEntries(all.slice(-KEPT_MOST))));
 }
