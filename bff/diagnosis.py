@@ -63,9 +63,9 @@ def listen(url: str) -> Heard:
 
 
 def _opened(session: Session, address: str, headers: Mapping[str, str]) -> Response:
-    fields = {"Accept": "text/event-stream", **headers}
+    """Raises an UpstreamFailure. A server of ours refuses in so many words only who does not ask for an event stream."""
     until = monotonic() + LISTEN_SECONDS
-    response = transport.send(session, "GET", address, headers=fields, connect=CONNECT_SECONDS, until=until)
+    response = transport.send(session, "GET", address, headers=headers, connect=CONNECT_SECONDS, until=until)
     if response.status_code != 200:
         response.close()
         raise UpstreamError(detail=f"it answered {response.status_code}")

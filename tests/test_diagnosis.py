@@ -8,6 +8,7 @@ import pytest
 from bff import diagnosis
 from bff.diagnosis import Heard, Tick, judge, listen
 from bff.errors import UpstreamError, UpstreamUnavailable
+from tests.live import Browser
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 OURS = {"X-Accel-Buffering": "no", "Cache-Control": "no-store, no-transform"}
@@ -84,6 +85,18 @@ def test_an_address_that_streams_nothing_is_told_from_one_that_buffers():
         listen("http://127.0.0.1:1")
 
     assert refused.value.detail == "it answered 404"
+
+
+@pytest.mark.live
+def test_a_server_of_ours_that_refuses_is_not_taken_for_a_network_that_holds_streams_back(start, kind):
+    server = start(kind, MAX_STREAMS="1")
+
+    with Browser(server).say("/slow 60 one two three") as answer:
+        next(answer.frames())
+        with pytest.raises(UpstreamError) as refused:
+            listen(server.url)
+
+    assert refused.value.detail == "it answered 503"
 
 
 @pytest.mark.live

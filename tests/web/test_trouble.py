@@ -5,6 +5,7 @@ import json
 import pytest
 from playwright.sync_api import Page, Route, expect
 
+from tests.web.conftest import settings
 from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
@@ -159,3 +160,13 @@ def test_a_microphone_that_is_no_longer_wanted_is_given_back_at_once(visit, leav
 
     assert page.evaluate("live()") == 0
     expect(page.locator("#hint")).to_be_hidden()
+
+
+def test_a_server_that_refuses_is_not_taken_for_a_network_that_holds_streams_back(visit, start, tmp_path):
+    page = visit(start(**settings(tmp_path), MAX_STREAMS="1").url)
+    say(page, f"/slow 600 {WORDS}")
+    expect(answers(page)).to_contain_text("word-0")
+
+    page.get_by_role("button", name="Check the connection").click()
+
+    expect(page.locator("#check")).to_have_text("The server answered 503.")

@@ -14,7 +14,7 @@ export async function check(button) {
 
 async function verdict() {
   const ticks = [];
-  const response = await fetch("/api/diagnostics/stream", { headers: { Accept: "text/event-stream" } });
+  const response = await fetch("/api/diagnostics/stream"); // Whoever asks for an event stream is told to come back, not refused.
   if (!response.ok) return `The server answered ${response.status}.`;
   for await (const event of readEvents(response.body)) {
     const sent = JSON.parse(event.data).elapsed_ms;
@@ -23,7 +23,7 @@ async function verdict() {
   return judged(ticks);
 }
 
-export function judged(ticks) {
+function judged(ticks) {
   if (ticks.length < 2) return "Hardly a tick came: something on the way changes the stream, or ends it.";
   const gaps = ticks.slice(1).map((tick, number) => [tick.came - ticks[number].came, tick.sent - ticks[number].sent]);
   const together = gaps.filter(([came, sent]) => came < TOGETHER * sent).length;
