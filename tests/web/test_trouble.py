@@ -162,6 +162,48 @@ def test_a_microphone_that_is_no_longer_wanted_is_given_back_at_once(visit, leav
     expect(page.locator("#hint")).to_be_hidden()
 
 
+def test_a_conversation_that_fails_late_takes_nobody_away_from_another(visit):
+    page = visit()
+    first = new_conversation(page)
+    page.get_by_role("link", name="Direct chat").click()
+    held = Held(page, f"**/api/conversations/{first}")
+    page.locator("#conversations a").click()
+    late = held.first()
+    second = new_conversation(page)
+
+    with page.expect_event("requestfailed"):
+        late.abort()
+    page.evaluate("new Promise(requestAnimationFrame)")
+
+    assert page.url.endswith(second)
+    expect(page.locator("#complaint")).to_have_count(0)
+
+
+def test_more_conversations_that_cannot_be_shown_are_a_failure_that_is_said(visit):
+    page = visit()
+    for _ in range(31):
+        assert page.request.post(f"{page.url}api/conversations", data={}, headers={"Origin": page.url[:-1]}).ok
+    page.reload()
+    page.route("**/api/conversations?*cursor=*", lambda route: route.abort())
+
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator("#complaint")).to_contain_text("The connection was lost.")
+    page.unroute("**/api/conversations?*cursor=*")
+    page.get_by_role("button", name="Show more").click()
+
+    expect(page.locator("#conversations a")).to_have_count(31)
+
+
+@pytest.mark.parametrize(("name", "module"), [("Check the connection", "diagnose"), ("Record a voice message", "voice")])
+def test_a_part_of_the_page_that_does_not_come_is_a_failure_that_is_said(visit, name, module):
+    page = visit(permissions=["microphone"])
+    page.route(f"**/static/{module}.js", lambda route: route.abort())
+
+    page.get_by_role("button", name=name).click()
+
+    expect(page.locator("#complaint")).to_contain_text("The connection was lost.")
+
+
 def test_a_server_that_refuses_is_not_taken_for_a_network_that_holds_streams_back(visit, start, tmp_path):
     page = visit(start(**settings(tmp_path), MAX_STREAMS="1").url)
     say(page, f"/slow 600 {WORDS}")

@@ -25,6 +25,11 @@ export async function understood(response) {
   throw new Failure(typeof said?.error === "string" ? said : UNEXPECTED);
 }
 
+/** A module that is not needed from the start. Throws a Failure. */
+export function load(path) {
+  return import(path).catch(() => Promise.reject(new Failure(LOST)));
+}
+
 const channel = new BroadcastChannel("chat");
 
 /** To this browser's other tabs. */

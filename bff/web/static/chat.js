@@ -1,6 +1,6 @@
 // The page: it shows one chat, named by the address; the others go on.
 
-import { ask, listen } from "./api.js";
+import { ask, listen, load } from "./api.js";
 import { Composer } from "./composer.js";
 import { Conversations } from "./conversations.js";
 import { DirectChat } from "./direct.js";
@@ -29,7 +29,7 @@ function named() {
 async function route() {
   const id = named();
   toggleSide(false);
-  const chat = id ? await storedChat(id).catch(lost) : direct;
+  const chat = id ? await storedChat(id).catch((failure) => named() === id && lost(failure)) : direct;
   if (!chat || named() !== id) return; // Somebody was faster.
   show(chat, id);
   await open(chat);
@@ -42,7 +42,7 @@ function lost(failure) {
 
 /** What kept conversations need comes with the first of them. */
 async function storedChat(id) {
-  library ??= Promise.all([import("./stored.js"), import("./tools.js")]).then(([{ StoredChat }, { equip }]) => {
+  library ??= Promise.all([load("./stored.js"), load("./tools.js")]).then(([{ StoredChat }, { equip }]) => {
     equip({ change, remove, agents, title: () => shown.conversation?.title });
     return StoredChat;
   });
@@ -53,8 +53,10 @@ async function storedChat(id) {
 }
 
 function show(chat, id) {
-  if (shown !== chat) shown.transcript.hide();
-  if (shown !== chat && shown !== direct && !shown.busy) forget(shown);
+  if (shown !== chat) {
+    shown.transcript.hide();
+    if (shown !== direct && !shown.busy) forget(shown);
+  }
   shown = chat;
   if (!chat.transcript.element.isConnected) place.append(chat.transcript.element);
   conversations.mark(id);
@@ -78,9 +80,9 @@ async function open(chat) {
 }
 
 function complain(sentence, again) {
-  const retry = again ? [button("Try again", () => (complaint.remove(), again()))] : [];
+  const retry = again && button("Try again", () => (complaint.remove(), again()));
   const close = button("Close", () => complaint.remove());
-  const complaint = make("div", { id: "complaint" }, make("span", {}, sentence), ...retry, close);
+  const complaint = make("div", { id: "complaint" }, make("span", {}, sentence), retry, close);
   find("complaint")?.remove();
   place.prepend(complaint);
   announce(sentence);
@@ -93,6 +95,10 @@ async function attempt(work) {
   } catch (failure) {
     complain(failure.message);
   }
+}
+
+function click(id, work) {
+  find(id).addEventListener("click", () => attempt(work));
 }
 
 function drawState() {
@@ -164,12 +170,12 @@ async function start() {
   await Promise.all([route(), conversations.load()]);
 }
 
-find("new").addEventListener("click", () =>
-  attempt(async () => (location.hash = `#/c/${(await conversations.create()).id}`)),
-);
-find("check").addEventListener("click", async ({ target }) => (await import("./diagnose.js")).check(target));
-find("menu").addEventListener("click", () => toggleSide(true));
-find("shade").addEventListener("click", () => toggleSide(false));
+click("new", async () => (location.hash = `#/c/${(await conversations.create()).id}`));
+click("more", () => conversations.next());
+click("check", async () => (await load("./diagnose.js")).check());
+click("voice", () => composer.record());
+click("menu", () => toggleSide(true));
+click("shade", () => toggleSide(false));
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || !document.body.classList.contains("side")) return;
   event.preventDefault(); // Else it would stop an answer, too.

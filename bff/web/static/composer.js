@@ -1,8 +1,9 @@
 // Where one writes: Enter sends, Shift+Enter is a new line, Esc stops.
 
+import { load } from "./api.js";
 import { find } from "./dom.js";
 
-const canRecord = Boolean(navigator.mediaDevices?.getUserMedia && globalThis.MediaRecorder);
+const canRecord = navigator.mediaDevices?.getUserMedia && globalThis.MediaRecorder;
 
 export class Composer {
   #text = find("text");
@@ -25,7 +26,6 @@ export class Composer {
     });
     this.#text.addEventListener("input", () => this.#grow());
     this.#stop.addEventListener("click", () => this.#on.stop());
-    find("voice").addEventListener("click", () => this.#record());
     document.addEventListener("keydown", (event) => event.key === "Escape" && !event.defaultPrevented && this.#escape());
   }
 
@@ -62,9 +62,9 @@ export class Composer {
     this.#text.style.height = `${this.#text.scrollHeight + 2}px`;
   }
 
-  async #record() {
-    const { Recorder } = await import("./voice.js");
+  async record() {
+    const { Recorder } = await load("./voice.js");
     this.#recorder ??= new Recorder(this.#on.voice);
-    this.#recorder.toggle();
+    if (!find("voice").hidden) this.#recorder.toggle();
   }
 }

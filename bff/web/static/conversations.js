@@ -12,10 +12,6 @@ export class Conversations {
   #cursor = null;
   #current = "";
 
-  constructor() {
-    this.#more.addEventListener("click", () => this.#next());
-  }
-
   async load() {
     const page = await ask("GET", `/api/conversations?limit=${Math.min(100, Math.max(PAGE, this.#rows.length))}`);
     this.#rows = page.conversations;
@@ -24,7 +20,7 @@ export class Conversations {
     return this.#rows;
   }
 
-  async #next() {
+  async next() {
     const page = await ask("GET", `/api/conversations?limit=${PAGE}&cursor=${encodeURIComponent(this.#cursor)}`);
     const known = new Set(this.#rows.map((row) => row.id));
     this.#rows.push(...page.conversations.filter((row) => !known.has(row.id)));

@@ -1,12 +1,13 @@
 // Whether something between this page and the server holds streams back, judged by ten timed ticks: as `flask diagnose` does.
 
-import { announce } from "./dom.js";
+import { announce, find } from "./dom.js";
 import { readEvents } from "./sse.js";
 
 const TOGETHER = 0.25; // Of the gap with which two ticks were sent: what comes closer than this came together.
 
-/** The button that was pressed says the verdict. */
-export async function check(button) {
+/** The button says the verdict. */
+export async function check() {
+  const button = find("check");
   button.textContent = "Listening to ten ticks …";
   button.textContent = await verdict().catch(() => "No stream came: the server cannot be reached.");
   announce(button.textContent);
