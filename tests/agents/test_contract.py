@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -15,15 +16,15 @@ from bff.identity import Identity
 from bff.routes.door import Parts
 from bff.settings import Settings
 from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
-from tests.live import BASE_ENVIRONMENT, eventually
+from tests.live import BASE_ENVIRONMENT, BROKER_KEY, eventually
 from tests.wire_server import HANG, WireServer
 
 ANN = Identity("ann", "org")
 HISTORY = [Said("user", "first"), Said("assistant", "a reply"), Said("user", "one two three")]
 DEADLINE = 20.0
 
-Over = Callable[[], bool]
-"""Whether nobody works for the agent any more."""
+Working = tuple[Agent, Callable[[], bool], Callable[[], Any]]
+"""An agent; whether nobody works for it any more; whether anybody was ever asked to."""
 
 
 def agents(**settings: str) -> dict[str, Agent]:
@@ -33,28 +34,46 @@ def agents(**settings: str) -> dict[str, Agent]:
 
 
 @contextmanager
-def echo(falls_silent: bool) -> Iterator[tuple[Agent, Over]]:
-    yield agents(ECHO_WORD_SECONDS="30" if falls_silent else "0.01")["echo"], lambda: True
+def echo(falls_silent: bool) -> Iterator[Working]:
+    yield agents(ECHO_WORD_SECONDS="30" if falls_silent else "0.01")["echo"], lambda: True, lambda: False
 
 
 @contextmanager
-def openai(falls_silent: bool) -> Iterator[tuple[Agent, Over]]:
-    answer = [HEAD, BEGIN, *words("one ", "two "), HANG] if falls_silent else whole("one ", "two ", "three")
+def openai(falls_silent: bool) -> Iterator[Working]:
+    answer = [HEAD, BEGIN, *words("one "), HANG] if falls_silent else whole("one ", "two ", "three")
     with WireServer(answer) as server:
-        yield agents(**settings_of(server))["openai"], lambda: not falls_silent or server.open_connections == 0
+        yield (
+            agents(**settings_of(server))["openai"],
+            lambda: not falls_silent or server.open_connections == 0,
+            lambda: server.requests,
+        )
 
 
 @contextmanager
-def openai_that_has_not_answered(_: bool) -> Iterator[tuple[Agent, Over]]:
+def openai_that_has_not_answered(_: bool) -> Iterator[Working]:
     with WireServer([HANG]) as server:
-        yield agents(**settings_of(server))["openai"], lambda: server.open_connections == 0
+        yield agents(**settings_of(server))["openai"], lambda: server.open_connections == 0, lambda: server.requests
 
 
 @contextmanager
-def broker(falls_silent: bool) -> Iterator[tuple[Agent, Over]]:
+def broker(falls_silent: bool) -> Iterator[Working]:
     app = create_app(Settings.from_environment({**BASE_ENVIRONMENT, "ECHO_WORD_SECONDS": "30" if falls_silent else "0"}))
     client = app.extensions["bff"].broker
-    yield create_agents(Settings(), client)["broker"], lambda: not client.places("ann")
+    yield create_agents(Settings(), client)["broker"], lambda: not client.places("ann"), lambda: client.places("ann")
+
+
+@contextmanager
+def broker_that_has_not_answered(_: bool) -> Iterator[Working]:
+    with WireServer([HANG]) as server:
+        found = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)
+        yield found["broker"], lambda: server.open_connections == 0, lambda: server.requests
+
+
+def begun(kind: Callable[[bool], Any], reply: Iterator[str | None]) -> Iterator[str | None]:
+    """The reply once its first word is said, where there is one; then it is silent."""
+    while kind is not openai_that_has_not_answered and next(reply) is None:
+        pass
+    return reply
 
 
 def test_each_says_who_it_is():
@@ -72,7 +91,7 @@ def test_each_says_who_it_is():
 
 @pytest.mark.parametrize("kind", [echo, openai, broker])
 def test_the_pieces_are_the_reply(kind, watch):
-    with kind(False) as (agent, over):
+    with kind(False) as (agent, over, _):
         pieces = list(agent.stream(HISTORY, ANN, watch))
         assert eventually(over, DEADLINE)
 
@@ -82,10 +101,8 @@ def test_the_pieces_are_the_reply(kind, watch):
 @pytest.mark.parametrize("reason", [ReaderLeft(), AnswerTimeout()], ids=["its reader leaves", "its time is up"])
 @pytest.mark.parametrize("kind", [echo, openai, broker, openai_that_has_not_answered])
 def test_it_stops_at_once_when_it_is_ended_while_it_waits(kind, reason, watch):
-    with kind(True) as (agent, over):
-        reply = agent.stream(HISTORY, ANN, watch)
-        while kind is not openai_that_has_not_answered and next(reply) is None:
-            pass
+    with kind(True) as (agent, over, _):
+        reply = begun(kind, agent.stream(HISTORY, ANN, watch))
         ending = threading.Timer(0.1, watch.end, [reason])
         ending.start()
         with pytest.raises(type(reason)):
@@ -98,32 +115,29 @@ def test_it_stops_at_once_when_it_is_ended_while_it_waits(kind, reason, watch):
 
 @pytest.mark.parametrize("kind", [echo, openai, broker, openai_that_has_not_answered])
 def test_closed_it_lets_go_of_everything(kind, watch):
-    with kind(True) as (agent, over):
-        reply = agent.stream(HISTORY, ANN, watch)
-        while kind is not openai_that_has_not_answered and next(reply) is None:
-            pass
+    with kind(True) as (agent, over, asked):
+        reply = begun(kind, agent.stream(HISTORY, ANN, watch))
         next(reply)
+        assert kind is echo or eventually(asked, DEADLINE)
         reply.close()
 
         assert eventually(over, DEADLINE)
 
 
-@pytest.mark.parametrize("kind", [echo, openai, broker])
+@pytest.mark.parametrize("kind", [openai_that_has_not_answered, broker_that_has_not_answered])
 def test_closed_before_it_began_it_never_asks(kind, watch):
-    with kind(False) as (agent, over):
+    with kind(True) as (agent, _, asked):
         agent.stream(HISTORY, ANN, watch).close()
 
-        assert over()
+        assert not eventually(asked, 0.2)
 
 
 @pytest.mark.parametrize("kind", [openai, broker, openai_that_has_not_answered])
 def test_while_it_waits_its_stream_can_say_something_of_its_own(kind, watch):
-    with kind(True) as (agent, _):
-        reply = agent.stream(HISTORY, ANN, watch)
-        while kind is not openai_that_has_not_answered and next(reply) is None:
-            pass
+    with kind(True) as (agent, _, _):
+        reply = begun(kind, agent.stream(HISTORY, ANN, watch))
         for _ in range(3):
             watch.due = monotonic() + 0.05
             while monotonic() < watch.due:
-                next(reply)
+                assert next(reply) is None
         reply.close()
