@@ -1,13 +1,16 @@
 """Servers as processes, and browsers as sockets: what tests use to see the program as its users do."""
 
+import atexit
 import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +23,16 @@ ROOT = Path(__file__).parent.parent
 PROXY_SECRET = "proxy-secret-of-thirty-two-bytes!"
 BROKER_KEY = "broker-key-of-more-than-thirty-two-bytes"
 
+FOLDER = Path(tempfile.mkdtemp(prefix="chat-tests-"))
+"""Of this run, and gone after it."""
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+
 BASE_ENVIRONMENT = {
     "APP_ENV": "development",
     "AUTH_MODE": "proxy",
     "AUTH_PROXY_SECRET": PROXY_SECRET,
     "SECRET_KEY": "k" * 32,
+    "DATABASE_URL": f"sqlite:///{FOLDER}/chat.db",
     "ECHO_WORD_SECONDS": "0.002",
     "LOG_FORMAT": "json",
 }
@@ -121,7 +129,7 @@ class Server:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(5)
 
-    def stop(self, number: int = signal.SIGINT, seconds: float = 40) -> int:
+    def stop(self, number: int = signal.SIGINT, seconds: float = 15) -> int:
         """Its exit status; whatever does not stop in time is killed, children included."""
         self.kill(number)
         try:
@@ -186,7 +194,7 @@ class Reply:
             return self._response.read()
 
     def frames(self) -> Iterator[str]:
-        """Each frame as text, without its blank line. Raises http.client.IncompleteRead when the stream is cut."""
+        """Each frame as text, without its blank line. Raises IncompleteRead, or an OSError, when the stream is cut."""
         lines: list[str] = []
         for line in iter(self._response.readline, b""):
             text = line.decode()
@@ -196,7 +204,7 @@ class Reply:
             else:
                 lines.append(text)
         assert not lines, f"half a frame at the end: {lines}"
-        if self._response.fp is not None and self._response.chunked:
+        if self._response.chunked and self._response.chunk_left is not None:  # What is left after a clean end is None.
             raise http.client.IncompleteRead(b"")
 
     def events(self) -> Iterator[dict[str, Any]]:
