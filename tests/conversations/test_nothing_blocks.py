@@ -1,10 +1,11 @@
 """While one waits for the database, the others stream: a greenlet worker has one thread for all of them."""
 
+import http.client
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import cycle
 from typing import Any
 
@@ -29,8 +30,9 @@ class Listener:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        for frame in told(self._reply):
-            self.tokens += frame.get("event") == "token"
+        with suppress(OSError, http.client.IncompleteRead):  # Its server is stopped before it has said all.
+            for frame in told(self._reply):
+                self.tokens += frame.get("event") == "token"
 
     def hears(self, more: int) -> bool:
         enough = self.tokens + more
