@@ -64,7 +64,9 @@ def test_a_browser_that_leaves_lets_go_of_the_engine(start, kind):
         sock = listening(server, engine)
         received = b""
         while SOUND[:9000] not in received:
-            received += sock.recv(65536)
+            piece = sock.recv(65536)
+            assert piece, received
+            received += piece
 
         sock.close()
 

@@ -2,7 +2,7 @@
 
     with WireServer([stream_head(), chunk(b"data: {}\\n\\n"), 0.2, CUT]) as server: ...
 
-An answer is a list of steps, or a function that makes one from the request. The first connection gets the first answer;
+An answer is a list of steps, or a function that makes one from the request. The first request gets the first answer;
 the last answer serves all that come after.
 """
 
@@ -18,6 +18,8 @@ CUT = object()
 """Reset the connection."""
 END = object()
 """Close it cleanly; also what happens after the last step."""
+RESET = struct.pack("ii", 1, 0)
+"""What SO_LINGER is set to for a socket to be reset when it is closed."""
 HANG = object()
 """Say nothing until the client hangs up, or the server is stopped."""
 
@@ -106,7 +108,8 @@ class WireServer:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             stack.callback(connection.close)
-            self._open.add(connection)
+            with self._lock:
+                self._open.add(connection)
             stack.callback(self._forget, connection)
             while (request := self._request(connection)) is not None:
                 with self._changed:
@@ -127,7 +130,10 @@ class WireServer:
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         while len(body) < int(headers.get("content-length", 0)):
-            body += connection.recv(65536)
+            piece = connection.recv(65536)
+            if not piece:
+                return None
+            body += piece
         method, path, _ = first.split(" ")
         return Request(method, path, headers, body)
 
@@ -141,7 +147,7 @@ class WireServer:
             elif isinstance(step, threading.Event):
                 step.wait(10)
             elif step is CUT:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 return False
             elif step is HANG:
                 self._until_hung_up(connection)

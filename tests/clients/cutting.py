@@ -6,10 +6,9 @@ The word stands in the request's header X-Cut. Each user's line breaks once.
 import contextlib
 import re
 import socket
-import struct
 import threading
 
-RESET = struct.pack("ii", 1, 0)
+from tests.wire_server import RESET
 
 
 class CuttingLine:

@@ -17,7 +17,6 @@ import json
 import random
 import selectors
 import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,12 +24,12 @@ from time import monotonic, time
 from typing import Any
 
 from tests.live import PROXY_SECRET, text_of
+from tests.wire_server import RESET
 
 TERMINAL = frozenset({"complete", "stopped", "error"})
 READ_BYTES = 65536
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
-_RESET = struct.pack("ii", 1, 0)
 
 
 class Wire:
@@ -185,10 +184,6 @@ class Crowd:
         self._tell(lambda: self._open(stream))
         return stream
 
-    def leave(self, stream: Stream) -> None:
-        """For good."""
-        self._tell(lambda: self._leave(stream))
-
     @property
     def busy(self) -> int:
         return len(self.streams) - self.over
@@ -308,7 +303,7 @@ class Crowd:
         open_ones = [connection for connection in stream.connections if not connection.how]
         for connection in open_ones:
             if self.random.random() < 0.5:  # A reset, as from a browser with something unread; else a FIN.
-                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             self._close(stream, connection, "left")
         if not open_ones:
             self._finish(stream)  # It was about to come back.

@@ -10,7 +10,7 @@ from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
 pytestmark = pytest.mark.live
 
-SOON = 0.25
+SOON = 1.0
 """Seconds in which the engine is let go of, and what a busy machine adds."""
 COMPLETE = {"type": "complete", "response": {"responses": ["all"], "response_language": "en", "voice_audio_base64": None}}
 
