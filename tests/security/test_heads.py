@@ -12,6 +12,8 @@ from tests.security.matrix import MATRIX
 pytestmark = pytest.mark.live
 
 DEADLINE = 20.0
+READ_MOST = 8192
+"""Bytes that are read at once: what has sent more may be hung up on before it has seen its answer."""
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 REFUSED = {
     "too many fields": (HEAD + b"X-A: b\r\n" * 70 + b"\r\n", {431}),
@@ -35,7 +37,9 @@ def said_to(port: int, request: bytes) -> bytes:
             sock.shutdown(socket.SHUT_WR)
             while piece := sock.recv(65536):
                 answer += piece
-        except ConnectionError:
+        except TimeoutError:
+            raise
+        except OSError:
             pass  # It hung up on what we had still to say.
         return answer
 
@@ -46,8 +50,9 @@ def test_a_head_that_is_too_large_or_ambiguous_is_refused(start):
     with ThreadPoolExecutor(len(REFUSED)) as threads:
         answers = dict(zip(REFUSED, threads.map(lambda case: said_to(server.port, case[0]), REFUSED.values()), strict=True))
 
-    for name, (_, statuses) in REFUSED.items():
-        assert not answers[name] or int(answers[name].split()[1]) in statuses, (name, answers[name][:100])
+    for name, (request, statuses) in REFUSED.items():
+        unseen = not answers[name] and len(request) > READ_MOST
+        assert unseen or int(answers[name].split()[1]) in statuses, (name, answers[name][:100])
     assert status_of(Browser(server).request("GET", "/healthz")) == 200
 
 
@@ -71,6 +76,7 @@ def test_what_is_hardly_http_breaks_nothing(start):
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda request: said_to(server.port, request), wire))
 
+    assert sum(map(bool, answers)) > len(wire) / 2, "the others broke off before there was anything to answer"
     for request, answer in zip(wire, answers, strict=True):
         assert not answer or answer.split()[1][:1] in {b"1", b"2", b"3", b"4"} or answer.split()[1] in {b"501", b"505"}, request
         assert b"Traceback" not in answer
