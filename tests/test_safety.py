@@ -14,6 +14,10 @@ POSTGRES = "postgresql://chat:pw@db.example/chat"
 UNSAFE = {
     "no SECRET_KEY": ({"SECRET_KEY": ""}, "SECRET_KEY is required in production, 32 bytes at least."),
     "a short SECRET_KEY": ({"SECRET_KEY": "k" * 31}, "SECRET_KEY is required in production, 32 bytes at least."),
+    "a SECRET_KEY that is long by its spaces": (
+        {"SECRET_KEY": "  " + "k" * 31 + "\n"},
+        "SECRET_KEY is required in production, 32 bytes at least.",
+    ),
     "no AUTH_MODE": ({"AUTH_MODE": ""}, "AUTH_MODE is required in production: anonymous, proxy or jwt."),
     "an unknown AUTH_MODE": ({"AUTH_MODE": "none"}, "AUTH_MODE='none' is none of anonymous, proxy, jwt."),
     "a broker without its key": (
@@ -50,6 +54,10 @@ UNSAFE = {
     ),
     "a proxy that need not prove itself": (
         {"AUTH_MODE": "proxy"},
+        "AUTH_PROXY_SECRET is required with AUTH_MODE=proxy, 32 bytes at least.",
+    ),
+    "a proxy whose proof is short": (
+        {"AUTH_MODE": "proxy", "AUTH_PROXY_SECRET": "k" * 31},
         "AUTH_PROXY_SECRET is required with AUTH_MODE=proxy, 32 bytes at least.",
     ),
     "tokens nobody can check": (JWT, "AUTH_MODE=jwt requires AUTH_JWT_SECRET or AUTH_JWT_JWKS_URL, and not both."),
