@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from bff.ops import hub
+from bff.ops.hub import Watch
 from tests.live import Server
 from tests.redis_server import RedisServer
 
@@ -61,6 +63,13 @@ def appendonly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer
     server = RedisServer(tmp_path_factory.mktemp("appendonly"), "--appendonly", "yes")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watch = hub.watch()
+    yield watch
+    watch.close()
 
 
 @pytest.fixture(params=["gunicorn", "flask"])

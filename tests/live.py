@@ -19,9 +19,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from flask import Flask
+
+from bff import create_app
+from bff.settings import Settings
+
 ROOT = Path(__file__).parent.parent
 PROXY_SECRET = "proxy-secret-of-thirty-two-bytes!"
 BROKER_KEY = "broker-key-of-more-than-thirty-two-bytes"
+INHERITED = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+"""What a process is told of the machine it runs on."""
+DEADLINE = 20.0
+"""Seconds, for what takes a moment even on a busy machine."""
 
 FOLDER = Path(tempfile.mkdtemp(prefix="chat-tests-"))
 """Of this run, and gone after it."""
@@ -36,6 +45,31 @@ BASE_ENVIRONMENT = {
     "ECHO_WORD_SECONDS": "0.002",
     "LOG_FORMAT": "json",
 }
+
+
+def new_app(**settings: str) -> Flask:
+    return create_app(Settings.from_environment(BASE_ENVIRONMENT | settings))
+
+
+def who(user: str) -> dict[str, str]:
+    """The proxy mode's headers."""
+    return {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": user}
+
+
+ADA = who("ada")
+
+
+def head(method: str, path: str, *fields: str, body: bytes | None = None, user: str = "ada") -> bytes:
+    """A request as bytes; of `body`, which is JSON, only what a head says of it."""
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        "Host: localhost",
+        *(f"{name}: {value}" for name, value in who(user).items()),
+        *fields,
+    ]
+    if body is not None:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
@@ -59,8 +93,7 @@ class Server:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
-        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        environment = {**inherited, **BASE_ENVIRONMENT, "PORT": str(self.port), **settings}
+        environment = {**INHERITED, **BASE_ENVIRONMENT, "PORT": str(self.port), **settings}
         command = {
             "gunicorn": ["gunicorn", "app:app"],
             "flask": ["flask", "run", "--port", str(self.port)],
@@ -105,10 +138,20 @@ class Server:
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
 
     @property
+    def ended(self) -> list[str]:
+        """How each stream ended, and each recording."""
+        return [line["ended"] for line in self.log_lines if "ended" in line]
+
+    @property
+    def children(self) -> list[int]:
+        """The processes of its workers."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    @property
     def worker_pid(self) -> int:
         """The process that serves: gunicorn's only worker, or the process itself."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0]) if children else self.process.pid
+        return (self.children or [self.process.pid])[0]
 
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.worker_pid}/fd"))
@@ -145,7 +188,7 @@ class Browser:
 
     def __init__(self, server: Server | str, user: str = "ada") -> None:
         self.url = server if isinstance(server, str) else server.url
-        self.headers = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": user}
+        self.headers = who(user)
 
     def request(self, method: str, path: str, content: Any = None, **headers: str) -> "Reply":
         """Underscores in header names stand for dashes. `content`: bytes as they are, anything else as JSON."""
@@ -259,6 +302,11 @@ def id_of(frame: str) -> str:
 def content_of(frame: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(frame.splitlines()[0].removeprefix("data: "))
     return content
+
+
+def last_of(reply: Reply) -> dict[str, Any]:
+    """The content of its last frame."""
+    return content_of(take(reply)[-1])
 
 
 def in_parallel(count: int, work: Callable[[int], Any], seconds: float = 60) -> list[Any]:

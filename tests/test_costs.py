@@ -24,7 +24,7 @@ EVENT = b'event: message\ndata: {"type":"progress","text":"a word or two of the 
 
 @contextmanager
 def broker():
-    """A broker that says what it is told to: `say(data)` on the newest connection."""
+    """Its URL, and its connections: each stream is opened, and what is said on it the test sends itself."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     connections = []
 

@@ -16,8 +16,7 @@ from bff.ops.streams import Streams
 from bff.sse import Event, comment
 from bff.streaming import EventStream, How
 from bff.transport import ByteSource, EventSource, Neighbour, new_session, read_json, send
-
-DEADLINE = 20.0
+from tests.live import DEADLINE
 
 
 class Talk:
@@ -59,12 +58,6 @@ class Talk:
 
     def open(self, silence: float = DEADLINE) -> EventSource:
         return EventSource(self.ask(), silence)
-
-
-@pytest.fixture
-def watch():
-    with closing(hub.watch()) as watch:
-        yield watch
 
 
 def data(events) -> list[str]:

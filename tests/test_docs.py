@@ -14,14 +14,14 @@ from urllib.request import urlopen
 
 import pytest
 
-from bff import create_app, errors
+from bff import errors
 from bff.agents import Agent, Said
 from bff.identity import IdentityMode
 from bff.ops import hub, metrics
 from bff.orgs import Orgs
 from bff.routes import contract
 from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, BROKER_KEY, ROOT, eventually, free_port
+from tests.live import BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
 
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 BIN = Path(sys.executable).parent
@@ -62,7 +62,7 @@ def test_every_setting_is_documented_with_its_default(setting):
 
 
 def test_every_route_is_documented():
-    app = create_app(Settings.from_environment(BASE_ENVIRONMENT))
+    app = new_app()
     lines = [line for name in ("docs/protocol.md", "docs/clients.md") for line in text(name).splitlines()]
 
     for route in (*contract.routes(app), "GET /static/<path:filename>"):
@@ -73,9 +73,7 @@ def test_every_route_is_documented():
 
 def test_every_event_and_every_code_is_documented():
     protocol = text("docs/protocol.md")
-    schemas = contract.document(contract.routes(create_app(Settings.from_environment(BASE_ENVIRONMENT))))["components"][
-        "schemas"
-    ]
+    schemas = contract.document(contract.routes(new_app()))["components"]["schemas"]
     types = {
         schema["properties"]["type"]["const"]
         for schema in schemas.values()
@@ -171,8 +169,7 @@ def test_the_first_command_runs_and_the_second_streams(tmp_path):
         re.search(rf"^```sh\n({start}.*?)\n```", text("README.md"), re.M | re.S)[1] for start in ("make run", "curl")
     )
     port = free_port()
-    environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    environment |= {"PORT": str(port), "DATABASE_URL": f"sqlite:///{tmp_path}/chat.db"}
+    environment = INHERITED | {"PORT": str(port), "DATABASE_URL": f"sqlite:///{tmp_path}/chat.db", "SECRET_KEY": "k" * 32}
     command = first.splitlines()[0].partition("#")[0].split()
 
     with (tmp_path / "log").open("w+b") as log:

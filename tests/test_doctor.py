@@ -2,11 +2,10 @@
 
 import pytest
 
-from bff import create_app
 from bff.doctor import Patient
 from bff.errors import UpstreamUnavailable
-from bff.settings import Settings, descriptor_limit
-from tests.live import BASE_ENVIRONMENT
+from bff.settings import descriptor_limit
+from tests.live import BASE_ENVIRONMENT, new_app
 from tests.redis_server import RedisServer
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
 
@@ -18,7 +17,7 @@ HEALTHY = reply(b'{"status":"healthy"}')
 
 def run(*arguments: str, **settings: str) -> tuple[int, list[str]]:
     """Its exit status and its lines."""
-    app = create_app(Settings.from_environment({**BASE_ENVIRONMENT, **settings}))
+    app = new_app(**settings)
     result = app.test_cli_runner().invoke(args=list(arguments))
     return result.exit_code, [line for line in result.stdout.splitlines() if line[:5] in {"ok   ", "WRONG"}]
 
@@ -126,7 +125,7 @@ def test_several_processes_without_a_queue_that_they_share():
 
 
 def test_what_else_can_be_away_is_asked_and_named():
-    app = create_app(Settings.from_environment(BASE_ENVIRONMENT))
+    app = new_app()
 
     def away() -> None:
         raise UpstreamUnavailable(detail="no such table")
@@ -137,7 +136,8 @@ def test_what_else_can_be_away_is_asked_and_named():
     assert [sentence for fine, sentence in found if not fine] == ["The database does not answer (no such table)."]
 
 
-def test_development_is_told_what_production_would_not_forgive():
+def test_development_is_told_what_production_would_not_forgive(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # Where it keeps a key of its own.
     _, lines = run("doctor", SECRET_KEY="", AUTH_MODE="", AUTH_PROXY_SECRET="")
 
     assert any(line.startswith("ok     Production would refuse to start: AUTH_MODE is required") for line in lines)

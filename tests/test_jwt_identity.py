@@ -12,14 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff import create_app
 from bff.errors import Unauthorized
 from bff.identity import Identity
 from bff.jwt_identity import JWT, Claims, Key, keys_of
 from bff.keys import FetchedKeys, FixedKey
 from bff.orgs import Orgs
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT
+from tests.live import new_app
 from tests.wire_server import HANG, WireServer, reply
 
 SECRET = "s" * 32
@@ -270,7 +268,7 @@ def test_a_secret_is_in_no_repr():
 def client(url: str = "", **settings: str):
     mode = {"AUTH_MODE": "jwt", "AUTH_JWT_AUDIENCE": "chat", "AUTH_JWT_COOKIE": "session"}
     where = {"AUTH_JWT_JWKS_URL": url} if url else {"AUTH_JWT_SECRET": SECRET}
-    return create_app(Settings.from_environment(BASE_ENVIRONMENT | mode | where | settings)).test_client()
+    return new_app(**mode | where | settings).test_client()
 
 
 def ask(browser, text: str):

@@ -5,8 +5,7 @@ import pytest
 
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from bff.keys import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, FetchedKeys, FixedKey
-
-DEADLINE = 20.0
+from tests.live import DEADLINE
 
 
 class Elsewhere:

@@ -12,10 +12,10 @@ from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from bff.events import TERMINAL
 from bff.relay import Relay
 from bff.sse import Event
+from tests.broker_says import COMPLETE
 from tests.frames import decoded
 
 CASES = json.loads((Path(__file__).parent / "cases" / "relay.json").read_text())["cases"]
-COMPLETE = '{"type":"complete","response":{"responses":["ok"],"response_language":"en","voice_audio_base64":null}}'
 
 
 def relayed(answer, **options) -> list[Event]:
@@ -142,9 +142,9 @@ def test_an_end_without_responses_is_an_error(kind, response):
 def test_a_stopped_answer_ends_with_what_had_been_said():
     relay = Relay("r")
 
-    (only,) = [e for e in relay([Event("message", '{"type":"stopped","response":{"responses":[]}}')]) if e]
+    (only,) = [e for e in relay([Event("message", '{"type":"stopped","response":{"responses":["so far"]}}')]) if e]
 
-    assert json.loads(only.data)["type"] == "stopped"
+    assert json.loads(only.data) == {"type": "stopped", "response": {"responses": ["so far"]}}
     assert relay.ended == "stopped"
 
 

@@ -1,9 +1,9 @@
 import pytest
 
-from bff.errors import SettingsError
 from bff.safety import dangers, secrets_of
 from bff.settings import Settings
 from tests.live import Server
+from tests.refusal import refusal
 
 KEY = "k" * 32
 PRODUCTION = {"AUTH_MODE": "anonymous", "SECRET_KEY": KEY}
@@ -69,12 +69,6 @@ UNSAFE = {
 }
 IDENTITY = [name for name, (environment, _) in UNSAFE.items() if environment.get("AUTH_MODE") in {"proxy", "jwt"}]
 IDENTITY.remove("keys anybody could replace")
-
-
-def refusal(environment: dict[str, str], **options: bool) -> str:
-    with pytest.raises(SettingsError) as refused:
-        Settings.from_environment(environment, **options)
-    return str(refused.value)
 
 
 @pytest.mark.parametrize(("environment", "sentence"), UNSAFE.values(), ids=UNSAFE)

@@ -2,15 +2,13 @@ import os
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
-from pathlib import Path
 
 import pytest
 
-from bff.errors import SettingsError
 from bff.settings import Settings, streams_by_descriptors
-from tests.live import in_parallel
+from tests.live import ROOT, in_parallel
+from tests.refusal import refusal
 
-TOP = Path(__file__).parents[1]
 KIB, MIB = 1024, 1024 * 1024
 SECRET = "s" * 32
 PRODUCTION = {"AUTH_MODE": "anonymous", "SECRET_KEY": SECRET}
@@ -79,12 +77,6 @@ DEFAULTS = {
 
 def read(**environment: str) -> Settings:
     return Settings.from_environment(PRODUCTION | environment)
-
-
-def refusal(environment: dict[str, str], **options: bool) -> str:
-    with pytest.raises(SettingsError) as refused:
-        Settings.from_environment(environment, **options)
-    return str(refused.value)
 
 
 def by_name(settings: Settings) -> dict:
@@ -303,6 +295,43 @@ def test_a_secret_that_makes_no_sense_is_named_and_not_shown(text):
     assert refusal(PRODUCTION | {"REDIS_URL": text}) == "REDIS_URL is not a Redis URL."
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sqlite:///chat.db",
+        "sqlite:////var/lib/chat.db",
+        "postgres://chat:p%40ss@db.example:5432/chat?sslmode=require",
+        "postgresql:///chat",
+        "postgresql+psycopg://db.example/chat",
+    ],
+)
+def test_a_databases_address_is_kept_and_not_shown(address):
+    settings = read(DATABASE_URL=address)
+
+    assert settings.database_url == address
+    assert address not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "chat.db",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "postgres://u:password@host",
+        "postgres://u:password@host:port/name",
+        "mysql://u:password@h/n",
+        "http://u:password@host/name",
+    ],
+)
+def test_an_address_that_is_no_databases_stops_the_start(address):
+    said = refusal(PRODUCTION | {"DATABASE_URL": address})
+
+    assert said.startswith("DATABASE_URL is neither")
+    assert "password" not in said
+
+
 def test_only_secrets_come_from_files(tmp_path):
     (tmp_path / "port").write_text("8123")
 
@@ -361,7 +390,7 @@ def test_a_key_that_is_given_is_the_one_that_signs(monkeypatch, tmp_path):
 
 
 def started(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(TOP)} | environment
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )

@@ -9,10 +9,10 @@ from flask import Flask
 
 from bff.sse import Event, comment
 from bff.streaming import EventStream, How
-from tests.live import BROKER_KEY, PROXY_SECRET, Browser, eventually, in_parallel
-from tests.wire_server import HANG, LAST_CHUNK, RESET, WireServer, chunk, reply, stream_head
+from tests.broker_says import QUEUED, TICKET
+from tests.live import BROKER_KEY, Browser, eventually, head, in_parallel
+from tests.wire_server import HANG, LAST_CHUNK, RESET, WireServer, chunk, stream_head
 
-TICKET = reply(b'{"status":"queued","message_id":"m-1","queue_position":1}')
 KEEPALIVE = 'data: {"type":"keepalive"}\n'
 
 
@@ -72,7 +72,7 @@ def test_a_fault_in_the_middle_ends_the_stream_and_is_logged(caplog):
 @pytest.fixture
 def silent_broker():
     """A broker whose streams say `queued` and then nothing."""
-    with WireServer([TICKET], [stream_head(), chunk(b"event: queued\ndata: {}\nid: 1-0\n\n"), HANG]) as broker:
+    with WireServer([TICKET], [stream_head(), QUEUED, HANG]) as broker:
         yield broker
 
 
@@ -101,9 +101,8 @@ def test_a_silent_broker_does_not_make_a_silent_stream(start, kind, silent_broke
 
 @pytest.mark.live
 def test_a_pinging_broker_does_not_make_a_silent_stream(start, kind):
-    first = chunk(b"event: queued\ndata: {}\nid: 1-0\n\n")
     pings = [step for _ in range(20) for step in (chunk(b": ping\r\n\r\n"), 0.1)]
-    with WireServer([TICKET], [stream_head(), first, *pings, LAST_CHUNK]) as broker:
+    with WireServer([TICKET], [stream_head(), QUEUED, *pings, LAST_CHUNK]) as broker:
         server = start_with(start, kind, broker, HEARTBEAT_SECONDS="0.3")
 
         with Browser(server).say("hello") as reply:
@@ -140,12 +139,9 @@ LEAVING = {
 
 def open_by_hand(server, message: str = "hello", until: bytes = b"data: ") -> socket.socket:
     """A stream on a bare socket, read until it has said `until`."""
-    body = f'{{"message": "{message}"}}'
+    body = f'{{"message": "{message}"}}'.encode()
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-    sock.sendall(
-        f"POST /api/chat/stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        f"X-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n\r\n{body}".encode()
-    )
+    sock.sendall(head("POST", "/api/chat/stream", body=body) + body)
     received = b""
     while until not in received:
         piece = sock.recv(65536)
@@ -186,11 +182,7 @@ def test_a_browser_that_half_closes_still_gets_its_answer(start, kind):
 @pytest.mark.live
 def test_two_hundred_browsers_that_leave_leave_nothing_behind(start, kind):
     with WireServer(
-        lambda request: (
-            [TICKET]
-            if request.method == "POST"
-            else [stream_head(), chunk(b": hi\n\n"), 0.01, chunk(b"event: queued\ndata: {}\nid: 1-0\n\n"), HANG]
-        )
+        lambda request: [TICKET] if request.method == "POST" else [stream_head(), chunk(b": hi\n\n"), 0.01, QUEUED, HANG]
     ) as broker:
         server = start_with(start, kind, broker, MAX_STREAMS_PER_USER="1000", MESSAGES_PER_MINUTE="10000")
         Browser(server).request("GET", "/healthz").read()

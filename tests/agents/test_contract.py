@@ -8,29 +8,25 @@ from typing import Any
 
 import pytest
 
-from bff import create_app
 from bff.agents import Agent, Said
-from bff.agents.catalogue import DEFAULT, create_agents
+from bff.agents.catalogue import DEFAULT
 from bff.errors import AnswerTimeout, ReaderLeft
 from bff.identity import Identity
 from bff.routes.door import Parts
-from bff.settings import Settings
 from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
-from tests.live import BASE_ENVIRONMENT, BROKER_KEY, eventually
+from tests.live import BROKER_KEY, DEADLINE, eventually, new_app
 from tests.wire_server import HANG, WireServer
 
 ANN = Identity("ann", "org")
 HISTORY = [Said("user", "first"), Said("assistant", "a reply"), Said("user", "one two three")]
-DEADLINE = 20.0
 
 Working = tuple[Agent, Callable[[], bool], Callable[[], Any]]
 """An agent; whether nobody works for it any more; whether anybody was ever asked to."""
 
 
 def agents(**settings: str) -> dict[str, Agent]:
-    read = Settings.from_environment({**BASE_ENVIRONMENT, **settings})
-    parts: Parts = create_app(read).extensions["bff"]
-    return create_agents(read, parts.broker)
+    parts: Parts = new_app(**settings).extensions["bff"]
+    return parts.agents
 
 
 @contextmanager
@@ -57,9 +53,8 @@ def openai_that_has_not_answered(_: bool) -> Iterator[Working]:
 
 @contextmanager
 def broker(falls_silent: bool) -> Iterator[Working]:
-    app = create_app(Settings.from_environment({**BASE_ENVIRONMENT, "ECHO_WORD_SECONDS": "30" if falls_silent else "0"}))
-    client = app.extensions["bff"].broker
-    yield create_agents(Settings(), client)["broker"], lambda: not client.places("ann"), lambda: client.places("ann")
+    parts: Parts = new_app(ECHO_WORD_SECONDS="30" if falls_silent else "0").extensions["bff"]
+    yield parts.agents["broker"], lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
 
 
 @contextmanager

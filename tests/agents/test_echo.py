@@ -10,8 +10,8 @@ from bff.agents.echo import Echo, spread, words
 from bff.errors import ReaderLeft
 from bff.identity import Identity
 from bff.ops import hub
+from tests.live import DEADLINE
 
-DEADLINE = 20.0
 FOR_EVER = 3600.0
 ANN = Identity("ann", "org")
 

@@ -2,9 +2,9 @@
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,20 @@ import pytest
 from tests.clients.cutting import CuttingLine
 from tests.live import PROXY_SECRET, Server
 from tests.missing import missing
+from tests.web.node import find_node
 
 HERE = Path(__file__).parent
-NODE = shutil.which("node")
 SECONDS = 50
 """For all cases of a client; a busy machine needs a few."""
 
 
+@cache
 def node_or_skip() -> str:
     """Where the program is, with the packages beside it. A machine without them skips; CI fails."""
-    if NODE is None or not (HERE / "node_modules" / ".package-lock.json").exists():
+    node = find_node()
+    if node is None or not (HERE / "node_modules" / ".package-lock.json").exists():
         missing("Node, or what its clients are made of,")
-    return NODE
+    return node
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
 from bff.engine.commands import UNICODE
-from tests.live import PROXY_SECRET, Browser, eventually
+from tests.live import Browser, eventually, who
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
 
@@ -18,7 +18,7 @@ CUT = {"X-Cut": "three"}
 
 
 def headers(user: str, **more: str) -> dict[str, str]:
-    return {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": user} | more
+    return who(user) | more
 
 
 # OpenAI

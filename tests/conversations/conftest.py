@@ -4,9 +4,23 @@ from pathlib import Path
 import pytest
 
 from bff.conversations.database import Database
-from tests.postgres import postgres  # noqa: F401 - a fixture
+from tests.conversations.postgres import Postgres, programs
+from tests.missing import missing
 
 KINDS = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.live, pytest.mark.timeout(120)])]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    found = programs()
+    if found is None:
+        missing("PostgreSQL")
+    server = Postgres(found)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(params=KINDS)

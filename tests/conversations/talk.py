@@ -3,11 +3,7 @@
 import json
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
-from bff.conversations import rows
-from bff.conversations.database import Database
-from bff.conversations.rows import Heard
 from tests.live import Browser, Reply
 
 ROOM = "/api/conversations"
@@ -49,8 +45,3 @@ def told(reply: Reply) -> Iterator[dict[str, Any]]:
 
 def tokens(frames: list[dict[str, Any]]) -> list[str]:
     return [frame["data"]["token"] for frame in frames if frame.get("event") == "token"]
-
-
-def heard(database: Database, conversation_id: UUID) -> list[Heard]:
-    """What an agent would be given of it now."""
-    return database.read(lambda session: rows.history(session, conversation_id, up_to=10**6))

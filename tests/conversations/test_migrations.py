@@ -14,7 +14,7 @@ from bff.conversations import migrations
 from bff.conversations.database import Database
 from bff.conversations.models import Base
 from bff.conversations.store import ConversationStore
-from tests.conversations.talk import heard
+from tests.conversations.heard import heard
 from tests.live import in_parallel
 
 REVISIONS = ["0001", "0002"]

@@ -12,7 +12,7 @@ from bff.conversations.claims import Claims
 from bff.conversations.cursors import encode
 from bff.conversations.store import ConversationStore, title_of
 from bff.errors import InvalidRequest, NotFound
-from tests.conversations.talk import heard
+from tests.conversations.heard import heard
 from tests.live import in_parallel
 
 

@@ -11,12 +11,11 @@ import pytest
 
 from tests.agents.openai_server import BEGIN, DONE, HEAD, piece, refusal, settings_of, words
 from tests.conversations.talk import ROOM, Talk, tokens, told
-from tests.live import eventually, in_parallel, status_of
+from tests.live import DEADLINE, eventually, in_parallel, status_of
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, stream_head
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
-DEADLINE = 20.0
 WORDS = [f"word-{number} " for number in range(30)]
 LONG = "".join(WORDS).strip()
 
@@ -120,12 +119,8 @@ def test_a_reader_that_leaves_as_the_agent_ends_gets_nothing_kept(serve):
         reply.leave()
         go_on.set()
 
-        assert eventually(lambda: ended(server), DEADLINE) == ["aborted"]
+        assert eventually(lambda: server.ended, DEADLINE) == ["aborted"]
     assert ada.replies(conversation) == []
-
-
-def ended(server) -> list[str]:
-    return [line["ended"] for line in server.log_lines if "ended" in line]
 
 
 def test_a_reader_that_leaves_the_brokers_agent_stops_the_brokers_answer(serve):

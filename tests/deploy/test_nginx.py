@@ -4,8 +4,8 @@ from itertools import islice
 
 import pytest
 
+from tests.deploy.nginx_server import Nginx, nginx_or_skip
 from tests.live import Browser, content_of, eventually, id_of, status_of
-from tests.nginx_server import Nginx, nginx_or_skip
 
 pytestmark = pytest.mark.live
 
@@ -23,17 +23,13 @@ def browser(server, tmp_path):
     nginx.stop()
 
 
-def ended(server):
-    return [line["ended"] for line in server.log_lines if "ended" in line]
-
-
 def test_events_come_while_the_answer_is_still_being_said(server, browser):
     reply = browser.say("/slow 3600 one two")
 
     said = [content_of(frame) for frame in islice(reply.frames(), 5)]
 
     assert [content["type"] for content in said] == ["status", "status", "progress", "keepalive", "keepalive"]
-    assert ended(server) == []
+    assert server.ended == []
     browser.stop(reply.message_id).read()
     reply.leave()
 
@@ -44,7 +40,7 @@ def test_a_browser_that_leaves_is_missed_behind_it(server, browser):
 
     reply.leave()
 
-    assert eventually(lambda: ended(server) == ["aborted"], 20)
+    assert eventually(lambda: server.ended == ["aborted"], 20)
     browser.stop(reply.message_id).read()
 
 

@@ -1,6 +1,5 @@
 import json
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 from time import monotonic
 
@@ -14,13 +13,6 @@ from bff.ops import hub
 from bff.ops.hub import Watch
 
 NAMES = ["slow", "error", "cut", "silence", "big", "unicode", "tool", "help"]
-
-
-@pytest.fixture
-def watch() -> Iterator[Watch]:
-    watch = hub.watch()
-    yield watch
-    watch.close()
 
 
 def said(message: str, watch: Watch) -> list[dict]:

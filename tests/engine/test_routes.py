@@ -15,8 +15,8 @@ from bff.engine.commands import HELP, UNICODE
 from bff.identity import Identity
 from bff.settings import Settings
 from tests.frames import decoded
+from tests.live import DEADLINE
 
-DEADLINE = 20.0
 KEY = "k" * 64
 SETTINGS = Settings(echo_word_seconds=0, max_body_bytes=4096)
 STREAM, CHAT = "/api/v1/chat/stream", "/api/v1/chat"

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from time import monotonic, time
 from typing import Any
 
-from tests.live import PROXY_SECRET, text_of
+from tests.live import head, text_of
 from tests.wire_server import RESET
 
 TERMINAL = frozenset({"complete", "stopped", "error"})
@@ -133,6 +133,11 @@ class Stream:
         """What the bundled engine says to its message."""
         return self.message.split(" ", 2)[2] if self.message.startswith("/slow ") else self.message
 
+    @property
+    def said(self) -> list[dict[str, Any]]:
+        """Its numbered events, whenever they came."""
+        return [{name: value for name, value in event.items() if name != "at"} for event in self.events if "id" in event]
+
     def next_pause(self) -> float:
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
         return self._pause
@@ -146,6 +151,10 @@ def in_order(events: list[dict[str, Any]]) -> bool:
     ids = [tuple(int(part) for part in event["id"].split("-")) for event in events if "id" in event]
     ends = [event["type"] in TERMINAL for event in events]
     return ids == sorted(set(ids)) and ends.count(True) == 1 and ends[-1]
+
+
+def all_over(streams: list[Stream]) -> Callable[[], bool]:
+    return lambda: all(stream.over for stream in streams)
 
 
 class Crowd:
@@ -255,15 +264,13 @@ class Crowd:
             self._close(stream, connection, "refused")
 
     def _request(self, stream: Stream) -> bytes:
-        who = f"Host: localhost\r\nX-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: {stream.user}\r\n"
         if stream.message_id:
-            after = f"Last-Event-ID: {stream.last_id}\r\n" if stream.last_id else ""
+            after = [f"Last-Event-ID: {stream.last_id}"] if stream.last_id else []
             path = f"/api/chat/stream/{stream.message_id}"
-            return f"GET {path} HTTP/1.1\r\n{who}{after}Accept: text/event-stream\r\n\r\n".encode()
-        body = json.dumps({"message": stream.message})
-        wishes = f"Idempotency-Key: {stream.key}\r\n" + ("X-Chat-Resume: 1\r\n" if stream.comes_back else "")
-        kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        return f"POST /api/chat/stream HTTP/1.1\r\n{who}{wishes}{kind}\r\n{body}".encode()
+            return head("GET", path, "Accept: text/event-stream", *after, user=stream.user)
+        body = json.dumps({"message": stream.message}).encode()
+        wishes = [f"Idempotency-Key: {stream.key}", *(["X-Chat-Resume: 1"] if stream.comes_back else [])]
+        return head("POST", "/api/chat/stream", *wishes, body=body, user=stream.user) + body
 
     def _serve(self, stream: Stream, connection: Connection) -> None:
         if connection.how:

@@ -11,13 +11,13 @@ from time import monotonic
 
 import pytest
 
-from tests.faults.load import Crowd, Stream
-from tests.live import BROKER_KEY, PROXY_SECRET, Browser, Server, eventually, text_of
+from tests.broker_says import QUEUED, TICKET
+from tests.faults.load import Crowd, Stream, all_over
+from tests.live import ADA, BROKER_KEY, Browser, Server, eventually, head, text_of
 from tests.original_broker import OriginalBroker
-from tests.wire_server import HANG, WireServer, chunk, reply, stream_head
+from tests.wire_server import HANG, WireServer, stream_head
 
 WORDS = " ".join(f"word-{number}" for number in range(40))
-TICKET = reply(b'{"status":"queued","message_id":"m-1","queue_position":1}')
 SPREAD = 0.4
 """The part of DRAIN_SECONDS over which readers are sent away."""
 
@@ -50,14 +50,6 @@ def all_began(streams: list[Stream]):
     return lambda: all(any(event["type"] == "progress" for event in stream.events) for stream in streams)
 
 
-def all_over(streams: list[Stream]):
-    return lambda: all(stream.over for stream in streams)
-
-
-def ended_lines(server: Server) -> list[str]:
-    return [line["ended"] for line in server.log_lines if "ended" in line]
-
-
 @pytest.mark.live
 @pytest.mark.timeout(60)
 def test_readers_who_come_back_are_sent_away_one_by_one_and_go_on_elsewhere(web):
@@ -82,7 +74,7 @@ def test_readers_who_come_back_are_sent_away_one_by_one_and_go_on_elsewhere(web)
     assert ends[-1] < 5 * SPREAD + 1.5
     assert old.process.wait(10) == 0
     assert monotonic() - told < 12, "by itself, before it would be killed"
-    assert ended_lines(old) == ["drained"] * 40
+    assert old.ended == ["drained"] * 40
 
 
 @pytest.mark.live
@@ -107,7 +99,7 @@ def test_readers_who_do_not_come_back_may_finish_and_the_last_are_told(web):
         assert connection.ended - told < 4.5, "inside DRAIN_SECONDS"
     assert server.process.wait(10) == 0
     assert monotonic() - told < 11
-    assert sorted(ended_lines(server)) == ["complete"] * 10 + ["server_restarting"] * 15
+    assert sorted(server.ended) == ["complete"] * 10 + ["server_restarting"] * 15
 
 
 @pytest.mark.live
@@ -145,8 +137,7 @@ def test_an_answer_that_only_this_process_holds_is_left_to_finish(start):
 
 @pytest.mark.live
 def test_a_stream_that_was_still_being_opened_ends_too(start):
-    asked = chunk(b"event: queued\ndata: {}\nid: 1-0\n\n")
-    with WireServer([TICKET], [3.0, stream_head(), asked, HANG]) as broker:
+    with WireServer([TICKET], [3.0, stream_head(), QUEUED, HANG]) as broker:
         server = start(BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, DRAIN_SECONDS="2")
 
         with Crowd(server.port) as crowd:
@@ -172,14 +163,13 @@ def test_what_still_arrives_while_it_drains_is_sent_elsewhere(web):
     server = web(DRAIN_SECONDS="4")
     names = ("ready", "healthy", "post", "get", "source", "other source")
     doors = {name: kept_alive(server) for name in names}
-    who = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada"}
 
     with Browser(server).say("/slow 2 one two three") as reply:
         server.kill(signal.SIGTERM)
         assert eventually(lambda: refuses_connections(server)), "it stops listening"
 
         def ask(name: str, method: str, path: str, body: bytes | None = None, **headers: str):
-            doors[name].request(method, path, body, who | headers)
+            doors[name].request(method, path, body, ADA | headers)
             response = doors[name].getresponse()
             return response, response.read()
 
@@ -325,11 +315,7 @@ def test_a_reader_that_does_not_read_does_not_hold_up_the_exit(start):
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(("127.0.0.1", server.port))
-        sock.sendall(
-            b"POST /api/chat/stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            + f"Content-Length: {len(body)}\r\nX-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n\r\n".encode()
-            + body
-        )
+        sock.sendall(head("POST", "/api/chat/stream", body=body) + body)
         assert sock.recv(100)
         began = monotonic()
 

@@ -1,16 +1,14 @@
 """The same message sent again, by a browser that never heard whether it had arrived: one turn."""
 
-import json
-
 import pytest
 
+from tests.broker_says import COMPLETED
 from tests.live import Browser, eventually, in_parallel, status_of, take
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, stream_head
 
 pytestmark = pytest.mark.live
 
 ROOM = {"MAX_STREAMS_PER_USER": "60", "MESSAGES_PER_MINUTE": "1000", "QUEUE_DEPTH_PER_USER": "100"}
-COMPLETE = {"type": "complete", "response": {"responses": ["ok"], "response_language": "en", "voice_audio_base64": None}}
 
 
 def answer(_request):
@@ -18,8 +16,7 @@ def answer(_request):
     for number in range(10):
         yield chunk(f'data: {{"type":"progress","text":"{number} "}}\n\n'.encode())
         yield 0.02
-    yield chunk(f"data: {json.dumps(COMPLETE)}\n\n".encode())
-    yield LAST_CHUNK
+    yield COMPLETED + LAST_CHUNK
 
 
 def say(browser: Browser, client_message_id: str, message: str = "hello", **headers: str):

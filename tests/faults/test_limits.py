@@ -6,13 +6,13 @@ from time import monotonic
 
 import pytest
 
-from tests.live import Browser, content_of, eventually, in_parallel, status_of, take
+from tests.broker_says import COMPLETED
+from tests.live import Browser, content_of, eventually, in_parallel, last_of, status_of, take
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
 pytestmark = pytest.mark.live
 
-COMPLETE = b'data: {"type":"complete","response":{"responses":["ok"],"response_language":"en","voice_audio_base64":null}}\n\n'
-PROGRESS = b'data: {"type":"progress","text":"so far"}\n\n'
+PROGRESS = chunk(b'data: {"type":"progress","text":"so far"}\n\n')
 
 
 def refusal(reply) -> tuple[int, str]:
@@ -65,12 +65,12 @@ def test_waiting_messages_are_bounded_for_each_user(start, kind):
     waiting = [ada.say("first"), ada.say("second")]
 
     assert refusal(ada.say("one too many")) == (429, "too_many_requests")
-    assert content_of(take(Browser(server, "bob").say("hello"))[-1])["type"] == "complete"
+    assert last_of(Browser(server, "bob").say("hello"))["type"] == "complete"
 
     ada.stop(running.message_id).close()
     for reply in [running, *waiting]:
         take(reply)
-    assert content_of(take(ada.say("now there is room"))[-1])["type"] == "complete"
+    assert last_of(ada.say("now there is room"))["type"] == "complete"
 
 
 def test_messages_a_minute_are_bounded_for_each_user(start, kind):
@@ -86,9 +86,9 @@ def test_messages_a_minute_are_bounded_for_each_user(start, kind):
     assert status_of(Browser(server, "bob").say("hello")) == 200
 
 
-@pytest.mark.parametrize("steps", [[HANG], [stream_head(), chunk(PROGRESS), HANG]], ids=["unheard", "begun"])
+@pytest.mark.parametrize("steps", [[HANG], [stream_head(), PROGRESS, HANG]], ids=["unheard", "begun"])
 def test_an_answer_that_takes_too_long_is_ended_and_the_next_one_runs(start, kind, steps):
-    with WireServer(steps, [stream_head(), chunk(COMPLETE), LAST_CHUNK]) as engine:
+    with WireServer(steps, [stream_head(), COMPLETED, LAST_CHUNK]) as engine:
         browser = Browser(start(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", ANSWER_MAX_SECONDS="0.5"))
         began = monotonic()
         reply, waiting = browser.say("slow"), browser.say("next")
@@ -99,7 +99,7 @@ def test_an_answer_that_takes_too_long_is_ended_and_the_next_one_runs(start, kin
         assert (contents[-1]["type"], contents[-1]["code"]) == ("error", "answer_timeout")
         assert [content["type"] for content in contents[:-1]].count("progress") == len(steps) // 2
         assert engine.wait_for(lambda: engine.hung_up == 1), "the engine need not go on"
-        assert content_of(take(waiting)[-1])["type"] == "complete"
+        assert last_of(waiting)["type"] == "complete"
 
 
 def test_more_users_than_places_are_all_answered(start, kind):
@@ -110,16 +110,16 @@ def test_more_users_than_places_are_all_answered(start, kind):
         with lock:
             running += 1
             most = max(most, running)
-        yield stream_head() + chunk(PROGRESS)
+        yield stream_head() + PROGRESS
         yield 0.05
         with lock:
             running -= 1
-        yield chunk(COMPLETE) + LAST_CHUNK
+        yield COMPLETED + LAST_CHUNK
 
     with WireServer(answer) as engine:
         server = start(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", MAX_RUNNING="2")
 
-        ends = in_parallel(20, lambda number: content_of(take(Browser(server, f"user-{number}").say("hello"))[-1])["type"])
+        ends = in_parallel(20, lambda number: last_of(Browser(server, f"user-{number}").say("hello"))["type"])
 
         assert ends == ["complete"] * 20
         assert 2 <= most <= (6 if kind == "fleet" else 2), "two a process"
@@ -135,7 +135,7 @@ def test_an_answer_too_long_to_be_kept_ends_in_one_error(start, kind):
     assert (many[-1], many.count("error"), many.count("complete")) == ("error", 1, 0)
     assert many.count("progress") < 100
 
-    assert content_of(take(browser.say("/big 4"))[-1])["type"] == "complete"
+    assert last_of(browser.say("/big 4"))["type"] == "complete"
 
 
 def test_the_oldest_answers_go_first_when_logs_fill_up(start, kind):

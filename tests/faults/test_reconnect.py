@@ -12,26 +12,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bff import create_app, following
-from bff.settings import Settings
+from bff import following
+from tests.broker_says import COMPLETE, TICKET
 from tests.live import (
-    BASE_ENVIRONMENT,
+    ADA,
     BROKER_KEY,
-    PROXY_SECRET,
     Browser,
     content_of,
     eventually,
     id_of,
     in_parallel,
+    last_of,
+    new_app,
     status_of,
     take,
     text_of,
 )
 from tests.wire_server import CUT, END, HANG, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
 
-ADA = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada"}
-TICKET = reply(b'{"status":"queued","message_id":"m-1","queue_position":1}')
-COMPLETE = '{"type":"complete","response":{"responses":["all"],"response_language":"en","voice_audio_base64":null}}'
 TERMINAL = {"complete", "error", "stopped"}
 WORDS = [f"word-{number} " for number in range(8)]
 
@@ -114,15 +112,8 @@ def _impatient() -> Iterator[None]:
 
 def asked(broker: WireServer, **options: str) -> Any:
     """The response to a message left in this process."""
-    environment = {
-        **BASE_ENVIRONMENT,
-        "LOG_LEVEL": "ERROR",
-        "BROKER_BASE_URL": broker.url,
-        "BROKER_API_KEY": BROKER_KEY,
-        **options,
-    }
-    browser = create_app(Settings.from_environment(environment)).test_client()
-    return browser.post("/api/chat/stream", json={"message": "hello"}, headers=ADA)
+    app = new_app(LOG_LEVEL="ERROR", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, **options)
+    return app.test_client().post("/api/chat/stream", json={"message": "hello"}, headers=ADA)
 
 
 def told(broker: WireServer, **options: str) -> list[dict]:
@@ -276,7 +267,7 @@ def test_a_broker_that_dies_under_its_answers_and_comes_back_without_them_ends_e
         assert ends_of(after) == ["upstream_unavailable"]
         assert after[-1]["type"] == "error"
     assert again.url == broker.url
-    assert content_of(take(Browser(server).say("hello"))[-1])["type"] == "complete"
+    assert last_of(Browser(server).say("hello"))["type"] == "complete"
 
 
 @pytest.mark.live

@@ -7,10 +7,8 @@ from time import monotonic
 import pytest
 
 from tests.faults.load import Crowd, Stream, Wire, in_order
-from tests.live import BROKER_KEY, PROXY_SECRET, Server, eventually, text_of
+from tests.live import BROKER_KEY, Server, eventually, head, text_of
 
-WHO = f"Host: localhost\r\nX-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n"
-JSON = "Content-Type: application/json\r\n"
 WORDS = " ".join("." * 1000 + str(number) for number in range(700))
 """Of about a KiB each."""
 MIB = 1024 * 1024
@@ -51,8 +49,8 @@ def read_to_the_end(sock: socket.socket, wire: Wire) -> list[dict]:
 def test_a_reader_that_stalls_costs_little_and_loses_nothing(start):
     broker = start("broker", BROKER_API_KEY=BROKER_KEY)
     server = start(BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, SLOW_READER_SECONDS="8")
-    message = json.dumps({"message": f"/slow 14 {WORDS}"})
-    request = f"POST /api/chat/stream HTTP/1.1\r\n{WHO}{JSON}Content-Length: {len(message)}\r\n\r\n{message}".encode()
+    message = json.dumps({"message": f"/slow 14 {WORDS}"}).encode()
+    request = head("POST", "/api/chat/stream", body=message) + message
 
     with Crowd(server.port) as crowd:
         before = [crowd.say(f"/slow 3 {' '.join('x' * 150)}") for _ in range(20)]
@@ -68,7 +66,7 @@ def test_a_reader_that_stalls_costs_little_and_loses_nothing(start):
         def is_disconnected() -> bool:
             nonlocal most
             most = max(most, server.memory())
-            return any(line.get("ended") == "aborted" for line in server.log_lines)
+            return "aborted" in server.ended
 
         assert eventually(is_disconnected, 30)
         took = monotonic() - stalled
@@ -76,8 +74,8 @@ def test_a_reader_that_stalls_costs_little_and_loses_nothing(start):
 
     events = read_to_the_end(sock, wire)
     sock.close()
-    after = f"GET /api/chat/stream/{wire.headers['x-message-id']} HTTP/1.1\r\n{WHO}Last-Event-ID: {events[-1]['id']}\r\n\r\n"
-    rest = connected(server, after.encode())
+    path = f"/api/chat/stream/{wire.headers['x-message-id']}"
+    rest = connected(server, head("GET", path, f"Last-Event-ID: {events[-1]['id']}"))
     events += read_to_the_end(rest, Wire())
     rest.close()
 
@@ -90,10 +88,10 @@ def test_a_reader_that_stalls_costs_little_and_loses_nothing(start):
     assert percentile(lateness(during), 99) < 2 * percentile(lateness(before), 99) + 0.1
 
 
-def trickled(server: Server, head: bytes, body: bytes = b"") -> tuple[bytes, float]:
+def trickled(server: Server, begun: bytes, body: bytes = b"") -> tuple[bytes, float]:
     """What is answered to a request of which a byte comes each 0.2 s, and the seconds until it is closed."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=0.2) as sock:
-        sock.sendall(head)
+        sock.sendall(begun)
         began = monotonic()
         answer = b""
         for byte in body:
@@ -112,9 +110,9 @@ def trickled(server: Server, head: bytes, body: bytes = b"") -> tuple[bytes, flo
 @pytest.mark.live
 def test_a_body_that_trickles_is_cut_off(start):
     server = start(REQUEST_SECONDS="0.6")
-    head = f"POST /api/chat/stream HTTP/1.1\r\n{WHO}{JSON}Content-Length: 99\r\n\r\n".encode()
+    body = b'{"message": "' + b"x" * 84 + b'"}'
 
-    answer, took = trickled(server, head, b'{"message": "' + b"x" * 80)
+    answer, took = trickled(server, head("POST", "/api/chat/stream", body=body), body[:93])
 
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b'"invalid_request"' in answer

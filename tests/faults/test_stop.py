@@ -5,31 +5,27 @@ from time import monotonic
 
 import pytest
 
-from tests.live import Browser, Server, content_of, eventually, id_of, status_of, take
+from tests.broker_says import COMPLETED
+from tests.live import Browser, Server, content_of, eventually, id_of, last_of, status_of, take
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
 pytestmark = pytest.mark.live
 
 SOON = 1.0
 """Seconds in which the engine is let go of, and what a busy machine adds."""
-COMPLETE = {"type": "complete", "response": {"responses": ["all"], "response_language": "en", "voice_audio_base64": None}}
 
 
-def said(**content: object) -> bytes:
-    return chunk(f"data: {json.dumps(content)}\n\n".encode())
+def said(text: str) -> bytes:
+    return chunk(f'data: {{"type":"progress","text":"{text}"}}\n\n'.encode())
 
 
 MUTE = [HANG]
-SO_FAR = [stream_head(), said(type="progress", text="so "), said(type="progress", text="far "), HANG]
-WHOLE = [stream_head(), said(**COMPLETE), LAST_CHUNK]
+SO_FAR = [stream_head(), said("so "), said("far "), HANG]
+WHOLE = [stream_head(), COMPLETED, LAST_CHUNK]
 
 
 def start_with(start, kind: str, engine: WireServer, **settings: str) -> Server:
     return start(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", **settings)
-
-
-def last_of(reply) -> dict:
-    return content_of(take(reply)[-1])
 
 
 def stopped_with(*responses: str) -> dict:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.live import BROKER_KEY, Browser, Server, content_of, eventually, in_parallel, take, text_of
+from tests.live import BROKER_KEY, Browser, Server, content_of, eventually, in_parallel, last_of, take, text_of
 from tests.original_broker import OriginalBroker
 
 pytestmark = pytest.mark.live
@@ -20,10 +20,6 @@ def start_with(start, single: str, broker: OriginalBroker, **settings: str) -> S
 
 def assert_not_found(reply) -> None:
     assert (reply.status, reply.json()["code"]) == (404, "not_found")
-
-
-def last_of(reply) -> dict:
-    return content_of(take(reply)[-1])
 
 
 def test_an_answer_whose_browser_leaves_is_read_to_its_end_and_the_next_one_goes_on(start, single, broker):

@@ -5,14 +5,11 @@ from urllib.parse import quote
 
 from flask.testing import FlaskClient
 
-from bff import create_app
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, PROXY_SECRET
+from tests.live import ADA, new_app
 from tests.wire_server import Request
 
 ENGINE = "http://engine.test"
 KEY = "the-engines-key-that-must-not-leave"
-ADA = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada"}
 RECORDING = "/api/v1/audio/replies/unfoldingWord/ada/1.mp3"
 NOBODY = "http://127.0.0.1:9"
 """Where nobody listens."""
@@ -46,7 +43,7 @@ def client(engine_url: str = ENGINE, **settings: str) -> FlaskClient:
         "MESSAGES_PER_MINUTE": "100000",
         **settings,
     }
-    app = create_app(Settings.from_environment({**BASE_ENVIRONMENT, **environment}))
+    app = new_app(**environment)
     app.extensions["engine_url"] = engine_url
     return app.test_client()
 

@@ -4,7 +4,8 @@ import pytest
 import responses
 
 from bff.messages import AUDIO_MAX_BYTES
-from tests.routes.engine_doors import ADA, ENGINE, KEY, RECORDING, client, code, knock
+from tests.live import ADA
+from tests.routes.engine_doors import ENGINE, KEY, RECORDING, client, code, knock
 from tests.wire_server import END, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 SOUND = bytes(range(256)) * 1000

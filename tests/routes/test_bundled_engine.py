@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.live import PROXY_SECRET, Browser, eventually, status_of
+from tests.live import Browser, eventually, head, status_of
 from tests.routes.engine_doors import NOBODY
 
 pytestmark = pytest.mark.live
@@ -53,9 +53,8 @@ def test_a_tone_is_played_in_parts(start, kind):
 def test_a_browser_that_leaves_is_not_waited_for(start, kind):
     server = start(kind, MAX_STREAMS_PER_USER="1")
     body = b'{"message": "/silence 3600"}'
-    head = f"POST /api/chat HTTP/1.1\r\nHost: x\r\nX-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
-        sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        sock.sendall(head("POST", "/api/chat", body=body) + body)
     assert eventually(lambda: [line.get("status") for line in server.log_lines].count(499) == 1, 20)
 
     assert status_of(Browser(server).request("POST", "/api/chat", {"message": "x"})) == 200

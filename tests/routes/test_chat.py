@@ -5,26 +5,14 @@ from time import monotonic
 
 import pytest
 
-from bff import create_app
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, BROKER_KEY, PROXY_SECRET, Browser, eventually, in_parallel, text_of
+from tests.broker_says import ANSWER, TICKET
+from tests.live import ADA, BROKER_KEY, Browser, eventually, head, in_parallel, text_of
 from tests.original_broker import OriginalBroker
+from tests.routes.chat_door import client, client_of
 from tests.wire_server import CUT, END, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
-ADA = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada"}
-TICKET = reply(b'{"status":"queued","message_id":"m-1","queue_position":1}')
-COMPLETE = '{"type":"complete","response":{"responses":["ok"],"response_language":"en","voice_audio_base64":null}}'
 QUEUED = [stream_head(), chunk(b"event: queued\ndata: {}\n\n")]
-ANSWER = [stream_head(), chunk(b"event: queued\r\ndata: {}\r\n\r\n"), chunk(f"data: {COMPLETE}\n\n".encode()), LAST_CHUNK]
-
-
-def client(**settings: str):
-    app = create_app(Settings.from_environment({**BASE_ENVIRONMENT, "LOG_LEVEL": "INFO", **settings}))
-    return app.test_client()
-
-
-def client_of(broker: WireServer, **settings: str):
-    return client(BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, **settings)
+"""Without an id: by a broker that numbers nothing."""
 
 
 def order(event: dict) -> tuple[int, ...]:
@@ -234,7 +222,7 @@ def test_a_failure_is_logged_once_with_its_request_id_and_without_the_message(ca
 
 
 def test_a_stream_that_ends_early_ends_with_an_error_event():
-    with WireServer([TICKET], [stream_head(), chunk(b"event: queued\ndata: {}\n\n"), LAST_CHUNK]) as broker:
+    with WireServer([TICKET], [*QUEUED, LAST_CHUNK]) as broker:
         response = say(client_of(broker))
         last = contents(response)[-1]
 
@@ -243,12 +231,12 @@ def test_a_stream_that_ends_early_ends_with_an_error_event():
 
 
 def test_a_stream_that_is_cut_ends_with_an_error_event():
-    with WireServer([TICKET], [stream_head(), chunk(b"event: queued\ndata: {}\n\n"), CUT]) as broker:
+    with WireServer([TICKET], [*QUEUED, CUT]) as broker:
         assert contents(say(client_of(broker)))[-1]["code"] == "upstream_unavailable"
 
 
 def test_a_stream_that_falls_silent_ends_with_an_error_event():
-    with WireServer([TICKET], [stream_head(), chunk(b"event: queued\ndata: {}\n\n"), HANG]) as broker:
+    with WireServer([TICKET], [*QUEUED, HANG]) as broker:
         assert contents(say(client_of(broker, UPSTREAM_READ_SECONDS="0.2")))[-1]["code"] == "upstream_timeout"
 
 
@@ -336,19 +324,18 @@ def test_ten_rapid_messages_to_the_original_broker_are_answered_in_order(start, 
 
 @pytest.mark.live
 @pytest.mark.parametrize(
-    ("head", "body", "status"),
+    ("field", "body", "status"),
     [
-        (b"Content-Length: 99999", b"", 413),
-        (b"Transfer-Encoding: chunked", chunk(b"x" * 3000) + chunk(b"x" * 3000) + LAST_CHUNK, 413),
-        (b"Transfer-Encoding: chunked", chunk(b'{"message":') + chunk(b'"chunked"}') + LAST_CHUNK, 200),
-        (b"X-Nothing: said", b"", 411),
+        ("Content-Length: 99999", b"", 413),
+        ("Transfer-Encoding: chunked", chunk(b"x" * 3000) + chunk(b"x" * 3000) + LAST_CHUNK, 413),
+        ("Transfer-Encoding: chunked", chunk(b'{"message":') + chunk(b'"chunked"}') + LAST_CHUNK, 200),
+        ("X-Nothing: said", b"", 411),
     ],
     ids=["declared too large", "chunked too large", "chunked", "no length"],
 )
-def test_a_body_is_bounded_however_it_comes(start, kind, head, body, status):
+def test_a_body_is_bounded_however_it_comes(start, kind, field, body, status):
     server = start(kind, MAX_BODY_BYTES="4096")
-    request = b"POST /api/chat/stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    request += f"X-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n".encode() + head + b"\r\n\r\n" + body
+    request = head("POST", "/api/chat/stream", "Content-Type: application/json", field) + body
 
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
         sock.sendall(request)

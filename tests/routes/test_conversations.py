@@ -9,10 +9,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from bff import create_app
-from bff.settings import Settings
 from tests.agents.openai_server import DONE, HEAD, piece, refusal, settings_of, whole, words
-from tests.live import BASE_ENVIRONMENT, PROXY_SECRET
+from tests.live import new_app, who
 from tests.wire_server import CUT, WireServer
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -25,7 +23,7 @@ class Client:
     def __init__(self, app, user="ada"):
         self.app = app
         self._client = app.test_client(use_cookies=False)
-        self._who = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": user}
+        self._who = who(user)
 
     def __call__(self, method, path, content=None, **headers):
         fields = self._who | {name.replace("_", "-"): value for name, value in headers.items()}
@@ -54,10 +52,7 @@ def make(tmp_path):
     apps = []
 
     def begin(user="ada", **settings):
-        url = f"sqlite:///{tmp_path}/chat.db"
-        app = create_app(
-            Settings.from_environment({**BASE_ENVIRONMENT, "DATABASE_URL": url, "ECHO_WORD_SECONDS": "0", **settings})
-        )
+        app = new_app(**{"DATABASE_URL": f"sqlite:///{tmp_path}/chat.db", "ECHO_WORD_SECONDS": "0"} | settings)
         apps.append(app)
         return Client(app, user)
 

@@ -1,14 +1,8 @@
 import json
 import threading
 
-from bff import create_app
 from bff.routes import diagnostics
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, eventually
-
-
-def new_app(**settings: str):
-    return create_app(Settings.from_environment({**BASE_ENVIRONMENT, **settings}))
+from tests.live import eventually, new_app
 
 
 def test_anybody_gets_ten_ticks_each_with_the_moment_it_was_sent():

@@ -1,16 +1,13 @@
 import pytest
 
-from bff import create_app
 from bff.identity import COOKIE
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, Browser
+from tests.live import Browser, new_app
 
-ANONYMOUS = BASE_ENVIRONMENT | {"AUTH_MODE": "anonymous"}
 TLS = {"X-Forwarded-Proto": "https"}
 
 
 def client(**settings: str):
-    return create_app(Settings.from_environment(ANONYMOUS | settings)).test_client(use_cookies=False)
+    return new_app(AUTH_MODE="anonymous", **settings).test_client(use_cookies=False)
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/static/chat.js", "/api/chat/active", "/nowhere"])

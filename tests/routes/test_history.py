@@ -4,7 +4,8 @@ from urllib.parse import parse_qs
 import pytest
 import responses
 
-from tests.routes.engine_doors import ADA, DOORS, ENGINE, KEY, Door, client, code, knock, query
+from tests.live import ADA
+from tests.routes.engine_doors import DOORS, ENGINE, KEY, Door, client, code, knock, query
 from tests.wire_server import WireServer, reply
 
 ENGINE_URL = ENGINE + DOORS["history"].engine_path

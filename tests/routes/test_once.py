@@ -5,7 +5,8 @@ import json
 import pytest
 import responses
 
-from tests.routes.engine_doors import ADA, DOORS, ENGINE, KEY, client, code, knock
+from tests.live import ADA
+from tests.routes.engine_doors import DOORS, ENGINE, KEY, client, code, knock
 from tests.wire_server import WireServer, reply
 
 ENGINE_URL = ENGINE + DOORS["chat"].engine_path

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from bff import create_app
 from bff.errors import BY_CODE
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, PROXY_SECRET
-from tests.routes.test_chat import ADA, ANSWER, TICKET, client, client_of
+from bff.protocols.openai import error
+from tests.broker_says import ANSWER, TICKET
+from tests.live import ADA, PROXY_SECRET, new_app
+from tests.routes.chat_door import client, client_of
 from tests.wire_server import CUT, WireServer, chunk, reply, stream_head
 
 ASKING = {"model": "default", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]}
@@ -98,8 +98,6 @@ def test_what_breaks_on_the_way_has_a_status_only_where_nothing_was_sent(stream)
 
 @pytest.mark.parametrize("kind", BY_CODE.values(), ids=BY_CODE)
 def test_every_error_has_a_type_of_openais(kind):
-    from bff.protocols.openai import error
-
     assert error(kind())["error"]["type"].endswith("_error")
 
 
@@ -112,11 +110,7 @@ def test_an_agent_answers_by_its_name_from_what_the_client_remembers(stream):
     ]
     asking = {"model": "echo", "messages": said, "stream": stream}
 
-    response = (
-        create_app(Settings.from_environment(BASE_ENVIRONMENT))
-        .test_client()
-        .post("/v1/chat/completions", json=asking, headers=ADA)
-    )
+    response = client().post("/v1/chat/completions", json=asking, headers=ADA)
 
     assert "Location" not in response.headers, "it is kept nowhere"
     if stream:
@@ -157,7 +151,7 @@ def test_strangers_are_told_so_in_openais_shape(path):
 
 
 def test_while_we_drain_openais_clients_are_told_when_to_come_back():
-    app = create_app(Settings.from_environment({**BASE_ENVIRONMENT, "DRAIN_SECONDS": "0.1"}))
+    app = new_app(DRAIN_SECONDS="0.1")
     app.extensions["life"].drain()
 
     response = ask(app.test_client())

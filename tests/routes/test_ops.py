@@ -1,16 +1,12 @@
 import pytest
 
-from bff import create_app
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, BROKER_KEY, PROXY_SECRET
+from tests.live import ADA, BROKER_KEY, new_app
 from tests.wire_server import CUT, WireServer, reply
-
-ADA = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada"}
 
 
 @pytest.fixture
 def app():
-    return create_app(Settings.from_environment({**BASE_ENVIRONMENT, "DRAIN_SECONDS": "0.1"}))
+    return new_app(DRAIN_SECONDS="0.1")
 
 
 @pytest.mark.parametrize(
@@ -33,8 +29,7 @@ def test_who_asks_without_a_name_is_told_how_we_are(app, path, content):
 )
 def test_without_its_broker_a_process_is_alive_and_not_ready(answer, state):
     with WireServer([answer]) as broker:
-        environment = {**BASE_ENVIRONMENT, "BROKER_BASE_URL": broker.url, "BROKER_API_KEY": BROKER_KEY}
-        client = create_app(Settings.from_environment(environment)).test_client()
+        client = new_app(BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY).test_client()
 
         response = client.get("/readyz")
 
@@ -77,15 +72,13 @@ def test_an_event_source_that_meets_a_drain_comes_back(app):
 @pytest.mark.parametrize("answer", [reply(b"{}"), reply(b"nonsense", "404 Not Found"), reply(b"", "401 Unauthorized")])
 def test_a_remote_engine_that_answers_anything_is_there(answer):
     with WireServer([answer]) as engine:
-        environment = {**BASE_ENVIRONMENT, "ENGINE_BASE_URL": engine.url, "ENGINE_API_KEY": "k" * 32}
-        response = create_app(Settings.from_environment(environment)).test_client().get("/readyz")
+        response = new_app(ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="k" * 32).test_client().get("/readyz")
 
     assert (response.status_code, response.json) == (200, {"status": "ready", "broker": "ok", "database": "ok", "engine": "ok"})
 
 
 def test_each_of_those_that_are_away_is_named():
-    environment = {"ENGINE_BASE_URL": "http://127.0.0.1:1", "REDIS_URL": "redis://127.0.0.1:1/0"}
-    client = create_app(Settings.from_environment(BASE_ENVIRONMENT | environment)).test_client()
+    client = new_app(ENGINE_BASE_URL="http://127.0.0.1:1", REDIS_URL="redis://127.0.0.1:1/0").test_client()
 
     response = client.get("/readyz")
 

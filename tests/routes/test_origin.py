@@ -1,12 +1,10 @@
 import pytest
 
-from bff import create_app
 from bff.identity import COOKIE
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT
+from tests.live import new_app
 
 FRIEND = "https://friend.example"
-ANONYMOUS = BASE_ENVIRONMENT | {"AUTH_MODE": "anonymous", "TRUSTED_PROXY_HOPS": "1", "CORS_ALLOW_ORIGINS": FRIEND}
+ANONYMOUS = {"AUTH_MODE": "anonymous", "TRUSTED_PROXY_HOPS": "1", "CORS_ALLOW_ORIGINS": FRIEND}
 OWN = "https://chat.example"
 BEHIND_TLS = {"Host": "chat.example", "X-Forwarded-Proto": "https"}
 SAME = {"Sec-Fetch-Site": "same-origin"}
@@ -14,7 +12,7 @@ SAME = {"Sec-Fetch-Site": "same-origin"}
 
 @pytest.fixture
 def app():
-    return create_app(Settings.from_environment(ANONYMOUS))
+    return new_app(**ANONYMOUS)
 
 
 def ask(app, method: str = "POST", path: str = "/api/ticket", *, cookie: bool = True, **headers: str):
@@ -85,7 +83,7 @@ def test_a_link_from_elsewhere_leads_to_the_page(app, path):
 
 
 def test_where_tls_ends_is_not_known_our_origin_may_be_either(app):
-    app = create_app(Settings.from_environment(ANONYMOUS | {"TRUSTED_PROXY_HOPS": "0"}))
+    app = new_app(**ANONYMOUS | {"TRUSTED_PROXY_HOPS": "0"})
 
     for origin in (OWN, "http://chat.example"):
         assert ask(app, Origin=origin).status_code == 201
@@ -131,7 +129,7 @@ def test_a_friends_browser_learns_that_we_drain_and_not_only_that_it_failed(app)
 
 
 def test_without_friends_no_answer_mentions_origins():
-    app = create_app(Settings.from_environment(ANONYMOUS | {"CORS_ALLOW_ORIGINS": ""}))
+    app = new_app(**ANONYMOUS | {"CORS_ALLOW_ORIGINS": ""})
 
     response = ask(app, Origin=OWN)
 

@@ -2,16 +2,14 @@ import re
 
 import pytest
 
-from bff import create_app
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT
+from tests.live import new_app
 
 TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 
 
 @pytest.fixture
 def browser():
-    return create_app(Settings.from_environment(BASE_ENVIRONMENT)).test_client()
+    return new_app().test_client()
 
 
 def test_the_page_is_html_for_anybody(browser):

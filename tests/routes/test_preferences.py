@@ -3,7 +3,8 @@ import json
 import pytest
 import responses
 
-from tests.routes.engine_doors import ADA, DOORS, ENGINE, client, code, knock
+from tests.live import ADA
+from tests.routes.engine_doors import DOORS, ENGINE, client, code, knock
 
 ENGINE_URL = ENGINE + DOORS["preferences"].engine_path
 

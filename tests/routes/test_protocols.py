@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from tests.live import BROKER_KEY, PROXY_SECRET
-from tests.routes.test_chat import ADA, ANSWER, COMPLETE, TICKET, client, client_of
+from tests.broker_says import ANSWER, COMPLETE, TICKET
+from tests.live import ADA, BROKER_KEY, PROXY_SECRET
+from tests.routes.chat_door import client, client_of
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 UI_MESSAGES = {"id": "chat-1", "messages": [{"id": "u-1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}]}

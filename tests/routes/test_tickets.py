@@ -2,17 +2,14 @@ import json
 
 import pytest
 
-from bff import create_app
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, PROXY_SECRET, Browser, eventually
+from tests.live import ADA, Browser, eventually, new_app, who
 
-ADA = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada"}
-EVE = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "eve"}
+EVE = who("eve")
 
 
 @pytest.fixture
 def browser():
-    return create_app(Settings.from_environment(BASE_ENVIRONMENT)).test_client()
+    return new_app().test_client()
 
 
 def ticket_of(browser, headers=ADA) -> str:

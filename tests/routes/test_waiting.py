@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.live import PROXY_SECRET, Browser, Server, eventually
+from tests.live import Browser, Server, eventually, head
 from tests.routes.engine_doors import DOORS
 from tests.wire_server import HANG, WireServer
 
@@ -20,9 +20,8 @@ pytestmark = pytest.mark.live
 def waiting(server: Server, name: str) -> socket.socket:
     door = DOORS[name]
     body = b"" if door.content is None else json.dumps(door.content).encode()
-    head = f"{door.method} {door.path} HTTP/1.1\r\nHost: x\r\nX-Proxy-Secret: {PROXY_SECRET}\r\nX-Forwarded-User: ada\r\n"
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-    sock.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    sock.sendall(head(door.method, door.path, body=body) + body)
     return sock
 
 

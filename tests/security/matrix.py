@@ -9,12 +9,10 @@ from urllib.parse import quote
 import jwt
 from flask import Flask
 
-from bff import create_app
-from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT
+from tests import live
 
 SECRET = "s" * 32
-ENVIRONMENT = BASE_ENVIRONMENT | {"AUTH_MODE": "jwt", "AUTH_JWT_SECRET": SECRET, "LOG_LEVEL": "ERROR"}
+ENVIRONMENT = {"AUTH_MODE": "jwt", "AUTH_JWT_SECRET": SECRET, "LOG_LEVEL": "ERROR"}
 WORDS = "what only its owner may read"
 
 
@@ -77,7 +75,7 @@ def routes(app: Flask) -> list[str]:
 
 
 def new_app(**settings: str) -> Flask:
-    return create_app(Settings.from_environment(ENVIRONMENT | settings))
+    return live.new_app(**ENVIRONMENT | settings)
 
 
 def bearer(user: str, org: str) -> dict[str, str]:

@@ -6,12 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.live import Browser, status_of
+from tests.live import DEADLINE, Browser, status_of
 from tests.security.matrix import MATRIX
 
 pytestmark = pytest.mark.live
 
-DEADLINE = 20.0
 READ_MOST = 8192
 """Bytes that are read at once: what has sent more may be hung up on before it has seen its answer."""
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"

@@ -8,16 +8,13 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 
 from tests.live import free_port
-from tests.missing import missing
 
 START_SECONDS = 60.0
 
@@ -94,20 +91,8 @@ def _user() -> dict[str, Any]:
     return {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
 
 
-def _programs() -> Path | None:
+def programs() -> Path | None:
+    """Where they are."""
     if (found := shutil.which("initdb")) is not None:
         return Path(found).resolve().parent
     return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    programs = _programs()
-    if programs is None:
-        missing("PostgreSQL")
-    server = Postgres(programs)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()

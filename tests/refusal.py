@@ -1,0 +1,12 @@
+"""What stops a start."""
+
+import pytest
+
+from bff.errors import SettingsError
+from bff.settings import Settings
+
+
+def refusal(environment: dict[str, str], **options: bool) -> str:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environment(environment, **options)
+    return str(refused.value)
