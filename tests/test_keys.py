@@ -5,7 +5,7 @@ import pytest
 
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from bff.keys import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, FetchedKeys, FixedKey
-from tests.live import DEADLINE
+from tests.live import DEADLINE, eventually
 
 
 class Elsewhere:
@@ -126,17 +126,20 @@ def test_a_token_that_names_no_key_has_the_only_one_there_is():
 
 
 def test_whoever_comes_together_waits_for_one_fetch():
-    there, begun, answered = Elsewhere(a="key a"), threading.Event(), threading.Event()
+    there, come, answered = Elsewhere(a="key a"), set(), threading.Event()
 
     def slowly() -> dict[str, str]:
-        begun.set()
         assert answered.wait(DEADLINE)
         return there()
 
-    keys = FetchedKeys(slowly, lambda: there.now)
+    def clock() -> float:
+        come.add(threading.get_ident())
+        return there.now
+
+    keys = FetchedKeys(slowly, clock)
     with ThreadPoolExecutor(10) as threads:
         asking = [threads.submit(keys.find, "a") for _ in range(10)]
-        assert begun.wait(DEADLINE)
+        assert eventually(lambda: len(come) == 10, DEADLINE)
         answered.set()
         assert [one.result(DEADLINE) for one in asking] == ["key a"] * 10
     assert there.asked == 1
