@@ -261,11 +261,12 @@ def test_readers_that_reset_the_connection_hold_nothing(start, kind):
     browser = Browser(server)
     message_id = browser.say("one two three").message_id
 
-    for _ in range(100):
-        browser.follow(message_id).close()  # With bytes unread, which makes it a reset.
+    # Left with bytes unread, which makes it a reset. A busy machine notices late, and refuses some meanwhile.
+    served = [status_of(browser.follow(message_id)) for _ in range(100)].count(200)
 
+    assert served > 4, "more than there are places"
     assert eventually(lambda: status_of(browser.follow(message_id)) == 200)
-    assert eventually(lambda: len([line for line in server.log_lines if line.get("message_id") == message_id]) > 90)
+    assert eventually(lambda: len([line for line in server.log_lines if line.get("message_id") == message_id]) > served)
 
 
 def test_a_log_that_is_gone_is_said_to_be_gone(start, kind):
