@@ -92,7 +92,11 @@ def starts(lab: Lab, sizes: Sizes) -> Figures:
     with lab.load(SHORT, sizes.starts, sizes.starts_per_second) as load:
         report = load.end(sizes.starts / sizes.starts_per_second + OPENING_SECONDS)
     used = lab.cpu_seconds() - before
-    return {"starts.cpu_ms": used * 1000 / max(1, report["completed"]), "starts.lost": _lost(report)}
+    return {
+        "starts.seconds": lab.start_seconds,
+        "starts.cpu_ms": used * 1000 / max(1, report["completed"]),
+        "starts.lost": _lost(report),
+    }
 
 
 def start_rate(lab: Lab, sizes: Sizes) -> Figures:

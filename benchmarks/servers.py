@@ -163,6 +163,9 @@ class Lab:
         self._core = core
         self._port = port
         self._master = master
+        self._began = time.monotonic()
+        self.start_seconds = 0.0
+        """From its start to its first whole answer."""
         self._pids: list[int] = []
 
     def load(
@@ -182,6 +185,7 @@ class Lab:
         with self.load(SHORT, 1) as load:
             if load.end(15)["completed"] != 1:
                 raise Unavailable("it does not answer")
+        self.start_seconds = time.monotonic() - self._began
         self._pids = workers(self._master)
 
     def warm_up(self, answers: int = WARM_UP) -> None:

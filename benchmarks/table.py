@@ -32,6 +32,7 @@ def figures(sizes: Sizes) -> list[Figure]:
         Figure("saturation.cpu_us", f"CPU per event, {sizes.saturating} streams saturated, µs", 1),
         Figure("saturation.events_per_second", "events per second, saturated", 0),
         Figure("saturation.added_p99", "added latency p99, saturated, ms", 1),
+        Figure("starts.seconds", "from the process's start to its first answer, s", 2),
         Figure("idle2000.empty_mib", "memory of the process after its first answer, MiB", 1),
     ]
     for name, streams in sizes.idle.items():
