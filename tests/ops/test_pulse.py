@@ -24,9 +24,10 @@ def test_whoever_asks_first_starts_it():
 
 
 def test_without_a_beat_for_long_it_is_not_there(monkeypatch):
+    monkeypatch.setattr(pulse, "BEAT_SECONDS", 3600.0)
     starved = Pulse()
     starved.start()
 
-    monkeypatch.setattr(pulse, "STILL_SECONDS", -1.0)
+    starved._beat_at -= pulse.STILL_SECONDS + 1
 
     assert not starved.is_there()

@@ -1,5 +1,4 @@
 import threading
-from itertools import pairwise
 from time import monotonic
 
 import pytest
@@ -126,8 +125,8 @@ def test_a_drain_sends_away_one_after_the_other_lets_others_finish_and_says_fare
     assert 1.9 < took < 3.2
     assert all(type(stream.reason) is Drained for stream in coming_back)
     moments = sorted(stream.ended_at - began for stream in coming_back)
-    assert all(later - earlier > 0.12 for earlier, later in pairwise(moments)), "0.24 s apart"
-    assert moments[-1] < 1.6
+    assert all(moment >= 0.2 * number for number, moment in enumerate(moments)), "0.24 s apart"
+    assert moments[-1] < 1.9, "before the farewell"
     assert finishing.reason is None
     assert [type(stream.reason) for stream in patient] == [ServerRestarting] * 2
     assert all(1.9 < stream.ended_at - began < 3 for stream in patient)
