@@ -52,6 +52,13 @@ class RedisServer:
         self.process.send_signal(number)
         self.process.wait(20)
 
+    def __enter__(self) -> "RedisServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thaw()
+        self.stop()
+
     def freeze(self) -> None:
         """It keeps its connections and answers nothing."""
         self.process.send_signal(signal.SIGSTOP)

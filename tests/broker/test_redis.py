@@ -110,10 +110,12 @@ def read_live(queue: RedisQueue, said: Message) -> Iterator["stdlib.Queue[str]"]
 
     reader = threading.Thread(target=follow, daemon=True)
     reader.start()
-    yield told
-    over.set()
-    rung.release()
-    reader.join(DEADLINE)
+    try:
+        yield told
+    finally:
+        over.set()
+        rung.release()
+        reader.join(DEADLINE)
     assert not reader.is_alive()
 
 
@@ -202,7 +204,6 @@ def test_a_sign_of_life_keeps_a_silent_claim(open_queue, client):
     assert queue.renew(claim) is False
 
     assert int(client.hget(run, "until")) > time.time() * 1_000_000 + 30_000_000
-    assert open_queue().claim(1.0) is None, "which is longer than what had been left of the first lease"
     queue.append(claim, [("message", "still here")])
 
 
@@ -210,8 +211,7 @@ def test_a_late_worker_whose_message_nobody_took_goes_on(open_queue):
     queue = open_queue(lease=0.01)
     said = left(queue)
     claim = claimed(queue)
-    run_out = time.monotonic() + 0.02
-    assert eventually(lambda: time.monotonic() > run_out)
+    time.sleep(0.02)  # Longer than the lease.
 
     queue.append(claim, [("message", "slow, ")])
     queue.finish(claim, [("message", "but whole")])
@@ -347,8 +347,7 @@ def test_of_several_that_nobody_reads_none_is_forgotten_where_the_line_breaks(op
     far, near = open_queue(f"redis://127.0.0.1:{line.port}/0", grace=0.1), open_queue(grace=0.1)
     said = [left(near, f"user-{number}", cancel_unread=True) for number in range(3)]
     far.sweep()
-    due = time.monotonic() + 0.2
-    assert eventually(lambda: time.monotonic() > due)
+    time.sleep(0.2)  # Longer than the grace: all of them are due.
 
     line.lose_the_answer_to(said[1].id.encode())
     with pytest.raises(Away):
@@ -419,8 +418,7 @@ def test_who_looked_before_a_message_came_does_not_make_it_forgotten(open_queue,
     user = key_of("ann")
     client.zadd(DUE, {user: 1})
     _, till = queue._due.take()
-    run_out = time.monotonic() + 0.01
-    assert eventually(lambda: time.monotonic() > run_out)
+    time.sleep(0.01)  # Longer than the lease.
 
     said = left(queue)
     queue._due.settle(user, till)
@@ -434,10 +432,8 @@ def test_who_looked_before_a_message_came_does_not_make_it_forgotten(open_queue,
 @pytest.fixture
 def server(tmp_path) -> Iterator[RedisServer]:
     """One that a test may stop. What it was told outlives it."""
-    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "no")  # Else a busy disk delays its writing.
-    yield server
-    server.thaw()
-    server.stop()
+    with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "no") as server:  # Else a busy disk delays its writing.
+        yield server
 
 
 @pytest.mark.parametrize("number", [15, 9])
@@ -463,19 +459,17 @@ def test_a_redis_that_was_started_again_goes_on_where_it_was(open_queue, server,
 
 
 def test_a_redis_that_was_started_without_its_memory_is_an_empty_queue(open_queue, tmp_path):
-    server = RedisServer(tmp_path)
-    queue = open_queue(server.url)
-    left(queue)
-    claim = claimed(queue)
-    server.stop()
-    server.start()
+    with RedisServer(tmp_path) as server:
+        queue = open_queue(server.url)
+        left(queue)
+        claim = claimed(queue)
+        server.stop()
+        server.start()
 
-    with pytest.raises(Lost):
-        queue.renew(claim)
-    said = left(queue)
-    assert claimed(queue).message == said
-
-    server.stop()
+        with pytest.raises(Lost):
+            queue.renew(claim)
+        said = left(queue)
+        assert claimed(queue).message == said
 
 
 def test_scripts_that_redis_forgot_are_told_again(open_queue, client):
@@ -781,9 +775,8 @@ def guarded(tmp_path_factory) -> Iterator[tuple[RedisServer, str, trustme.CA]]:
     certificate.cert_chain_pems[0].write_to_path(str(folder / "certificate.pem"))
     port = free_port()
     files = ["--tls-key-file", f"{folder}/key.pem", "--tls-cert-file", f"{folder}/certificate.pem"]
-    server = RedisServer(folder, "--tls-port", str(port), *files, "--tls-auth-clients", "no", password="s3cret")
-    yield server, f"rediss://:s3cret@127.0.0.1:{port}/0", authority
-    server.stop()
+    with RedisServer(folder, "--tls-port", str(port), *files, "--tls-auth-clients", "no", password="s3cret") as server:
+        yield server, f"rediss://:s3cret@127.0.0.1:{port}/0", authority
 
 
 def refusal(url: str, *, verify: bool = True) -> str:

@@ -68,12 +68,11 @@ def test_a_log_that_goes_away_between_two_pages_ends_its_stream_and_is_gone_for_
 
 
 def test_a_redis_that_goes_away_before_the_first_page_ends_the_stream(tmp_path, caplog):
-    server = RedisServer(tmp_path)
-    app = new_app(REDIS_URL=server.url)
-    queue = queue_of(app)
-    answered(queue, 5, cancel_unread=True)
-    pieces = unread_stream(app)
-    server.stop()
+    with RedisServer(tmp_path) as server:
+        app = new_app(REDIS_URL=server.url)
+        queue = queue_of(app)
+        answered(queue, 5, cancel_unread=True)
+        pieces = unread_stream(app)
 
     assert list(pieces) == []
 

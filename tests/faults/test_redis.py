@@ -39,9 +39,8 @@ def engine() -> Iterator[Engine]:
 @pytest.fixture
 def lasting(tmp_path) -> Iterator[RedisServer]:
     """A Redis whose memory outlives it."""
-    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "no")  # Else a busy disk delays its writing.
-    yield server
-    server.stop()
+    with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "no") as server:  # Else a busy disk delays its writing.
+        yield server
 
 
 class Fleet:
