@@ -31,12 +31,10 @@ from bff.errors import (
     TooManyRequests,
 )
 from bff.ops.redis import Client, connect
-from tests.live import eventually
+from tests.broker.queues import AT_ONCE, claimed, left, message, positions, types, whole
+from tests.live import DEADLINE, eventually
 from tests.redis_server import RedisServer
 
-DEADLINE = 20.0
-"""Seconds after which something that should have happened never will."""
-AT_ONCE = 0.0
 DAY = 24 * 3600
 
 Factory = Callable[..., Queue]
@@ -133,44 +131,11 @@ def many_switches() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-def message(user_id: str = "ann", text: str = "hello", **more) -> Message:
-    return Message(str(uuid.uuid4()), user_id, {"message": text}, **more)
-
-
-def left(queue: Queue, user_id: str = "ann", on_busy: str = "enqueue", **more) -> Message:
-    """A message that is in the queue."""
-    said = message(user_id, **more)
-    queue.enqueue(said, None, on_busy)
-    return said
-
-
-def claimed(queue: Queue) -> Claim:
-    claim = queue.claim(DEADLINE)
-    assert claim is not None
-    return claim
-
-
 def finished(queue: Queue, user_id: str = "ann", text: str = "") -> Message:
     """A message that has been answered; nothing else may be waiting."""
     said = left(queue, user_id)
     queue.finish(claimed(queue), [("message", text)])
     return said
-
-
-def whole(queue: Queue, said: Message) -> Page:
-    """Of a log that is no longer than a page."""
-    return queue.read(said.user_id, said.id, "")
-
-
-def types(queue: Queue, said: Message) -> list[str]:
-    return [event.event for event in whole(queue, said).events]
-
-
-def positions(queue: Queue, said: Message) -> list[int]:
-    """What its reader has been told, in order."""
-    told = [json.loads(event.data) for event in whole(queue, said).events if event.event == "queued"]
-    assert all(data["message_id"] == said.id for data in told)
-    return [data["position"] for data in told]
 
 
 def stops(queue: Queue) -> "stdlib.Queue[str]":
@@ -786,13 +751,20 @@ def test_a_late_writer_does_not_touch_the_users_next_message(queue):
     assert queue.places("ann") == [Place(second.id, "running", 0)]
 
 
-@pytest.mark.parametrize("change", [{"token": 0}, {"message": message("ann")}, {"message": message("bob")}], ids=repr)
-def test_a_claim_that_was_never_given_holds_nothing(queue, change):
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda claim: claim._replace(token=claim.token - 1),
+        lambda claim: claim._replace(message=message("ann")),
+        lambda claim: claim._replace(message=message("bob")),
+    ],
+    ids=["an older token", "another message", "another user"],
+)
+def test_a_claim_that_was_never_given_holds_nothing(queue, forge):
     said = left(queue)
     claim = claimed(queue)
-    forged = claim._replace(**change) if "message" in change else claim._replace(token=claim.token - 1)
 
-    for write in writes(queue, forged):
+    for write in writes(queue, forge(claim)):
         with pytest.raises(Lost):
             write()
 

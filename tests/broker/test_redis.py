@@ -23,9 +23,9 @@ from bff.ops import redis as redis_door
 from bff.ops.limits import SharedLimits
 from bff.ops.rate import Rate
 from bff.ops.redis import Client, check, connect, key_of
-from tests.broker.test_queue import AT_ONCE, DEADLINE, claimed, left, message, positions, types, whole
-from tests.line import Line
-from tests.live import eventually, free_port, in_parallel
+from tests.broker.line import Line
+from tests.broker.queues import AT_ONCE, claimed, left, message, positions, types, whole
+from tests.live import DEADLINE, eventually, free_port, in_parallel
 from tests.redis_server import RedisServer
 
 LEASE = 0.3

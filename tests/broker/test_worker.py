@@ -15,9 +15,9 @@ from bff.ops.metrics import ANSWERS, LEASES_LOST
 from bff.ops.redis import connect
 from bff.transport import new_session
 from bff.upstream import Remote, Timeouts
-from tests.broker.test_queue import DEADLINE, claimed, left, types, whole
-from tests.line import Line
-from tests.live import eventually
+from tests.broker.line import Line
+from tests.broker.queues import claimed, left, types, whole
+from tests.live import DEADLINE, eventually
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
 COMPLETE = b'data: {"type":"complete","response":{"responses":["x"],"response_language":"en","voice_audio_base64":null}}\n\n'

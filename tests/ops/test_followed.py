@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.live import BROKER_KEY, Browser, Server, eventually, in_parallel
-from tests.numbers import numbers
+from tests.ops.numbers import numbers
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, stream_head
 
 pytestmark = pytest.mark.live

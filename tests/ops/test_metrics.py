@@ -6,7 +6,7 @@ from bff import create_app
 from bff.broker import built
 from bff.settings import Settings
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, PROXY_SECRET
-from tests.numbers import numbers
+from tests.ops.numbers import numbers
 from tests.wire_server import CUT, WireServer, reply
 
 ADA = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada-whose-name-is-hers"}
