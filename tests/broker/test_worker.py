@@ -17,11 +17,11 @@ from bff.transport import new_session
 from bff.upstream import Remote, Timeouts
 from tests.broker.line import Line
 from tests.broker.queues import claimed, left, types, whole
+from tests.broker_says import COMPLETED
 from tests.live import DEADLINE, eventually
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
-COMPLETE = b'data: {"type":"complete","response":{"responses":["x"],"response_language":"en","voice_audio_base64":null}}\n\n'
-ANSWERED = [stream_head(), chunk(COMPLETE), LAST_CHUNK]
+ANSWERED = [stream_head(), COMPLETED, LAST_CHUNK]
 LEASE = 60.0
 """Which does not end while a test runs."""
 
@@ -91,7 +91,7 @@ def test_a_worker_that_cannot_begin_an_answer_hands_it_back(work, monkeypatch, c
 def test_what_says_nothing_a_browser_could_read_is_in_no_log(work):
     nothing = b'data: {"type":[]}\n\ndata: {"type":null}\n\ndata: []\n\ndata: nonsense\n\ndata: {"type":"keepalive"}\n\n'
     queue = MemoryQueue()
-    with WireServer([stream_head(), chunk(nothing + COMPLETE), LAST_CHUNK]) as engine:
+    with WireServer([stream_head(), chunk(nothing), COMPLETED, LAST_CHUNK]) as engine:
         said = left(queue)
         work(queue, engine)
 

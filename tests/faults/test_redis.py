@@ -14,7 +14,7 @@ import pytest
 
 from bff.ops.redis import Client, connect
 from tests.faults.engine import Engine, answer, askings, question
-from tests.faults.load import Crowd, Stream, in_order
+from tests.faults.load import Crowd, Stream, all_over, in_order
 from tests.live import Browser, Server, eventually, free_port, status_of, take
 from tests.redis_server import RedisServer
 
@@ -93,14 +93,6 @@ def fleet(tmp_path, engine, clean_redis) -> Iterator[Callable[..., Fleet]]:
         one.crash()
 
 
-def children(server: Server) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()]
-
-
-def all_over(streams: list[Stream]) -> Callable[[], bool]:
-    return lambda: all(stream.over for stream in streams)
-
-
 def all_speak(streams: list[Stream]) -> Callable[[], bool]:
     return lambda: all(stream.text for stream in streams)
 
@@ -154,9 +146,8 @@ def assert_one_after_the_other(streams: list[Stream]) -> None:
 
 
 def said(stream: Stream) -> list[dict[str, Any]]:
-    """Of the answer itself: not when it came, nor to which request."""
-    mine = {"at", "request_id"}
-    return [{name: value for name, value in event.items() if name not in mine} for event in stream.events if "id" in event]
+    """Whichever request it was the answer to."""
+    return [{name: value for name, value in event.items() if name != "request_id"} for event in stream.said]
 
 
 def assert_kept_as_they_were_told(crowd: Crowd, streams: list[Stream]) -> None:
@@ -204,7 +195,7 @@ def under_fire(around: Fleet, web: Server, engine: Engine, seed: int) -> None:
         for number in range(KILLS):
             if number % 3 == 2:
                 with suppress(ProcessLookupError, IndexError):
-                    os.kill(chance.choice(children(web)), signal.SIGKILL)
+                    os.kill(chance.choice(web.children), signal.SIGKILL)
             else:
                 around.kill_a_worker(chance)
             crowd.wait_for(all_over(streams), chance.uniform(0.3, 2))

@@ -5,18 +5,8 @@ import pytest
 
 from bff import trace
 from bff.errors import ReaderLeft, UpstreamError
-from bff.ops import hub
 from bff.ops.beside import beside
-from tests.live import eventually
-
-DEADLINE = 20.0
-
-
-@pytest.fixture
-def watch():
-    watch = hub.watch()
-    yield watch
-    watch.close()
+from tests.live import DEADLINE, eventually
 
 
 def keep(_):

@@ -2,20 +2,19 @@ import re
 
 import pytest
 
-from bff import create_app
 from bff.broker import built
 from bff.settings import Settings
-from tests.live import BASE_ENVIRONMENT, BROKER_KEY, PROXY_SECRET
+from tests.live import BROKER_KEY, new_app, who
 from tests.ops.numbers import numbers
 from tests.wire_server import CUT, WireServer, reply
 
-ADA = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "ada-whose-name-is-hers"}
+ADA = who("ada-whose-name-is-hers")
 TOKEN = "token-of-whoever-scrapes"
 PRODUCTION = {"APP_ENV": "production"}
 
 
 def new_client(**settings: str):
-    return create_app(Settings.from_environment({**BASE_ENVIRONMENT, **settings})).test_client(use_cookies=False)
+    return new_app(**settings).test_client(use_cookies=False)
 
 
 def counted(client) -> dict[str, float]:

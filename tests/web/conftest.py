@@ -1,16 +1,13 @@
 """One browser and one server for all tests of the page, and a new visitor for each of them."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.chromium import chromium
 from tests.live import Server
-
-MILLISECONDS = 30_000
-"""Until something is seen: the machine may be busy."""
+from tests.web.page import MILLISECONDS, settings
 
 
 @pytest.fixture(scope="package")
@@ -25,15 +22,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server("gunicorn", place / "web.log", **settings(place))
     yield server.wait_until_ready()
     server.stop()
-
-
-def settings(place: Path) -> dict[str, str]:
-    return {
-        "AUTH_MODE": "anonymous",
-        "DATABASE_URL": f"sqlite:///{place}/chat.db",
-        "ECHO_WORD_SECONDS": "0.02",
-        "MESSAGES_PER_MINUTE": "10000",
-    }
 
 
 @pytest.fixture

@@ -4,15 +4,15 @@ import contextlib
 import random
 import select
 import socket
-import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from tests.wire_server import RESET
+
 LATE_SECONDS = 0.2
-_RESET = struct.pack("ii", 1, 0)
 
 
 class Fault(NamedTuple):
@@ -81,7 +81,7 @@ class FaultProxy:
                 with self._kept(server):
                     self._talk(browser, server, fault)
             if fault.kind in {"cut", "refused"}:
-                browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def _talk(self, browser: socket.socket, server: socket.socket, fault: Fault) -> None:
         """Until one of them hangs up, or the fault comes true. One thread for both, so that a reset is one at once."""

@@ -1,12 +1,43 @@
 """The chat page in a visitor's hands."""
 
+from pathlib import Path
+
 from playwright.sync_api import Locator, Page, expect
 
-from tests.web.conftest import MILLISECONDS
-
+MILLISECONDS = 30_000
+"""Until something is seen: the machine may be busy."""
 expect.set_options(timeout=MILLISECONDS)
 
 WORDS = " ".join(f"word-{number}" for number in range(60))
+EVERYTHING = """\
+### Heading
+
+Words with **weight**, `code` and [a link](https://example.org).
+
+> A quotation.
+
+1. one
+   - two
+
+```python
+print("A line that is too long for a narrow page, so that its block scrolls from one side to the other")
+```
+
+| word | meaning |
+|---|---|
+| λόγος | word |
+"""
+"""What Markdown has."""
+
+
+def settings(place: Path) -> dict[str, str]:
+    """Of a server with the page."""
+    return {
+        "AUTH_MODE": "anonymous",
+        "DATABASE_URL": f"sqlite:///{place}/chat.db",
+        "ECHO_WORD_SECONDS": "0.02",
+        "MESSAGES_PER_MINUTE": "10000",
+    }
 
 
 def log(page: Page) -> Locator:

@@ -6,30 +6,12 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.missing import missing
-from tests.web.page import answers, log, new_conversation, say, wait_until_answered
+from tests.web.page import EVERYTHING, answers, log, new_conversation, say, wait_until_answered
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 RUN = "async () => (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(' ')}`)"
-EVERYTHING = """\
-### Heading
-
-Words with **weight**, `code` and [a link](https://example.org).
-
-> A quotation.
-
-1. one
-   - two
-
-```python
-print("A line that is too long for a narrow page, so that its block scrolls from one side to the other")
-```
-
-| word | meaning |
-|---|---|
-| λόγος | word |
-"""
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.live import BROKER_KEY, Server
-from tests.web.conftest import settings
 from tests.web.fault_proxy import Fault, FaultProxy
-from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say, wait_until_answered
+from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say, settings, wait_until_answered
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 

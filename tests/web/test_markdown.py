@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.web.test_accessible import EVERYTHING
+from tests.web.page import EVERYTHING
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 

@@ -5,8 +5,7 @@ import json
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.web.conftest import settings
-from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say
+from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say, settings
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
