@@ -39,17 +39,24 @@ def events(*contents: dict) -> str:
 
 
 class Held:
-    """Requests to `address` wait until they are let go."""
+    """The first request to `address` waits until it is let go."""
 
     def __init__(self, page: Page, address: str, method: str = "GET") -> None:
         self._page = page
-        self._routes: list[Route] = []
-        page.route(address, lambda route: self._routes.append(route) if route.request.method == method else route.fallback())
+        self._method = method
+        self._held: Route | None = None
+        page.route(address, self._hold)
+
+    def _hold(self, route: Route) -> None:
+        if self._held is None and route.request.method == self._method:
+            self._held = route
+        else:
+            route.fallback()
 
     def first(self) -> Route:
-        while not self._routes:
+        while self._held is None:
             self._page.evaluate("new Promise(requestAnimationFrame)")
-        return self._routes[0]
+        return self._held
 
 
 def test_a_stop_before_the_message_was_taken_stops_its_reply(visit):
@@ -73,7 +80,6 @@ def test_a_reply_whose_line_died_while_the_machine_slept_is_asked_for_again_when
     held = Held(page, "**/stream?*")
     say(page, WORDS)
     held.first()
-    page.unroute("**/stream?*")
 
     page.evaluate("() => { const { now } = Date; Date.now = () => now() + 60_000; }")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
