@@ -63,7 +63,7 @@ class Download(Stream):
                     raise ReaderLeft
             self._ended = "complete"
         except ReaderLeft:
-            pass
+            pass  # Nobody is left to tell; the hanging up below says it.
         except ChatError as error:
             self._ended = error.code
         except Exception:

@@ -22,6 +22,7 @@ from bff.orgs import Orgs
 from bff.routes import contract
 from bff.settings import Settings
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
+from tests.missing import missing
 
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 BIN = Path(sys.executable).parent
@@ -163,8 +164,9 @@ def test_every_make_target_that_is_named_exists(target):
 
 
 @pytest.mark.live
-@pytest.mark.skipif(not (ROOT / ".venv" / "run").exists(), reason="installed by hand, and not by make")
 def test_the_first_command_runs_and_the_second_streams(tmp_path):
+    if not (ROOT / ".venv" / "run").exists():
+        missing("What `make run` runs")
     first, second = (
         re.search(rf"^```sh\n({start}.*?)\n```", text("README.md"), re.M | re.S)[1] for start in ("make run", "curl")
     )

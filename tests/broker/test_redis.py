@@ -23,7 +23,6 @@ from bff.ops import redis as redis_door
 from bff.ops.limits import SharedLimits
 from bff.ops.rate import Rate
 from bff.ops.redis import Client, check, connect, key_of
-from tests.broker.line import Line
 from tests.broker.queues import AT_ONCE, claimed, left, message, positions, types, whole
 from tests.live import DEADLINE, eventually, free_port, in_parallel
 from tests.redis_server import RedisServer
@@ -57,12 +56,6 @@ def open_queue(clean_redis) -> Iterator[Open]:
 def client(clean_redis) -> Iterator[Client]:
     with connect(clean_redis.url) as client:
         yield client
-
-
-@pytest.fixture
-def line(clean_redis) -> Iterator[Line]:
-    with Line(clean_redis.port) as line:
-        yield line
 
 
 @pytest.fixture

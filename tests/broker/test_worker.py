@@ -15,7 +15,6 @@ from bff.ops.metrics import ANSWERS, LEASES_LOST
 from bff.ops.redis import connect
 from bff.transport import new_session
 from bff.upstream import Remote, Timeouts
-from tests.broker.line import Line
 from tests.broker.queues import claimed, left, types, whole
 from tests.broker_says import COMPLETED
 from tests.live import DEADLINE, eventually
@@ -47,12 +46,6 @@ def near(clean_redis) -> Iterator[RedisQueue]:
     queue = RedisQueue(connect(clean_redis.url), lease=LEASE)
     yield queue
     queue.close()
-
-
-@pytest.fixture
-def line(clean_redis) -> Iterator[Line]:
-    with Line(clean_redis.port) as line:
-        yield line
 
 
 @pytest.fixture
