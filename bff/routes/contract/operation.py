@@ -46,9 +46,13 @@ class Parameter(NamedTuple):
     required: bool = False
 
 
+def text(most: int | None = None) -> dict[str, Any]:
+    return {"type": "string"} | ({} if most is None else {"maxLength": most})
+
+
 ONCE: Final = Parameter(
     "Idempotency-Key",
-    {"type": "string", "maxLength": 128},
+    text(128),
     "Asked again with the same one, it is answered once; wins over the body's client_message_id.",
     place="header",
 )
@@ -67,10 +71,6 @@ class Operation(NamedTuple):
     parameters: tuple[Parameter, ...] = ()
     public: bool = False
     """Whether nobody is asked who they are."""
-
-
-def text(most: int | None = None) -> dict[str, Any]:
-    return {"type": "string"} | ({} if most is None else {"maxLength": most})
 
 
 def bodies_of(operation: Operation) -> tuple[Model, ...]:
