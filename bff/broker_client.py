@@ -165,7 +165,9 @@ class BrokerClient:
 
     def _open(self, user_id: str, message_id: str, after: str, until: float, watch: Watch | None = None) -> EventSource | None:
         """None when there is nothing left to read after `after`."""
-        headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
+        headers: dict[str, str | bytes] = {"Accept": "text/event-stream"}
+        if after:
+            headers["Last-Event-ID"] = after.encode()  # A text would be sent as Latin-1.
         query = {"user_id": user_id, "message_id": message_id}
         response = self._send("GET", "/api/v1/stream", until, headers=headers, params=query, watch=watch)
         if response.status_code == 204:
@@ -173,7 +175,9 @@ class BrokerClient:
             return None
         return EventSource(response, self._timeouts.silence, self._max_event_bytes, JOIN_SECONDS)
 
-    def _send(self, method: str, path: str, until: float, headers: Mapping[str, str] | None = None, **parts: Any) -> Response:
+    def _send(
+        self, method: str, path: str, until: float, headers: Mapping[str, str | bytes] | None = None, **parts: Any
+    ) -> Response:
         with metrics.failures("broker"):
             response = transport.send(
                 self._session,

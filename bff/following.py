@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from bff.errors import Away, ChatError, TooManyRequests, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
+from bff.event_ids import ReadPosition
 from bff.ops.hub import Watch
 from bff.sse import Event
 from bff.transport import EventSource
@@ -41,7 +42,7 @@ class Followed:
     def __init__(self, reopen: Reopen, source: EventSource | None, after: str = "", *, numbered: bool) -> None:
         self._reopen = reopen
         self._source = source
-        self._last_id = after
+        self._position = ReadPosition(after)
         self._numbered = numbered
         """Whether there is a place to go on from: after the last event, or before the first."""
         self._failures = 0
@@ -63,9 +64,10 @@ class Followed:
         try:
             for event in source.events(watch):
                 if event is not None:
+                    if not self._position.is_new(event.id):
+                        continue  # Nor is it progress: attempts that bring nothing new are counted.
                     self._failures = 0
-                    self._last_id = event.id
-                    self._numbered = event.id != ""
+                    self._numbered = self._position.known
                 yield event
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             return error
@@ -80,13 +82,14 @@ class Followed:
             # While this blocks nothing is said to the browser, so it must not last longer than until the next heartbeat.
             until = min(monotonic() + REOPEN_SECONDS, max(watch.due, monotonic() + 1))
             try:
-                self._source = self._reopen(self._last_id, until, watch)
+                self._source = self._reopen(self._position.after, until, watch)
             except (UpstreamFailure, TooManyRequests) as error:
                 self._away = error if isinstance(error, Away) else None
                 continue
             except ChatError:
                 return False  # The broker answers, but has lost it.
             self._away = None
+            self._position.reopened()
             self.reconnects += 1
             return self._source is not None
         return False

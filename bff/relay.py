@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Any, Final
 
-from bff import events
+from bff import event_ids, events
 from bff.errors import (
     AnswerIncomplete,
     AnswerTimeout,
@@ -76,11 +76,11 @@ class Relay:
 
     def _translate(self, event: Event) -> Event | None:
         if event.event == "queued":
-            return events.status(events.QUEUED, _position(event.data), event.id)
+            return events.status(events.QUEUED, _position(event.data), _id(event))
         if event.event == "processing":
-            return events.status(events.PROCESSING, event_id=event.id)
+            return events.status(events.PROCESSING, event_id=_id(event))
         if event.event == "error":
-            return self._fail(_upstream_problem(events.parsed(event.data), event.data), event.id)
+            return self._fail(_upstream_problem(events.parsed(event.data), event.data), _id(event))
         if event.event == "done":
             raise AnswerIncomplete(detail="done came before any terminal event")
         return self._pass_on(event)
@@ -92,16 +92,16 @@ class Relay:
             self.dropped += 1
             return None
         if kind == "error":
-            return self._fail(_upstream_problem(content, event.data), event.id)
+            return self._fail(_upstream_problem(content, event.data), _id(event))
         if kind in events.TERMINAL:
             if not events.has_responses(content.get("response")):
-                return self._fail(UpstreamError(detail=f"{kind} without response.responses"), event.id)
+                return self._fail(UpstreamError(detail=f"{kind} without response.responses"), _id(event))
             self.ended = kind
         elif kind in _TOOL_EVENTS and not self._tool_events:
             return None
         # A line feed in JSON can only stand between tokens, where a space means the same.
         data = event.data.replace("\n", " ")
-        return Event("", data, "" if kind == "keepalive" else event.id)
+        return Event("", data, "" if kind == "keepalive" else _id(event))
 
     def _fail(self, problem: ChatError, event_id: str = "") -> Event:
         self.ended = problem.code
@@ -109,6 +109,11 @@ class Relay:
         if self._expose_errors and problem.detail:
             problem = type(problem)(problem.detail)
         return events.error(problem, self._request_id, event_id)
+
+
+def _id(event: Event) -> str:
+    """Without one that no reader could send back: it resumes from the last one before."""
+    return event.id if event_ids.resumable(event.id) else ""
 
 
 def _position(data: str) -> int | None:

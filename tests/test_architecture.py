@@ -10,7 +10,21 @@ FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglo
 
 LEVELS = [
     {"errors", "sse", "orgs", "trace", "kinds"},
-    {"settings", "safety", "events", "messages", "message_ids", "identity", "keys", "jwt_identity", "tickets", "bodies", "ops"},
+    {
+        "settings",
+        "safety",
+        "events",
+        "messages",
+        "message_ids",
+        "event_ids",
+        "identity",
+        "keys",
+        "jwt_identity",
+        "tickets",
+        "bodies",
+        "url_converters",
+        "ops",
+    },
     {"transport", "relay", "streaming", "download", "held", "following", "audio", "protocols"},
     {"upstream"},
     {"broker_client", "engine_client"},

@@ -91,6 +91,27 @@ def test_a_request_and_its_answer_are_what_they_are_over_a_socket():
     }
 
 
+@pytest.mark.parametrize("value", ["é".encode(), "é-日本".encode()])
+def test_bytes_of_a_header_arrive_as_they_were_sent(value):
+    heard = []
+    talk = Talk()
+    talk.neighbour.app.before_request(lambda: heard.append(request.environ["HTTP_X_BYTES"]))
+    headers: dict[str, str | bytes] = {"X-API-Key": "", "X-Bytes": value}
+
+    send(new_session(to=talk.neighbour), "GET", talk.neighbour.url, headers=headers, connect=1.0, until=monotonic() + 5)
+
+    assert [text.encode("latin-1") for text in heard] == [value]
+
+
+def test_a_header_that_could_not_go_over_a_socket_is_refused_here_too():
+    talk = Talk()
+
+    with pytest.raises(UpstreamUnavailable):
+        send(
+            new_session(to=talk.neighbour), "GET", talk.neighbour.url, headers={"X": "日本"}, connect=1.0, until=monotonic() + 5
+        )
+
+
 def test_nothing_is_built_until_it_is_asked_and_then_once():
     talk = Talk()
     assert talk.keys == []

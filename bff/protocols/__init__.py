@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from bff import events
 from bff.errors import InvalidRequest
+from bff.event_ids import resumable
 from bff.messages import PRINTABLE
 from bff.sse import Event
 
@@ -64,6 +65,11 @@ class Place(NamedTuple):
     def of(cls, last_event_id: str) -> "Place":
         return cls(last_event_id.removesuffix(TOLD), last_event_id.endswith(TOLD))
 
+    def as_id(self) -> str:
+        """An id that `of` reads as this place again; "" where there is none: too long, or `after` itself ends as `TOLD`."""
+        event_id = self.after + (TOLD if self.told else "")
+        return event_id if self.after and resumable(event_id) and Place.of(event_id) == self else ""
+
 
 def translate(said: Iterable[Event | None], words: Words) -> Iterator[Event | None]:
     """The last event that says one of ours carries its id: who has read only a part of them reads them again."""
@@ -78,7 +84,7 @@ def translate(said: Iterable[Event | None], words: Words) -> Iterator[Event | No
             opening = []
             for data in first:
                 yield Event("", data)
-            yield Event("", last, event.id and event.id + (TOLD if words.told else ""))
+            yield Event("", last, Place(event.id, words.told).as_id())
 
 
 def as_json(**content: Any) -> str:

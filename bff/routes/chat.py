@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff import message_ids, messages
+from bff import event_ids, message_ids, messages
 from bff.errors import InvalidRequest, NotFound
 from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
@@ -18,8 +18,6 @@ from bff.routes.waiting import asking_once
 
 bp = Blueprint("chat", __name__, url_prefix="/api/chat")
 
-EVENT_ID: Final = re.compile(r"[\x21-\x7e]{0,256}")
-"""The broker makes them; this is what can go into a header."""
 PROTOCOLS: Final = {"native": NATIVE, "ai-sdk": AI_SDK, "ag-ui": AG_UI}
 _ACCEPTED: Final = re.compile(r"text/event-stream\s*;\s*protocol=\"?([\w-]+)")
 
@@ -57,9 +55,7 @@ def answer() -> Response:
 def resume(message_id: str) -> Response:
     identity = door.identity_of_reader()
     parts = door.parts()
-    after = request.headers.get("Last-Event-ID") or request.args.get("last_event_id", "")
-    if not EVENT_ID.fullmatch(after):
-        raise InvalidRequest("The last event id is none of ours.")
+    after = event_ids.from_reader(request.headers.get("Last-Event-ID", ""), request.args.get("last_event_id", ""))
     protocol = _protocol()
     after, told = (after, False) if protocol is NATIVE else Place.of(after)
     # Other clients take a clean end for the whole answer.

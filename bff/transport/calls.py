@@ -27,7 +27,7 @@ def send(
     method: str,
     url: str,
     *,
-    headers: Mapping[str, str],
+    headers: Mapping[str, str | bytes],
     connect: float,
     until: float,
     params: Mapping[str, str] | None = None,
@@ -56,12 +56,13 @@ def send(
         patience.reset(token)
 
 
-def _prepared(method: str, url: str, headers: Mapping[str, str], body: Any) -> requests.PreparedRequest:
+def _prepared(method: str, url: str, headers: Mapping[str, str | bytes], body: Any) -> requests.PreparedRequest:
     """Put together by hand: URLs and headers are ours and in order, and having them checked costs more than sending them."""
     request = requests.PreparedRequest()
     request.method = method
     request.url = url
-    request.headers = CaseInsensitiveDict({**HEADERS, **headers})
+    fields: dict[str, Any] = {**HEADERS, **headers}
+    request.headers = CaseInsensitiveDict(fields)
     if body is not None:
         request.body = json.dumps(body, separators=(",", ":")).encode()
         request.headers["Content-Type"] = "application/json"

@@ -113,7 +113,7 @@ def _environ(request: requests.PreparedRequest, place: Nested) -> dict[str, Any]
     parts = urlsplit(str(request.url))
     body = request.body or b""
     assert isinstance(body, bytes)
-    environ = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in request.headers.items()}
+    environ = {f"HTTP_{name.upper().replace('-', '_')}": _as_wsgi(value) for name, value in request.headers.items()}
     return environ | {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
@@ -135,6 +135,11 @@ def _environ(request: requests.PreparedRequest, place: Nested) -> dict[str, Any]
         "wsgi.run_once": False,
         hub.PLACE: place,
     }
+
+
+def _as_wsgi(value: str | bytes) -> str:
+    """Bytes as Latin-1 (PEP 3333). A text that is none is refused, as it is where it goes over a socket."""
+    return (value.encode("latin-1") if isinstance(value, str) else value).decode("latin-1")
 
 
 def _filling(response: requests.Response) -> Any:

@@ -158,7 +158,7 @@ def test_who_has_seen_the_end_is_told_not_to_come_back(browser):
     assert (asked.status, asked.read()) == (204, b"")
 
 
-@pytest.mark.parametrize("last_event_id", ["x", "1", "1-", "-1", "1-x", "1-1-1", "9" * 50 + "-0"])
+@pytest.mark.parametrize("last_event_id", ["x", "1", "1-", "-1", "1-x", "1-1-1", "9" * 50 + "-0", "\xe9", "\xc3\xa9", "a b"])
 def test_a_last_event_id_that_is_none_is_a_bad_request(browser, last_event_id):
     reply = browser.say("one")
     take(reply)

@@ -80,6 +80,25 @@ test("an event without an id is no place to go on from", async () => {
   );
 });
 
+test("events without an id that come again after the last id are told once", async () => {
+  const { fetch } = wire(
+    stream(said("a", "1"), said("b"), said("c"), CUT),
+    stream(said("b"), CUT),
+    stream(said("b"), said("c"), said("d", "4"), said("e"), CUT),
+    stream(said("e"), complete("abcde", "6")),
+  );
+
+  assert.equal(textOf(await listenToTheEnd({ fetch })), "abcde");
+});
+
+test("an id goes back as the bytes in which it came", async () => {
+  const { fetch, requests } = wire(stream(said("a", "é-日本"), CUT), stream(complete("a", "3")));
+
+  await listenToTheEnd({ fetch });
+
+  assert.equal(Buffer.from(requests[1].headers["last-event-id"], "latin1").toString(), "é-日本");
+});
+
 test("where events have no ids, an answer that begins anew is told on", async () => {
   const status = frame({ type: "status", message: "Processing..." });
   const beat = frame({ type: "keepalive" });

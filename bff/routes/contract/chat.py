@@ -22,7 +22,7 @@ PROTOCOL: Final = Parameter(
 IDS: Final = Parameter("ids", text(), "0: without the events' `id:` lines.")
 RESUME: Final = Parameter("X-Chat-Resume", {"enum": ["1"]}, "This reader comes back by itself after a drain.", place="header")
 AFTER: Final = (
-    Parameter("Last-Event-ID", text(256), "Go on after this event.", place="header"),
+    Parameter("Last-Event-ID", text(256), "Go on after this event; UTF-8, 256 bytes at most.", place="header"),
     Parameter("last_event_id", text(256), "The same, for a first request of EventSource."),
     Parameter("ticket", text(), "From POST /api/ticket."),
 )

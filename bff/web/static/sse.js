@@ -175,8 +175,8 @@ class Answer {
   /** Says the message, under one name, until it is known to have arrived; from then on, asks for what follows. */
   #ask() {
     const { message, body } = this.#options;
-    if (!this.lastEventId) this.#unnumbered = 0;
-    if (this.messageId) return this.#request("GET", "", this.lastEventId && { "Last-Event-ID": this.lastEventId });
+    this.#unnumbered = 0;
+    if (this.messageId) return this.#request("GET", "", this.lastEventId && { "Last-Event-ID": asBytes(this.lastEventId) });
     const content = JSON.stringify({ message, ...body, client_message_id: this.clientMessageId });
     return this.#request("POST", "", { "Content-Type": "application/json", "X-Chat-Resume": "1" }, content);
   }
@@ -215,12 +215,12 @@ class Answer {
     else if (content && !this.#onlyLast) this.#call("onEvent", event);
   }
 
-  /** Events without an id come again from the first one on: their number is their name. */
+  /** Events without an id come again after the last one with one: their number after it is their name. */
   #wasTold({ id, numbered }) {
-    const name = numbered ? id : ++this.#unnumbered;
+    if (numbered) [this.lastEventId, this.#unnumbered] = [id, 0];
+    const name = numbered ? id : `${this.lastEventId}\n${++this.#unnumbered}`;
     if (this.#told.has(name)) return true;
     this.#told.add(name);
-    if (numbered) this.lastEventId = id;
     return false;
   }
 
@@ -293,6 +293,9 @@ async function refusal(response, following) {
 function randomId() {
   return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }
+
+/** Headers are bytes; `EventSource` sends an id as UTF-8. */
+const asBytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
 function parsed(data) {
   try {

@@ -1,0 +1,148 @@
+"""Another broker's event ids, whatever they are: what a browser is told it can send back, and nothing is told twice."""
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from bff import following
+from tests.broker_says import COMPLETE, TICKET
+from tests.live import ADA, BROKER_KEY, Browser, content_of, id_of, new_app, take, text_of
+from tests.wire_server import CUT, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
+
+RESUMABLE = ["1", "é-1", "日本/2?#", "👩‍💻", "x" * 256]
+LEFT_OUT = ["a b", "tab\tbed", "nul\x01", "\u2028", "y" * 257, "é" * 129, " "]
+MIXED = ["1", "a b", "c d", "日本", "e f", "y" * 257, "g h", "à", "last one"]
+
+
+class ForeignBroker:
+    """Says a word for each of `ids` and then completes; each of its streams is cut after as many events as `cuts` says."""
+
+    def __init__(self, ids: list[str], *cuts: int) -> None:
+        self.ids = ids
+        self._cuts = list(cuts)
+        self.asked_after: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(f"{number} " for number in range(len(self.ids)))
+
+    def __call__(self, request: Request) -> Iterator[Any]:
+        if request.method == "POST":
+            return iter([TICKET])
+        if urlsplit(request.path).path != "/api/v1/stream":
+            return iter([reply(b'{"messages":[]}')])
+        after = request.headers.get("last-event-id", "").encode("latin-1").decode()
+        self.asked_after.append(after)
+        start = self.ids.index(after) + 1 if after else 0
+        return self._say(start, start + self._cuts.pop(0) if self._cuts else None)
+
+    def _say(self, start: int, stop: int | None) -> Iterator[Any]:
+        yield stream_head()
+        for number, event_id in list(enumerate(self.ids))[start:stop]:
+            yield chunk(f'data: {{"type":"progress","text":"{number} "}}\nid: {event_id}\n\n'.encode())
+        yield CUT if stop else chunk(f"data: {COMPLETE}\n\n".encode()) + LAST_CHUNK
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "RECONNECT_SECONDS", 0.002)
+
+
+def client_of(broker: WireServer) -> Any:
+    return new_app(LOG_LEVEL="ERROR", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY).test_client()
+
+
+def frames_of(response: Any) -> list[str]:
+    assert response.status_code == 200, response.text
+    return response.text.removesuffix("\n\n").split("\n\n")
+
+
+def told(frames: list[str]) -> str:
+    assert [content_of(frame)["type"] for frame in frames[-1:]] == ["complete"]
+    return text_of([content_of(frame) for frame in frames])
+
+
+@pytest.mark.parametrize("by", ["header", "query"])
+@pytest.mark.parametrize("event_id", RESUMABLE)
+def test_an_id_comes_back_to_the_broker_as_it_was(event_id, by):
+    plan = ForeignBroker(["first", event_id, "third"])
+    with WireServer(plan) as broker:
+        browser = client_of(broker)
+        frames = frames_of(browser.post("/api/chat/stream", json={"message": "hello"}, headers=ADA))
+        last = id_of(frames[1])
+        query, header = ("?last_event_id=" + quote(last), {}) if by == "query" else ("", {"Last-Event-ID": as_sent(last)})
+        rest = frames_of(browser.get(f"/api/chat/stream/m-1{query}", headers=ADA | header))
+
+    assert last == event_id
+    assert plan.asked_after == ["", event_id]
+    assert told(rest) == "2 "
+
+
+def as_sent(text: str) -> str:
+    """UTF-8, as WSGI has it."""
+    return text.encode().decode("latin-1")
+
+
+@pytest.mark.parametrize("protocol", ["native", "ai-sdk", "ag-ui"])
+@pytest.mark.parametrize("event_id", [*RESUMABLE, *LEFT_OUT, "x" * 252, "1;text"])
+def test_every_id_that_is_sent_is_taken_back(event_id, protocol):
+    body = {
+        "native": {"message": "hello"},
+        "ai-sdk": {"messages": [{"role": "user", "parts": [{"type": "text", "text": "hello"}]}]},
+        "ag-ui": {"threadId": "t", "runId": "r", "messages": [{"id": "1", "role": "user", "content": "hello"}]},
+    }
+    plan = ForeignBroker(["first", event_id, "third"])
+    with WireServer(plan) as broker:
+        browser, query = client_of(broker), f"?protocol={protocol}"
+        frames = frames_of(browser.post(f"/api/chat/stream{query}", json=body[protocol], headers=ADA))
+        sent = [id_of(frame) for frame in frames if id_of(frame)]
+        for last in sent:
+            resumed = browser.get(f"/api/chat/stream/m-1{query}", headers=ADA | {"Last-Event-ID": as_sent(last)})
+            assert resumed.status_code == 200, (last, resumed.text)
+
+    resumed_after = [last if protocol == "native" else last.removesuffix(";text") for last in sent]
+    assert plan.asked_after == ["", *resumed_after]
+    assert "first" in resumed_after
+    assert (event_id in resumed_after) == (
+        event_id in RESUMABLE[:4] or (protocol == "native" and event_id not in LEFT_OUT) or event_id == "1;text"
+    )
+
+
+@pytest.mark.parametrize("cuts", [(1,), (2,), (3, 3), (5, 1, 2, 3), (8, 4), tuple(range(1, 10)), (9, 1), (3, 1, 1, 3)])
+@pytest.mark.parametrize("ids", [MIXED, LEFT_OUT], ids=["some", "all"])
+def test_a_browser_is_told_nothing_twice_where_ids_are_left_out(ids, cuts):
+    plan = ForeignBroker(ids, *cuts)
+    with WireServer(plan) as broker:
+        frames = frames_of(client_of(broker).post("/api/chat/stream", json={"message": "hello"}, headers=ADA))
+
+    assert told(frames) == plan.text
+    assert {id_of(frame) for frame in frames} <= {"", *MIXED} - {"a b", "c d", "e f", "g h", "y" * 257, "last one"}
+    assert set(plan.asked_after) <= {"", "1", "日本", "à"}
+
+
+def test_a_broker_that_never_gets_further_is_given_up():
+    plan = ForeignBroker(["1", "a b", "c d"], *[3] * 30)
+    with WireServer(plan) as broker:
+        frames = frames_of(client_of(broker).post("/api/chat/stream", json={"message": "hello"}, headers=ADA))
+
+    assert [content_of(frame)["type"] for frame in frames] == ["progress"] * 3 + ["error"]
+    assert len(plan.asked_after) == 1 + following.RECONNECTS
+
+
+@pytest.mark.live
+def test_a_reader_resumes_over_real_sockets(start, kind):
+    plan = ForeignBroker(MIXED)
+    with WireServer(plan) as broker:
+        browser = Browser(start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY))
+        frames = take(browser.say("hello"))
+        last_ids = [id_of(frame) for frame in frames if id_of(frame)]
+        rests = [take(browser.follow("m-1", as_sent(last))) for last in last_ids]
+
+    assert plan.asked_after == ["", *last_ids]
+    assert last_ids[:3] == ["1", "日本", "à"]
+    assert all(len(earlier) > len(later) for earlier, later in pairwise([frames, *rests[:3]]))
+    assert json.loads(rests[2][0].splitlines()[0][6:])["text"] == "8 "
