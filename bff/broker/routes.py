@@ -21,6 +21,7 @@ from bff.ops.streams import Streams
 from bff.settings import Settings
 from bff.sse import Event, comment
 from bff.streaming import EventStream, How
+from bff.url_converters import allow_any_text
 
 PING: Final = comment("ping")
 PING_SECONDS: Final = 15.0
@@ -66,6 +67,7 @@ class MessageRequest(BaseModel):
 def register(app: Flask, parts: Parts) -> None:
     app.extensions["broker"] = parts
     app.extensions["queue_sizes"] = partial(_queue_sizes, parts.queue)
+    allow_any_text(app.url_map)
     app.register_blueprint(bp)
     app.register_error_handler(Exception, _refuse)
 
@@ -146,7 +148,7 @@ def stop(message_id: str) -> tuple[Response, int]:
     return jsonify(status="stopping"), 202
 
 
-@bp.get("/api/v1/queue/<path:user_id>")
+@bp.get("/api/v1/queue/<any_text:user_id>")
 def see(user_id: str) -> Response:
     places = _parts().queue.places(user_id)
     running = next((place.message_id for place in places if place.state == "running"), None)

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
-from werkzeug.routing import BaseConverter
 
 from bff import bodies
 from bff.engine import door, tone
@@ -16,13 +15,6 @@ USER: Final = "/api/v1/orgs/<org>/users/<any_text:user_id>"
 
 bp = Blueprint("kept", __name__)
 bp.before_request(door.check_key)
-
-
-class AnyText(BaseConverter):
-    """A user id as one segment, whatever it holds once it is decoded: slashes, too."""
-
-    regex = ".+"
-    part_isolating = False
 
 
 class Changes(BaseModel):

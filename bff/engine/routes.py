@@ -19,6 +19,7 @@ from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.sse import Event, encode
 from bff.streaming import EventStream, How
+from bff.url_converters import allow_any_text
 
 KEEPALIVE: Final = encode(events.keepalive())
 KEEPALIVE_SECONDS: Final = 30.0
@@ -39,8 +40,7 @@ class EngineRequest(BaseModel):
 
 def register(app: Flask, parts: Parts) -> None:
     app.extensions["engine"] = parts
-    app.url_map.merge_slashes = False  # A user id may hold two in a row.
-    app.url_map.converters["any_text"] = kept.AnyText
+    allow_any_text(app.url_map)
     app.register_blueprint(bp)
     app.register_blueprint(kept.bp)
     app.register_error_handler(Exception, door.refuse)
