@@ -3,13 +3,13 @@
 import http.client
 import io
 import socket
-import ssl
+from contextlib import closing
 from typing import Any, Final, cast
 
 from bff.ops.hub import Watch
-from bff.transport.patience import wait_for_answer
+from bff.transport.head import read_head
+from bff.transport.patience import receive, received
 
-READ_BYTES: Final = 65536
 CHUNK_LINE_MAX: Final = 1024
 
 
@@ -24,6 +24,7 @@ class Body(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
         self.ended = False
+        self._ahead = b""
         self._framing = b""
         self._left_in_chunk = 0
 
@@ -32,14 +33,21 @@ class Body(http.client.HTTPResponse):
 
     def begin(self) -> None:
         assert isinstance(self.fp, io.BufferedReader)
-        wait_for_answer(self._socket, self.fp)
-        super().begin()
+        with closing(received(self._socket)) as pieces:
+            head, self._ahead = read_head(pieces)
+        # From here on the socket is read directly: without the reader's buffer a stream takes 8 KiB less.
+        connection = self.fp.detach()
+        self.fp = io.BufferedReader(cast("io.RawIOBase", io.BytesIO(head)))
+        try:
+            super().begin()
+        finally:
+            self.fp = cast("io.BufferedReader", connection)  # To be closed one day; it is never read again.
 
     @property
     def spent(self) -> bool:
         """Whether it was read to its very end, so that its connection may serve again."""
         complete = self._framing == b"\r\n" if self.chunked else self.length == 0
-        return self.ended and complete and not self.will_close
+        return self.ended and complete and not self._ahead and not self.will_close
 
     def wait(self, watch: Watch, until: float) -> None:
         watch.wait(self, until)
@@ -65,22 +73,9 @@ class Body(http.client.HTTPResponse):
         return data
 
     def _receive(self) -> bytes | None:
-        try:
-            data = self._unbuffer(self.fp) if isinstance(self.fp, io.BufferedReader) else b""
-            data = data or self._socket.recv(READ_BYTES)
-            while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-                data += self._socket.recv(READ_BYTES)  # Decrypted already: the socket would not become readable for it.
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return None
-        return data
-
-    def _unbuffer(self, buffer: io.BufferedReader) -> bytes:
-        """What was read together with the headers. From then on the socket is read directly: 8 KiB less a stream."""
-        self._socket.settimeout(0)
-        try:
-            return buffer.peek()
-        finally:
-            self.fp = cast("io.BufferedReader", buffer.detach())  # To be closed one day; it is never read again.
+        """What came together with the head, then what has come since."""
+        data, self._ahead = self._ahead, b""
+        return data or receive(self._socket)
 
     def _without_framing(self, data: bytes) -> bytes | None:
         self._check_cut(data)

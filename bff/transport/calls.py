@@ -42,7 +42,7 @@ def send(
     """
     left = _left(until)
     request = _prepared(method, f"{url}?{urlencode(params)}" if params else url, headers, body)
-    token = patience.set(Patience(watch, until) if watch is not None else None)
+    token = patience.set(Patience(watch, until))
     try:
         # The adapter itself: what the session would add are cookies and redirects.
         return session.get_adapter(url).send(request, stream=True, timeout=(min(connect, left), left), verify=True)

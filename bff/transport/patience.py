@@ -1,36 +1,37 @@
-"""Waiting for an answer's first byte where the one who asked waits, and not in the library."""
+"""Waiting for an answer's head where the one who asked waits, and not in the library."""
 
-import io
-import select
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from math import inf
 from time import monotonic
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bff.errors import UpstreamTimeout
 from bff.ops import hub
 from bff.ops.hub import Watch
 
+READ_BYTES: Final = 65536
+
 
 class Patience(NamedTuple):
-    watch: Watch
+    watch: Watch | None
+    """None: one is made for it."""
     until: float
     """A moment (monotonic)."""
 
 
 patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
-"""Of the request that is being made; None to wait in the library."""
+"""Of the request that is being made."""
 
 
 @contextmanager
 def asking() -> Iterator[Watch]:
     """Where the one who asks waits for the answer; what else it has to say there it says afterwards."""
     waiting = patience.get()
-    if waiting is None:
+    if waiting is None or waiting.watch is None:
         with closing(hub.watch()) as watch:
             yield watch
         return
@@ -42,35 +43,44 @@ def asking() -> Iterator[Watch]:
         watch.due = min(due, watch.due)
 
 
-def wait_for_answer(sock: socket.socket, buffer: io.BufferedReader) -> None:
-    """Raises UpstreamTimeout, and whatever ends the watch; the library closes the connection then."""
-    waiting = patience.get()
-    if waiting is None:
-        return
-    watch, until = waiting
-    # What the stream has to say meanwhile it says afterwards: awake for it now, it could only wait again at once.
-    due, watch.due = watch.due, inf
-    seconds = sock.gettimeout()
-    try:
-        while not _has_come(sock, buffer):
-            if monotonic() >= until:
-                raise UpstreamTimeout(detail="no answer in time")
-            watch.wait(sock, until)
-            due, watch.due = min(due, watch.due), inf
-    finally:
-        watch.due = min(due, watch.due)
-        sock.settimeout(seconds)
+def received(sock: socket.socket) -> Generator[bytes]:
+    """An answer's bytes as they come, b"" once it has ended. The socket does not block any more afterwards.
 
-
-def _has_come(sock: socket.socket, buffer: io.BufferedReader) -> bool:
-    if isinstance(sock, ssl.SSLSocket):
-        # Readable is not enough: what has come may be a session ticket, of which the library sees nothing.
-        sock.settimeout(0)
+    Raises UpstreamTimeout at the moment by which the answer must have come, and whatever ends the watch; the library closes
+    the connection then.
+    """
+    until = _moment(sock)
+    sock.settimeout(0)
+    with asking() as watch:
+        due = watch.due
         try:
-            buffer.peek(1)
-        except ssl.SSLWantReadError:
-            return False
-        return True
-    ready = select.poll()  # And not `select`, which knows no descriptor above 1023.
-    ready.register(sock, select.POLLIN)
-    return bool(ready.poll(0))
+            while True:
+                if (data := receive(sock)) is not None:
+                    yield data
+                    continue
+                if monotonic() >= until:
+                    raise UpstreamTimeout(detail="no answer in time")
+                watch.wait(sock, until)
+                # Awake for what the stream has to say meanwhile, it could only wait again at once.
+                due, watch.due = min(due, watch.due), inf
+        finally:
+            watch.due = min(due, watch.due)
+
+
+def _moment(sock: socket.socket) -> float:
+    """By which the answer must have come; by the library's own timeout where nobody has said."""
+    if (waiting := patience.get()) is not None:
+        return waiting.until
+    seconds = sock.gettimeout()
+    return inf if seconds is None else monotonic() + seconds
+
+
+def receive(sock: socket.socket) -> bytes | None:
+    """What has come; None when nothing has, b"" at the end. The socket must not block."""
+    try:
+        data = sock.recv(READ_BYTES)
+        while isinstance(sock, ssl.SSLSocket) and sock.pending():
+            data += sock.recv(READ_BYTES)  # Decrypted already: the socket would not become readable for it.
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return None
+    return data

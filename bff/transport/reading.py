@@ -12,8 +12,9 @@ import urllib3
 
 from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.ops.hub import Watch
-from bff.transport.body import READ_BYTES, Body
+from bff.transport.body import Body
 from bff.transport.direct import DirectBody
+from bff.transport.patience import READ_BYTES
 
 LIBRARY_ERRORS: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 """A ValueError is a header that is none."""

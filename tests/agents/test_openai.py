@@ -29,6 +29,11 @@ def said(server, watch, **more: str) -> str:
     return "".join(piece or "" for piece in agent.stream(HISTORY, ANN, watch))
 
 
+def test_informational_answers_before_its_own_are_skipped(watch):
+    with WireServer([b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" * 2, *whole("In ", "the ", "beginning")]) as server:
+        assert said(server, watch) == "In the beginning"
+
+
 def test_it_asks_as_openai_is_asked(watch):
     with WireServer(whole("In ", "the ", "beginning")) as server:
         assert said(server, watch) == "In the beginning"

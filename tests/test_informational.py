@@ -1,0 +1,211 @@
+"""Informational answers (1xx) before the final one: skipped, within bounds, wherever their bytes are cut."""
+
+import random
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
+from time import monotonic
+from typing import Any
+
+import jwt
+import pytest
+import trustme
+
+from bff import transport
+from bff.errors import ReaderLeft, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.ops import hub
+from bff.transport import EventSource, new_session, tls_context
+from bff.transport.head import MAX_HEAD_BYTES, MAX_INFORMATIONAL
+from tests.broker_says import COMPLETED, QUEUED, TICKET
+from tests.live import ADA, BROKER_KEY, Browser, in_parallel, new_app
+from tests.wire_server import END, HANG, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+PROCESSING = b"HTTP/1.1 102\r\n\r\n"
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nContent-Length: 5\r\n\r\n"
+ALL = CONTINUE + EARLY_HINTS + PROCESSING + EARLY_HINTS
+JSON = reply(b'{"a":1}')
+
+
+def ask(server: WireServer, seconds: float = 5.0, session: Any = None, **options: Any) -> transport.Response:
+    until = monotonic() + seconds
+    return transport.send(session or new_session(), "GET", server.url, headers={}, connect=1.0, until=until, **options)
+
+
+def read(server: WireServer, **options: Any) -> dict[str, Any]:
+    return transport.read_json(ask(server, **options), monotonic() + 5)
+
+
+@pytest.mark.parametrize("before", [CONTINUE, EARLY_HINTS, PROCESSING, ALL, EARLY_HINTS * MAX_INFORMATIONAL])
+def test_informational_answers_are_skipped(before):
+    with WireServer([before + JSON]) as server:
+        assert read(server) == {"a": 1}
+
+
+def test_they_are_skipped_wherever_their_bytes_are_cut():
+    wire, dice = ALL + JSON, random.Random(1)
+
+    for edges in [range(len(wire) + 1), *([0, *sorted(dice.sample(range(1, len(wire)), 9)), len(wire)] for _ in range(20))]:
+        steps = [step for a, b in pairwise(edges) for step in (wire[a:b], 0.0005)]
+        with WireServer(steps) as server:
+            assert read(server) == {"a": 1}, list(edges)
+
+
+def test_a_stream_may_begin_with_them_too():
+    with WireServer([EARLY_HINTS, 0.01, EARLY_HINTS + stream_head() + chunk(b"data: x\n\n"), LAST_CHUNK]) as server:
+        source = EventSource(ask(server), 5.0)
+        with closing(hub.watch()) as watch, closing(source):
+            assert b"".join(source.chunks(watch)) == b"data: x\n\n"
+
+
+def test_a_connection_serves_on_after_them():
+    session = new_session()
+
+    with WireServer([ALL + JSON]) as server:
+        for _ in range(5):
+            assert read(server, session=session) == {"a": 1}
+
+        assert server.open_connections == 1
+
+
+def test_they_are_skipped_over_tls(tmp_path):
+    authority, serving = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(serving)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    session = new_session(tls_context(str(tmp_path / "ca.pem")))
+
+    with WireServer([EARLY_HINTS, 0.01, CONTINUE + JSON[:9], 0.01, JSON[9:]], tls=serving) as server:
+        assert read(server, session=session) == {"a": 1}
+
+
+REFUSED = {
+    "one too many": EARLY_HINTS * (MAX_INFORMATIONAL + 1) + JSON,
+    "endless ones": CONTINUE * 100_000,
+    "a change of protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n" + JSON,
+    "a change of protocol after others": ALL + b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n" + JSON,
+    "a long head": b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n" + JSON,
+    "an endless head": b"HTTP/1.1 103 Early Hints\r\n" + b"Link: </a.css>\r\n" * 10_000,
+    "an endless final head": b"HTTP/1.1 200 OK\r\n" + b"Link: </a.css>\r\n" * 10_000,
+}
+
+
+@pytest.mark.parametrize("wire", REFUSED.values(), ids=REFUSED)
+def test_what_goes_on_for_ever_or_changes_the_protocol_is_refused_and_closed(wire):
+    with WireServer([wire, HANG]) as server:
+        with pytest.raises(UpstreamError):
+            ask(server)
+
+        assert server.wait_for(lambda: server.open_connections == 0)
+
+
+CUT_SHORT = {
+    "before the final one": ALL,
+    "in an informational one": ALL + EARLY_HINTS[:-2],
+    "in the final status": b"HTTP/1.1 20",
+    "in the final headers": JSON[: JSON.index(b"application")],
+}
+
+
+@pytest.mark.parametrize("wire", CUT_SHORT.values(), ids=CUT_SHORT)
+def test_an_answer_that_is_cut_in_its_head_is_unavailable(wire):
+    with WireServer([wire, END]) as server, pytest.raises(UpstreamUnavailable):
+        ask(server)
+
+
+def trickle(wire: bytes) -> Iterator[Any]:
+    while True:
+        for byte in wire:
+            yield bytes([byte])
+            yield 0.01
+
+
+TRICKLES = {"informational ones": EARLY_HINTS, "one head": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10_000}
+
+
+@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("wire", TRICKLES.values(), ids=TRICKLES)
+def test_what_trickles_is_given_up_in_time(wire, watched):
+    with WireServer(lambda _: trickle(wire)) as server, closing(hub.watch()) as watch:
+        began = monotonic()
+        with pytest.raises(UpstreamTimeout):
+            ask(server, seconds=0.2, watch=watch if watched else None)
+
+        assert 0.2 <= monotonic() - began < 2
+        assert server.wait_for(lambda: server.open_connections == 0)
+
+
+def test_a_reader_that_leaves_meanwhile_is_noticed():
+    with WireServer(lambda _: trickle(EARLY_HINTS)) as server, closing(hub.watch()) as watch:
+        threading.Timer(0.1, watch.end, [ReaderLeft()]).start()
+        with pytest.raises(ReaderLeft):
+            ask(server, watch=watch)
+
+        assert server.wait_for(lambda: server.open_connections == 0)
+
+
+def test_an_answer_without_a_body_that_says_more_gives_its_connection_to_nobody():
+    session = new_session()
+
+    with WireServer([b"HTTP/1.1 204 No Content\r\n\r\n" + JSON], [JSON]) as server:
+        ask(server, session=session).close()
+        source = transport.ByteSource(ask(server, session=session), 5.0)
+        source.close()
+
+        assert len(server.requests) == 2
+        assert server.wait_for(lambda: server.open_connections <= 1)
+
+
+# Every service behind us
+
+
+def with_hints(request: Request) -> Iterator[bytes]:
+    yield ALL
+    if request.path.startswith("/api/v1/stream"):
+        yield EARLY_HINTS + stream_head() + QUEUED + COMPLETED + LAST_CHUNK
+    else:
+        yield TICKET if request.method == "POST" else reply(b'{"messages":[],"entries":[],"total_count":0}')
+
+
+def test_a_broker_and_an_engine_may_send_them():
+    with WireServer(with_hints) as upstream:
+        app = new_app(
+            BROKER_BASE_URL=upstream.url, BROKER_API_KEY=BROKER_KEY, ENGINE_BASE_URL=upstream.url, ENGINE_API_KEY="key"
+        )
+        browser = app.test_client()
+        said = browser.post("/api/chat/stream", json={"message": "hello"}, headers=ADA)
+
+        assert '"complete"' in said.text
+        assert browser.get("/api/chat/history", headers=ADA).json["entries"] == []
+        assert browser.get("/api/chat/active", headers=ADA).json == {"messages": []}
+
+
+def test_a_set_of_keys_may_come_after_them():
+    with WireServer([ALL + reply(b'{"keys":[]}')]) as issuer:
+        app = new_app(AUTH_MODE="jwt", AUTH_JWT_JWKS_URL=issuer.url, AUTH_JWT_AUDIENCE="chat")
+        token = jwt.encode({"sub": "ada"}, "s" * 32, "HS256")
+        refused = app.test_client().get("/api/chat/active", headers={"Authorization": f"Bearer {token}"})
+
+        assert (refused.status_code, len(issuer.requests)) == (401, 1)
+
+
+@pytest.mark.live
+def test_they_are_skipped_under_greenlets_and_threads(start, kind):
+    with WireServer(with_hints) as broker:
+        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
+        with Browser(server).say("hello") as said:
+            assert [event["type"] for event in said.events()] == ["status", "complete"]
+
+
+@pytest.mark.live
+def test_a_broker_that_sends_nothing_else_holds_nobody_up(start, kind):
+    def hints_for_one(request: Request) -> Iterator[Any]:
+        return trickle(EARLY_HINTS) if b"hints" in request.body else with_hints(request)
+
+    with WireServer(hints_for_one) as broker:
+        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, UPSTREAM_OPEN_SECONDS="1")
+        answers = in_parallel(6, lambda number: Browser(server).say("hints only" if number else "hello").read())
+
+    assert b'"complete"' in answers[0]
+    assert all(b"upstream_timeout" in answer for answer in answers[1:])
