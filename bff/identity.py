@@ -15,7 +15,9 @@ from bff.orgs import Orgs
 from bff.trace import Fields
 
 COOKIE: Final = "chat_user"
-USER_ID_MAX: Final = 256
+USER_ID_MAX_BYTES: Final = 256
+"""As UTF-8. Percent-encoded twice, as in the address of a spoken answer, that still fits into a request line of 4 KiB."""
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Identity(NamedTuple):
@@ -63,14 +65,22 @@ class Proxy:
         proof = headers.get("X-Proxy-Secret", "").encode("utf-8", "replace")
         if not hmac.compare_digest(proof, self._secret):
             raise Forbidden("This address is reached through its proxy only.")
-        user_id = checked(headers.get(self._user_header, ""))
+        user_id = checked(_as_utf8(headers.get(self._user_header, "")))
         return Identity(user_id, self._orgs.org_of(user_id))
 
 
 def checked(user_id: object) -> str:
     """A user id that every service behind us can take: `.` and `..` would change the path it becomes a segment of."""
-    if not isinstance(user_id, str) or not user_id.strip() or len(user_id) > USER_ID_MAX:
+    if not isinstance(user_id, str) or not user_id.strip():
         raise Unauthorized
-    if user_id in {".", ".."} or re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", user_id):
-        raise Unauthorized
+    if user_id in {".", ".."} or _CONTROL.search(user_id) or len(user_id.encode()) > USER_ID_MAX_BYTES:
+        raise Unauthorized("This user id is not supported.")
     return user_id
+
+
+def _as_utf8(header: str) -> str:
+    """`header` as WSGI has it: bytes as Latin-1."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        raise Unauthorized("This user id is not supported: it must be UTF-8.") from None

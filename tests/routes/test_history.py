@@ -171,7 +171,7 @@ def test_who_said_nothing_yet_has_an_empty_history(browser, order):
         ("/a//b/", "%2Fa%2F%2Fb%2F"),
         ("a%2fb;c=d&e", "a%252fb%3Bc%3Dd%26e"),
         ("..a", "..a"),
-        ("é ø", "%C3%83%C2%A9%20%C3%83%C2%B8"),  # A WSGI header is latin-1.
+        ("é ø", "%C3%A9%20%C3%B8"),
     ],
 )
 @pytest.mark.parametrize(
