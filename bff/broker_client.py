@@ -1,14 +1,14 @@
 """The broker, by what it means to us: leave a message, follow its answer, stop it, ask what waits."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from bff import errors, trace, transport
-from bff.errors import BY_CODE, Away, ChatError, UpstreamError, UpstreamFailure, UpstreamUnavailable
+from bff.errors import BY_CODE, Away, ChatError, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.following import Answer, Followed
 from bff.held import HeldAnswers
 from bff.identity import Identity
@@ -19,6 +19,8 @@ from bff.ops.hub import Watch
 from bff.transport import EventSource, Response, Session
 from bff.upstream import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 
+RETRY_SECONDS: Final = 2
+"""After which an answer whose stream could not be opened is worth asking for again."""
 LEARN_SECONDS: Final = 0.5
 """How long the first answer of a process is held back until its broker has said something. Brokers do so at once."""
 REFUSALS: Final = (
@@ -79,7 +81,7 @@ class BrokerClient:
         body |= {"user_id": identity.user_id, "org_id": identity.org, "client_id": self._client_id}
         if message.client_message_id:
             body["client_message_id"] = message.client_message_id
-        with metrics.timed(metrics.ENQUEUE):
+        with metrics.timed(metrics.ENQUEUE), _worth_a_retry(UpstreamTimeout):
             content = transport.read_json(self._send("POST", "/api/v1/message", until, body=body), until)
         message_id, position = content.get("message_id"), content.get("queue_position")
         if not isinstance(message_id, str) or not MESSAGE_ID.fullmatch(message_id):
@@ -94,10 +96,11 @@ class BrokerClient:
         if held := self._held.find(user_id, message_id):
             return held.reader()
         reopen = partial(self._open, user_id, message_id)
-        source = reopen("", until, None)
+        with _worth_a_retry(UpstreamFailure):
+            source = reopen("", until, None)
         if source is not None and not self._numbers(user_id, source, until):
             return self._held.adopt(user_id, message_id, source).reader()
-        return Followed(reopen, source, numbered=self.numbered is True)
+        return Followed(reopen, source, numbered=self.numbered)
 
     def resume(self, user_id: str, message_id: str, until: float, after: str) -> Answer | None:
         """Follows a message again, after the event id `after`, from the start where that is "".
@@ -108,9 +111,10 @@ class BrokerClient:
         """
         if held := self._held.find(user_id, message_id):
             return held.reader()
-        self._refuse_unnumbered(user_id)
         reopen = partial(self._open, user_id, message_id)
-        source = reopen(after, until, None)
+        with _worth_a_retry(UpstreamFailure):
+            self._refuse_unnumbered(user_id)
+            source = reopen(after, until, None)
         return Followed(reopen, source, after, numbered=True) if source is not None else None
 
     def _refuse_unnumbered(self, user_id: str) -> None:
@@ -191,6 +195,16 @@ class BrokerClient:
             if response.status_code not in {200, 202, 204}:
                 raise _refusal(response, until)
             return response
+
+
+@contextlib.contextmanager
+def _worth_a_retry(kind: type[UpstreamFailure]) -> Iterator[None]:
+    """A failure of this kind says nothing of the message: it may have been left, and its answer goes on without a reader."""
+    try:
+        yield
+    except kind as problem:
+        problem.retry_after = problem.retry_after or RETRY_SECONDS
+        raise
 
 
 def _place(message: Any) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class HeldReader:
     """A held answer on its way to one reader; what it holds stays when the reader goes."""
 
     reconnects = 0
+    unfinished = False
 
     def __init__(self, held: Held) -> None:
         self._held = held

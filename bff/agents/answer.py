@@ -17,6 +17,7 @@ class Reply:
     """It is kept nowhere: whoever leaves it has lost it, and the agent stops."""
 
     reconnects = 0
+    unfinished = False
 
     def __init__(self, agent: Agent, history: Sequence[Said], identity: Identity, seconds: float) -> None:
         """`seconds`: for all of it."""

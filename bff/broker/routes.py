@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from bff import bodies, message_ids, trace
 from bff.broker.queue import Counts, Message, Queue
 from bff.broker.worker import Worker
-from bff.errors import Away, ChatError, Expired, InternalError, NotFound, ServerRestarting, Unauthorized, by_status
+from bff.errors import Away, ChatError, Expired, InternalError, NotFound, ServerFull, ServerRestarting, Unauthorized, by_status
 from bff.ops import metrics
 from bff.ops.hub import Watch
 from bff.ops.streams import Streams
@@ -127,7 +127,7 @@ def follow() -> Response:
 
 def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watch) -> Iterator[Event | None]:
     with (
-        suppress(Away, Expired, NotFound),  # Whoever comes back to where it was is told, or finds it there again.
+        suppress(Away, Expired, NotFound, ServerFull),  # Whoever comes back to where it was is told, or finds it there again.
         queue.listen(user_id, message_id, watch.wake),
     ):
         while True:

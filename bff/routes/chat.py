@@ -31,7 +31,7 @@ def say() -> Response:
     message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
     parts = door.parts()
     parts.rate.count(identity.user_id)
-    with parts.streams.enter(identity.user_id, comes_back=_says_it_comes_back()) as slot:
+    with parts.streams.enter(identity.user_id, comes_back=door.says_it_comes_back()) as slot:
         until = parts.broker.opening()
         receipt = parts.broker.enqueue(identity, message, until, telling.wishes(message, parts.settings))
         answer = parts.broker.follow(identity.user_id, receipt.message_id, until)
@@ -59,7 +59,7 @@ def resume(message_id: str) -> Response:
     protocol = _protocol()
     after, told = (after, False) if protocol is NATIVE else Place.of(after)
     # Other clients take a clean end for the whole answer.
-    with parts.streams.enter(identity.user_id, comes_back=protocol is NATIVE or _says_it_comes_back()) as slot:
+    with parts.streams.enter(identity.user_id, comes_back=protocol is NATIVE or door.says_it_comes_back()) as slot:
         answer = parts.broker.resume(identity.user_id, _checked(message_id, identity), parts.broker.opening(), after)
         if answer is not None:
             words = protocol.words and protocol.words(message_id, {}, told)
@@ -107,7 +107,3 @@ def _protocol() -> ClientProtocol:
     if name not in PROTOCOLS:
         raise InvalidRequest(f"protocol: must be one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]
-
-
-def _says_it_comes_back() -> bool:
-    return request.headers.get("X-Chat-Resume") == "1"

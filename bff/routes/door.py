@@ -161,7 +161,7 @@ def _refuse(error: Exception) -> Response:
     if isinstance(error, ReaderLeft):
         return Response(status=ReaderLeft.status)
     problem = problem_of(error)
-    if problem.retry_after is not None and request.method == "GET" and "text/event-stream" in request.accept_mimetypes.values():
+    if problem.retry_after is not None and _is_event_source():
         return _come_back()
     response = jsonify(problem.as_json(request_id()))
     response.status_code = problem.status
@@ -172,6 +172,16 @@ def _refuse(error: Exception) -> Response:
     if problem.message_id:
         response.headers["Location"] = f"/api/chat/stream/{problem.message_id}"
     return response
+
+
+def says_it_comes_back() -> bool:
+    return request.headers.get("X-Chat-Resume") == "1"
+
+
+def _is_event_source() -> bool:
+    """Whether it comes back after a clean end, and after nothing else. Clients of other protocols take that for the end."""
+    wants_events = request.method == "GET" and "text/event-stream" in request.accept_mimetypes.values()
+    return wants_events and (request.args.get("protocol", "native") == "native" or says_it_comes_back())
 
 
 def come_back_milliseconds() -> int:

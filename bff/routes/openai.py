@@ -102,7 +102,7 @@ def _check_model(name: str) -> None:
 
 def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]) -> Response:
     """Waits for the answer's end. Raises what broke it, with a status of its own."""
-    told = telling.tell(answer, message_id, slot)
+    told = telling.tell(answer, message_id)
     watch = hub.watch(hub.browser(request.environ), half_open=False)
     try:
         slot.wait_at(watch)

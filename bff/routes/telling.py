@@ -8,7 +8,7 @@ from typing import Any
 from flask import Response, request
 
 from bff import events, trace
-from bff.errors import Away, ChatError, Drained
+from bff.errors import ChatError, Drained, UpstreamFailure
 from bff.following import Answer
 from bff.messages import ChatRequest
 from bff.ops import metrics
@@ -27,15 +27,15 @@ log = logging.getLogger("bff.requests")
 
 class Telling:
     def __init__(
-        self, answer: Answer, relay: Relay, slot: Slot, fields: dict[str, Any], *, began: float, resumed: bool
+        self, answer: Answer, relay: Relay, fields: dict[str, Any], *, began: float, resumed: bool, comes_back: bool
     ) -> None:
-        """`began`: the moment (monotonic) of the request."""
+        """`began`: the moment (monotonic) of the request. `comes_back`: the reader does, after an end without a last event."""
         self._answer = answer
         self._relay = relay
-        self._slot = slot
         self._fields = fields
         self._began = began
         self._resumed = resumed
+        self._comes_back = comes_back
         self._replayed = 0
         self.tally = Tally()
         metrics.STREAMS_OPEN.inc()
@@ -52,9 +52,9 @@ class Telling:
         try:
             said = self._answer.events(watch)
             yield from self._counted(said) if self._resumed else said
-        except Away:
-            if self._slot.comes_back:
-                raise Drained from None  # Without an end: it goes on where it was once it can be told again.
+        except UpstreamFailure:
+            if self._comes_back and self._answer.unfinished:
+                raise Drained from None  # No end: other readers may be told another, and this one once it is back.
             raise
 
     def _counted(self, said: Iterator[Event | None]) -> Iterator[Event | None]:
@@ -103,8 +103,9 @@ def stream(
 ) -> Response:
     """`words`: None for our own."""
     settings = door.parts().settings
-    slot.comes_back = slot.comes_back and door.parts().broker.outlives_us  # Else its reader would find nothing anywhere.
-    telling = tell(answer, message_id, slot, resumed=retry is not None)
+    telling = tell(answer, message_id, resumed=retry is not None, comes_back=slot.comes_back)
+    # In a drain only those are sent away who find the answer in another process.
+    slot.comes_back = slot.comes_back and door.parts().broker.outlives_us
     return EventStream(
         telling.say if words is None else lambda watch: translate(telling.say(watch), words),
         How(
@@ -122,10 +123,11 @@ def stream(
     )
 
 
-def tell(answer: Answer, message_id: str, slot: Slot, *, resumed: bool = False) -> Telling:
+def tell(answer: Answer, message_id: str, *, resumed: bool = False, comes_back: bool = False) -> Telling:
     settings = door.parts().settings
     relay = Relay(door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors)
-    return Telling(answer, relay, slot, {"message_id": message_id} | trace.fields(), began=door.began(), resumed=resumed)
+    fields = {"message_id": message_id} | trace.fields()
+    return Telling(answer, relay, fields, began=door.began(), resumed=resumed, comes_back=comes_back)
 
 
 def _heartbeat(settings: Settings) -> bytes:

@@ -1,8 +1,9 @@
 """The line to a broker that numbers its events breaks: the browser sees no gap, nothing twice, and always one end."""
 
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from time import monotonic
 from typing import Any, NamedTuple
@@ -60,10 +61,13 @@ class Line(NamedTuple):
 class NumberedBroker:
     """Says `log` after the last event id it is shown, a connection for each of `lines`; the last one is repeated."""
 
-    def __init__(self, log: list[Said], lines: list[Line], *, ids: bool = True) -> None:
+    def __init__(
+        self, log: list[Said], lines: list[Line], *, ids: bool = True, queue: bytes = reply(b'{"messages":[]}')
+    ) -> None:
         self._log = log
         self._lines = lines
         self._ids = ids
+        self._queue = queue
         self._lock = threading.Lock()
         self.asked_after: list[str] = []
 
@@ -71,13 +75,13 @@ class NumberedBroker:
         if request.method == "POST":
             return iter([TICKET])
         if urlsplit(request.path).path != "/api/v1/stream":
-            return iter([reply(b'{"messages":[]}')])
+            return iter([self._queue])
         assert parse_qs(urlsplit(request.path).query)["message_id"] == ["m-1"]
         after = request.headers.get("last-event-id", "")
         with self._lock:
             line = self._lines.pop(0) if len(self._lines) > 1 else self._lines[0]
             self.asked_after.append(after)
-        if isinstance(line, bytes):
+        if not isinstance(line, Line):
             return iter([line])
         return self._say(int(after.partition("-")[0]) if after else 0, line)
 
@@ -88,7 +92,7 @@ class NumberedBroker:
             yield chunk(left[at : at + line.piece])
             if line.pause:
                 yield line.pause
-        yield line.ending
+        yield from line.ending if isinstance(line.ending, list) else [line.ending]
 
     def _frame(self, number: int) -> bytes:
         event, data = self._log[number]
@@ -110,15 +114,19 @@ def _impatient() -> Iterator[None]:
         yield
 
 
-def asked(broker: WireServer, **options: str) -> Any:
+RESUMES = {"X-Chat-Resume": "1"}
+"""Of a reader that comes back when its stream ends without a terminal event."""
+
+
+def asked(broker: WireServer, headers: Mapping[str, str] = {}, **options: str) -> Any:
     """The response to a message left in this process."""
     app = new_app(LOG_LEVEL="ERROR", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, **options)
-    return app.test_client().post("/api/chat/stream", json={"message": "hello"}, headers=ADA)
+    return app.test_client().post("/api/chat/stream", json={"message": "hello"}, headers={**ADA, **headers})
 
 
-def told(broker: WireServer, **options: str) -> list[dict]:
+def told(broker: WireServer, headers: Mapping[str, str] = {}, **options: str) -> list[dict]:
     """An answer, as a browser is told it in this process."""
-    response = asked(broker, **options)
+    response = asked(broker, headers, **options)
     assert response.status_code == 200, response.text
     return events_of(response.text)
 
@@ -220,33 +228,137 @@ def test_a_broker_that_wants_to_be_asked_less_often_is_asked_again():
 # Breaks for good
 
 
-def test_a_broker_that_stays_out_is_an_error_after_some_attempts():
-    plan = NumberedBroker(ANSWER, [Line(200, ending=CUT), reply(b"", "503 Service Unavailable")])
-    with WireServer(plan) as broker:
-        events = told(broker)
+LOST = reply(b'{"detail":"gone","code":"not_found"}', "404 Not Found")
+EXPIRED = reply(b'{"detail":"gone","code":"expired"}', "410 Gone")
+FOR_GOOD = {
+    "cut, then out": (CUT, [reply(b"", "503 Service Unavailable")], "upstream_unavailable"),
+    "cut, then silent": (CUT, [HANG], "upstream_unavailable"),
+    "silent, then out": (HANG, [reply(b"", "503 Service Unavailable")], "upstream_timeout"),
+    "silent, then lost": (HANG, [LOST], "upstream_timeout"),
+    "ended, then out": (LAST_CHUNK, [reply(b"", "503 Service Unavailable")], "upstream_unavailable"),
+    "ended, then silent": (LAST_CHUNK, [HANG], "upstream_timeout"),
+    "ended, then silent, then out": (LAST_CHUNK, [HANG, reply(b"", "503 Service Unavailable")], "upstream_timeout"),
+    "ended, then broken": (LAST_CHUNK, [reply(b"", "500 Internal Server Error")], "upstream_error"),
+    "ended, then something else": (LAST_CHUNK, [reply(b"<html>", content_type="text/html")], "upstream_error"),
+    "ended, then too much asked": (LAST_CHUNK, [reply(b"{}", "429 Too Many Requests")], "upstream_unavailable"),
+    "ended again and again": (LAST_CHUNK, [Line(0)], "upstream_unavailable"),
+    "cut, then lost": (CUT, [LOST], "upstream_unavailable"),
+    "ended, then lost": (LAST_CHUNK, [LOST], "upstream_unavailable"),
+    "cut, then expired": (CUT, [EXPIRED], "upstream_unavailable"),
+    "ended, then expired": (LAST_CHUNK, [EXPIRED], "upstream_unavailable"),
+    "cut, then refused": (CUT, [reply(b'{"code":"invalid_request"}', "400 Bad Request")], "upstream_unavailable"),
+}
+"""How a stream ends, what each attempt to open it again gets, and the code of a reader that does not come back."""
+SOON = {"UPSTREAM_READ_SECONDS": "0.1"}
 
-    assert ends_of(events) == ["upstream_unavailable"]
+
+@pytest.fixture
+def _in_a_hurry(monkeypatch) -> None:
+    monkeypatch.setattr(following, "LEAST_REOPEN_SECONDS", 0.05)
+    monkeypatch.setattr(following, "REOPEN_SECONDS", 0.05)
+
+
+@pytest.mark.usefixtures("_in_a_hurry")
+@pytest.mark.parametrize(("ending", "then", "code"), FOR_GOOD.values(), ids=FOR_GOOD)
+def test_a_reader_that_does_not_come_back_is_told_what_went_wrong_first(ending, then, code):
+    plan = NumberedBroker(ANSWER, [Line(200, ending=ending), *then])
+    with WireServer(plan) as broker:
+        events = told(broker, **SOON)
+
+    assert ends_of(events) == [code]
     assert events[-1]["type"] == "error"
-    assert len(plan.asked_after) == 1 + following.RECONNECTS
+    assert len(plan.asked_after) == 1 + (1 if then[-1] in FINAL else following.RECONNECTS)
 
 
-def test_a_broker_that_ends_again_and_again_without_a_word_is_an_error():
-    plan = NumberedBroker(ANSWER, [Line(200), Line(0)])
+FINAL = [LOST, EXPIRED, reply(b'{"code":"invalid_request"}', "400 Bad Request")]
+"""Then the broker is not asked again."""
+
+
+@pytest.mark.usefixtures("_in_a_hurry")
+@pytest.mark.parametrize(("ending", "then", "code"), FOR_GOOD.values(), ids=FOR_GOOD)
+def test_a_reader_that_comes_back_is_sent_away_without_an_end(ending, then, code):
+    plan = NumberedBroker(ANSWER, [Line(200, ending=ending), *then])
+    with WireServer(plan) as broker:
+        events = told(broker, RESUMES, **SOON)
+
+    assert events
+    assert ends_of(events) == []
+
+
+def test_a_broker_that_begins_anew_each_time_is_given_up_without_an_end(monkeypatch):
+    monkeypatch.setattr(following, "RECONNECTS_MOST", 3)
+    for headers, ends in (({}, ["upstream_unavailable"]), (RESUMES, [])):
+        plan = NumberedBroker([*map(progress, WORDS * 4), Said("message", COMPLETE)], [Line(160, ending=CUT)])
+        with WireServer(plan) as broker:
+            assert ends_of(told(broker, headers)) == ends
+
+
+@pytest.mark.parametrize("headers", [{}, RESUMES], ids=["does not come back", "comes back"])
+@pytest.mark.parametrize("ending", [CUT, LAST_CHUNK], ids=["cut", "ended"])
+@pytest.mark.parametrize("last", [Line(), b"HTTP/1.1 204 No Content\r\n\r\n"], ids=["done", "nothing left"])
+def test_a_log_that_is_done_without_a_terminal_event_is_incomplete_for_everybody(headers, ending, last):
+    log = [event for event in ANSWER if event.data != COMPLETE]
+    plan = NumberedBroker(log, [])
+    plan._lines = [Line(plan.until(len(log) - 1), ending=ending), last]
+    with WireServer(plan) as broker:
+        assert ends_of(told(broker, headers)) == ["answer_incomplete"]
+
+
+@pytest.mark.parametrize("headers", [{}, RESUMES], ids=["does not come back", "comes back"])
+def test_an_event_nobody_can_read_is_an_error_for_everybody(headers):
+    with WireServer(NumberedBroker([progress("x" * 5000)], [Line()])) as broker:
+        assert ends_of(told(broker, headers, MAX_EVENT_BYTES="1024")) == ["upstream_error"]
+
+
+def test_an_event_without_an_id_is_no_reason_to_give_up():
+    plan = NumberedBroker(ANSWER, [])
+    unnumbered = chunk(b'event: message\r\ndata: {"type":"keepalive"}\r\n\r\n')
+    plan._lines = [Line(plan.until(4), ending=[unnumbered, LAST_CHUNK]), Line()]
     with WireServer(plan) as broker:
         events = told(broker)
 
-    assert ends_of(events) == ["answer_incomplete"]
-    assert len(plan.asked_after) == 1 + following.RECONNECTS
+    assert_whole([event for event in events if event["type"] != "keepalive"])
+    assert plan.asked_after == ["", "4-0"]
 
 
-def test_a_broker_that_has_lost_it_is_not_asked_again():
-    lost = reply(b'{"detail":"gone","code":"not_found"}', "404 Not Found")
-    plan = NumberedBroker(ANSWER, [Line(200, ending=CUT), lost])
-    with WireServer(plan) as broker:
-        events = told(broker)
+@pytest.mark.parametrize("ending", [CUT, LAST_CHUNK], ids=["cut", "ended"])
+def test_while_nothing_is_known_of_the_broker_a_broken_stream_is_no_end(ending):
+    for headers, ends in (({}, ["upstream_unavailable"]), (RESUMES, [])):
+        plan = NumberedBroker(ANSWER, [Line(0, ending=ending)], queue=reply(b"", "503 Service Unavailable"))
+        with WireServer(plan) as broker:
+            text = asked(broker, headers).text
+        assert ends_of(events_of(text) if text else []) == ends
 
-    assert ends_of(events) == ["upstream_unavailable"]
-    assert len(plan.asked_after) == 2
+
+@pytest.mark.parametrize("protocol", ["ai-sdk", "ag-ui"])
+def test_clients_of_other_protocols_get_their_error_unless_they_come_back(protocol):
+    for headers, errors in (({}, 1), (RESUMES, 0)):
+        plan = NumberedBroker(ANSWER, [Line(200), reply(b"", "503 Service Unavailable")])
+        with WireServer(plan) as broker:
+            app = new_app(LOG_LEVEL="ERROR", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
+            path = f"/api/chat/stream?protocol={protocol}"
+            text = app.test_client().post(path, json=BODIES[protocol], headers={**ADA, **headers}).text
+
+        assert len(re.findall('"type":"(error|RUN_ERROR)"', text)) == errors, text
+        assert not re.search('"type":"(finish|RUN_FINISHED)"', text)
+
+
+BODIES = {
+    "ai-sdk": {"id": "c-1", "messages": [{"role": "user", "parts": [{"type": "text", "text": "hello"}]}]},
+    "ag-ui": {"threadId": "t-1", "runId": "r-1", "messages": [{"id": "u-1", "role": "user", "content": "hello"}]},
+}
+
+
+def test_clients_of_openai_get_their_error():
+    for stream in (False, True):
+        plan = NumberedBroker(ANSWER, [Line(200), reply(b"", "503 Service Unavailable")])
+        with WireServer(plan) as broker:
+            app = new_app(LOG_LEVEL="ERROR", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
+            body = {"model": "default", "stream": stream, "messages": [{"role": "user", "content": "hello"}]}
+            response = app.test_client().post("/v1/chat/completions", json=body, headers={**ADA, **RESUMES})
+
+        assert response.status_code == (200 if stream else 503)
+        assert '"code":"upstream_unavailable"' in response.text.replace(" ", "")
 
 
 @pytest.mark.live

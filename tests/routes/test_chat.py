@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 from itertools import pairwise
 from time import monotonic
@@ -178,7 +179,7 @@ def test_a_broker_that_will_not_take_the_message_is_a_plain_error(steps, status,
 
     assert (response.status_code, response.json["code"]) == (status, code)
     assert "hello" not in response.get_data(as_text=True)
-    assert ("Retry-After" in response.headers) == (status in {429, 503})
+    assert ("Retry-After" in response.headers) == (status in {429, 503, 504}), "whether it may be left already"
 
 
 NO_STREAMS = {
@@ -196,6 +197,31 @@ def test_a_broker_that_opens_no_stream_is_a_plain_error(steps, status, code):
         response = say(client_of(broker, UPSTREAM_OPEN_SECONDS="0.3"))
 
     assert (response.status_code, response.json["code"]) == (status, code)
+    assert response.headers["Retry-After"] == "2", "its answer goes on"
+
+
+@pytest.mark.parametrize("steps", [case[0] for case in NO_STREAMS.values()], ids=NO_STREAMS)
+def test_an_answer_that_cannot_be_opened_again_just_now_is_no_refusal_of_an_event_source(steps):
+    with WireServer([reply(b'{"messages": []}')], steps) as broker:
+        client = client_of(broker, UPSTREAM_OPEN_SECONDS="0.3")
+        source = client.get("/api/chat/stream/m-1", headers=ADA | {"Accept": "text/event-stream"})
+
+    assert (source.status_code, source.mimetype) == (200, "text/event-stream")
+    assert re.fullmatch(r"retry: [0-9]+\n\n", source.text)
+
+
+@pytest.mark.parametrize("protocol", ["ai-sdk", "ag-ui"])
+def test_clients_that_take_a_clean_end_for_the_whole_answer_are_refused_instead(protocol):
+    with WireServer([CUT]) as broker:
+        client = client_of(broker)
+        client.application.extensions["bff"].broker.numbered = True
+        fields = ADA | {"Accept": "text/event-stream"}
+        path = f"/api/chat/stream/m-1?protocol={protocol}"
+        refused = client.get(path, headers=fields)
+        sent_away = client.get(path, headers=fields | {"X-Chat-Resume": "1"})
+
+    assert (refused.status_code, refused.json["code"]) == (503, "upstream_unavailable")
+    assert (sent_away.status_code, sent_away.text[:6]) == (200, "retry:")
 
 
 def test_a_broker_that_is_not_there_is_unavailable():
