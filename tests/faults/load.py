@@ -6,7 +6,7 @@
 
 A stream that ended without a terminal event comes back by itself, with its last event id: after the pause that the server
 asked for, else after a jittered one that doubles. Where nothing is known of its message yet, it is left again, with the
-same `Idempotency-Key`.
+same `Idempotency-Key`. No two streams of one message may have been told different ends: that is judged when a crowd goes.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from collections.abc import Callable
 from time import monotonic, time
 from typing import Any
 
+from tests.faults.judge import assert_told_the_same_end
 from tests.live import head, text_of
 from tests.wire_server import RESET
 
@@ -185,13 +186,18 @@ class Crowd:
             self._tell(lambda: self._after(leave_after, lambda: self._leave(stream)))
         return stream
 
-    def follow(self, like: Stream) -> Stream:
-        """Another tab: the answer to the same message, from the start."""
+    def follow(self, like: Stream, after: str = "") -> Stream:
+        """Another tab: the answer to the same message, from the start or after an event id."""
         stream = Stream(like.user, like.message, like.key, comes_back=True)
         stream.message_id = like.message_id
+        stream.last_id = after
         self.streams.append(stream)
         self._tell(lambda: self._open(stream))
         return stream
+
+    def drop(self, stream: Stream) -> None:
+        """Its line breaks, whatever it is doing, and it comes back."""
+        self._tell(lambda: self._cut(stream))
 
     @property
     def busy(self) -> int:
@@ -211,7 +217,12 @@ class Crowd:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop()
+        if kind is None:
+            assert_told_the_same_end(self.streams)
+
+    def _stop(self) -> None:
         self._stopping = True
         self._ringer.send(b"!")
         self._thread.join(10)
@@ -314,6 +325,10 @@ class Crowd:
             self._close(stream, connection, "left")
         if not open_ones:
             self._finish(stream)  # It was about to come back.
+
+    def _cut(self, stream: Stream) -> None:
+        for connection in [connection for connection in stream.connections if not connection.how]:
+            self._close(stream, connection, "cut")
 
     def _close(self, stream: Stream, connection: Connection, how: str) -> None:
         connection.how = how
