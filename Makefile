@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 export PORT
 
-.PHONY: run test test-deps soak check bench lock
+.PHONY: run test test-deps soak soak-freezes check bench lock
 
 run: .venv/run
 	APP_ENV=development .venv/bin/flask db upgrade
@@ -29,6 +29,11 @@ test-deps: .venv/dev
 soak: export SOAK_SECONDS ?= 120
 soak: .venv/dev
 	.venv/bin/python -m pytest -rP -k killed_at_random tests/faults/test_redis.py
+
+# Redis is frozen for up to 90 seconds, with all waits as they are in production: some six minutes.
+soak-freezes: export FREEZE_SCALE ?= 1
+soak-freezes: .venv/dev
+	.venv/bin/python -m pytest -rP tests/faults/test_frozen.py
 
 check: .venv/dev
 	.venv/bin/ruff check .

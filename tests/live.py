@@ -101,6 +101,8 @@ class Server:
             "worker": ["bff.broker"],
             "counted": ["gunicorn", "tests.faults.counted:app"],
             "ticking": ["gunicorn", "tests.faults.ticking:app"],
+            "scaled": ["gunicorn", "tests.faults.scaled:app"],
+            "scaled flask": ["flask", "--app", "tests.faults.scaled:app", "run", "--port", str(self.port)],
         }[kind]
         with log.open("ab") as output:
             self.process = subprocess.Popen(

@@ -195,6 +195,13 @@ class Crowd:
         self._tell(lambda: self._open(stream))
         return stream
 
+    def say_again(self, like: Stream, *, comes_back: bool) -> Stream:
+        """The same message under the same key: its answer is followed."""
+        stream = Stream(like.user, like.message, like.key, comes_back)
+        self.streams.append(stream)
+        self._tell(lambda: self._open(stream))
+        return stream
+
     def drop(self, stream: Stream) -> None:
         """Its line breaks, whatever it is doing, and it comes back."""
         self._tell(lambda: self._cut(stream))

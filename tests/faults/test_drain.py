@@ -295,17 +295,23 @@ def test_a_broker_that_drains_lets_answers_finish_and_leaves_by_itself(start):
     with Crowd(server.port) as crowd:
         short = [crowd.say(f"/slow 2 {WORDS}") for _ in range(10)]
         endless = [crowd.say(f"/slow 60 {WORDS}") for _ in range(10)]
-        assert crowd.wait_for(all_began(short + endless))
+        old_clients = [crowd.say(f"/slow 60 {WORDS}", comes_back=False) for _ in range(10)]
+        assert crowd.wait_for(all_began(short + endless + old_clients))
         told = monotonic()
         tell_to_stop_as_platforms_do(broker)
         assert broker.process.wait(14) == 0
         assert monotonic() - told < 11
-        assert crowd.wait_for(all_over(short + endless), 25)
+        assert crowd.wait_for(all_over(short + old_clients), 25)
+        assert crowd.wait_for(lambda: all(stream.connections[0].how for stream in endless), 25)
+        again = start("broker", BROKER_API_KEY=BROKER_KEY, port=broker.port)
+        assert crowd.wait_for(all_over(endless), 25)
 
+    assert again.url == broker.url
     assert all(stream.is_exact() for stream in short)
+    assert all(stream.end == "upstream_unavailable" for stream in old_clients)
     for stream in endless:
-        ends = [event for event in stream.events if event["type"] in {"complete", "error", "stopped"}]
-        assert (len(ends), stream.end, stream.connections[0].how) == (1, "answer_incomplete", "clean")
+        first, *_, last = stream.connections
+        assert (stream.end, first.how, last.wire.status) == ("", "clean", 404), "sent away, it learned that its answer is gone"
 
 
 @pytest.mark.live

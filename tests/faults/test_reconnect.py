@@ -313,12 +313,12 @@ def test_an_event_nobody_can_read_is_an_error_for_everybody(headers):
 def test_an_event_without_an_id_is_no_reason_to_give_up():
     plan = NumberedBroker(ANSWER, [])
     unnumbered = chunk(b'event: message\r\ndata: {"type":"keepalive"}\r\n\r\n')
-    plan._lines = [Line(plan.until(4), ending=[unnumbered, LAST_CHUNK]), Line()]
+    plan._lines = [Line(plan.until(4)), Line(0, ending=[unnumbered, LAST_CHUNK]), Line()]
     with WireServer(plan) as broker:
         events = told(broker)
 
     assert_whole([event for event in events if event["type"] != "keepalive"])
-    assert plan.asked_after == ["", "4-0"]
+    assert plan.asked_after == ["", "4-0", "4-0"]
 
 
 @pytest.mark.parametrize("ending", [CUT, LAST_CHUNK], ids=["cut", "ended"])

@@ -97,6 +97,12 @@ def all_speak(streams: list[Stream]) -> Callable[[], bool]:
     return lambda: all(stream.text for stream in streams)
 
 
+def more_readers(crowd: Crowd, streams: list[Stream]) -> tuple[list[Stream], list[Stream]]:
+    """A tab of each tenth answer, and a reader of some that does not come back: see tests/faults/judge.py."""
+    begun = [stream for stream in streams if stream.message_id]
+    return [crowd.follow(stream) for stream in begun[::10]], [crowd.say_again(one, comes_back=False) for one in begun[5::20]]
+
+
 def running(engine: Engine, streams: list[Stream]) -> Callable[[], bool]:
     return lambda: all(engine.asked[stream.message] for stream in streams)
 
@@ -192,14 +198,19 @@ def under_fire(around: Fleet, web: Server, engine: Engine, seed: int) -> None:
             for user in range(50)
         ]
         assert crowd.wait_for(lambda: sum(bool(stream.text) for stream in streams) > 20, DEADLINE)
+        assert crowd.wait_for(lambda: sum(bool(stream.message_id) for stream in streams) > 300, DEADLINE)
+        tabs, old_clients = more_readers(crowd, streams)
         for number in range(KILLS):
+            for tab in tabs[number::KILLS]:
+                crowd.drop(tab)
             if number % 3 == 2:
                 with suppress(ProcessLookupError, IndexError):
                     os.kill(chance.choice(web.children), signal.SIGKILL)
             else:
                 around.kill_a_worker(chance)
             crowd.wait_for(all_over(streams), chance.uniform(0.3, 2))
-        assert crowd.wait_for(all_over(streams), DEADLINE)
+        assert crowd.wait_for(all_over(streams + tabs + old_clients), DEADLINE)
+        assert all(tab.end for tab in tabs), "whoever comes back learns the end"
 
         assert_ended_once(streams, engine)
         assert_one_after_the_other(streams)
@@ -255,9 +266,10 @@ def test_a_redis_that_is_started_again_under_running_answers_costs_none(fleet, e
         ]
         for spoken, number in ((5, signal.SIGTERM), (20, signal.SIGKILL)):
             assert crowd.wait_for(lambda spoken=spoken: sum(bool(stream.text) for stream in streams) > spoken, DEADLINE)
+            more_readers(crowd, streams)
             lasting.stop(number)
             lasting.start()
-        assert crowd.wait_for(all_over(streams), DEADLINE)
+        assert crowd.wait_for(all_over(crowd.streams), DEADLINE)
 
         assert_ended_once(streams, engine)
         assert {stream.end for stream in streams} == {"complete"}, "the workers had not died"
@@ -276,6 +288,9 @@ def test_while_redis_is_away_nothing_is_taken_and_what_runs_goes_on_when_it_is_b
         silent = [crowd.say(question(f"silent-{number}", 5, silence=8)) for number in range(5)]
         assert crowd.wait_for(all_speak(streams), DEADLINE)
         assert crowd.wait_for(running(engine, silent), DEADLINE)
+        tabs = [crowd.follow(stream) for stream in streams + silent]
+        old_clients = [crowd.say_again(stream, comes_back=False) for stream in streams]
+        assert crowd.wait_for(all_speak(tabs[: len(streams)] + old_clients), DEADLINE)
         lasting.stop(signal.SIGKILL)
         with Browser(web).say("now?") as reply:
             assert (reply.status, reply.json()["code"]) == (503, "upstream_unavailable")
@@ -285,9 +300,9 @@ def test_while_redis_is_away_nothing_is_taken_and_what_runs_goes_on_when_it_is_b
         assert {connection.how for connection in followed} == {"clean"}
         assert not any(stream.end for stream in streams)
         lasting.start()
-        assert crowd.wait_for(all_over(streams + silent), DEADLINE)
+        assert crowd.wait_for(all_over(streams + silent + tabs + old_clients), DEADLINE)
 
-        assert_ended_once(streams + silent, engine)
+        assert_ended_once(streams + silent + tabs, engine)
         assert status_of(Browser(web).say("now")) == 200
 
 

@@ -1,0 +1,25 @@
+"""The app, with what it waits for in an outage scaled by TIME_SCALE: an hour's matrix in a minute."""
+
+import os
+
+from bff import create_app, following
+from bff.broker import answering, routes, worker
+from bff.broker.redis import listening
+from bff.ops import limits, redis
+
+WAITS = {
+    following: ("RECONNECT_SECONDS", "REOPEN_SECONDS", "LEAST_REOPEN_SECONDS"),
+    answering: ("AWAY_SECONDS",),
+    worker: ("PAUSE_SECONDS", "SWEEP_SECONDS", "CLAIM_SECONDS"),
+    routes: ("PING_SECONDS",),
+    listening: ("PING_SECONDS", "AGAIN_SECONDS"),
+    limits: ("AWAY_SECONDS",),
+    redis: ("SECONDS",),
+}
+SCALE = float(os.environ["TIME_SCALE"])
+
+for module, names in WAITS.items():
+    for name in names:
+        setattr(module, name, getattr(module, name) * SCALE)
+
+app = create_app()
