@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bff import following
+from bff import broker_client, following
 from tests.broker_says import COMPLETE, TICKET
 from tests.live import (
     ADA,
@@ -111,6 +111,7 @@ class NumberedBroker:
 def _impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(following, "RECONNECT_SECONDS", 0.002)
+        patch.setattr(broker_client, "LEARN_SECONDS", 0.05)
         yield
 
 
@@ -444,6 +445,7 @@ LAST_LINES = st.one_of(
 )
 
 
+@pytest.mark.timeout(90)  # A hundred apps are built.
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(
     log=st.lists(WORDS_OF_A_BROKER, max_size=12),
