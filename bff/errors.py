@@ -17,7 +17,10 @@
 An error's text is a sentence for the user. What an upstream said about it is `detail`: for logs, never for a browser.
 """
 
-from typing import Any, ClassVar, Final
+from copy import copy
+from typing import Any, ClassVar, Final, TypeVar
+
+E = TypeVar("E", bound=Exception)
 
 
 class SettingsError(Exception):
@@ -165,3 +168,12 @@ def by_status(status: int | None) -> ChatError:
     """What an error of Flask's own means."""
     kind: type[ChatError] = next((kind for kind in BY_CODE.values() if kind.status == status), InvalidRequest)
     return kind()
+
+
+def detached(error: E) -> E:
+    """A copy without traceback, cause and context: what is stored of an exception, and what is raised of a stored one.
+
+    A stored exception is never raised itself: its traceback would hold the frames it passes, and one of them holds whatever
+    stores it. Only the garbage collector frees such a cycle, and until then everything that the frames hold stays in memory.
+    """
+    return copy(error)

@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from time import monotonic
 
 from bff import events
-from bff.errors import AnswerTimeout, ChatError, InternalError, NotFound, UpstreamError
+from bff.errors import AnswerTimeout, ChatError, InternalError, NotFound, UpstreamError, detached
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.sse import Event, size_of
@@ -50,7 +50,7 @@ class Held:
         finally:
             self._readers.remove(watch.wake)
         if self._problem is not None:
-            raise self._problem
+            raise detached(self._problem)
 
     def say(self, event: Event) -> None:
         if not self.over:
@@ -66,7 +66,7 @@ class Held:
     def end(self, problem: ChatError | None = None) -> None:
         """The first end counts."""
         if not self.over:
-            self._problem = problem
+            self._problem = problem and detached(problem)
             self.ended_at = monotonic()
             self.over = True
             self._wake()

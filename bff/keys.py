@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar
 
-from bff.errors import UpstreamFailure, UpstreamUnavailable
+from bff.errors import UpstreamFailure, UpstreamUnavailable, detached
 
 FRESH_SECONDS: Final = 600.0
 """How long a key that was withdrawn is still believed."""
@@ -74,6 +74,6 @@ class FetchedKeys(Generic[Key]):
             self._keys, self._problem = self._fetch(), None
             self._fetched_at = self._clock()
         except UpstreamFailure as problem:
-            self._problem = problem
+            self._problem = detached(problem)
         finally:
             self._fetching.release()

@@ -83,15 +83,15 @@ def url(text: str) -> str:
 
 
 def database_url(text: str) -> str:
-    wrong = ValueError("is neither a sqlite:///<file> nor a postgresql://<host>/<name> URL")
+    wrong = "is neither a sqlite:///<file> nor a postgresql://<host>/<name> URL"
     try:
         parts = urlsplit(text)
         name, _ = parts.path.strip("/"), parts.port
     except ValueError:
-        raise wrong from None
+        raise ValueError(wrong) from None
     is_file = parts.scheme == "sqlite" and not parts.netloc and name != ":memory:"
     if not name or not (is_file or parts.scheme in POSTGRESQL):
-        raise wrong
+        raise ValueError(wrong)
     return text
 
 

@@ -18,6 +18,7 @@ from bff.errors import (
     ReaderLeft,
     UpstreamError,
     UpstreamTimeout,
+    detached,
 )
 from bff.sse import Event
 
@@ -63,7 +64,7 @@ class Relay:
             self.ended = "drained" if isinstance(left, Drained) else "aborted"
             raise
         except ChatError as error:
-            problem = error
+            problem = detached(error)
         except Exception as error:  # noqa: BLE001 - whatever broke, the browser is told; the door logs `detail`.
             problem = InternalError(detail=repr(error))
         self._count()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from bff import events
 from bff.agents import Said, last_question
 from bff.broker_client import BrokerClient
-from bff.errors import ChatError, Interrupted
+from bff.errors import ChatError, Interrupted, detached
 from bff.following import Answer
 from bff.identity import Identity
 from bff.messages import ChatRequest
@@ -85,6 +85,6 @@ def _pieces(relay: Relay, answer: Answer, watch: Watch) -> Iterator[str | None]:
         elif content["type"] == "complete" and not said:
             yield "\n\n".join(content["response"]["responses"])
     if relay.problem is not None:
-        raise relay.problem
+        raise detached(relay.problem)
     if relay.ended == "stopped":
         raise Interrupted(detail="stopped elsewhere")

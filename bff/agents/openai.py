@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bff import transport
 from bff.agents import Said
-from bff.errors import AnswerIncomplete, ChatError, TooManyRequests, UpstreamError, UpstreamUnavailable
+from bff.errors import AnswerIncomplete, ChatError, TooManyRequests, UpstreamError, UpstreamUnavailable, detached
 from bff.events import parsed_object
 from bff.identity import Identity
 from bff.ops.beside import beside
@@ -61,7 +61,7 @@ class OpenAI:
             response.close()
             seconds = problem.retry_after or 0
             if not isinstance(problem, TooManyRequests) or not retries or seconds > RETRY_AFTER_MOST:
-                raise problem
+                raise detached(problem)
             retries -= 1
             yield from watch.pause(seconds)
 

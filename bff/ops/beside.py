@@ -38,7 +38,8 @@ class _Call(Generic[T]):
         self._watch = hub.watch()
         self._lock = threading.Lock()
         self._results: list[T] = []
-        self._error: BaseException | None = None
+        self._errors: list[BaseException] = []
+        """At most one, which is taken out to be raised: its traceback holds this call."""
         self._left = False
         self.over = False
 
@@ -46,7 +47,7 @@ class _Call(Generic[T]):
         try:
             self._results.append(self._do(self._watch))
         except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is.
-            self._error = error
+            self._errors.append(error)
         finally:
             self._watch.close()
             with self._lock:
@@ -57,8 +58,8 @@ class _Call(Generic[T]):
             self._throw_away()
 
     def take(self) -> T:
-        if self._error is not None:
-            raise self._error
+        if self._errors:
+            raise self._errors.pop()
         return self._results.pop()
 
     def leave(self) -> None:
@@ -72,5 +73,6 @@ class _Call(Generic[T]):
             self._watch.end(ReaderLeft())
 
     def _throw_away(self) -> None:
+        self._errors.clear()
         while self._results:
             self._discard(self._results.pop())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
-from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests
+from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests, detached
 from bff.ops.hub import Watch
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Slot:
 
     def end(self, reason: Exception) -> None:
         """Of a stream that is still being opened: as soon as it waits."""
-        self._ending = reason
+        self._ending = detached(reason)
         if self.watch is not None:
             self.watch.end(reason)
 

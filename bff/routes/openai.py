@@ -10,7 +10,7 @@ from bff import message_ids, messages
 from bff.agents import HISTORY_CHARACTERS, Said
 from bff.agents.answer import Reply
 from bff.agents.broker import Broker
-from bff.errors import NotFound, ReaderLeft, TooLarge
+from bff.errors import NotFound, ReaderLeft, TooLarge, detached
 from bff.following import Answer
 from bff.identity import Identity
 from bff.messages import ChatRequest
@@ -114,7 +114,7 @@ def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]
         slot.release()
         door.note(told.end())
     if told.problem is not None:
-        raise told.problem
+        raise detached(told.problem)
     response = jsonify(openai.completion(message_id, about, last))
     response.headers["X-Message-ID"] = message_id
     return response

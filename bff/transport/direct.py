@@ -52,9 +52,10 @@ class Neighbour(BaseAdapter):
             pieces = self.app(_environ(request, place), _filling(response))
             place.lend(None)
         response.raw = DirectBody(pieces, place)
-        if problem := watch.ending or (requests.exceptions.ReadTimeout() if monotonic() >= until else None):
+        if watch.ending is not None or monotonic() >= until:
             response.close()
-            raise problem
+            watch.check()
+            raise requests.exceptions.ReadTimeout
         place.deadline = inf  # From here on the reader's patience counts.
         return response
 
@@ -91,8 +92,7 @@ class DirectBody:
             said = next(self._pieces, None)
         finally:
             self._place.lend(None)
-        if watch.ending is not None:
-            raise watch.ending
+        watch.check()
         self._said, self._has_said, self.ended = said or b"", bool(said), said is None
 
     def take(self) -> bytes | None:

@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, TypeVar
@@ -120,21 +119,17 @@ class RealThread:
         self._pool: Any = ThreadPool(1)
 
     def __call__(self, do: Callable[[], T]) -> T:
-        give: Callable[[], T] = self._pool.apply(partial(_tried, do))
-        try:
-            return give()
-        finally:
-            del give  # Which would hold an error that holds this frame.
+        results: list[T] = []
+        errors: list[BaseException] = []
+        self._pool.apply(_try, (do, results, errors))
+        if errors:
+            raise errors.pop()  # Taken out, as its traceback holds this frame.
+        return results.pop()
 
 
-def _tried(do: Callable[[], T]) -> Callable[[], T]:
-    """What gives its result or raises its error: gevent would print an error that is raised in its thread."""
+def _try(do: Callable[[], T], results: list[T], errors: list[BaseException]) -> None:
+    """gevent would print an error that is raised in its thread."""
     try:
-        result = do()
+        results.append(do())
     except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is.
-        return partial(_raise, error)
-    return lambda: result
-
-
-def _raise(error: BaseException) -> Any:
-    raise error
+        errors.append(error)

@@ -8,7 +8,7 @@ from math import inf
 from time import monotonic
 from typing import Final, Protocol
 
-from bff.errors import ReaderLeft
+from bff.errors import ReaderLeft, detached
 
 RESET_SECONDS: Final = 0.05
 """How soon a peer that closed, and did not just half-close, answers a write with a reset."""
@@ -31,7 +31,7 @@ class Watch(ABC):
         """The moment (monotonic) at which the stream has something to say of its own: it wants to be awake then."""
         self.half_open = True
         self.ending: Exception | None = None
-        """Why the stream has to end, if it has to: raised by the next `wait`."""
+        """Why the stream has to end, if it has to. Each `wait` from then on raises a copy."""
         self._in_doubt_until = -inf
 
     def wait(self, upstream: HasDescriptor | None = None, until: float = inf) -> None:
@@ -42,8 +42,12 @@ class Watch(ABC):
         if not self._woken and self.ending is None:
             self._sleep(upstream, min(until, self.due))
         self._woken = False
+        self.check()
+
+    def check(self) -> None:
+        """Raises what `end` was given, if it was."""
         if self.ending is not None:
-            raise self.ending
+            raise detached(self.ending)
 
     def pause(self, seconds: float) -> Iterator[None]:
         """Whatever else is to be said meanwhile is said at each None. Raises what `wait` raises."""
@@ -64,13 +68,12 @@ class Watch(ABC):
             self.wait(until=self._in_doubt_until)
         if self._in_doubt_until > -inf:
             self._look_for_reset()
-        if self.ending is not None:
-            raise self.ending
+        self.check()
 
     def end(self, reason: Exception) -> None:
         """Ends the stream with `reason`; the first one counts."""
         if self.ending is None:
-            self.ending = reason
+            self.ending = detached(reason)
             self.wake()
 
     def cut(self) -> None:
