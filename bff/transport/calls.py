@@ -2,6 +2,7 @@
 
 import json
 import re
+import traceback
 from collections.abc import Mapping
 from contextlib import ExitStack
 from math import isfinite
@@ -12,7 +13,7 @@ from urllib.parse import urlencode
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.errors import UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.transport.patience import Patience, patience
@@ -46,14 +47,26 @@ def send(
     try:
         # The adapter itself: what the session would add are cookies and redirects.
         return session.get_adapter(url).send(request, stream=True, timeout=(min(connect, left), left), verify=True)
-    except requests.exceptions.ConnectTimeout as error:
-        raise UpstreamUnavailable(detail="no connection in time") from error
-    except requests.exceptions.ReadTimeout as error:
-        raise UpstreamTimeout(detail=f"no answer to {method} in time") from error
     except LIBRARY_ERRORS as error:
-        raise UpstreamUnavailable(detail=f"{method} failed: {type(error).__name__}") from error
+        _clear_frames(error)
+        raise _failure(error, method) from error
     finally:
         patience.reset(token)
+
+
+def _failure(error: Exception, method: str) -> UpstreamFailure:
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return UpstreamUnavailable(detail="no connection in time")
+    if isinstance(error, requests.exceptions.ReadTimeout):
+        return UpstreamTimeout(detail=f"no answer to {method} in time")
+    return UpstreamUnavailable(detail=f"{method} failed: {type(error).__name__}")
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """urllib3 keeps its errors in local variables of frames that the errors' tracebacks hold: a cycle, with the body in it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _prepared(method: str, url: str, headers: Mapping[str, str | bytes], body: Any) -> requests.PreparedRequest:
