@@ -1,0 +1,272 @@
+"""What is stored of an error holds nothing: whoever waited, failed or left is freed by reference counting alone.
+
+Each scenario is run in a frame that holds a `Thing`. An exception that is stored where its own traceback can reach it keeps
+that frame, and so the thing, until the garbage collector comes, which is off here.
+"""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from math import inf
+from time import monotonic
+from typing import Any
+
+import pytest
+from flask import Flask
+from werkzeug.test import EnvironBuilder
+
+from bff import transport
+from bff.agents import Said
+from bff.agents.openai import OpenAI
+from bff.errors import Away, Drained, ReaderLeft, UpstreamError, UpstreamUnavailable
+from bff.following import Followed
+from bff.held import Held, HeldAnswers
+from bff.identity import Identity
+from bff.keys import FetchedKeys
+from bff.ops import hub
+from bff.ops.beside import beside
+from bff.ops.nested import Nested
+from bff.ops.streams import Streams
+from bff.relay import Relay
+from bff.sse import Event
+from bff.transport import EventSource, Neighbour, new_session, send
+from bff.upstream import Remote, Timeouts
+from tests.broker_says import TICKET
+from tests.live import ADA, DEADLINE, eventually, new_app
+from tests.routes.chat_door import client_of
+from tests.wire_server import CUT, WireServer, chunk, reply, stream_head
+
+NOWHERE = "http://127.0.0.1:1"
+ONE_WORD = chunk(b'id: 1-0\ndata: {"type":"progress","text":"one"}\n\n')
+
+
+class Thing:
+    """What can be looked for."""
+
+
+def fail(*_: Any) -> Any:
+    raise UpstreamError
+
+
+def ask(url: str, session: transport.Session | None = None, watch: hub.Watch | None = None, body: Any = None) -> Any:
+    until = monotonic() + DEADLINE
+    return send(session or new_session(), "POST", url, headers={}, connect=5, until=until, watch=watch, body=body)
+
+
+def source(server: WireServer) -> EventSource:
+    return EventSource(ask(server.url + "/"), 5)
+
+
+def a_wait_that_is_ended(_: Thing) -> None:
+    with closing(hub.watch()) as watch:
+        watch.end(ReaderLeft())
+        with suppress(ReaderLeft):
+            watch.wait()
+
+
+def a_reader_that_is_asked_for(_: Thing) -> None:
+    with closing(hub.watch()) as watch:
+        watch.end(ReaderLeft())
+        with suppress(ReaderLeft):
+            list(watch.make_sure())
+
+
+def a_reason_that_was_raised_before(_: Thing) -> None:
+    with closing(hub.watch()) as watch:
+        try:
+            raise UpstreamError
+        except UpstreamError as error:
+            watch.end(error)
+
+
+def a_nested_wait_whose_reader_has_left(_: Thing) -> None:
+    place = Nested(inf)
+    with closing(hub.watch()) as watch:
+        place.lend(watch)
+        watch.end(ReaderLeft())
+        with suppress(ReaderLeft):
+            place.wait()
+
+
+def a_nested_wait_that_is_cut(_: Thing) -> None:
+    place = Nested(inf)
+    place.cut()
+    with suppress(ReaderLeft):
+        place.wait()
+
+
+def a_slot_that_is_drained(_: Thing) -> None:
+    with Streams(1, 1).enter("ada") as slot, closing(hub.watch()) as watch:
+        slot.end(Drained())
+        slot.wait_at(watch)
+        with suppress(Drained):
+            watch.wait()
+        slot.release()
+
+
+def a_call_that_fails_beside(_: Thing) -> None:
+    with closing(hub.watch()) as watch, suppress(UpstreamError):
+        list(beside(fail, watch, fail))
+
+
+def a_call_beside_that_is_left(thing: Thing) -> None:
+    def work(watch: hub.Watch) -> Thing:
+        watch.wait()
+        return thing
+
+    with closing(hub.watch()) as watch:
+        call = beside(work, watch, lambda _: None)
+        next(call)
+        call.close()
+
+
+def a_call_that_fails_aside(_: Thing) -> None:
+    with suppress(UpstreamError):
+        hub.Aside()(fail)
+
+
+def a_held_answer_that_broke(_: Thing) -> None:
+    held = Held("ada", "m-1")
+    held.end(UpstreamUnavailable())
+    with closing(hub.watch()) as watch, suppress(UpstreamUnavailable):
+        list(held.follow(watch))
+
+
+def a_held_answer_that_is_cut(thing: Thing) -> None:
+    with WireServer([stream_head(), ONE_WORD, CUT]) as broker:
+        answers = HeldAnswers(answer_max_seconds=5, retention_seconds=60, most_bytes=1000)
+        cut: Any = source(broker)
+        cut.thing = thing
+        held = answers.adopt("ada", "m-1", cut)
+        assert eventually(lambda: held.over)
+
+
+def an_answer_that_breaks_for_good(_: Thing) -> None:
+    with WireServer([stream_head(), CUT]) as broker, closing(hub.watch()) as watch, suppress(UpstreamUnavailable):
+        list(Followed(fail, source(broker), numbered=False).events(watch))
+
+
+def an_answer_that_is_left_while_its_broker_is_away(_: Thing) -> None:
+    def away(*_: Any) -> None:
+        watch.end(ReaderLeft())
+        raise Away
+
+    with WireServer([stream_head(), ONE_WORD, CUT]) as broker, closing(hub.watch()) as watch, suppress(ReaderLeft):
+        list(Followed(away, source(broker), numbered=True).events(watch))
+
+
+def a_relay_whose_answer_breaks(thing: Thing) -> None:
+    def broken(_: Thing = thing) -> Iterator[Event]:
+        yield from ()
+        raise UpstreamError
+
+    relay = Relay("request")
+    list(relay(broken()))
+    assert relay.problem is not None
+
+
+def a_refusal_of_the_models_server(_: Thing) -> None:
+    with WireServer([reply(b"{}", "500 Oops")]) as server, closing(hub.watch()) as watch, suppress(UpstreamError):
+        model = OpenAI(Remote(server.url, "key"), new_session(), Timeouts(5, 5, 5, 5), "a-model", 1000)
+        list(model.stream([Said("user", "hello")], Identity("ada", "org"), watch))
+
+
+def a_neighbour_whose_asker_leaves(_: Thing) -> None:
+    with closing(hub.watch()) as watch, suppress(ReaderLeft):
+
+        def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+            start_response("200 OK", [])
+            watch.end(ReaderLeft())
+            return []
+
+        neighbour = Neighbour("name", lambda _: app)
+        ask(neighbour.url + "/", new_session(to=neighbour), watch)
+
+
+def a_neighbour_whose_reader_leaves(_: Thing) -> None:
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        watch.end(ReaderLeft())
+        yield b"one"
+
+    with closing(hub.watch()) as watch:
+        neighbour = Neighbour("name", lambda _: lambda *_: app(*_))
+        with suppress(ReaderLeft), closing(transport.ByteSource(ask(neighbour.url, new_session(to=neighbour)), 5)) as body:
+            list(body.chunks(watch))
+
+
+def a_service_that_is_not_there(_: Thing) -> None:
+    with suppress(UpstreamUnavailable):
+        ask(NOWHERE)
+
+
+def a_service_that_hangs_up(_: Thing) -> None:
+    with WireServer([CUT]) as server, suppress(UpstreamUnavailable):
+        ask(server.url)
+
+
+def keys_that_cannot_be_fetched(_: Thing) -> None:
+    with suppress(UpstreamUnavailable):
+        FetchedKeys(fail).find("name")
+
+
+def served(app: Flask, thing: Thing, path: str, **options: Any) -> str:
+    """The status with which a request is answered whose environ holds `thing`, as a server asks: Flask's client has cycles."""
+    environ = EnvironBuilder(path=path, headers=ADA, environ_overrides={"thing": thing}, **options).get_environ()
+    statuses: list[str] = []
+    answer: Any = app.wsgi_app(environ, lambda status, *_: statuses.append(status))
+    list(answer)
+    answer.close()
+    return statuses[0][:3]
+
+
+def a_path_that_is_not_there(thing: Thing) -> None:
+    assert served(new_app(), thing, "/nothing") == "404"
+
+
+def a_completion_that_breaks(thing: Thing) -> None:
+    asked = {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
+    with WireServer([TICKET], [stream_head(), CUT]) as broker:
+        app = client_of(broker).application
+        assert served(app, thing, "/v1/chat/completions", method="POST", json=asked) == "503"
+
+
+SCENARIOS = [
+    a_wait_that_is_ended,
+    a_reader_that_is_asked_for,
+    a_reason_that_was_raised_before,
+    a_nested_wait_whose_reader_has_left,
+    a_nested_wait_that_is_cut,
+    a_slot_that_is_drained,
+    a_call_that_fails_beside,
+    a_call_beside_that_is_left,
+    a_call_that_fails_aside,
+    a_held_answer_that_broke,
+    a_held_answer_that_is_cut,
+    an_answer_that_breaks_for_good,
+    an_answer_that_is_left_while_its_broker_is_away,
+    a_relay_whose_answer_breaks,
+    a_refusal_of_the_models_server,
+    a_neighbour_whose_asker_leaves,
+    a_neighbour_whose_reader_leaves,
+    a_service_that_is_not_there,
+    a_service_that_hangs_up,
+    keys_that_cannot_be_fetched,
+    a_path_that_is_not_there,
+    a_completion_that_breaks,
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_nothing_is_left_of(scenario):
+    thing = Thing()
+    found = weakref.ref(thing)
+    gc.collect()
+    gc.disable()
+    try:
+        scenario(thing)
+        del thing
+        assert eventually(lambda: found() is None, 2), scenario
+    finally:
+        gc.enable()
