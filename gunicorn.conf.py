@@ -1,6 +1,5 @@
 """gunicorn's settings; ours come from the environment (bff/settings.py). Found by gunicorn in the working directory."""
 
-import gc
 import os
 import re
 import secrets
@@ -97,14 +96,14 @@ def when_ready(server):
 
 def post_worker_init(worker):
     """Begins the app's life, and the wait for its end."""
+    from bff.ops import memory
+
     life = worker.app.callable.extensions["life"]
     life.start()
     worker.drain = threading.Thread(target=drain_when_told, args=(worker, life.drain), name="drain", daemon=True)
     worker.drain.start()
-    # The collector would stop the hub for up to half a second while streams open: the app is no garbage, look less often.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(5_000, 5, 100_000)
+    memory.spare_streams_the_collector()
+    memory.QuietCollector(life.open_streams).start()
 
 
 def drain_when_told(worker, drain):

@@ -21,7 +21,7 @@ from bff.engine import the_engine
 from bff.engine_client import EngineClient
 from bff.held import HeldAnswers
 from bff.identity import Anonymous, IdentityMode, Proxy
-from bff.ops import logs
+from bff.ops import logs, memory
 from bff.ops.health import Health, Probe
 from bff.ops.life import Life, together
 from bff.ops.pulse import Pulse
@@ -52,6 +52,7 @@ DOORS = (chat, conversations, history, preferences, audio, tickets, openai, ops,
 
 def build(settings: Settings) -> Flask:
     """Raises SettingsError."""
+    memory.unmap_large_blocks()
     logs.set_up(settings.log_level, settings.log_format, safety.secrets_of(settings))
     app = Flask("bff", static_folder=None)  # It would answer for /static, where the page has its files.
     redis = _Redis(settings)
@@ -178,7 +179,7 @@ def _probes(
 def _life(settings: Settings, streams: Streams, pulse: Pulse, neighbour: Neighbour | None) -> Life:
     """`neighbour`: one that has a life of its own. With Redis there is work for it before anybody asks."""
     if neighbour is None:
-        return Life(pulse.start, partial(streams.drain, settings.drain_seconds))
+        return Life(pulse.start, partial(streams.drain, settings.drain_seconds), streams.__len__)
 
     def start() -> None:
         pulse.start()
@@ -187,4 +188,5 @@ def _life(settings: Settings, streams: Streams, pulse: Pulse, neighbour: Neighbo
     return Life(
         start,
         lambda: together(settings.drain_seconds, streams.drain, lambda _: neighbour.app.extensions["life"].drain()),
+        streams.__len__,
     )

@@ -52,7 +52,9 @@ def built(settings: Settings, key: str, engine: "Service | None" = None, client:
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
     streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
     app = Flask(__name__)
-    app.extensions["life"] = Life(partial(_start, settings, worker), partial(_drain, settings, streams, worker))
+    app.extensions["life"] = Life(
+        partial(_start, settings, worker), partial(_drain, settings, streams, worker), streams.__len__
+    )
     register(app, Parts(queue, worker, streams, key, settings))
     return app
 
@@ -137,8 +139,9 @@ def _drain(settings: Settings, streams: "Streams", worker: "Worker | None") -> N
 
 
 def _own_settings() -> Settings:
-    from bff.ops import logs
+    from bff.ops import logs, memory
 
+    memory.unmap_large_blocks()
     try:
         settings = Settings.from_environment(neighbour=True)
     except SettingsError as error:

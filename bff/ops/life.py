@@ -10,6 +10,7 @@ class Life(NamedTuple):
     """Begins what works without being asked."""
     drain: Callable[[], None]
     """Ends the streams and hands over what is being answered, within DRAIN_SECONDS; returns after that."""
+    open_streams: Callable[[], int]
 
 
 def together(seconds: float, *drains: Callable[[float], None]) -> None:
