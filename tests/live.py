@@ -100,6 +100,7 @@ class Server:
             "broker": ["gunicorn", "bff.broker:create_broker()"],
             "worker": ["bff.broker"],
             "counted": ["gunicorn", "tests.faults.counted:app"],
+            "counted-flask": ["flask", "--app", "tests.faults.counted", "run", "--port", str(self.port)],
             "ticking": ["gunicorn", "tests.faults.ticking:app"],
             "scaled": ["gunicorn", "tests.faults.scaled:app"],
             "scaled flask": ["flask", "--app", "tests.faults.scaled:app", "run", "--port", str(self.port)],
