@@ -171,9 +171,9 @@ def by_status(status: int | None) -> ChatError:
 
 
 def detached(error: E) -> E:
-    """A copy without traceback, cause and context: what is stored of an exception, and what is raised of a stored one.
+    """A copy without traceback, cause and context, to store an exception, or to raise a stored one.
 
-    A stored exception is never raised itself: its traceback would hold the frames it passes, and one of them holds whatever
-    stores it. Only the garbage collector frees such a cycle, and until then everything that the frames hold stays in memory.
+    A stored exception must not be raised itself: its traceback refers to the frames it passed, and they refer to the object
+    that stores it. Only the garbage collector frees such a cycle, with everything the frames refer to.
     """
     return copy(error)

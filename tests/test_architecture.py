@@ -153,3 +153,12 @@ def test_nothing_heavy_is_imported_before_gevent_has_patched():
             "sseclient",
             "sqlalchemy",
         }
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_stored_exception_is_raised(path):
+    """Its traceback would refer to what stores it: see `bff.errors.detached`."""
+    raised = [node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)]
+    names = [ast.unparse(what) for what in raised if isinstance(what, ast.Name | ast.Attribute)]
+
+    assert [found for found in names if found.rpartition(".")[2][0].islower()] == []

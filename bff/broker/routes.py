@@ -197,7 +197,7 @@ def _queue_sizes(queue: Queue) -> dict[str, float]:
 
 def _refuse(error: Exception) -> Response:
     if isinstance(error, HTTPException):
-        request.routing_exception = None  # Flask raises it from where it is stored, and its traceback holds the request.
+        request.routing_exception = None  # Raised by Flask, its traceback refers to the request.
         error = by_status(error.code)
     if not isinstance(error, ChatError):
         current_app.logger.error("the broker stumbled", exc_info=error)

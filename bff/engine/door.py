@@ -61,7 +61,7 @@ def refuse(error: Exception) -> Response:
     if isinstance(error, ReaderLeft):
         return Response(status=ReaderLeft.status)
     if isinstance(error, HTTPException):
-        request.routing_exception = None  # Flask raises it from where it is stored, and its traceback holds the request.
+        request.routing_exception = None  # Raised by Flask, its traceback refers to the request.
         error = by_status(error.code)
     if not isinstance(error, ChatError):
         log.error("the engine stumbled", exc_info=error)

@@ -1,4 +1,4 @@
-"""What this process's memory is given back by: the garbage collector, and the C library's allocator."""
+"""Settings of the garbage collector and of the C library's allocator."""
 
 import contextlib
 import ctypes
@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-THRESHOLDS: Final = (5_000, 5, 1_000)
-"""Of the garbage collector's three generations. Each stream that opens is some 150 objects, so that the usual (700, 10, 10)
-has a full collection come with every few hundred. That stops everybody for 0.1 to 0.3 ms a stream that is open, and finds
-next to nothing: what streams leave is freed by reference counting. The third threshold bounds what is left in a process
-that is never quiet: a full collection after some 140,000 streams, which leave 2 to 3 MiB."""
+THRESHOLDS: Final = (5_000, 5, 500)
+"""Of the garbage collector's three generations; figures in benchmarks/README.md. A full collection stops the process for
+230 ms while 2,000 streams are open, and finds less than one object per stream that has ended: streams are freed by reference
+counting. So it must not come with every few hundred streams, as by the third default, 10, and it must not be put off for
+ever: 500 means one for each 160,000 streams that come and go, which leave at most 10 MiB."""
 QUIET_STREAMS: Final = 100
-"""Open ones, up to which a full collection stops nobody for longer than some 10 ms."""
+"""Open streams, up to which a full collection takes no longer than 30 ms."""
 QUIET_SECONDS: Final = 60.0
-"""Between two looks."""
+"""Between two checks whether the process is quiet."""
 
 LARGE_BLOCK_BYTES: Final = 1024 * 1024
 _M_TRIM_THRESHOLD: Final = -1
@@ -23,14 +23,14 @@ _M_MMAP_THRESHOLD: Final = -3
 
 
 def spare_streams_the_collector() -> None:
-    """For a process in which the app has just been built. What there is now is no garbage, and is never looked at again."""
+    """Exempts all objects that exist now, which are the app's, and sets THRESHOLDS. To be called once the app is built."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
 
 
 class QuietCollector:
-    """A full collection every QUIET_SECONDS, while few streams are open and something has been left to be looked at."""
+    """Runs a full collection every QUIET_SECONDS if few streams are open and younger generations were collected since."""
 
     def __init__(self, open_streams: Callable[[], int]) -> None:
         self._open_streams = open_streams
@@ -50,12 +50,12 @@ class QuietCollector:
 
 
 def unmap_large_blocks() -> None:
-    """Has every block of LARGE_BLOCK_BYTES or more given back to the system when it is freed. glibc only; else does nothing.
+    """Makes glibc return each block of LARGE_BLOCK_BYTES or more to the system when it is freed; elsewhere does nothing.
 
-    glibc raises its own limit to the largest block that was ever freed, up to 32 MiB. From then on blocks of that size come
-    from the heap, which shrinks only from its end: 12 voice messages of 15 MB that were stopped left 140 MiB.
+    By default glibc raises this limit to the largest block that was ever freed, up to 32 MiB. Blocks below it come from the
+    heap, which only shrinks from its end: 12 stopped voice messages of 15 MB left 140 MiB behind.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)  # In its own proportion.
+        mallopt(_M_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES)  # The ratio glibc keeps by default.

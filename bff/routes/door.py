@@ -198,7 +198,7 @@ def _as_ours(error: Exception) -> ChatError:
     if isinstance(error, ChatError):
         return error
     if isinstance(error, HTTPException):
-        request.routing_exception = None  # Flask raises it from where it is stored, and its traceback holds the request.
+        request.routing_exception = None  # Raised by Flask, its traceback refers to the request.
         return errors.by_status(error.code)
     log.error("a door broke", exc_info=error, extra={"request_id": request_id()})
     return InternalError()

@@ -63,7 +63,7 @@ def _failure(error: Exception, method: str) -> UpstreamFailure:
 
 
 def _clear_frames(error: BaseException | None) -> None:
-    """urllib3 keeps its errors in local variables of frames that the errors' tracebacks hold: a cycle, with the body in it."""
+    """urllib3 keeps errors in local variables of the frames in their tracebacks: a cycle that includes the request's body."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
