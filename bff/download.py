@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from bff.errors import ChatError, ReaderLeft
 from bff.ops import hub
+from bff.ops.connections import SEND_BUFFER_BYTES, limit_send_buffer
 from bff.ops.hub import Watch
 from bff.ops.streams import Slot
-from bff.streaming import SEND_BUFFER_BYTES, Stream, bound
+from bff.streaming import Stream
 
 LONGEST_SECONDS: Final = 3600.0
 """A player that is paused, or plays, takes its time; each slice is timed as well."""
@@ -54,7 +55,7 @@ class Download(Stream):
         try:
             self._slot.wait_at(watch)
             if sock is not None:
-                bound(sock, slow_seconds)
+                limit_send_buffer(sock, slow_seconds)
             for data in pieces(watch):
                 for start in range(0, len(data), SEND_BUFFER_BYTES):
                     yield (piece := data[start : start + SEND_BUFFER_BYTES])

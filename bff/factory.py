@@ -22,6 +22,7 @@ from bff.engine_client import EngineClient
 from bff.held import HeldAnswers
 from bff.identity import Anonymous, IdentityMode, Proxy
 from bff.ops import logs, memory
+from bff.ops.connections import BoundedResponses, Connections
 from bff.ops.health import Health, Probe
 from bff.ops.life import Life, together
 from bff.ops.pulse import Pulse
@@ -64,6 +65,7 @@ def build(settings: Settings) -> Flask:
     store = ConversationStore(database)
     agents = create_agents(settings, broker)
     streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=redis.limits)
+    connections = Connections(settings.slow_reader_seconds)
     pulse = Pulse()
     app.extensions["bff"] = door.Parts(
         settings=settings,
@@ -79,19 +81,20 @@ def build(settings: Settings) -> Flask:
         queue_sizes=None if neighbour is None else lambda: neighbour.app.extensions["queue_sizes"](),
     )
     app.extensions["conversations"] = _conversations(settings, database, store, agents)
-    app.extensions["life"] = _life(settings, streams, pulse, neighbour if settings.redis_url else None)
+    app.extensions["life"] = _life(settings, streams, connections, pulse, neighbour if settings.redis_url else None)
     app.cli.add_command(db(database))
     cli.add_commands(app)
-    _open(app, settings)
+    _open(app, settings, connections)
     return app
 
 
-def _open(app: Flask, settings: Settings) -> None:
+def _open(app: Flask, settings: Settings, connections: Connections) -> None:
     door.guard(app)
     for one in DOORS:
         app.register_blueprint(one.bp)
     if hops := settings.trusted_proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     for danger in safety.dangers(settings):
         logging.getLogger(__name__).warning(danger)
 
@@ -176,10 +179,11 @@ def _probes(
     return probes
 
 
-def _life(settings: Settings, streams: Streams, pulse: Pulse, neighbour: Neighbour | None) -> Life:
+def _life(settings: Settings, streams: Streams, connections: Connections, pulse: Pulse, neighbour: Neighbour | None) -> Life:
     """`neighbour`: one that has a life of its own. With Redis there is work for it before anybody asks."""
+    drains = [streams.drain, connections.drain]
     if neighbour is None:
-        return Life(pulse.start, partial(streams.drain, settings.drain_seconds), streams.__len__)
+        return Life(pulse.start, lambda: together(settings.drain_seconds, *drains), streams.__len__)
 
     def start() -> None:
         pulse.start()
@@ -187,6 +191,6 @@ def _life(settings: Settings, streams: Streams, pulse: Pulse, neighbour: Neighbo
 
     return Life(
         start,
-        lambda: together(settings.drain_seconds, streams.drain, lambda _: neighbour.app.extensions["life"].drain()),
+        lambda: together(settings.drain_seconds, *drains, lambda _: neighbour.app.extensions["life"].drain()),
         streams.__len__,
     )

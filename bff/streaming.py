@@ -15,6 +15,7 @@ from flask import Response
 
 from bff.errors import ReaderLeft
 from bff.ops import hub
+from bff.ops.connections import SEND_BUFFER_BYTES, limit_send_buffer
 from bff.ops.hub import Watch
 from bff.ops.streams import Slot
 from bff.sse import Event, encode
@@ -22,9 +23,6 @@ from bff.sse import Event, encode
 HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 HEAD_SECONDS: Final = 0.1
 """Headers leave with the first event, in one write; if none comes so soon, they leave alone."""
-
-SEND_BUFFER_BYTES: Final = 64 * 1024
-"""The kernel doubles it, and otherwise lets it grow to megabytes."""
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +118,7 @@ def _frames(
         if slot is not None:
             slot.wait_at(watch)
         if isinstance(place, socket.socket):
-            bound(place, how.slow_seconds)
+            limit_send_buffer(place, how.slow_seconds)
         for data in _joined(say(watch), watch, how, tally):
             tally.bytes += len(data)
             # In slices, since what is timed is a whole write: a large event may take long, a slice of it may not.
@@ -134,14 +132,6 @@ def _frames(
     finally:
         watch.close()
         over.close()  # Flask's own server never closes the response when the browser's last word is a reset.
-
-
-def bound(sock: socket.socket, seconds: float) -> None:
-    """What a reader that does not read can hold of us: a little memory of the kernel's, for a little while."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
-    sock.settimeout(seconds)
 
 
 def _joined(events: Iterable[Event | None], watch: Watch, how: How, tally: Tally) -> Iterator[bytes]:

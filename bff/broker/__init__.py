@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from bff.broker.queue import Queue
     from bff.broker.worker import Worker
+    from bff.ops.connections import Connections
     from bff.ops.redis import Client
     from bff.ops.streams import Streams
     from bff.transport import Neighbour
@@ -44,6 +45,7 @@ def built(settings: Settings, key: str, engine: "Service | None" = None, client:
     from flask import Flask
 
     from bff.broker.routes import Parts, register
+    from bff.ops.connections import BoundedResponses, Connections
     from bff.ops.life import Life
     from bff.ops.streams import Streams
 
@@ -51,9 +53,11 @@ def built(settings: Settings, key: str, engine: "Service | None" = None, client:
     worker = _worker(settings, queue, engine) if settings.run_worker else None
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
     streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
+    connections = Connections(settings.slow_reader_seconds)
     app = Flask(__name__)
+    app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     app.extensions["life"] = Life(
-        partial(_start, settings, worker), partial(_drain, settings, streams, worker), streams.__len__
+        partial(_start, settings, worker), partial(_drain, settings, streams, connections, worker), streams.__len__
     )
     register(app, Parts(queue, worker, streams, key, settings))
     return app
@@ -130,12 +134,12 @@ def _start(settings: Settings, worker: "Worker | None") -> None:
         worker.start()
 
 
-def _drain(settings: Settings, streams: "Streams", worker: "Worker | None") -> None:
+def _drain(settings: Settings, streams: "Streams", connections: "Connections", worker: "Worker | None") -> None:
     """In memory the worker works on: what its process has not answered nobody will."""
     from bff.ops.life import together
 
     handing_over = [worker.drain] if worker and settings.redis_url else []
-    together(settings.drain_seconds, streams.drain, *handing_over)
+    together(settings.drain_seconds, streams.drain, connections.drain, *handing_over)
 
 
 def _own_settings() -> Settings:

@@ -1,5 +1,6 @@
 """Logging: one line an event, as JSON for machines or as text for people. What a user said is in none of them."""
 
+import errno
 import json
 import logging
 import re
@@ -24,11 +25,22 @@ def set_up(level: str, style: str, secrets: Iterable[str] = ()) -> None:
     root.setLevel(level)
     for server in ("gunicorn.error", "werkzeug"):  # They name whole URLs, the one of what went wrong, the other of all.
         logging.getLogger(server).addFilter(_without_ticket)
+    logging.getLogger("gunicorn.error").addFilter(_is_no_cut)
 
 
 def _without_ticket(record: logging.LogRecord) -> bool:
     record.msg, record.args = _TICKET.sub(r"\1…", record.getMessage()), None
     return True
+
+
+def _is_no_cut(record: logging.LogRecord) -> bool:
+    """A client that was cut off is counted (bff/ops/connections.py); gunicorn logs a traceback for each.
+
+    A write that waits raises TimeoutError when its time is up, and EBADF where gevent shuts its socket down.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    was_cut = isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno == errno.EBADF)
+    return not (was_cut and record.msg == "Socket error processing request.")
 
 
 class _Discreet(logging.Formatter):

@@ -44,6 +44,7 @@ _OF_A_STREAM = (EVENTS, BYTES, DROPPED, HEARTBEATS, RECONNECTS, REPLAYED)
 DURATION = Histogram("chat_stream_duration_seconds", "From the request to the end of its stream.", buckets=LONG)
 ENQUEUE = Histogram("chat_enqueue_seconds", "To leave a message with the broker.", buckets=SHORT)
 UPSTREAM_ERRORS = Counter("chat_upstream_errors", "Calls that failed, by service and code.", ["upstream", "code"])
+CUT = Counter("chat_readers_cut", "Clients that did not read: slow, or drained at the end of a drain.", ["why"])
 REFUSED = Counter("chat_requests_refused", "Requests answered with an error, by its code.", ["code"])
 
 QUEUE_WAIT = Histogram("chat_broker_queue_wait_seconds", "From a message's being left to its first claim.", buckets=LONG)

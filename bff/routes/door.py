@@ -17,12 +17,13 @@ from bff.broker_client import BrokerClient
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, InternalError, InvalidRequest, ReaderLeft
 from bff.identity import COOKIE, Identity, IdentityMode
-from bff.ops import metrics
+from bff.ops import hub, metrics
+from bff.ops.connections import SEND_BUFFER_BYTES
 from bff.ops.health import Health
 from bff.ops.metrics import QueueSizes
 from bff.ops.pulse import Pulse
 from bff.ops.rate import Rate
-from bff.ops.streams import Streams
+from bff.ops.streams import Slot, Streams
 from bff.routes import headers, origin
 from bff.settings import Settings
 from bff.streaming import HEADERS
@@ -102,6 +103,16 @@ def whole(name: str, default: int) -> int:
     return int(text)
 
 
+def hold(slot: Slot) -> None:
+    """Released with the response: a large one keeps it until its last byte is taken."""
+    g.slot = slot
+
+
+def aside(identity: Identity) -> str:
+    """Counts apart from the user's streams, as no user id holds a NUL: a paused player must not keep them from chatting."""
+    return f"{identity.user_id}\0"
+
+
 def guard(app: Flask) -> None:
     app.url_map.merge_slashes = False  # It redirects, to whatever host the request named.
     app.before_request(_begin)
@@ -129,6 +140,7 @@ def _begin() -> Response | None:
 
 
 def _finish(response: Response) -> Response:
+    response = _counted(response)
     response.headers["X-Request-ID"] = request_id()
     headers.harden(response)
     origin.share(response, parts().settings.cors_allow_origins)
@@ -142,6 +154,36 @@ def _finish(response: Response) -> Response:
             parts().tickets.give_back(ticket)
         _log_line(response.status_code)
     return response
+
+
+def _counted(response: Response) -> Response:
+    """A user's large responses are counted while they wait in memory for somebody to read them, as streams are."""
+    slot: Slot | None = g.pop("slot", None)
+    try:
+        slot = slot or _slot_of_page(response)
+    except ChatError as problem:
+        return _refuse(problem)
+    if slot is not None and _may_wait(response):
+        response.call_on_close(slot.release)
+    elif slot is not None:
+        slot.release()
+    return response
+
+
+def _slot_of_page(response: Response) -> Slot | None:
+    """Of what was asked for without a slot. Only what changes nothing can still be refused."""
+    who: Identity | None = g.get("identity")
+    streams = parts().streams
+    if who is None or request.method != "GET" or streams.draining or not _may_wait(response):
+        return None
+    return streams.enter(aside(who))
+
+
+def _may_wait(response: Response) -> bool:
+    """Whether it may have to wait for its reader: smaller ones fit into the kernel's buffer."""
+    if response.is_streamed or hub.browser(request.environ) is None:
+        return False
+    return (response.calculate_content_length() or 0) > SEND_BUFFER_BYTES
 
 
 def problem_of(error: Exception) -> ChatError:

@@ -102,6 +102,7 @@ def _check_model(name: str) -> None:
 
 def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]) -> Response:
     """Waits for the answer's end. Raises what broke it, with a status of its own."""
+    door.hold(slot)
     told = telling.tell(answer, message_id)
     watch = hub.watch(hub.browser(request.environ), half_open=False)
     try:
@@ -111,7 +112,6 @@ def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]
         return Response(status=ReaderLeft.status)
     finally:
         watch.close()
-        slot.release()
         door.note(told.end())
     if told.problem is not None:
         raise detached(told.problem)

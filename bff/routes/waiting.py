@@ -24,8 +24,7 @@ class Asking(NamedTuple):
 def asking() -> Iterator[Asking]:
     """Raises Unauthorized, Forbidden, ServerRestarting, ServerFull, TooManyRequests. The slot is the caller's to release."""
     who = door.identity()
-    # Counted apart from the user's streams, as no user id holds a NUL: players that are paused must not keep it from chatting.
-    with door.parts().streams.enter(f"{who.user_id}\0") as slot:
+    with door.parts().streams.enter(door.aside(who)) as slot:
         watch = hub.watch(hub.browser(request.environ), half_open=False)
         try:
             slot.wait_at(watch)
@@ -36,9 +35,7 @@ def asking() -> Iterator[Asking]:
 
 @contextmanager
 def asking_once() -> Iterator[Asking]:
-    """As long as the request lasts."""
+    """As long as the request lasts, and its response."""
     with asking() as asked:
-        try:
-            yield asked
-        finally:
-            asked.slot.release()
+        door.hold(asked.slot)
+        yield asked

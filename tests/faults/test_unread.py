@@ -1,0 +1,309 @@
+"""Responses that nobody reads, of every kind: they are let go of in time, and hold up no deploy."""
+
+import http.client
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from time import monotonic, sleep
+from urllib.parse import quote
+
+import pytest
+
+from tests.conversations.talk import ROOM, Talk
+from tests.live import BROKER_KEY, Browser, Server, eventually, head, status_of
+from tests.ops.numbers import numbers
+from tests.routes.engine_doors import RECORDING
+from tests.wire_server import HANG, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(90)]
+
+KIB, MIB = 2**10, 2**20
+CLIENTS = 6
+UPSTREAM = 8
+"""Connections to services that are kept, and what a loop opens once."""
+PIPELINED = 20_000
+"""Requests: what answers them is more than a kernel keeps for a client."""
+WORDS = "." * 4 * MIB
+TURN = {"user_message": "?", "assistant_response": "." * 70 * KIB}
+
+
+def said(path: str, **content: object) -> bytes:
+    body = json.dumps(content).encode()
+    return head("POST", path, body=body) + body
+
+
+WHOLE = said("/api/chat", message="/big 8192")
+SMALL = {
+    "file": head("GET", "/static/sse.js"),
+    "page": head("GET", "/"),
+    "OpenAPI": head("GET", "/openapi.json"),
+    "metrics": head("GET", "/metrics"),
+    "health": head("GET", "/healthz"),
+    "error": head("GET", "/nowhere"),
+    "HEAD": head("HEAD", "/"),
+    "304": head("GET", "/static/sse.js", "If-Modified-Since: Fri, 31 Dec 2100 00:00:00 GMT"),
+}
+
+
+def engine_reply(request: Request) -> list[bytes]:
+    """Of some 4 MB, whatever is asked for."""
+    said = {"responses": [WORDS], "response_language": "en", "voice_audio_base64": None}
+    if request.path.endswith(".mp3"):
+        return [reply(bytes(8 * MIB), content_type="audio/mpeg")]
+    if "/history" in request.path:
+        return [reply(json.dumps({"entries": [TURN] * 50, "total_count": 50}).encode())]
+    if request.path.endswith("/stream"):
+        event = json.dumps({"type": "complete", "response": said}).encode()
+        return [stream_head(), chunk(b"data: " + event + b"\n\n"), LAST_CHUNK]
+    return [reply(json.dumps(said).encode())]
+
+
+@pytest.fixture
+def engine() -> Iterator[WireServer]:
+    with WireServer(engine_reply) as engine:
+        yield engine
+
+
+def large(server: Server, engine: WireServer) -> dict[str, bytes]:
+    """Requests, whose responses no kernel keeps for a client."""
+    return {
+        "whole answer": said("/api/chat", message="hello"),
+        "OpenAI's whole answer": said("/v1/chat/completions", model="default", messages=[{"role": "user", "content": "hello"}]),
+        "stream": said("/api/chat/stream", message="hello"),
+        "history": head("GET", "/api/chat/history"),
+        "conversation": head("GET", f"{long_conversation(Talk(server))}?limit=100"),
+        "recording": head("GET", f"/api/audio?url={quote(engine.url + RECORDING, safe='')}"),
+    }
+
+
+def long_conversation(talk: Talk) -> str:
+    """Its messages take 6 MB in JSON."""
+    conversation = talk.begin()
+    for _ in range(34):
+        talk.tell(conversation, "\N{BOX DRAWINGS LIGHT VERTICAL}" * 30_000)
+    return f"{ROOM}/{conversation}/messages"
+
+
+def cut(server: Server, why: str) -> float:
+    shown = numbers(Browser(server).request("GET", "/metrics").read().decode())
+    return shown.get(f"chat_readers_cut_total{{why={why}}}", 0.0)
+
+
+class Unread:
+    """Clients that send what they are given, and never read."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._sockets = ExitStack()
+        self._sizes: list[int] = []
+        self._since = 0.0
+        self.descriptors = server.descriptors()
+
+    def connect(self, *requests: bytes) -> None:
+        """Each is another client's."""
+        for request in requests:
+            sock = self._sockets.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+            sock.connect(("127.0.0.1", self._server.port))
+            threading.Thread(target=_send, args=(sock, request), daemon=True).start()
+
+    def are_stuck(self, clients: int) -> bool:
+        """The server can write no more to any of them."""
+        sizes = self._queues()
+        if sizes != self._sizes:
+            self._sizes, self._since = sizes, monotonic()
+        return len(sizes) == clients and monotonic() > self._since + 0.3
+
+    def _queues(self) -> list[int]:
+        """Of each connection on which the server's kernel has something that nobody takes: how many bytes."""
+        port, established = f":{self._server.port:04X}", "01"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        sizes = [int(line[4].partition(":")[0], 16) for line in lines if line[1].endswith(port) and line[3] == established]
+        return [size for size in sizes if size]
+
+    def are_cut(self) -> bool:
+        return not self._queues() and self._server.descriptors() <= self.descriptors + UPSTREAM
+
+    def __enter__(self) -> "Unread":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sockets.close()
+
+
+def _send(sock: socket.socket, request: bytes) -> None:
+    with suppress(OSError):
+        sock.sendall(request)
+
+
+def test_what_is_not_read_is_cut_off(start, engine, single):
+    server = start(single, ENGINE_BASE_URL=engine.url, SLOW_READER_SECONDS="1")
+    requests = large(server, engine)
+
+    with Unread(server) as unread:
+        unread.connect(*requests.values())
+
+        assert eventually(lambda: cut(server, "slow") == len(requests), 30)
+        assert eventually(unread.are_cut, 20)
+    assert "Traceback" not in server.log, server.log[-3000:]
+
+
+def test_what_is_not_read_is_cut_off_however_small_it_is(start):
+    server = start(SLOW_READER_SECONDS="1")
+
+    with Unread(server) as unread:
+        unread.connect(*(request * PIPELINED for request in SMALL.values()))
+
+        assert eventually(lambda: cut(server, "slow") == len(SMALL), 40)
+        assert eventually(unread.are_cut, 20)
+    assert "Traceback" not in server.log, server.log[-3000:]
+
+
+def test_what_is_not_read_is_forgotten(start):
+    server = start(SLOW_READER_SECONDS="1")
+    Browser(server).request("GET", "/metrics").read()
+    memory = server.memory()
+
+    with Unread(server) as unread:
+        unread.connect(*[WHOLE] * CLIENTS)
+
+        assert eventually(lambda: cut(server, "slow") == CLIENTS, 30)
+        assert eventually(unread.are_cut, 20)
+        assert server.memory() - memory < CLIENTS * 8 * MIB / 2
+
+
+def test_what_is_not_read_holds_up_no_deploy(start, engine):
+    server = start(ENGINE_BASE_URL=engine.url, DRAIN_SECONDS="2")
+    requests = [*large(server, engine).values(), *(request * PIPELINED for request in SMALL.values())]
+
+    with Unread(server) as unread:
+        unread.connect(*requests)
+        assert eventually(lambda: unread.are_stuck(len(requests)), 40)
+        began = monotonic()
+
+        assert server.stop(signal.SIGTERM) == 0
+
+        assert monotonic() - began < 2 + 2, "DRAIN_SECONDS, and what it takes a process to notice"
+    assert "Traceback" not in server.log, server.log[-3000:]
+    assert "graceful timeout" not in server.log
+
+
+def test_the_broker_is_bounded_as_well(start):
+    server = start("broker", BROKER_API_KEY=BROKER_KEY, DRAIN_SECONDS="2", SLOW_READER_SECONDS="3")
+    request = head("GET", "/health") * PIPELINED
+
+    with Unread(server) as unread:
+        unread.connect(request)
+        assert eventually(lambda: unread.are_stuck(1), 20)
+        assert eventually(unread.are_cut, 20)
+        unread.connect(request)
+        assert eventually(lambda: unread.are_stuck(1), 20)
+        began = monotonic()
+
+        assert server.stop(signal.SIGTERM) == 0
+        assert monotonic() - began < 2 + 2
+
+
+def test_who_reads_slowly_gets_it_all(start, single):
+    server = start(single, SLOW_READER_SECONDS="1")
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(WHOLE)
+        began, received = monotonic(), b""
+        while not received.endswith(b"}\n"):
+            received += sock.recv(512 * KIB)
+            sleep(max(0.0, len(received) / (4 * MIB) - (monotonic() - began)))  # 4 MiB a second.
+
+    assert len(received) > 8 * MIB
+    assert monotonic() - began > 1.9, "longer than SLOW_READER_SECONDS"
+
+
+def test_a_connection_goes_on_after_a_large_response(start):
+    server = start(SLOW_READER_SECONDS="1")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+
+    sizes = []
+    for path in ("/openapi.json", "/static/sse.js", "/healthz", "/openapi.json"):
+        connection.request("GET", path)
+        sock = connection.sock
+        sizes.append(len(connection.getresponse().read()))
+
+    assert sizes[0] == sizes[-1] > 0
+    assert connection.sock is sock, "no response closed it"
+    sleep(1.1)  # Silence between two requests is not a slow reader's.
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_a_connection_that_is_kept_alive_holds_up_no_deploy(start):
+    server = start(DRAIN_SECONDS="2")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", "/healthz")
+    connection.getresponse().read()
+    began = monotonic()
+
+    assert server.stop(signal.SIGTERM) == 0
+
+    assert monotonic() - began < 3, "sooner than gunicorn's keepalive"
+    connection.close()
+
+
+def test_a_body_that_trickles_holds_up_no_deploy(start):
+    server = start(DRAIN_SECONDS="2")
+
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(WHOLE[:-5])
+        assert eventually(lambda: server.log_lines)
+        began = monotonic()
+
+        assert server.stop(signal.SIGTERM) == 0
+        assert monotonic() - began < 2 + 2
+
+
+@pytest.mark.parametrize("name", ["whole answer", "history", "conversation"])
+def test_what_a_user_does_not_read_is_counted(start, engine, name):
+    server = start(ENGINE_BASE_URL=engine.url, MAX_STREAMS_PER_USER="2", SLOW_READER_SECONDS="5")
+    request = large(server, engine)[name]
+
+    with Unread(server) as unread:
+        unread.connect(request, request)
+        assert eventually(lambda: unread.are_stuck(2), 20)
+        assert status_of_next(server, request) == 429
+        assert status_of(Browser(server).say("hello")) == 200, "streams are counted apart"
+        assert eventually(unread.are_cut, 15)
+
+    assert status_of_next(server, request) == 200
+
+
+def status_of_next(server: Server, request: bytes) -> int:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(request)
+        return int(sock.recv(12)[9:12])
+
+
+def test_a_browser_that_left_during_the_wait_leaves_nothing(start, single):
+    with WireServer([HANG]) as engine:
+        server = start(single, ENGINE_BASE_URL=engine.url, MAX_STREAMS_PER_USER="1")
+        descriptors = server.descriptors()
+
+        for number in range(1, 4):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+                sock.sendall(said("/api/chat", message="hello"))
+                assert engine.wait_for(partial(is_asked, engine, number), 20), "the slot of the last one is free again"
+            assert eventually(partial(is_left, server, number), 20)
+
+        assert eventually(lambda: server.descriptors() <= descriptors + 1, 20)
+
+
+def is_asked(engine: WireServer, times: int) -> bool:
+    return len(engine.requests) == times
+
+
+def is_left(server: Server, times: int) -> bool:
+    return [line.get("status") for line in server.log_lines].count(499) == times
