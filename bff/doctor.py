@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import fields, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bff import safety
 from bff.broker_client import BrokerClient
@@ -14,6 +14,9 @@ from bff.identity import Identity
 from bff.ops import hub
 from bff.ops.health import Probe
 from bff.settings import Settings, descriptor_limit
+
+if TYPE_CHECKING:
+    from bff.ops.redis import Client
 
 NOBODY: Final = "flask-doctor"
 REDIS_OLDEST: Final = (6, 2)
@@ -104,6 +107,7 @@ def _of_redis(settings: Settings) -> Iterator[Finding]:
     try:
         with redis.connect(settings.redis_url, verify=settings.redis_tls_verify) as client:
             about = redis.about(client)
+            yield from _of_redis_writes(client)
     except ChatError as problem:
         yield Finding(False, f"Redis cannot be reached ({problem.detail}): see REDIS_URL.")
         return
@@ -112,6 +116,15 @@ def _of_redis(settings: Settings) -> Iterator[Finding]:
     if about.policy != "noeviction":
         yield Finding(False, f"Redis may throw answers away: its maxmemory-policy is {about.policy}, and has to be noeviction.")
     yield Finding(True, f"Redis {'.'.join(map(str, about.version))} answers.")
+
+
+def _of_redis_writes(client: "Client") -> Iterator[Finding]:
+    from bff.ops import redis
+
+    try:
+        redis.check_writes(client)
+    except ChatError as problem:
+        yield Finding(False, f"Redis takes no writes ({problem.detail}).")
 
 
 def _of_probe(name: str, probe: Probe) -> Finding:

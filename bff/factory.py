@@ -23,7 +23,7 @@ from bff.held import HeldAnswers
 from bff.identity import Anonymous, IdentityMode, Proxy
 from bff.ops import logs, memory
 from bff.ops.connections import BoundedResponses, Connections
-from bff.ops.health import Health, Probe
+from bff.ops.health import Health, Probe, WriteProbe
 from bff.ops.life import Life, together
 from bff.ops.pulse import Pulse
 from bff.ops.rate import Rate
@@ -169,13 +169,13 @@ def _probes(
     settings: Settings, broker: BrokerClient, engine: EngineClient, store: ConversationStore, redis: _Redis
 ) -> dict[str, Probe]:
     """What may be away; what is bundled is where we are."""
-    probes: dict[str, Probe] = {"broker": broker.check, "database": store.check}
+    probes: dict[str, Probe] = {"broker": broker.check, "database": WriteProbe(store.check, store.check_writes)}
     if settings.engine_base_url:
         probes["engine"] = engine.check
     if redis.client is not None:
-        from bff.ops.redis import ping
+        from bff.ops.redis import check_writes, ping
 
-        probes["redis"] = partial(ping, redis.client)
+        probes["redis"] = WriteProbe(partial(ping, redis.client), partial(check_writes, redis.client))
     return probes
 
 

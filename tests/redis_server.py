@@ -26,17 +26,17 @@ class RedisServer:
 
     def __init__(self, folder: Path, *options: str, password: str = "") -> None:
         self.port = free_port()
-        self._folder = folder
+        self.folder = folder
         self._options = ["--requirepass", password, *options] if password else [*options]
         secret = f":{password}@" if password else ""
         self.url = f"redis://{secret}127.0.0.1:{self.port}/0"
         self.start()
 
     def start(self) -> None:
-        command = [redis_or_skip(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""]
-        with (self._folder / "redis.log").open("ab") as log:
+        command = [redis_or_skip(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
-        assert eventually(self._answers, 20), (self._folder / "redis.log").read_text()
+        assert eventually(self._answers, 20), (self.folder / "redis.log").read_text()
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:

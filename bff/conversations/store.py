@@ -34,6 +34,10 @@ class ConversationStore:
         """Raises UpstreamUnavailable while there is no database, or none that has our tables."""
         self._database.read(lambda session: session.execute(select(Conversation.id).limit(1)).first())
 
+    def check_writes(self) -> None:
+        """Raises UpstreamUnavailable while the database takes no writes."""
+        self._database.check_writes()
+
     def recent(self, owner: str, limit: int, cursor: str = "") -> Page[Conversation]:
         """Newest activity first. Raises InvalidRequest for a cursor that is none."""
         found = select(Conversation).where(Conversation.owner_id == owner)

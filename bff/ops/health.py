@@ -12,10 +12,31 @@ KEPT_SECONDS: Final = 2.0
 PROBE_SECONDS: Final = 3.0
 """For all of them, which are asked at once. One that takes longer is not there, and not waited for."""
 
+WRITE_SECONDS: Final = 15.0
+"""Between two writes of one probe: each costs a disk or a replica something."""
+
 log = logging.getLogger(__name__)
 
 Probe = Callable[[], None]
 """Raises a ChatError, whose code is what there is to say, when what it looks at is not there."""
+
+
+class WriteProbe:
+    """Of a store that may be there and take no writes: read-only, full, or a replica.
+
+    It reads every time and writes rarely; a write that failed is tried again every time.
+    """
+
+    def __init__(self, read: Probe, write: Probe) -> None:
+        self._read = read
+        self._write = write
+        self._written_at = float("-inf")
+
+    def __call__(self) -> None:
+        self._read()
+        if monotonic() >= self._written_at + WRITE_SECONDS:
+            self._write()
+            self._written_at = monotonic()
 
 
 class Health:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha1, sha256
 from pathlib import Path
 from queue import Empty
+from secrets import token_hex
 from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -30,6 +31,10 @@ PASSING_WORDS: Final = re.compile(
 )
 """Refusals that are over when a fail-over, a start or a disk is. The library takes the first word of those it knows away;
 a script in Redis 6, and a pipeline, put words of their own before it."""
+
+READY_SECONDS: Final = 60
+"""For which the key exists that shows whether Redis takes writes."""
+_READY: Final = f"chat:ready:{token_hex(8)}"
 
 Client = redis.Redis
 
@@ -63,6 +68,13 @@ def ping(client: Client) -> None:
     """Raises Away."""
     with translated():
         client.ping()
+
+
+def check_writes(client: Client) -> None:
+    """Sets a key of this process's and publishes to nobody. Raises Away, or ServerFull when Redis has no memory left."""
+    with translated():
+        client.set(_READY, "", ex=READY_SECONDS)
+        client.publish(_READY, "")
 
 
 class About(NamedTuple):

@@ -36,6 +36,15 @@ class Postgres:
         data = str(self._home / "data")
         make = ["initdb", "-D", data, "-U", "chat", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         subprocess.run(self._command(make), check=True, capture_output=True, cwd="/", **self._user)
+        self._serve()
+
+    def restart_as_standby(self) -> None:
+        """In recovery, of a primary that never comes: it can only be read, until `pg_promote()`."""
+        self._end()
+        (self._home / "data" / "standby.signal").touch()
+        self._serve()
+
+    def _serve(self) -> None:
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
@@ -43,7 +52,7 @@ class Postgres:
             "max_connections": "50",
             "timezone": "Asia/Kathmandu",
         }
-        run = ["postgres", "-D", data, "-p", str(self.port)]
+        run = ["postgres", "-D", str(self._home / "data"), "-p", str(self.port)]
         run += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         with (self._home / "log").open("wb") as log:
             self._process = subprocess.Popen(self._command(run), stdout=log, stderr=log, cwd="/", **self._user)
@@ -73,13 +82,16 @@ class Postgres:
         return self._url(name).replace("postgresql:", "postgres:")
 
     def stop(self) -> None:
+        self._end()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)  # Now, whoever is still connected.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(10)
             self._process.kill()
             self._process.wait(10)
-        shutil.rmtree(self._home, ignore_errors=True)
 
 
 def _user() -> dict[str, Any]:

@@ -1,8 +1,10 @@
 import threading
 
+import pytest
+
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from bff.ops import health
-from bff.ops.health import Health
+from bff.ops.health import Health, WriteProbe
 from tests.live import in_parallel
 
 
@@ -61,3 +63,45 @@ def test_all_are_asked_at_once_and_the_slow_one_is_not_waited_for(monkeypatch):
 
 def test_a_probe_that_breaks_itself_says_so():
     assert Health({"broker": lambda: None, "redis": {}.popitem}).states() == {"broker": "ok", "redis": "internal_error"}
+
+
+def test_writes_are_rare_while_they_succeed(monkeypatch):
+    done: list[str] = []
+    probe = WriteProbe(lambda: done.append("read"), lambda: done.append("write"))
+
+    for _ in range(3):
+        probe()
+    monkeypatch.setattr(health, "WRITE_SECONDS", 0.0)
+    probe()
+
+    assert done == ["read", "write", "read", "read", "read", "write"]
+
+
+def test_a_write_that_failed_is_tried_again_at_once():
+    takes_writes: list[bool] = []
+
+    def write() -> None:
+        if not takes_writes:
+            raise UpstreamUnavailable
+
+    probe = WriteProbe(lambda: None, write)
+    for _ in range(2):
+        with pytest.raises(UpstreamUnavailable):
+            probe()
+    takes_writes.append(True)
+    probe()
+    takes_writes.clear()
+
+    probe()
+
+
+def test_what_cannot_be_read_is_not_written_to():
+    def away() -> None:
+        raise UpstreamTimeout
+
+    wrote: list[int] = []
+
+    with pytest.raises(UpstreamTimeout):
+        WriteProbe(away, lambda: wrote.append(1))()
+
+    assert not wrote

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from alembic.config import Config  # A fifth of a process's start, for what most processes never do.
 
 HEAD = "head"
+VERSION_TABLE = "alembic_version"
+"""Of one row, which the first revision makes."""
 
 
 class UnknownRevision(Exception):
