@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bff.broker.queue import Queue
     from bff.broker.worker import Worker
     from bff.ops.connections import Connections
+    from bff.ops.health import Probe
     from bff.ops.redis import Client
     from bff.ops.streams import Streams
     from bff.transport import Neighbour
@@ -49,6 +50,7 @@ def built(settings: Settings, key: str, engine: "Service | None" = None, client:
     from bff.ops.life import Life
     from bff.ops.streams import Streams
 
+    client = client or _redis(settings)
     queue = _queue(settings, client)
     worker = _worker(settings, queue, engine) if settings.run_worker else None
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
@@ -59,7 +61,7 @@ def built(settings: Settings, key: str, engine: "Service | None" = None, client:
     app.extensions["life"] = Life(
         partial(_start, settings, worker), partial(_drain, settings, streams, connections, worker), streams.__len__
     )
-    register(app, Parts(queue, worker, streams, key, settings))
+    register(app, Parts(queue, worker, streams, key, settings, _check_writes(client)))
     return app
 
 
@@ -99,6 +101,23 @@ def check(settings: Settings) -> None:
         redis.check(settings.redis_url, verify=settings.redis_tls_verify)
 
 
+def _redis(settings: Settings) -> "Client | None":
+    if not settings.redis_url:
+        return None
+    from bff.ops import redis
+
+    return redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
+
+
+def _check_writes(client: "Client | None") -> "Probe":
+    """Whether what the queue is kept in takes writes. Memory always does."""
+    if client is None:
+        return lambda: None
+    from bff.ops import health, redis
+
+    return health.WriteProbe(partial(redis.ping, client), partial(redis.check_writes, client))
+
+
 def _queue(settings: Settings, client: "Client | None" = None) -> "Queue":
     from bff.broker.queue import Limits
 
@@ -108,9 +127,9 @@ def _queue(settings: Settings, client: "Client | None" = None) -> "Queue":
 
         return MemoryQueue(limits)
     from bff.broker.redis import RedisQueue
-    from bff.ops import redis
 
-    client = client or redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
+    client = client or _redis(settings)
+    assert client is not None
     return RedisQueue(client, limits, settings.lease_seconds)
 
 

@@ -16,6 +16,7 @@ from bff.broker.queue import Counts, Message, Queue
 from bff.broker.worker import Worker
 from bff.errors import Away, ChatError, Expired, InternalError, NotFound, ServerFull, ServerRestarting, Unauthorized, by_status
 from bff.ops import metrics
+from bff.ops.health import Probe
 from bff.ops.hub import Watch
 from bff.ops.streams import Streams
 from bff.settings import Settings
@@ -40,6 +41,8 @@ class Parts(NamedTuple):
     streams: Streams
     key: str
     settings: Settings
+    check_writes: Probe
+    """Raises Away or ServerFull while what the queue is kept in takes no writes."""
 
     def __repr__(self) -> str:
         return "Parts(…)"  # The key is one of them.
@@ -165,9 +168,10 @@ def see(user_id: str) -> Response:
 def health() -> Response:
     parts = _parts()
     try:
+        parts.check_writes()
         counts, worked = parts.queue.counts(), parts.queue.is_worked()
         status = "healthy" if worked else "degraded"
-    except Away:
+    except (Away, ServerFull):
         counts, worked, status = Counts(0, 0), False, "unhealthy"
     return jsonify(
         status=status,

@@ -4,9 +4,11 @@ import shutil
 
 import pytest
 
+from bff.broker import built
 from bff.ops import health
 from bff.ops.redis import Client, check_writes, connect
-from tests.live import eventually, new_app
+from bff.settings import Settings
+from tests.live import BROKER_KEY, eventually, new_app
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.live
@@ -83,6 +85,18 @@ def test_a_process_is_unready_while_redis_cannot_save(state, admin, own):
 
     assert eventually(lambda: state() == (503, "upstream_unavailable"), 20)
     admin.config_set("save", "")  # Else it would not stop without having saved.
+
+
+def test_a_broker_of_its_own_says_so_too(own, admin, monkeypatch):
+    monkeypatch.setattr(health, "WRITE_SECONDS", 0.0)
+    client = built(
+        Settings.from_environment({"REDIS_URL": own.url, "RUN_WORKER": "0"}, neighbour=True), BROKER_KEY
+    ).test_client()
+    assert client.get("/health").json["status"] == "degraded", "nobody answers here"
+
+    make_replica(admin)
+
+    assert eventually(lambda: client.get("/health").json["status"] == "unhealthy", 20)
 
 
 def test_a_check_leaves_one_key_for_a_while(clean_redis):
