@@ -59,10 +59,6 @@ class Exchange:
         if close is not None:
             close()
 
-    def cut(self) -> None:
-        self.was_cut = True
-        cut(self.sock)
-
 
 class Connections:
     """The exchanges that are going on, and the connections that are kept alive between two of them."""
@@ -73,7 +69,6 @@ class Connections:
         self._lock = threading.Lock()
         self._open: WeakSet[Exchange] = WeakSet()
         self._idle: WeakSet[socket.socket] = WeakSet()
-        self._draining = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -96,36 +91,39 @@ class Connections:
             metrics.CUT.labels("drained").inc()
         elif isinstance(error, TimeoutError):
             metrics.CUT.labels("slow").inc()
-        if self._draining:
-            _expect_nothing(exchange.sock)
 
     def drain(self, seconds: float) -> None:
-        """Returns when the last exchange has ended, or cuts those that are left when the time is up."""
+        """Returns when the last connection has ended, or cuts off who holds one up when the time is up.
+
+        What comes on a connection that is kept alive is still answered meanwhile, with a refusal.
+        """
         deadline = monotonic() + seconds
-        self._draining = True
-        for sock in self._idle_ones():
-            _expect_nothing(sock)
         self._wait(deadline - STALL_SECONDS)
         self._cut(stalled_for=STALL_SECONDS)
         self._wait(deadline)
-        self._cut(stalled_for=-inf)
-        for sock in self._idle_ones():
-            cut(sock)
-
-    def _idle_ones(self) -> list[socket.socket]:
-        with self._lock:
-            return list(self._idle)
+        self._cut(stalled_for=0.0)
+        for exchange in self._exchanges():
+            _read_no_more(exchange.sock)  # A body that trickles ends; an app that works may still say so.
+        for sock in self._kept_alive():
+            _cut(sock)
 
     def _wait(self, deadline: float) -> None:
-        while self._open and (left := deadline - monotonic()) > 0:
+        while (self._open or self._kept_alive()) and (left := deadline - monotonic()) > 0:
             time.sleep(min(left, POLL_SECONDS))
 
     def _cut(self, stalled_for: float) -> None:
-        with self._lock:
-            exchanges = list(self._open)
-        for exchange in exchanges:
+        for exchange in self._exchanges():
             if monotonic() - exchange.blocked_since >= stalled_for:
-                exchange.cut()
+                exchange.was_cut = True
+                _cut(exchange.sock)
+
+    def _exchanges(self) -> list[Exchange]:
+        with self._lock:
+            return list(self._open)
+
+    def _kept_alive(self) -> list[socket.socket]:
+        with self._lock:
+            return [sock for sock in self._idle if sock.fileno() >= 0]
 
 
 class BoundedResponses:
@@ -176,12 +174,11 @@ def limit_send_buffer(sock: socket.socket, seconds: float) -> None:
     sock.settimeout(seconds)
 
 
-def cut(sock: socket.socket) -> None:
+def _cut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def _expect_nothing(sock: socket.socket) -> None:
-    """A connection that is kept alive for a next request would hold up the process's exit."""
+def _read_no_more(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RD)
