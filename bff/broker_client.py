@@ -13,7 +13,6 @@ from bff.following import Answer, Followed
 from bff.held import HeldAnswers
 from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
-from bff.messages import ChatRequest
 from bff.ops import metrics
 from bff.ops.hub import Watch
 from bff.transport import EventSource, Response, Session
@@ -39,6 +38,18 @@ class Receipt(NamedTuple):
     position: int
 
 
+class Run(NamedTuple):
+    message_id: str
+    scope: str
+    key: str
+
+
+class Runs(NamedTuple):
+    active: list[Run]
+    located: str | None
+    """The message whose log holds the event that was asked for."""
+
+
 class BrokerClient:
     """Leaves messages with the broker and follows their answers."""
 
@@ -52,6 +63,7 @@ class BrokerClient:
         client_id: str,
         max_event_bytes: int,
         stands_alone: bool,
+        numbered: bool | None = None,
     ) -> None:
         self._service = service
         self._session = session
@@ -60,7 +72,7 @@ class BrokerClient:
         self._client_id = client_id
         self._max_event_bytes = max_event_bytes
         self._stands_alone = stands_alone
-        self.numbered: bool | None = None
+        self.numbered = numbered
         """Whether the broker numbers its events; None until the first one has been seen."""
 
     @property
@@ -72,15 +84,12 @@ class BrokerClient:
         """The moment (monotonic) by which a message is left and its stream open, if both begin now."""
         return monotonic() + self._timeouts.opening
 
-    def enqueue(self, identity: Identity, message: ChatRequest, until: float, wishes: Mapping[str, str]) -> Receipt:
-        """`wishes`: on_busy and on_disconnect, which our own broker understands.
+    def enqueue(self, identity: Identity, content: Mapping[str, Any], until: float) -> Receipt:
+        """`content`: the message, and what only our own broker understands: on_busy, on_disconnect, group, ….
 
         Raises an UpstreamFailure, or what our own broker refuses: Busy, Expired, IdempotencyConflict, TooManyRequests.
         """
-        body = message.for_upstream() | dict(wishes)
-        body |= {"user_id": identity.user_id, "org_id": identity.org, "client_id": self._client_id}
-        if message.client_message_id:
-            body["client_message_id"] = message.client_message_id
+        body = {**content, "user_id": identity.user_id, "org_id": identity.org, "client_id": self._client_id}
         with metrics.timed(metrics.ENQUEUE), _worth_a_retry(UpstreamTimeout):
             content = transport.read_json(self._send("POST", "/api/v1/message", until, body=body), until)
         message_id, position = content.get("message_id"), content.get("queue_position")
@@ -102,7 +111,7 @@ class BrokerClient:
             return self._held.adopt(user_id, message_id, source).reader()
         return Followed(reopen, source, numbered=self.numbered)
 
-    def resume(self, user_id: str, message_id: str, until: float, after: str) -> Answer | None:
+    def resume(self, user_id: str, message_id: str, until: float, after: str, *, on_disconnect: str = "") -> Answer | None:
         """Follows a message again, after the event id `after`, from the start where that is "".
 
         None when there is nothing left to read. Raises an UpstreamFailure; NotFound, Expired from our own broker;
@@ -114,7 +123,7 @@ class BrokerClient:
         reopen = partial(self._open, user_id, message_id)
         with _worth_a_retry(UpstreamFailure):
             self._refuse_unnumbered(user_id)
-            source = reopen(after, until, None)
+            source = self._open(user_id, message_id, after, until, on_disconnect=on_disconnect)
         return Followed(reopen, source, after, numbered=True) if source is not None else None
 
     def _refuse_unnumbered(self, user_id: str) -> None:
@@ -146,13 +155,30 @@ class BrokerClient:
             path = f"/api/v1/message/{message_id}"
             self._send("DELETE", path, self.opening(), params={"user_id": user_id}).close()
 
+    def cancel_if_unread(self, user_id: str, message_id: str) -> None:
+        """Of our own broker: ends, at once, what is for its readers only and has none. Raises an UpstreamFailure, NotFound."""
+        with contextlib.suppress(errors.Expired):
+            params = {"user_id": user_id, "if": "unread"}
+            self._send("DELETE", f"/api/v1/message/{message_id}", self.opening(), params=params).close()
+
+    def runs(self, user_id: str, group: str, event_id: str = "") -> Runs:
+        """Of our own broker: what runs or waits in one of the user's groups, and whose log holds the event `event_id`.
+
+        Raises an UpstreamFailure.
+        """
+        until = self.opening()
+        params = {"group": group} | ({"event_id": event_id} if event_id else {})
+        content = transport.read_json(self._send("GET", _queue_of(user_id), until, params=params), until)
+        runs = [Run(run["message_id"], run["run_scope"], run["run_key"]) for run in content["messages"]]
+        return Runs(runs, content.get("located"))
+
     def places(self, user_id: str, until: float | None = None) -> list[dict[str, Any]]:
         """The user's messages that wait or run: message_id, state, position each.
 
         Raises an UpstreamFailure, or TooManyRequests.
         """
         until = until or self.opening()
-        content = transport.read_json(self._send("GET", f"/api/v1/queue/{quote(user_id, safe='')}", until), until)
+        content = transport.read_json(self._send("GET", _queue_of(user_id), until), until)
         messages = content.get("messages")
         if self.numbered is None:
             self.numbered = messages is not None  # The original broker has no such list, and numbers nothing.
@@ -167,12 +193,20 @@ class BrokerClient:
         if status not in {"healthy", "degraded"}:
             raise UpstreamUnavailable(detail=f"the broker is {status}")
 
-    def _open(self, user_id: str, message_id: str, after: str, until: float, watch: Watch | None = None) -> EventSource | None:
+    def _open(
+        self,
+        user_id: str,
+        message_id: str,
+        after: str,
+        until: float,
+        watch: Watch | None = None,
+        on_disconnect: str = "",
+    ) -> EventSource | None:
         """None when there is nothing left to read after `after`."""
         headers: dict[str, str | bytes] = {"Accept": "text/event-stream"}
         if after:
             headers["Last-Event-ID"] = after.encode()  # A text would be sent as Latin-1.
-        query = {"user_id": user_id, "message_id": message_id}
+        query = {"user_id": user_id, "message_id": message_id} | ({"on_disconnect": on_disconnect} if on_disconnect else {})
         response = self._send("GET", "/api/v1/stream", until, headers=headers, params=query, watch=watch)
         if response.status_code == 204:
             response.close()
@@ -205,6 +239,10 @@ def _worth_a_retry(kind: type[UpstreamFailure]) -> Iterator[None]:
     except kind as problem:
         problem.retry_after = problem.retry_after or RETRY_SECONDS
         raise
+
+
+def _queue_of(user_id: str) -> str:
+    return f"/api/v1/queue/{quote(user_id, safe='')}"
 
 
 def _place(message: Any) -> dict[str, Any]:

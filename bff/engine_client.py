@@ -53,6 +53,12 @@ class EngineClient:
                 raise UpstreamError(detail=f"the engine answered {response.status_code}")
             return EventSource(response, self._timeouts.silence, self._max_event_bytes, JOIN_SECONDS)
 
+    def keep_stopped(self, content: Mapping[str, Any], text: str) -> str:
+        """Stores `text` as the reply to what the bundled engine was asked with `content`; its id. Raises an UpstreamFailure."""
+        with closing(hub.watch()) as watch:
+            answer = self._ask("POST", "/api/v1/chat/stopped", watch, body={**content, "text": text})
+        return str(answer.get("message_id", ""))
+
     # What follows raises an UpstreamFailure, InvalidRequest or TooManyRequests where the engine says so, and whatever
     # ends `watch`.
 

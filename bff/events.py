@@ -25,9 +25,10 @@ def error(problem: ChatError, request_id: str, event_id: str = "") -> Event:
     return event({"type": "error"} | problem.as_json(request_id), event_id)
 
 
-def stopped(text: str) -> Event:
-    """Ends an answer at the user's wish, with what had been said."""
-    return event({"type": "stopped", "response": response([text] if text else [])})
+def stopped(text: str, reply_id: str | None = None) -> Event:
+    """Ends an answer at the user's wish, with what had been said, and as what it was stored, if it was."""
+    stored = {"message_id": reply_id} if reply_id else {}
+    return event({"type": "stopped", "response": response([text] if text else []) | stored})
 
 
 def response(texts: Sequence[str], language: str | None = None) -> dict[str, Any]:

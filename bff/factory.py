@@ -1,25 +1,20 @@
 """Where every part is built, and nothing else: from the settings, each once, handed to those who need it."""
 
 import logging
-from collections.abc import Mapping
 from functools import partial
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from bff import cli, safety
-from bff.agents import Agent
-from bff.agents.catalogue import DEFAULT, create_agents
+from bff.agents.catalogue import DEFAULT
 from bff.broker import bundled_broker
 from bff.broker_client import BrokerClient
-from bff.conversations.claims import Claims as ConversationClaims
 from bff.conversations.commands import db
-from bff.conversations.database import Database
+from bff.conversations.replies import Replies
+from bff.conversations.runs import ReplyRuns
 from bff.conversations.store import ConversationStore
-from bff.conversations.turns import Turns
-from bff.engine import the_engine
 from bff.engine_client import EngineClient
-from bff.held import HeldAnswers
 from bff.identity import Anonymous, IdentityMode, Proxy
 from bff.ops import logs, memory
 from bff.ops.connections import BoundedResponses, Connections
@@ -43,10 +38,10 @@ from bff.routes import (
     preferences,
     tickets,
 )
+from bff.services import Services
 from bff.settings import Settings
 from bff.tickets import Tickets
 from bff.transport import Neighbour, new_session
-from bff.upstream import Remote, Service, Timeouts
 
 DOORS = (chat, conversations, history, preferences, audio, tickets, openai, ops, diagnostics, contract, page)
 
@@ -57,35 +52,42 @@ def build(settings: Settings) -> Flask:
     logs.set_up(settings.log_level, settings.log_format, safety.secrets_of(settings))
     app = Flask("bff", static_folder=None)  # It would answer for /static, where the page has its files.
     redis = _Redis(settings)
-    engine = the_engine(settings)
-    neighbour = None if settings.broker_base_url else bundled_broker(settings, engine, redis.client)
-    broker = _broker(settings, neighbour or Remote(settings.broker_base_url, settings.broker_api_key))
-    asked = EngineClient(engine, new_session(to=engine), Timeouts.of(settings), settings.max_event_bytes)
-    database = Database(settings.database_url, migrate=settings.development)  # Elsewhere that is a step of the deploy.
-    store = ConversationStore(database)
-    agents = create_agents(settings, broker)
+    services = Services(settings)
+    bundled = bundled_broker(settings, services, redis.client)
+    own_broker = services.broker_client(bundled, stands_alone=bool(settings.redis_url), numbered=True)
+    broker = services.external_broker or own_broker
+    store = ConversationStore(services.database)
     streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=redis.limits)
     connections = Connections(settings.slow_reader_seconds)
     pulse = Pulse()
+    rate = Rate(settings.messages_per_minute, redis.limits)
     app.extensions["bff"] = door.Parts(
         settings=settings,
         identity_mode=_identity_mode(settings),
         broker=broker,
+        own_broker=own_broker,
         streams=streams,
-        rate=Rate(settings.messages_per_minute, redis.limits),
-        health=Health(_probes(settings, broker, asked, store, redis)),
-        engine=asked,
+        rate=rate,
+        health=Health(_probes(settings, broker, services.engine, store, redis)),
+        engine=services.engine,
         tickets=Tickets(settings.signing_key(), settings.answer_max_seconds),
-        agents=agents,
+        agents=services.agents,
         pulse=pulse,
-        queue_sizes=None if neighbour is None else lambda: neighbour.app.extensions["queue_sizes"](),
+        queue_sizes=lambda: bundled.app.extensions["queue_sizes"](),
     )
-    app.extensions["conversations"] = _conversations(settings, database, store, agents)
-    app.extensions["life"] = _life(settings, streams, connections, pulse, neighbour if settings.redis_url else None)
-    app.cli.add_command(db(database))
+    app.extensions["conversations"] = _conversations(services, store, own_broker, rate)
+    app.extensions["life"] = _life(settings, streams, connections, pulse, bundled if settings.redis_url else None)
+    app.cli.add_command(db(services.database))
     cli.add_commands(app)
     _open(app, settings, connections)
     return app
+
+
+def _conversations(services: Services, store: ConversationStore, broker: BrokerClient, rate: Rate) -> conversations.Parts:
+    settings = services.settings
+    replies = Replies(services.database, settings.history_characters)
+    runs = ReplyRuns(replies, broker, services.agents, DEFAULT, rate, settings.conversation_on_disconnect)
+    return conversations.Parts(store, runs)
 
 
 def _open(app: Flask, settings: Settings, connections: Connections) -> None:
@@ -97,31 +99,6 @@ def _open(app: Flask, settings: Settings, connections: Connections) -> None:
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     for danger in safety.dangers(settings):
         logging.getLogger(__name__).warning(danger)
-
-
-def _broker(settings: Settings, service: Service) -> BrokerClient:
-    held = HeldAnswers(
-        answer_max_seconds=settings.answer_max_seconds,
-        retention_seconds=settings.retention_seconds,
-        most_bytes=settings.log_max_bytes,
-    )
-    return BrokerClient(
-        service,
-        new_session(to=service),
-        Timeouts.of(settings),
-        held,
-        client_id=settings.client_id,
-        max_event_bytes=settings.max_event_bytes,
-        stands_alone=bool(settings.broker_base_url or settings.redis_url),
-    )
-
-
-def _conversations(
-    settings: Settings, database: Database, store: ConversationStore, agents: Mapping[str, Agent]
-) -> conversations.Parts:
-    claims = ConversationClaims(database, settings.lease_seconds)
-    turns = Turns(store, claims, agents, DEFAULT, settings.answer_max_seconds)
-    return conversations.Parts(store, turns, Rate(settings.messages_per_minute))
 
 
 def _identity_mode(settings: Settings) -> IdentityMode:

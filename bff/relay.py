@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from bff import event_ids, events
 from bff.errors import (
+    BY_CODE,
     AnswerIncomplete,
     AnswerTimeout,
     ChatError,
@@ -25,7 +26,8 @@ from bff.sse import Event
 NO_SLOT: Final = "Timed out waiting for processing slot"
 """The one error of the original broker that means "too slow" and not "broken"."""
 
-_OWN_CODES: Final[dict[str, type[ChatError]]] = {kind.code: kind for kind in (Interrupted, AnswerTimeout)}
+_ANYBODYS_CODES: Final[dict[str, type[ChatError]]] = {kind.code: kind for kind in (Interrupted, AnswerTimeout)}
+"""Which a broker that learned them from ours may say, whoever's it is."""
 _TOOL_EVENTS: Final = frozenset({"tool_use", "tool_result"})
 
 
@@ -35,10 +37,12 @@ class Relay:
     `ended` tells afterwards how: the type of the last event, or an error's code; "drained" or "aborted" where there was none.
     """
 
-    def __init__(self, request_id: str, *, tool_events: bool = True, expose_errors: bool = False) -> None:
+    def __init__(self, request_id: str, *, tool_events: bool = True, expose_errors: bool = False, own: bool = False) -> None:
+        """`own`: the broker is ours, and the codes of its errors are those of errors.py."""
         self._request_id = request_id
         self._tool_events = tool_events
         self._expose_errors = expose_errors
+        self._codes = BY_CODE if own else _ANYBODYS_CODES
         self.ended = ""
         self.problem: ChatError | None = None
         self.events = 0
@@ -81,7 +85,7 @@ class Relay:
         if event.event == "processing":
             return events.status(events.PROCESSING, event_id=_id(event))
         if event.event == "error":
-            return self._fail(_upstream_problem(events.parsed(event.data), event.data), _id(event))
+            return self._fail(self._upstream_problem(events.parsed(event.data), event.data), _id(event))
         if event.event == "done":
             raise AnswerIncomplete(detail="done came before any terminal event")
         return self._pass_on(event)
@@ -93,7 +97,7 @@ class Relay:
             self.dropped += 1
             return None
         if kind == "error":
-            return self._fail(_upstream_problem(content, event.data), _id(event))
+            return self._fail(self._upstream_problem(content, event.data), _id(event))
         if kind in events.TERMINAL:
             if not events.has_responses(content.get("response")):
                 return self._fail(UpstreamError(detail=f"{kind} without response.responses"), _id(event))
@@ -103,6 +107,14 @@ class Relay:
         # A line feed in JSON can only stand between tokens, where a space means the same.
         data = event.data.replace("\n", " ")
         return Event("", data, "" if kind == "keepalive" else _id(event))
+
+    def _upstream_problem(self, content: Any, data: str) -> ChatError:
+        said = content.get("error") if isinstance(content, dict) else content
+        detail = said if isinstance(said, str) else data
+        code = content.get("code") if isinstance(content, dict) else None
+        if isinstance(code, str) and code in self._codes and content.get("type") == "error":
+            return self._codes[code](detail=detail)
+        return UpstreamTimeout(detail=detail) if said == NO_SLOT else UpstreamError(detail=detail)
 
     def _fail(self, problem: ChatError, event_id: str = "") -> Event:
         self.ended = problem.code
@@ -120,12 +132,3 @@ def _id(event: Event) -> str:
 def _position(data: str) -> int | None:
     position = events.parsed_object(data).get("position")
     return position if type(position) is int else None
-
-
-def _upstream_problem(content: Any, data: str) -> ChatError:
-    said = content.get("error") if isinstance(content, dict) else content
-    detail = said if isinstance(said, str) else data
-    code = content.get("code") if isinstance(content, dict) else None
-    if isinstance(code, str) and code in _OWN_CODES and content.get("type") == "error":
-        return _OWN_CODES[code](detail=detail)
-    return UpstreamTimeout(detail=detail) if said == NO_SLOT else UpstreamError(detail=detail)

@@ -116,6 +116,9 @@ class Settings:
     log_max_bytes: int = setting("LOG_MAX_BYTES", 32 * MIB, whole(1024))
     on_busy: str = setting("ON_BUSY", "enqueue", one_of("enqueue", "reject", "interrupt"))
     on_disconnect: str = setting("ON_DISCONNECT", "continue", one_of("continue", "cancel"))
+    conversation_on_disconnect: str = setting("CONVERSATION_ON_DISCONNECT", "cancel", one_of("cancel", "continue"))
+    keep_stopped: bool = setting("KEEP_STOPPED", False, switch)
+    history_characters: int = setting("HISTORY_CHARACTERS", 200_000, whole(1))
     retention_seconds: float = setting("RETENTION_SECONDS", 600.0, seconds)
     echo_word_seconds: float = setting("ECHO_WORD_SECONDS", 0.03, pause)
 

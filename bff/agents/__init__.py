@@ -10,8 +10,8 @@ from bff.errors import AnswerIncomplete, UpstreamError
 from bff.identity import Identity
 from bff.ops.hub import Watch
 
-HISTORY_CHARACTERS: Final = 1_000_000
-"""Of what was said, as far as an agent is given it."""
+BODY_CHARACTERS: Final = 1_000_000
+"""Of what a client that brings its whole history along may send."""
 REPLY_MOST: Final = 200_000
 """Characters of one reply."""
 

@@ -1,23 +1,40 @@
-"""Leaves the message with the broker, as `POST /api/chat/stream` does, and says its answer's pieces on.
+"""Passes the user's last message on to the configured broker, or engine, and tells its answer in pieces.
 
-The engine behind the broker knows its users' history itself: it is given the last message only.
+Whoever answers there knows its users' history itself. The bundled broker is never asked: a reply that waits for a second one
+would hold the place among the running answers that the second one needs.
 """
 
 import contextlib
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from bff import events
 from bff.agents import Said, last_question
 from bff.broker_client import BrokerClient
+from bff.engine_client import EngineClient
 from bff.errors import ChatError, Interrupted, detached
-from bff.following import Answer
 from bff.identity import Identity
 from bff.messages import ChatRequest
 from bff.ops.beside import beside
 from bff.ops.hub import Watch
 from bff.relay import Relay
+from bff.sse import Event
+
+
+class Answer(Protocol):
+    def events(self, watch: Watch) -> Iterator[Event | None]: ...
+
+    def close(self) -> None:
+        """Once it has come to its end."""
+
+    def give_up(self) -> None:
+        """Before: whoever writes it shall stop."""
+
+
+class Upstream(Protocol):
+    def ask(self, identity: Identity, text: str, watch: Watch) -> Answer:
+        """Raises an UpstreamFailure, and what ends `watch` meanwhile."""
 
 
 class Broker:
@@ -25,50 +42,95 @@ class Broker:
     name = "Broker"
     description = "Answers through the message queue and the engine behind it."
 
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+
+    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Generator[str | None]:
+        text = last_question(history)
+        answer = yield from beside(lambda place: self._upstream.ask(identity, text, place), watch, lambda late: late.give_up())
+        relay = Relay("")
+        try:
+            yield from _pieces(relay, answer, watch)
+        finally:
+            if relay.ended in events.TERMINAL:
+                answer.close()
+            else:
+                answer.give_up()  # Also where an error ended it here: the engine may still be at it.
+
+
+class ThroughBroker:
     def __init__(self, broker: BrokerClient) -> None:
         self._broker = broker
 
-    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Generator[str | None]:
-        message = ChatRequest(message=last_question(history))
-        left = yield from beside(lambda _: self._leave(identity, message), watch, self._give_up)
-        relay = Relay("")
-        try:
-            yield from _pieces(relay, left.answer, watch)
-        finally:
-            if relay.ended in events.TERMINAL:
-                left.answer.close()
-            else:
-                self._give_up(left)  # Also where an error ended it here: the engine may still be at it.
-
-    def _leave(self, identity: Identity, message: ChatRequest) -> "_Left":
+    def ask(self, identity: Identity, text: str, watch: Watch) -> "_Queued":
         until = self._broker.opening()
-        receipt = self._broker.enqueue(identity, message, until, {})
+        user_id = identity.user_id
+        receipt = self._broker.enqueue(identity, ChatRequest(message=text).for_upstream(), until)
         try:
-            return _Left(identity.user_id, receipt.message_id, self._broker.follow(identity.user_id, receipt.message_id, until))
+            return _Queued(self._broker, user_id, receipt.message_id, self._broker.follow(user_id, receipt.message_id, until))
         except ChatError:
-            self._stop(identity.user_id, receipt.message_id)
+            _stop(self._broker, user_id, receipt.message_id)
             raise
 
-    def _give_up(self, left: "_Left") -> None:
-        left.answer.close()
-        self._stop(left.user_id, left.message_id)
 
-    def _stop(self, user_id: str, message_id: str) -> None:
-        """In the background: nobody is left to wait for it."""
+class _Followed(Protocol):
+    def events(self, watch: Watch) -> Iterator[Event | None]: ...
 
-        def stop() -> None:
-            with contextlib.suppress(ChatError):
-                self._broker.stop(user_id, message_id)
-
-        threading.Thread(target=stop, name="stop", daemon=True).start()
+    def close(self) -> None: ...
 
 
-class _Left(NamedTuple):
-    """A message in the queue, and its answer's stream."""
+class _Queued(NamedTuple):
+    """A message in the broker's queue, and its answer's stream."""
 
+    broker: BrokerClient
     user_id: str
     message_id: str
-    answer: Answer
+    answer: _Followed
+
+    def events(self, watch: Watch) -> Iterator[Event | None]:
+        return self.answer.events(watch)
+
+    def close(self) -> None:
+        self.answer.close()
+
+    def give_up(self) -> None:
+        self.answer.close()
+        _stop(self.broker, self.user_id, self.message_id)
+
+
+def _stop(broker: BrokerClient, user_id: str, message_id: str) -> None:
+    """In the background: nobody waits for it."""
+
+    def stop() -> None:
+        with contextlib.suppress(ChatError):
+            broker.stop(user_id, message_id)
+
+    threading.Thread(target=stop, name="stop", daemon=True).start()
+
+
+class ThroughEngine:
+    """An engine without a broker before it."""
+
+    def __init__(self, engine: EngineClient, client_id: str) -> None:
+        self._engine = engine
+        self._client_id = client_id
+
+    def ask(self, identity: Identity, text: str, watch: Watch) -> "_Streamed":
+        about = {"client_id": self._client_id, "user_id": identity.user_id, "org": identity.org}
+        return _Streamed(self._engine.stream(ChatRequest(message=text).for_upstream() | about, watch))
+
+
+class _Streamed(NamedTuple):
+    source: _Followed
+
+    def events(self, watch: Watch) -> Iterator[Event | None]:
+        return self.source.events(watch)
+
+    def close(self) -> None:
+        self.source.close()
+
+    def give_up(self) -> None:
+        self.source.close()
 
 
 def _pieces(relay: Relay, answer: Answer, watch: Watch) -> Iterator[str | None]:

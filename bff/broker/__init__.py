@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bff import safety
-from bff.errors import Drained, SettingsError
+from bff.errors import Drained, SettingsError, UpstreamUnavailable
 from bff.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from bff.ops.health import Probe
     from bff.ops.redis import Client
     from bff.ops.streams import Streams
+    from bff.services import Services
     from bff.transport import Neighbour
-    from bff.upstream import Service
 
 
 def create_broker() -> "Flask":
@@ -39,8 +39,8 @@ def create_broker() -> "Flask":
     return built(settings, key)
 
 
-def built(settings: Settings, key: str, engine: "Service | None" = None, client: "Client | None" = None) -> "Flask":
-    """`key`: what callers show. Inside web it shares the `engine` there, whose history then has what is answered here,
+def built(settings: Settings, key: str, services: "Services | None" = None, client: "Client | None" = None) -> "Flask":
+    """`key`: what callers show. Inside web it shares the engines there, whose history then has what is answered here,
     and the `client`.
     """
     from flask import Flask
@@ -52,7 +52,7 @@ def built(settings: Settings, key: str, engine: "Service | None" = None, client:
 
     client = client or _redis(settings)
     queue = _queue(settings, client)
-    worker = _worker(settings, queue, engine) if settings.run_worker else None
+    worker = _worker(settings, queue, services) if settings.run_worker else None
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
     streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
     connections = Connections(settings.slow_reader_seconds)
@@ -65,11 +65,11 @@ def built(settings: Settings, key: str, engine: "Service | None" = None, client:
     return app
 
 
-def bundled_broker(settings: Settings, engine: "Service", client: "Client | None") -> "Neighbour":
+def bundled_broker(settings: Settings, services: "Services", client: "Client | None") -> "Neighbour":
     """Inside this process. `client`: where REDIS_URL is set, the process's one."""
     from bff.transport import Neighbour
 
-    return Neighbour("broker", lambda key: built(settings, key, engine, client))
+    return Neighbour("broker", lambda key: built(settings, key, services, client))
 
 
 def work() -> None:
@@ -84,6 +84,7 @@ def work() -> None:
         signal.signal(number, lambda *_: told.set())
     try:
         check(settings)
+        _check_database(settings)
     except SettingsError as error:
         _refuse(str(error))
     worker = _worker(settings, _queue(settings))
@@ -94,7 +95,7 @@ def work() -> None:
 
 
 def check(settings: Settings) -> None:
-    """For a first start: later, what is away comes back. Raises SettingsError when Redis does not answer."""
+    """For a first start: later, what is away comes back. Raises SettingsError when Redis, or the database, cannot be used."""
     if settings.redis_url:
         from bff.ops import redis
 
@@ -118,6 +119,22 @@ def _check_writes(client: "Client | None") -> "Probe":
     return health.WriteProbe(partial(redis.ping, client), partial(redis.check_writes, client))
 
 
+def _check_database(settings: Settings) -> None:
+    """A worker without HTTP is asked by nobody whether it is ready. Raises SettingsError."""
+    from bff.conversations.database import open_database
+    from bff.conversations.store import ConversationStore
+
+    database = open_database(settings)
+    try:
+        ConversationStore(database).check()
+    except UpstreamUnavailable as error:
+        raise SettingsError(
+            f"DATABASE_URL cannot be used: {error.detail}. Its tables are made by `flask db upgrade`."
+        ) from error
+    finally:
+        database.close()
+
+
 def _queue(settings: Settings, client: "Client | None" = None) -> "Queue":
     from bff.broker.queue import Limits
 
@@ -133,18 +150,15 @@ def _queue(settings: Settings, client: "Client | None" = None) -> "Queue":
     return RedisQueue(client, limits, settings.lease_seconds)
 
 
-def _worker(settings: Settings, queue: "Queue", engine: "Service | None" = None) -> "Worker":
+def _worker(settings: Settings, queue: "Queue", services: "Services | None" = None) -> "Worker":
+    from bff.broker.answering import Engines
     from bff.broker.worker import Times, Worker
-    from bff.engine import the_engine
-    from bff.engine_client import EngineClient
-    from bff.transport import new_session
-    from bff.upstream import Timeouts
+    from bff.services import Services
 
-    timeouts = Timeouts.of(settings)
-    engine = engine or the_engine(settings)
-    client = EngineClient(engine, new_session(to=engine), timeouts, settings.max_event_bytes)
+    services = services or Services(settings)
+    engines = Engines(services.engine, services.bundled_engine)
     times = Times(settings.answer_max_seconds, settings.lease_seconds)
-    return Worker(queue, client, times, max_running=settings.max_running)
+    return Worker(queue, engines, times, max_running=settings.max_running, keep_stopped=settings.keep_stopped)
 
 
 def _start(settings: Settings, worker: "Worker | None") -> None:

@@ -11,9 +11,9 @@ def failed(problem: ChatError) -> Words:
     return "message", json.dumps({"type": "error", "error": str(problem), "code": problem.code})
 
 
-def stopped(text: str = "") -> Words:
-    """`text`: what had been said."""
-    return "message", events.stopped(text).data
+def stopped(text: str = "", reply_id: str | None = None) -> Words:
+    """`text`: what had been said; `reply_id`: as what it was stored, if it was."""
+    return "message", events.stopped(text, reply_id).data
 
 
 def interrupted() -> Words:

@@ -23,6 +23,10 @@ class Log:
         self.size += size_of([words])
         self._numbers.append(number)
 
+    def holds(self, number: Number) -> bool:
+        at = bisect_right(self._numbers, number)
+        return at > 0 and self._numbers[at - 1] == number
+
     def after(self, event_id: str) -> Sequence[Event]:
         """A page of them, the first one for "". Raises InvalidRequest for an id that is none of ours."""
         start = bisect_right(self._numbers, parsed(event_id)) if event_id else 0
@@ -40,3 +44,10 @@ def parsed(event_id: str) -> Number:
     if not (milliseconds.isdecimal() and number.isdecimal() and event_id.isascii() and len(event_id) < 40):
         raise InvalidRequest("The last event id is none of ours.")
     return int(milliseconds), int(number)
+
+
+def parsed_or_none(event_id: str) -> Number | None:
+    try:
+        return parsed(event_id)
+    except InvalidRequest:
+        return None

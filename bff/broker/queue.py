@@ -1,9 +1,10 @@
 """What a queue can do: the contract of `memory.py`, and of whatever else may keep messages and their logs.
 
-Messages of one user are answered one after the other, in order; users do not wait for each other. A message is claimed
-by one worker, which writes the answer into the message's log; any number of readers follow the log, from any place.
-A log's last event is always `done`. Where the queue is elsewhere, each verb may raise `Away`; a worker that then repeats
-the same call has it done once; only `release` then raises Lost.
+Messages of one group are answered one after the other, in order; groups do not wait for each other. A user has a group of
+their own, and any number of others, such as one for each conversation; which group a message belongs to is part of its id
+(bff/message_ids.py). A message is claimed by one worker, which writes the answer into the message's log; any number of
+readers follow the log, from any place. A log's last event is always `done`. Where the queue is elsewhere, each verb may
+raise `Away`; a worker that then repeats the same call has it done once; only `release` then raises Lost.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ MANY_WAITING: Final = "Too many of your messages are waiting."
 LONG_ANSWER: Final = "The answer is too long to be kept."
 
 State = Literal["queued", "running", "finished"]
+StopReason = Literal["stopped", "unread"]
+"""Why a running message shall end: its user wishes it, or its last reader has left."""
 Words = tuple[str, str]
 """An event's type and data; the log gives the id."""
 
@@ -34,12 +37,18 @@ class Message(NamedTuple):
     """Whether nobody needs the answer once its last reader has left."""
     trace: str = ""
     """Which request left it: see bff/trace.py."""
+    handler: str = "engine"
+    """Who answers it: "engine", the configured one, or "bundled", the bundled engine whatever is configured."""
+    run_scope: str = ""
+    """What at most one message of a group waits or runs for, such as a conversation; "" for no such bound."""
+    run_key: str = ""
+    """Within `run_scope`, what is asked for: who asks for the same while it waits or runs joins it."""
 
 
 class Receipt(NamedTuple):
     message_id: str
     ahead: int
-    """Messages of this user to be answered before it, the running one included."""
+    """Messages of this group to be answered before it, the running one included."""
 
 
 class Claim(NamedTuple):
@@ -48,13 +57,17 @@ class Claim(NamedTuple):
     """The fencing token: of two claims of a message the later has the greater, and only it can write."""
     waited: float = 0.0
     """Seconds from when the message was left."""
+    begun: bool = False
+    """A worker before has committed the answer and told some of it: it must not be begun anew."""
 
 
 class Place(NamedTuple):
     message_id: str
     state: State
     position: int
-    """Messages of this user waiting ahead, plus 1; 0 while it is running."""
+    """Messages of this group waiting ahead, plus 1; 0 while it is running."""
+    run_scope: str = ""
+    run_key: str = ""
 
 
 class Page(NamedTuple):
@@ -68,7 +81,7 @@ class Page(NamedTuple):
 class Limits(NamedTuple):
     depth_per_user: int = 20
     log_bytes: int = 32 * 1024 * 1024
-    """Of one message's log, and of all finished ones together (with Redis: of one user's): then the oldest go."""
+    """Of one message's log, and of all finished ones together (with Redis: of one group's): then the oldest go."""
     waiting_bytes: int = 256 * 1024 * 1024
     """Of all messages that wait or run in this process's memory. Redis has a bound of its own."""
     retention: float = 600.0
@@ -88,23 +101,23 @@ class Lost(Exception):
 
 class Queue(Protocol):
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
-        """Keeps the message; the same `client_message_id` of the same user finds the one that is kept already.
+        """Keeps the message; the same `client_message_id` in the same group finds the one that is kept already.
 
-        Raises IdempotencyConflict when that one says something else, Expired when its log is gone, TooManyRequests when
-        too many of this user's messages wait, ServerFull when too many bytes do, Busy when `on_busy` is "reject" and
-        one of this user's runs or waits.
+        With a `run_scope`, a message of the same `run_key` that waits or runs is found instead. Raises
+        IdempotencyConflict when the message of that `client_message_id` says something else, Expired when its log is
+        gone, TooManyRequests when too many of this group's messages wait, ServerFull when too many bytes do, Busy when
+        `on_busy` is "reject" and one of this group's runs or waits, or one of the same `run_scope` and another `run_key`.
         """
 
     def claim(self, timeout: float) -> Claim | None:
-        """The next message of a user who is not being answered; None after `timeout` seconds without one."""
+        """The next message of a group that is not being answered; None after `timeout` seconds without one."""
 
-    def renew(self, claim: Claim) -> bool:
-        """A sign of life; whether it has been told to stop, for whoever was not there to hear it. Raises Lost."""
+    def renew(self, claim: Claim) -> StopReason | None:
+        """A sign of life; whether and why it shall stop, for whoever was not there to hear it. Raises Lost."""
 
     def release(self, claim: Claim) -> None:
-        """Hands it back: somebody else may claim the message, first of its user's; if it has said something, it ends.
-
-        Raises Lost.
+        """Hands it back: somebody else may claim the message, first of its group's. If it has said something and was not
+        committed, it ends. Raises Lost.
         """
 
     def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:
@@ -114,8 +127,11 @@ class Queue(Protocol):
         be repeated.
         """
 
+    def commit(self, claim: Claim) -> bool:
+        """Whether the answer may be stored: not once it was told to stop. Afterwards nothing stops it. Raises Lost."""
+
     def finish(self, claim: Claim, words: Sequence[Words]) -> None:
-        """Writes the last words and `done`; the user's next message may be claimed. Raises Lost."""
+        """Writes the last words and `done`; the group's next message may be claimed. Raises Lost."""
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         """A page of the events after the id `after`, from the first one for "", oldest first; does not wait.
@@ -130,17 +146,28 @@ class Queue(Protocol):
         `wake` must neither block nor ask the queue.
         """
 
-    def stop(self, user_id: str, message_id: str) -> None:
-        """Takes a waiting message out, tells a running one's worker to stop; does nothing to a finished one.
+    def locate(self, user_id: str, group: str, event_id: str) -> str | None:
+        """The message of this group, running or finished, whose log holds the event `event_id`."""
 
-        Raises NotFound, Expired.
+    def stop(self, user_id: str, message_id: str) -> None:
+        """Takes a waiting message out, tells a running one's worker to stop; does nothing to one that is finished or
+        committed. Raises NotFound, Expired.
         """
 
-    def on_stop(self, tell: Callable[[str], None]) -> None:
+    def cancel_if_unread(self, user_id: str, message_id: str) -> None:
+        """Like `stop`, at once, for a message that is for its readers only and has none now in any process.
+
+        Readers of a process that died, or that was drained, count until their grace is over. Raises NotFound, Expired.
+        """
+
+    def keep_unread(self, user_id: str, message_id: str) -> None:
+        """From now on the message is answered whether anybody reads it or not. Raises NotFound, Expired."""
+
+    def on_stop(self, tell: Callable[[str, StopReason], None]) -> None:
         """`tell` is called, from anywhere, with the id of each running message that shall stop."""
 
-    def places(self, user_id: str) -> list[Place]:
-        """The user's messages that run or wait, in order."""
+    def places(self, user_id: str, group: str = "") -> list[Place]:
+        """The group's messages that run or wait, in order."""
 
     def sweep(self) -> None:
         """Lets go of what is too old and stops what nobody reads any more; to be called about once a second."""
@@ -151,4 +178,4 @@ class Queue(Protocol):
     def counts(self) -> Counts: ...
 
     def waiting(self) -> int:
-        """Messages that wait, of all users. Where there are very many users, of the first ones only."""
+        """Messages that wait, of all groups. Where there are very many groups, of the first ones only."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
 from bff import bodies, message_ids, trace
-from bff.broker.queue import Counts, Message, Queue
+from bff.broker.queue import Counts, Message, Place, Queue
 from bff.broker.worker import Worker
 from bff.errors import Away, ChatError, Expired, InternalError, NotFound, ServerFull, ServerRestarting, Unauthorized, by_status
 from bff.ops import metrics
@@ -28,6 +28,14 @@ PING: Final = comment("ping")
 PING_SECONDS: Final = 15.0
 OPEN: Final = frozenset({"/health", "/metrics"})
 """What needs no key, or another one."""
+
+FOR_ENGINE: Final = {"client_id", "user_id", "message", "message_type", "audio_base64", "audio_format"} | {
+    "conversation_id",
+    "question_id",
+    "agent_id",
+    "regenerate",
+}
+"""The fields that whoever answers is told."""
 
 Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)]
 bp = Blueprint("broker", __name__)
@@ -61,10 +69,17 @@ class MessageRequest(BaseModel):
     client_message_id: Id | None = None
     on_busy: Literal["enqueue", "reject", "interrupt"] | None = None
     on_disconnect: Literal["continue", "cancel"] | None = None
+    group: Annotated[StrictStr, StringConstraints(max_length=1024)] = ""
+    handler: Literal["engine", "bundled"] = "engine"
+    run_scope: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
+    run_key: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
+    conversation_id: Id | None = None
+    question_id: Id | None = None
+    agent_id: Id | None = None
+    regenerate: StrictStr | None = None
 
     def for_engine(self) -> dict[str, Any]:
-        fields = {"client_id", "user_id", "message", "message_type", "audio_base64", "audio_format"}
-        return self.model_dump(include=fields, exclude_none=True) | {"org": self.org_id}
+        return self.model_dump(include=FOR_ENGINE, exclude_none=True) | {"org": self.org_id}
 
 
 def register(app: Flask, parts: Parts) -> None:
@@ -95,9 +110,21 @@ def leave() -> Response:
         raise ServerRestarting  # What is left now might be lost with this process's memory.
     body = bodies.read(request.environ, parts.settings.max_body_bytes, parts.settings.request_seconds)
     left = bodies.validated(MessageRequest, body)
-    cancel_unread = (left.on_disconnect or parts.settings.on_disconnect) == "cancel"
-    message = Message(message_ids.new_id(left.org_id), left.user_id, left.for_engine(), len(body), cancel_unread, trace.kept())
+    on_disconnect = left.on_disconnect or parts.settings.on_disconnect
+    message = Message(
+        id=message_ids.new_id(left.org_id, left.user_id, left.group),
+        user_id=left.user_id,
+        content=left.for_engine(),
+        size=len(body),
+        cancel_unread=on_disconnect == "cancel",
+        trace=trace.kept(),
+        handler=left.handler,
+        run_scope=left.run_scope,
+        run_key=left.run_key,
+    )
     receipt = parts.queue.enqueue(message, left.client_message_id, left.on_busy or parts.settings.on_busy)
+    if receipt.message_id != message.id and on_disconnect == "continue":
+        parts.queue.keep_unread(left.user_id, receipt.message_id)
     log.info("message %s was left", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})
     if parts.worker:
         parts.worker.start()
@@ -117,6 +144,8 @@ def follow() -> Response:
     queue = parts.queue
     user_id, message_id = request.args.get("user_id", ""), request.args.get("message_id", "")
     after = request.headers.get("Last-Event-ID", "")
+    if request.args.get("on_disconnect") == "continue":
+        queue.keep_unread(user_id, message_id)
     page = queue.read(user_id, message_id, after)
     if after and page.over and all(event.event == "done" for event in page.events):
         return Response(status=204)  # The reader has seen the end.
@@ -147,21 +176,32 @@ def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watc
 
 @bp.delete("/api/v1/message/<message_id>")
 def stop(message_id: str) -> tuple[Response, int]:
-    _parts().queue.stop(request.args.get("user_id", ""), message_id)
+    """`?if=unread`: only where it is for its readers only, and none is left."""
+    queue = _parts().queue
+    end = queue.cancel_if_unread if request.args.get("if") == "unread" else queue.stop
+    end(request.args.get("user_id", ""), message_id)
     return jsonify(status="stopping"), 202
 
 
 @bp.get("/api/v1/queue/<any_text:user_id>")
 def see(user_id: str) -> Response:
-    places = _parts().queue.places(user_id)
+    """`?group=`: of that group, and not the user's own; `?event_id=`: with the message whose log holds that event."""
+    group, event_id = request.args.get("group", ""), request.args.get("event_id", "")
+    places = _parts().queue.places(user_id, group)
+    located = {"located": _parts().queue.locate(user_id, group, event_id)} if event_id else {}
     running = next((place.message_id for place in places if place.state == "running"), None)
     return jsonify(
         user_id=user_id,
         queue_length=len(places) - (running is not None),
         is_processing=running is not None,
         current_message_id=running,
-        messages=[place._asdict() for place in places],
+        messages=[place._asdict() if "group" in request.args else _shown(place) for place in places],
+        **located,
     )
+
+
+def _shown(place: Place) -> dict[str, Any]:
+    return {"message_id": place.message_id, "state": place.state, "position": place.position}
 
 
 @bp.get("/health")

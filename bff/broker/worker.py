@@ -9,9 +9,8 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from bff import trace
-from bff.broker.answering import AWAY_SECONDS, Answering, HandedBack, Stopped
-from bff.broker.queue import Claim, Lost, Queue
-from bff.engine_client import EngineClient
+from bff.broker.answering import AWAY_SECONDS, Answering, Engines, HandedBack, Stopped
+from bff.broker.queue import Claim, Lost, Message, Queue, StopReason
 from bff.errors import Away
 from bff.ops import hub, metrics
 
@@ -38,9 +37,11 @@ class Times(NamedTuple):
 class Worker:
     """At most `max_running` answers at once, each in a thread (a greenlet under gevent) of its own."""
 
-    def __init__(self, queue: Queue, engine: EngineClient, times: Times, *, max_running: int) -> None:
+    def __init__(self, queue: Queue, engines: Engines, times: Times, *, max_running: int, keep_stopped: bool = False) -> None:
+        """`keep_stopped`: what a reply in a conversation had said when its user stopped it is stored."""
         self._queue = queue
-        self._engine = engine
+        self._engines = engines
+        self._keep_stopped = keep_stopped
         self._times = times
         self._free = threading.BoundedSemaphore(max_running)
         self._running: set[Answering] = set()
@@ -110,7 +111,12 @@ class Worker:
             watch = hub.watch()
             undoing.callback(watch.close)
             watch.due = monotonic() + self._times.answer_max
-            answering = Answering(self._queue, self._engine, claim, watch, give_up_at=watch.due + self._times.lease)
+            give_up_at = watch.due + self._times.lease
+            answering = Answering(
+                self._queue, self._engines, claim, watch, give_up_at=give_up_at, keep_stopped=self._keep_stopped
+            )
+            watch.confirm = answering.confirm
+            undoing.callback(setattr, watch, "confirm", None)
             self._running.add(answering)  # Before its thread starts: a drain that waits for what runs must not miss it.
             undoing.callback(self._running.discard, answering)
             threading.Thread(target=self._answer, args=(answering,), name="answer", daemon=True).start()
@@ -134,15 +140,15 @@ class Worker:
 
     def _show_life(self, answering: Answering) -> None:
         try:
-            if self._queue.renew(answering.claim):
-                answering.watch.end(Stopped())
+            if reason := self._queue.renew(answering.claim):
+                answering.watch.end(Stopped(reason))
         except Lost:
             answering.watch.end(Lost())
 
-    def _stop(self, message_id: str) -> None:
+    def _stop(self, message_id: str, reason: StopReason) -> None:
         for answering in list(self._running):
             if answering.claim.message.id == message_id:
-                answering.watch.end(Stopped())
+                answering.watch.end(Stopped(reason))
 
     def _answer(self, answering: Answering) -> None:
         message = answering.claim.message
@@ -159,6 +165,7 @@ class Worker:
             log.exception("message %s could not be answered", message.id)
         finally:
             self._running.remove(answering)
+            answering.watch.confirm = None
             answering.watch.close()
             self._free.release()
             _tell_end(answering)
@@ -167,10 +174,16 @@ class Worker:
 def _tell_end(answering: Answering) -> None:
     message_id, seconds = answering.claim.message.id, monotonic() - answering.began
     metrics.ANSWER.observe(seconds)
-    metrics.ANSWERS.labels(answering.result).inc()
-    fields = {"message_id": message_id, "result": answering.result, "ms": round(seconds * 1000)}
+    kind = kind_of(answering.claim.message)
+    metrics.ANSWERS.labels(answering.result, kind).inc()
+    fields = {"message_id": message_id, "kind": kind, "result": answering.result, "ms": round(seconds * 1000)}
     waited = {"waited_ms": round(answering.claim.waited * 1000)}
     log.info("message %s was answered: %s", message_id, answering.result, extra=fields | waited)
+
+
+def kind_of(message: Message) -> str:
+    """For the log and the metrics."""
+    return "conversation" if "conversation_id" in message.content else "chat"
 
 
 def _until(condition: Callable[[], bool], moment: float) -> None:

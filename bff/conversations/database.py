@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from bff.conversations import migrations
 from bff.errors import UpstreamUnavailable
 from bff.ops import hub
+from bff.settings import Settings
 
 T = TypeVar("T")
 
@@ -37,6 +38,11 @@ CONNECTION_SECONDS: Final = 300
 """Of a connection's life: what stands between us and the database may drop an old one."""
 
 SENTENCE: Final = "Conversations cannot be reached. Please try again in a moment."
+
+
+def open_database(settings: Settings) -> "Database":
+    """Its tables are brought up to date in development; elsewhere that is a step of the deploy."""
+    return Database(settings.database_url, migrate=settings.development)
 
 
 class Database:

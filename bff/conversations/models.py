@@ -4,10 +4,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
-from sqlalchemy.ext.compiler import compiles
+from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 TITLE_MOST = 200
@@ -31,23 +29,6 @@ class Moment(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-class DatabaseSeconds(FunctionElement[float]):
-    """Seconds since 1970, by the database's clock: its processes may run on machines that disagree."""
-
-    type = Float(53)
-    inherit_cache = True
-
-
-@compiles(DatabaseSeconds, "sqlite")
-def _sqlite_seconds(*_: Any, **__: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
-
-
-@compiles(DatabaseSeconds, "postgresql")
-def _postgresql_seconds(*_: Any, **__: Any) -> str:
-    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
-
-
 class Base(DeclarativeBase):
     pass
 
@@ -62,16 +43,12 @@ class Conversation(Base):
     agent_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(Moment)
     updated_at: Mapped[datetime] = mapped_column(Moment)
-    claim: Mapped[UUID | None]
-    """The fencing token of the stream that answers in it; None when none does."""
-    claimed_until: Mapped[float | None] = mapped_column(Float(53))
-    """In `DatabaseSeconds`."""
 
 
 class Message(Base):
     __tablename__ = "chat_messages"
     __table_args__ = (
-        UniqueConstraint("reply_to", "regenerate", name="uq_chat_messages_reply"),
+        UniqueConstraint("reply_to", "question_version", "regenerate", name="uq_chat_messages_reply"),
         Index("ix_chat_messages_conversation", "conversation_id", "number"),
     )
 
@@ -85,6 +62,13 @@ class Message(Base):
     edited_at: Mapped[datetime | None] = mapped_column(Moment)
     reply_to: Mapped[UUID | None]
     """The user's message that this one answers."""
+    question_version: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Of that message when it was answered: see `version`."""
     regenerate: Mapped[str] = mapped_column(String(64), default="")
     """What of a further reply to the same message there is only one: a digest of the text it was asked for with."""
     created_at: Mapped[datetime] = mapped_column(Moment)
+
+    @property
+    def version(self) -> int:
+        """Milliseconds since 1970 of its last edit, 0 where there was none."""
+        return 0 if self.edited_at is None else round(self.edited_at.timestamp() * 1000)

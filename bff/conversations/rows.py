@@ -1,25 +1,17 @@
-"""What a transaction asks and does: the sentences that store and claims are made of."""
+"""Queries that the stores' transactions are made of."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 from uuid import UUID, uuid4
 
 from sqlalchemy import CursorResult, Delete, Update, func, select
 from sqlalchemy.orm import Session
 
-from bff.agents import HISTORY_CHARACTERS
 from bff.conversations.models import Conversation, Message
 from bff.errors import NotFound
 
-HISTORY_MOST: Final = 500
-"""Messages an agent is given: the newest."""
-
-
-class Heard(NamedTuple):
-    message: Message
-    effective_content: str
-    """What it was edited to, else what was said."""
+EFFECTIVE: Final = func.coalesce(Message.edited_content, Message.content)
+"""What a message was edited to, else what was said."""
 
 
 def now() -> datetime:
@@ -49,27 +41,6 @@ def last(session: Session, conversation_id: UUID) -> Message | None:
     """What the user said last."""
     found = select(Message).where(Message.conversation_id == conversation_id, Message.role == "user")
     return session.scalar(found.order_by(Message.number.desc()).limit(1))
-
-
-def history(session: Session, conversation_id: UUID, up_to: int) -> list[Heard]:
-    """The newest messages up to number `up_to`, within HISTORY_MOST and HISTORY_CHARACTERS, oldest first."""
-    effective = func.coalesce(Message.edited_content, Message.content).label("effective_content")
-    mine = (Message.conversation_id == conversation_id, Message.number <= up_to)
-    sizes = select(Message.number, func.length(effective)).where(*mine).order_by(Message.number.desc()).limit(HISTORY_MOST)
-    first = _first((row[0], row[1]) for row in session.execute(sizes))
-    found = select(Message, effective).where(*mine, Message.number >= first).order_by(Message.number)
-    return [Heard(*row) for row in session.execute(found)]
-
-
-def _first(newest: Iterable[tuple[int, int]]) -> int:
-    """The number of the oldest message that still fits; the newest always does."""
-    first, characters = 0, 0
-    for number, size in newest:
-        characters += size
-        if first and characters > HISTORY_CHARACTERS:
-            break
-        first = number
-    return first
 
 
 def add(session: Session, conversation_id: UUID, role: str, content: str, moment: datetime, **more: Any) -> Message:

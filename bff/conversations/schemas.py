@@ -2,7 +2,7 @@
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, StringConstraints
@@ -63,6 +63,7 @@ class StreamMessage(_Said):
     agent_id: Annotated[AgentId | None, NoneIfEmpty] = Field(default=None, alias="agentId")
     message_id: Annotated[UUID | None, NoneIfEmpty] = Field(default=None, alias="messageId")
     regenerate: Annotated[str, AfterValidator(_digest)] = ""
+    on_disconnect: Annotated[Literal["cancel", "continue"] | None, NoneIfEmpty] = None
 
 
 def conversation(row: Conversation) -> dict[str, Any]:

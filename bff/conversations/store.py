@@ -32,7 +32,9 @@ class ConversationStore:
 
     def check(self) -> None:
         """Raises UpstreamUnavailable while there is no database, or none that has our tables."""
-        self._database.read(lambda session: session.execute(select(Conversation.id).limit(1)).first())
+        self._database.read(
+            lambda session: [session.scalars(select(table).limit(1)).first() for table in (Conversation, Message)]
+        )
 
     def check_writes(self) -> None:
         """Raises UpstreamUnavailable while the database takes no writes."""
@@ -113,7 +115,9 @@ class ConversationStore:
             conversation = rows.owned(session, owner, conversation_id, to_write=True)
             message = rows.message(session, conversation_id, message_id)
             message.edited_content = content
-            message.edited_at = conversation.updated_at = rows.now()
+            # Two edits in one millisecond are two versions all the same.
+            message.edited_at = rows.now() if message.edited_at is None else max(rows.now(), message.edited_at + MILLISECOND)
+            conversation.updated_at = rows.now()
             return message
 
         return self._database.write(work)

@@ -1,6 +1,6 @@
-"""The bundled engine: answers through an agent, and fails on command.
+"""The bundled engine: agents, and the database of conversations. It answers direct chat until `ENGINE_BASE_URL` names another.
 
-A neighbour, spoken to over HTTP only, until `ENGINE_BASE_URL` names a real one.
+A neighbour, spoken to over HTTP only.
 """
 
 from typing import TYPE_CHECKING
@@ -8,36 +8,41 @@ from typing import TYPE_CHECKING
 from bff.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flask import Flask
 
     from bff.agents import Agent
+    from bff.conversations.database import Database
     from bff.transport import Neighbour
-    from bff.upstream import Service
 
 
-def create_engine(settings: Settings, key: str, agent: "Agent | None" = None) -> "Flask":
+def create_engine(
+    settings: Settings,
+    key: str,
+    agents: "Mapping[str, Agent] | None" = None,
+    database: "Database | None" = None,
+) -> "Flask":
+    """`key`: what callers show. Agents and database are those of the settings, unless the process has them already."""
     from flask import Flask
 
-    from bff.agents.catalogue import engines_own
+    from bff.agents.catalogue import create_agents, engines_own
+    from bff.conversations.database import open_database
+    from bff.conversations.replies import Replies
     from bff.engine.door import Parts
     from bff.engine.memory import Memory
     from bff.engine.routes import register
+    from bff.engine.turns import Turns
 
+    agents = create_agents(settings) if agents is None else agents
+    turns = Turns(Replies(database or open_database(settings), settings.history_characters), agents)
     app = Flask(__name__)
-    register(app, Parts(agent or engines_own(settings), key, settings.max_body_bytes, settings.request_seconds, Memory()))
+    register(app, Parts(engines_own(agents), key, settings.max_body_bytes, settings.request_seconds, Memory(), turns))
     return app
 
 
-def bundled_engine(settings: Settings) -> "Neighbour":
+def bundled_engine(settings: Settings, agents: "Mapping[str, Agent]", database: "Database") -> "Neighbour":
+    """Inside this process. Its memory is its own: who wants to share it shares this."""
     from bff.transport import Neighbour
 
-    return Neighbour("engine", lambda key: create_engine(settings, key))
-
-
-def the_engine(settings: Settings) -> "Service":
-    """The one that was named, else the bundled one. Its memory is its own: who wants to share it shares this."""
-    from bff.upstream import Remote
-
-    if settings.engine_base_url:
-        return Remote(settings.engine_base_url, settings.engine_api_key)
-    return bundled_engine(settings)
+    return Neighbour("engine", lambda key: create_engine(settings, key, agents, database))

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 from bff import bodies, trace
 from bff.agents import Agent
 from bff.engine.memory import Memory, Owner
+from bff.engine.turns import Turns
 from bff.errors import ChatError, InternalError, ReaderLeft, Unauthorized, by_status
 
 log = logging.getLogger("bff.engine")
@@ -26,6 +27,7 @@ class Parts(NamedTuple):
     max_body_bytes: int
     request_seconds: float
     memory: Memory
+    turns: Turns
 
     def __repr__(self) -> str:
         return "Parts(…)"  # The key is one of them.

@@ -2,18 +2,21 @@
 
 import uuid
 from collections.abc import Iterator
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Final, Literal, Self
+from uuid import UUID
 
 from flask import Blueprint, Flask, Response, jsonify, request
-from pydantic import BaseModel, StrictStr
+from pydantic import BaseModel, StrictStr, model_validator
 
 from bff import bodies, events
 from bff.agents import Said
 from bff.engine import door, kept
-from bff.engine.commands import Contents, command, progress
+from bff.engine.commands import Contents, Do, command, progress
 from bff.engine.door import Id, Parts
 from bff.engine.memory import Memory, Owner, new_turn
-from bff.errors import ChatError, UpstreamError
+from bff.engine.turns import TurnRequest
+from bff.errors import ChatError, InvalidRequest, UpstreamError
 from bff.identity import Identity
 from bff.ops import hub
 from bff.ops.hub import Watch
@@ -36,6 +39,28 @@ class EngineRequest(BaseModel):
     org: Id
     message: StrictStr
     message_type: Literal["text", "audio"] = "text"
+    conversation_id: UUID | None = None
+    question_id: UUID | None = None
+    agent_id: StrictStr = ""
+    regenerate: StrictStr = ""
+    begun: bool = False
+
+    @model_validator(mode="after")
+    def _name_both(self) -> Self:
+        if (self.conversation_id is None) != (self.question_id is None):
+            raise ValueError("conversation_id and question_id go together")
+        return self
+
+    def turn(self) -> TurnRequest | None:
+        """None where nothing of a conversation is asked for."""
+        if self.conversation_id is None or self.question_id is None:
+            return None
+        identity = Identity(self.user_id, self.org)
+        return TurnRequest(identity, self.conversation_id, self.question_id, self.agent_id, self.regenerate, self.begun)
+
+
+class StoppedTurn(EngineRequest):
+    text: StrictStr
 
 
 def register(app: Flask, parts: Parts) -> None:
@@ -49,11 +74,13 @@ def register(app: Flask, parts: Parts) -> None:
 
 @bp.post("/api/v1/chat/stream")
 def stream() -> Response:
-    answering = _Answering(_asked(), door.parts())
+    asked = _asked()
+    turn = asked.turn()
+    contents: Do = _Answering(asked, door.parts()).say if turn is None else partial(door.parts().turns.say, turn)
 
     def say(watch: Watch) -> Iterator[Event | None]:
         try:
-            for content in answering.say(watch):
+            for content in contents(watch):
                 if content is not None:
                     yield events.event(content)
                 yield None
@@ -61,6 +88,15 @@ def stream() -> Response:
             yield events.event({"type": "error", "error": str(error), "code": error.code})
 
     return EventStream(say, How(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
+
+
+@bp.post("/api/v1/chat/stopped")
+def keep_stopped() -> Response:
+    """What a reply in a conversation had said when its user stopped it."""
+    stopped = bodies.validated(StoppedTurn, door.body())
+    if (turn := stopped.turn()) is None:
+        raise InvalidRequest("conversation_id: is required.")
+    return jsonify(message_id=str(door.parts().turns.keep_stopped(turn, stopped.text).id))
 
 
 @bp.post("/api/v1/chat")

@@ -27,10 +27,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # A second series for
 SHORT: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 LONG: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 
-STREAMS_OPEN = Gauge("chat_streams_open", "Answers that are being told to a browser.", multiprocess_mode="livesum")
-STREAMS_STARTED = Counter("chat_streams_started", "Streams, by whether they were said or resumed.", ["how"])
+STREAMS_OPEN = Gauge("chat_streams_open", "Answers that are being told to a browser.", ["kind"], multiprocess_mode="livesum")
+STREAMS_STARTED = Counter("chat_streams_started", "Streams, by whether they were said or resumed.", ["how", "kind"])
 STREAMS_ENDED = Counter(
-    "chat_streams_ended", "Streams by their end: complete, stopped, aborted, drained, or an error's code.", ["ended"]
+    "chat_streams_ended", "Streams by their end: complete, stopped, aborted, drained, or an error's code.", ["ended", "kind"]
 )
 EVENTS = Counter("chat_stream_events", "Events told to browsers.")
 BYTES = Counter("chat_stream_bytes", "Bytes of bodies told to browsers.")
@@ -49,7 +49,7 @@ REFUSED = Counter("chat_requests_refused", "Requests answered with an error, by 
 
 QUEUE_WAIT = Histogram("chat_broker_queue_wait_seconds", "From a message's being left to its first claim.", buckets=LONG)
 ANSWER = Histogram("chat_broker_answer_seconds", "From the claim of a message to the end of its answer.", buckets=LONG)
-ANSWERS = Counter("chat_broker_answers", "Answers by how the worker ended them.", ["result"])
+ANSWERS = Counter("chat_broker_answers", "Answers by how the worker ended them, and by their kind.", ["result", "kind"])
 LEASES_LOST = Counter("chat_broker_leases_lost", "Answers whose worker found that another one has them now.")
 REAPED = Counter("chat_broker_reaped", "Messages whose worker died: ended, or claimed again.", ["outcome"])
 LAG = Histogram("chat_hub_lag_seconds", "How late this process's pulse was: somebody kept all others waiting.", buckets=SHORT)
@@ -62,6 +62,8 @@ QueueSizes = Callable[[], dict[str, float]]
 class StreamEnd(NamedTuple):
     """What there is to say of a stream when it is over."""
 
+    kind: str
+    """chat, conversation or v1."""
     ended: str
     """complete, stopped, aborted, drained, or an error's code."""
     events: int
@@ -74,9 +76,9 @@ class StreamEnd(NamedTuple):
 
 def count_stream(end: StreamEnd, first: float | None, seconds: float) -> None:
     """`first`: seconds until its first event, if there was one."""
-    STREAMS_OPEN.dec()
-    STREAMS_ENDED.labels(end.ended).inc()
-    for counter, count in zip(_OF_A_STREAM, end[1:], strict=True):
+    STREAMS_OPEN.labels(end.kind).dec()
+    STREAMS_ENDED.labels(end.ended, end.kind).inc()
+    for counter, count in zip(_OF_A_STREAM, end[2:], strict=True):
         counter.inc(count)
     if first is not None:
         FIRST_EVENT.observe(first)

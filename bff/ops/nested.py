@@ -1,5 +1,6 @@
 """A waiting place inside another: of a stream that is made where it is read, in its reader's own greenlet or thread."""
 
+from collections.abc import Iterator
 from math import inf
 from time import monotonic
 
@@ -35,6 +36,15 @@ class Nested(Watch):
             self._reader.wait(upstream, min(until, self._until, self.deadline))
         except Exception as error:
             raise ReaderLeft from error  # What ends the reader is the reader's affair: here it has hung up.
+
+    def make_sure(self) -> Iterator[None]:
+        """Whether the reader is there its own place knows."""
+        if self._reader is None:
+            raise ReaderLeft
+        try:
+            yield from self._reader.make_sure()
+        except Exception as error:
+            raise ReaderLeft from error
 
     def wake(self) -> None:
         self._woken = True

@@ -1,11 +1,14 @@
 """/api/chat: say something, follow the answer."""
 
+import contextlib
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
 from bff import event_ids, message_ids, messages
+from bff.broker_client import BrokerClient
 from bff.errors import InvalidRequest, NotFound
 from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
@@ -15,6 +18,8 @@ from bff.protocols.ai_sdk import AI_SDK
 from bff.protocols.native import NATIVE
 from bff.routes import door, telling
 from bff.routes.waiting import asking_once
+
+T = TypeVar("T")
 
 bp = Blueprint("chat", __name__, url_prefix="/api/chat")
 
@@ -33,7 +38,7 @@ def say() -> Response:
     parts.rate.count(identity.user_id)
     with parts.streams.enter(identity.user_id, comes_back=door.says_it_comes_back()) as slot:
         until = parts.broker.opening()
-        receipt = parts.broker.enqueue(identity, message, until, telling.wishes(message, parts.settings))
+        receipt = parts.broker.enqueue(identity, telling.for_broker(message, parts.settings), until)
         answer = parts.broker.follow(identity.user_id, receipt.message_id, until)
         words = protocol.words and protocol.words(receipt.message_id, asked.about, False)
         return telling.stream(answer, receipt.message_id, slot, protocol, words)
@@ -60,7 +65,8 @@ def resume(message_id: str) -> Response:
     after, told = (after, False) if protocol is NATIVE else Place.of(after)
     # Other clients take a clean end for the whole answer.
     with parts.streams.enter(identity.user_id, comes_back=protocol is NATIVE or door.says_it_comes_back()) as slot:
-        answer = parts.broker.resume(identity.user_id, _checked(message_id, identity), parts.broker.opening(), after)
+        known = _checked(message_id, identity)
+        answer = _of_either(lambda broker: broker.resume(identity.user_id, known, broker.opening(), after))
         if answer is not None:
             words = protocol.words and protocol.words(message_id, {}, told)
             return telling.stream(answer, message_id, slot, protocol, words, retry=door.come_back_milliseconds())
@@ -78,7 +84,8 @@ def resume_latest(chat_id: str) -> Response:
 @bp.post("/stream/<message_id>/stop")
 def stop(message_id: str) -> tuple[Response, int]:
     identity = door.identity()
-    door.parts().broker.stop(identity.user_id, _checked(message_id, identity))
+    known = _checked(message_id, identity)
+    _of_either(lambda broker: broker.stop(identity.user_id, known))
     return jsonify(status="stopping"), 202
 
 
@@ -97,6 +104,15 @@ def _checked(message_id: str, identity: Identity) -> str:
     if not MESSAGE_ID.fullmatch(message_id) or not message_ids.may_be_of(message_id, identity.org):
         raise NotFound
     return message_id
+
+
+def _of_either(do: Callable[[BrokerClient], T]) -> T:
+    """By the bundled broker, which has the replies in conversations, else by the configured one."""
+    parts = door.parts()
+    if parts.own_broker is not parts.broker:
+        with contextlib.suppress(NotFound):
+            return do(parts.own_broker)
+    return do(parts.broker)
 
 
 def _protocol() -> ClientProtocol:

@@ -1,5 +1,6 @@
 """/api/conversations and /api/agents: what is said is kept, edited, and answered by an agent."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from uuid import UUID
@@ -7,17 +8,17 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, jsonify, request
 from pydantic import ValidationError
 
-from bff import bodies
+from bff import bodies, event_ids
 from bff.conversations import schemas
+from bff.conversations.runs import Opened, ReplyRuns
 from bff.conversations.schemas import EditMessage, NewConversation, NewMessage, StreamMessage, UpdateConversation
 from bff.conversations.store import ConversationStore
-from bff.conversations.turns import Turn, Turns
-from bff.errors import InvalidRequest
-from bff.ops.rate import Rate
+from bff.errors import ChatError, InvalidRequest
 from bff.ops.streams import Slot
-from bff.routes import door
+from bff.protocols import conversation
+from bff.routes import door, telling
 from bff.sse import comment
-from bff.streaming import EventStream, How
+from bff.streaming import HEADERS, EventStream, How
 
 bp = Blueprint("conversations", __name__, url_prefix="/api")
 
@@ -33,9 +34,7 @@ Model = TypeVar("Model", NewConversation, UpdateConversation, NewMessage, EditMe
 @dataclass(frozen=True)
 class Parts:
     store: ConversationStore
-    turns: Turns
-    runs: Rate
-    """Replies a user may ask for: one that fails is asked for again by `EventSource`, for ever."""
+    runs: ReplyRuns
 
 
 def _parts() -> Parts:
@@ -50,7 +49,7 @@ def _owner() -> str:
 @bp.get("/agents")
 def agents() -> Response:
     door.identity()
-    listed = _parts().turns.agents.values()
+    listed = _parts().runs.agents.values()
     return jsonify(agents=[{"id": agent.id, "name": agent.name, "description": agent.description} for agent in listed])
 
 
@@ -63,7 +62,7 @@ def recent() -> Response:
 @bp.post("/conversations")
 def create() -> tuple[Response, int]:
     owner, asked = _owner(), _said(NewConversation)
-    _parts().turns.agent(asked.agent_id)
+    _parts().runs.agent(asked.agent_id)
     return jsonify(schemas.conversation(_parts().store.create(owner, asked.title, asked.agent_id))), 201
 
 
@@ -75,13 +74,16 @@ def show(conversation_id: UUID) -> Response:
 @bp.patch("/conversations/<uuid:conversation_id>")
 def update(conversation_id: UUID) -> Response:
     owner, asked = _owner(), _said(UpdateConversation)
-    _parts().turns.agent(asked.agent_id)
+    _parts().runs.agent(asked.agent_id)
     return jsonify(schemas.conversation(_parts().store.update(owner, conversation_id, asked.changes())))
 
 
 @bp.delete("/conversations/<uuid:conversation_id>")
 def delete(conversation_id: UUID) -> tuple[str, int]:
-    _parts().store.delete(_owner(), conversation_id)
+    identity = door.identity()
+    _parts().store.delete(identity.owner, conversation_id)
+    with contextlib.suppress(ChatError):  # It cannot be stored any more, in any case.
+        _parts().runs.stop(identity, conversation_id)
     return "", 204
 
 
@@ -94,7 +96,7 @@ def messages(conversation_id: UUID) -> Response:
 @bp.post("/conversations/<uuid:conversation_id>/messages")
 def say(conversation_id: UUID) -> tuple[Response, int]:
     owner, asked = _owner(), _said(NewMessage)
-    door.parts().rate.count(door.identity().user_id)
+    door.parts().rate.count(f"{door.identity().user_id}\0messages")  # Apart from the replies, as no user id holds a NUL.
     return jsonify(schemas.message(_parts().store.add_message(owner, conversation_id, asked.content))), 201
 
 
@@ -106,22 +108,57 @@ def edit(conversation_id: UUID, message_id: UUID) -> Response:
 
 @bp.get("/conversations/<uuid:conversation_id>/stream")
 def stream(conversation_id: UUID) -> Response:
-    """It changes what is kept, although it is a GET: `EventSource` knows no other."""
+    """It begins a reply, although it is a GET: `EventSource` knows no other."""
     identity = door.identity_of_reader()
     wish = _wish()
-    with door.parts().streams.enter(identity.user_id) as slot:
-        _parts().runs.count(identity.user_id)
-        turn = _parts().turns.begin(identity, conversation_id, wish, _seen(), door.request_id())
-        if turn is not None:
-            return _stream(turn, slot)
+    after = event_ids.from_reader(request.headers.get("Last-Event-ID", ""), request.args.get("last_event_id", ""))
+    if request.method == "HEAD":
+        _parts().store.get(identity.owner, conversation_id)
+        return Response(content_type="text/event-stream; charset=utf-8", headers=HEADERS)
+    with door.parts().streams.enter(identity.user_id, comes_back=True) as slot:
+        opened = _parts().runs.open(identity, conversation_id, wish, after)
+        if opened is not None:
+            return _stream(opened, slot)
         slot.release()
         return Response(status=204)  # Which tells `EventSource` not to come back.
 
 
-def _stream(turn: Turn, slot: Slot) -> Response:
-    settings = door.parts().settings
-    how = How(comment("keepalive"), settings.heartbeat_seconds, settings.slow_reader_seconds, opening=OPENING)
-    return EventStream(turn.say, how, environ=request.environ, slot=slot, close=turn.close)
+@bp.post("/conversations/<uuid:conversation_id>/stop")
+def stop(conversation_id: UUID) -> tuple[Response, int]:
+    identity = door.identity()
+    _parts().store.get(identity.owner, conversation_id)
+    _parts().runs.stop(identity, conversation_id)
+    return jsonify(status="stopping"), 202
+
+
+def _stream(opened: Opened, slot: Slot) -> Response:
+    settings, runs, streams = door.parts().settings, _parts().runs, door.parts().streams
+    told = telling.tell(
+        opened.answer, opened.message_id, kind="conversation", resumed=opened.resumed, comes_back=slot.comes_back, own=True
+    )
+    # In a drain only those are sent away who find the reply in another process.
+    slot.comes_back = slot.comes_back and runs.outlives_us
+
+    def close() -> None:
+        told.close()
+        if told.was_left and not streams.draining:
+            runs.leave(slot.user_id, opened.message_id)
+
+    return EventStream(
+        lambda watch: conversation.encode(told.say(watch), restarted=opened.restarted),
+        How(
+            comment("keepalive"),
+            settings.heartbeat_seconds,
+            settings.slow_reader_seconds,
+            ids=request.args.get("ids") != "0",
+            opening=OPENING,
+        ),
+        environ=request.environ,
+        slot=slot,
+        close=close,
+        tally=told.tally,
+        headers={"Location": f"/api/chat/stream/{opened.message_id}", "X-Message-ID": opened.message_id},
+    )
 
 
 def _said(model: type[Model]) -> Model:
@@ -133,14 +170,6 @@ def _wish() -> StreamMessage:
         return StreamMessage.model_validate(request.args.to_dict())
     except ValidationError as error:
         raise InvalidRequest(bodies.sentence(error)) from None
-
-
-def _seen() -> UUID | None:
-    """The reply whose end an `EventSource` has seen; anything but a UUID names none."""
-    try:
-        return UUID(request.headers.get("Last-Event-ID", ""))
-    except ValueError:
-        return None
 
 
 def _limit() -> int:

@@ -44,6 +44,9 @@ class Parts:
     settings: Settings
     identity_mode: IdentityMode
     broker: BrokerClient
+    """Answers direct chat: the configured one, else the bundled one."""
+    own_broker: BrokerClient
+    """The bundled one, which answers in conversations."""
     streams: Streams
     rate: Rate
     health: Health
@@ -51,8 +54,8 @@ class Parts:
     tickets: Tickets
     agents: Mapping[str, Agent]
     pulse: Pulse
-    queue_sizes: QueueSizes | None
-    """Of the bundled broker's; None where it is somebody else's."""
+    queue_sizes: QueueSizes
+    """Of the bundled broker's queue."""
 
 
 def parts() -> Parts:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, jsonify, request
 
 from bff import message_ids, messages
-from bff.agents import HISTORY_CHARACTERS, Said
+from bff.agents import BODY_CHARACTERS, Said
 from bff.agents.answer import Reply
 from bff.agents.broker import Broker
 from bff.errors import NotFound, ReaderLeft, TooLarge, detached
@@ -38,14 +38,14 @@ def complete() -> Response:
         if asked.about["model"] == DEFAULT:
             message_id, answer = _left(message, identity)
         else:
-            message_id = message_ids.new_id(identity.org)
+            message_id = message_ids.new_id(identity.org, identity.user_id)
             history = _history(asked.about["history"])
             answer = Reply(parts.agents[asked.about["model"]], history, identity, parts.settings.answer_max_seconds)
         about = {"model": asked.about["model"], "created": int(time.time())}
         if not asked.about["stream"]:
             return _whole(answer, message_id, slot, about)
         words = OpenAiWords(message_id, about, told=False)
-        response = telling.stream(answer, message_id, slot, OPENAI, words)
+        response = telling.stream(answer, message_id, slot, OPENAI, words, kind="v1")
         if isinstance(answer, Reply):
             del response.headers["Location"]  # It is kept nowhere.
         return response
@@ -53,7 +53,7 @@ def complete() -> Response:
 
 def _history(said: Sequence[tuple[str, str]]) -> list[Said]:
     """Raises TooLarge for more than any agent is given."""
-    if sum(len(text) for _, text in said) > HISTORY_CHARACTERS:
+    if sum(len(text) for _, text in said) > BODY_CHARACTERS:
         raise TooLarge("messages: too much for an agent.")
     return [Said("user" if role == "user" else "assistant", text) for role, text in said]
 
@@ -63,8 +63,8 @@ def _left(message: ChatRequest, identity: Identity) -> tuple[str, Answer]:
     parts = door.parts()
     until = parts.broker.opening()
     # Who leaves here cannot come back, and has no other way to say stop.
-    wishes = telling.wishes(message, parts.settings) | {"on_disconnect": "cancel"}
-    receipt = parts.broker.enqueue(identity, message, until, wishes)
+    content = telling.for_broker(message, parts.settings) | {"on_disconnect": "cancel"}
+    receipt = parts.broker.enqueue(identity, content, until)
     return receipt.message_id, parts.broker.follow(identity.user_id, receipt.message_id, until)
 
 
@@ -103,7 +103,7 @@ def _check_model(name: str) -> None:
 def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]) -> Response:
     """Waits for the answer's end. Raises what broke it, with a status of its own."""
     door.hold(slot)
-    told = telling.tell(answer, message_id)
+    told = telling.tell(answer, message_id, kind="v1")
     watch = hub.watch(hub.browser(request.environ), half_open=False)
     try:
         slot.wait_at(watch)

@@ -27,23 +27,40 @@ log = logging.getLogger("bff.requests")
 
 class Telling:
     def __init__(
-        self, answer: Answer, relay: Relay, fields: dict[str, Any], *, began: float, resumed: bool, comes_back: bool
+        self,
+        answer: Answer,
+        relay: Relay,
+        fields: dict[str, Any],
+        *,
+        began: float,
+        resumed: bool,
+        comes_back: bool,
+        kind: str,
     ) -> None:
-        """`began`: the moment (monotonic) of the request. `comes_back`: the reader does, after an end without a last event."""
+        """`began`: the moment (monotonic) of the request. `comes_back`: the reader does, after an end without a last event.
+
+        `kind`: chat, conversation or v1.
+        """
         self._answer = answer
         self._relay = relay
         self._fields = fields
         self._began = began
         self._resumed = resumed
         self._comes_back = comes_back
+        self._kind = kind
         self._replayed = 0
         self.tally = Tally()
-        metrics.STREAMS_OPEN.inc()
-        metrics.STREAMS_STARTED.labels("resumed" if resumed else "said").inc()
+        metrics.STREAMS_OPEN.labels(kind).inc()
+        metrics.STREAMS_STARTED.labels("resumed" if resumed else "said", kind).inc()
 
     @property
     def problem(self) -> ChatError | None:
         return self._relay.problem
+
+    @property
+    def was_left(self) -> bool:
+        """Whether its reader was seen to disconnect before the end."""
+        return self._relay.ended in {"", "aborted"}
 
     def say(self, watch: Watch) -> Iterator[Event | None]:
         return self._relay(self._events(watch))
@@ -78,7 +95,14 @@ class Telling:
         ended = relay.ended or "aborted"
         first = None if relay.first_at is None else relay.first_at - self._began
         told = StreamEnd(
-            ended, relay.events, tally.bytes, relay.dropped, tally.heartbeats, self._answer.reconnects, self._replayed
+            self._kind,
+            ended,
+            relay.events,
+            tally.bytes,
+            relay.dropped,
+            tally.heartbeats,
+            self._answer.reconnects,
+            self._replayed,
         )
         metrics.count_stream(told, first, now - self._began)
         times = {"first_event_ms": None if first is None else round(first * 1000), "ms": round((now - self._began) * 1000)}
@@ -86,11 +110,12 @@ class Telling:
         return fields | ({"detail": relay.problem.detail} if relay.problem is not None and relay.problem.detail else {})
 
 
-def wishes(message: ChatRequest, settings: Settings) -> dict[str, str]:
-    """What our own broker understands, where it is not what any broker does anyway."""
+def for_broker(message: ChatRequest, settings: Settings) -> dict[str, Any]:
+    """The message, and what our own broker understands, where it is not what any broker does anyway."""
     all_of_them = {"on_busy": settings.on_busy, "on_disconnect": settings.on_disconnect}
     ours = {name: wish for name, wish in all_of_them.items() if wish not in {"enqueue", "continue"}}
-    return ours | ({"on_busy": message.on_busy} if message.on_busy else {})
+    given = {"on_busy": message.on_busy, "client_message_id": message.client_message_id}
+    return message.for_upstream() | ours | {name: value for name, value in given.items() if value}
 
 
 def stream(
@@ -100,10 +125,12 @@ def stream(
     protocol: ClientProtocol,
     words: Words | None,
     retry: int | None = None,
+    kind: str = "chat",
 ) -> Response:
     """`words`: None for our own."""
     settings = door.parts().settings
-    telling = tell(answer, message_id, resumed=retry is not None, comes_back=slot.comes_back)
+    own = door.parts().broker.numbered is True
+    telling = tell(answer, message_id, kind=kind, resumed=retry is not None, comes_back=slot.comes_back, own=own)
     # In a drain only those are sent away who find the answer in another process.
     slot.comes_back = slot.comes_back and door.parts().broker.outlives_us
     return EventStream(
@@ -123,11 +150,16 @@ def stream(
     )
 
 
-def tell(answer: Answer, message_id: str, *, resumed: bool = False, comes_back: bool = False) -> Telling:
+def tell(
+    answer: Answer, message_id: str, *, kind: str, resumed: bool = False, comes_back: bool = False, own: bool = False
+) -> Telling:
+    """`own`: it is read from a log of our own, whose errors' codes are ours."""
     settings = door.parts().settings
-    relay = Relay(door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors)
-    fields = {"message_id": message_id} | trace.fields()
-    return Telling(answer, relay, fields, began=door.began(), resumed=resumed, comes_back=comes_back)
+    relay = Relay(
+        door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors, own=own
+    )
+    fields = {"message_id": message_id, "kind": kind} | trace.fields()
+    return Telling(answer, relay, fields, began=door.began(), resumed=resumed, comes_back=comes_back, kind=kind)
 
 
 def _heartbeat(settings: Settings) -> bytes:

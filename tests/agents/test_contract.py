@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from bff.agents import Agent, Said
+from bff.agents.broker import Broker, ThroughBroker
 from bff.agents.catalogue import DEFAULT
 from bff.errors import AnswerTimeout, ReaderLeft
 from bff.identity import Identity
 from bff.routes.door import Parts
 from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
+from tests.broker_says import COMPLETED
 from tests.live import BROKER_KEY, DEADLINE, eventually, new_app
-from tests.wire_server import HANG, WireServer
+from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
 ANN = Identity("ann", "org")
 HISTORY = [Said("user", "first"), Said("assistant", "a reply"), Said("user", "one two three")]
@@ -53,8 +55,20 @@ def openai_that_has_not_answered(_: bool) -> Iterator[Working]:
 
 @contextmanager
 def broker(falls_silent: bool) -> Iterator[Working]:
+    """Before a broker that numbers its events: the bundled one."""
     parts: Parts = new_app(ECHO_WORD_SECONDS="30" if falls_silent else "0").extensions["bff"]
-    yield parts.agents["broker"], lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
+    agent = Broker(ThroughBroker(parts.broker))
+    yield agent, lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
+
+
+@contextmanager
+def engine(falls_silent: bool) -> Iterator[Working]:
+    """The agent `broker` with an engine and no broker before it."""
+    progress = [chunk(b'data: {"type":"progress","text":"%s"}\n\n' % text) for text in (b"one ", b"two ", b"three")]
+    answer = [stream_head(), *progress[:1], HANG] if falls_silent else [stream_head(), *progress, COMPLETED, LAST_CHUNK]
+    with WireServer(answer) as server:
+        found = agents(ENGINE_BASE_URL=server.url)
+        yield found["broker"], lambda: not falls_silent or server.open_connections == 0, lambda: server.requests
 
 
 @contextmanager
@@ -73,10 +87,10 @@ def begun(kind: Callable[[bool], Any], reply: Iterator[str | None]) -> Iterator[
 
 def test_each_says_who_it_is():
     with WireServer([HANG]) as server:
-        found = agents(**settings_of(server))
+        found = agents(ENGINE_BASE_URL=server.url, **settings_of(server))
 
     assert list(found) == ["echo", "broker", "openai"]
-    assert list(agents()) == ["echo", "broker"]
+    assert list(agents()) == ["echo"]
     assert DEFAULT in found
     for agent_id, agent in found.items():
         assert agent.id == agent_id
@@ -84,7 +98,7 @@ def test_each_says_who_it_is():
         assert agent.description.endswith(".")
 
 
-@pytest.mark.parametrize("kind", [echo, openai, broker])
+@pytest.mark.parametrize("kind", [echo, openai, broker, engine])
 def test_the_pieces_are_the_reply(kind, watch):
     with kind(False) as (agent, over, _):
         pieces = list(agent.stream(HISTORY, ANN, watch))
@@ -94,7 +108,7 @@ def test_the_pieces_are_the_reply(kind, watch):
 
 
 @pytest.mark.parametrize("reason", [ReaderLeft(), AnswerTimeout()], ids=["its reader leaves", "its time is up"])
-@pytest.mark.parametrize("kind", [echo, openai, broker, openai_that_has_not_answered])
+@pytest.mark.parametrize("kind", [echo, openai, broker, engine, openai_that_has_not_answered])
 def test_it_stops_at_once_when_it_is_ended_while_it_waits(kind, reason, watch):
     with kind(True) as (agent, over, _):
         reply = begun(kind, agent.stream(HISTORY, ANN, watch))
@@ -108,7 +122,7 @@ def test_it_stops_at_once_when_it_is_ended_while_it_waits(kind, reason, watch):
     assert next(reply, "nothing more") == "nothing more"
 
 
-@pytest.mark.parametrize("kind", [echo, openai, broker, openai_that_has_not_answered])
+@pytest.mark.parametrize("kind", [echo, openai, broker, engine, openai_that_has_not_answered])
 def test_closed_it_lets_go_of_everything(kind, watch):
     with kind(True) as (agent, over, asked):
         reply = begun(kind, agent.stream(HISTORY, ANN, watch))
@@ -127,7 +141,7 @@ def test_closed_before_it_began_it_never_asks(kind, watch):
         assert not eventually(asked, 0.2)
 
 
-@pytest.mark.parametrize("kind", [openai, broker, openai_that_has_not_answered])
+@pytest.mark.parametrize("kind", [openai, broker, engine, openai_that_has_not_answered])
 def test_while_it_waits_its_stream_can_say_something_of_its_own(kind, watch):
     with kind(True) as (agent, _, _):
         reply = begun(kind, agent.stream(HISTORY, ANN, watch))

@@ -24,7 +24,7 @@ def settings(server, **more: str) -> Settings:
 
 
 def said(server, watch, **more: str) -> str:
-    agent = catalogue.engines_own(settings(server, **more))
+    agent = catalogue.create_agents(settings(server, **more))["openai"]
     assert agent.id == "openai"
     return "".join(piece or "" for piece in agent.stream(HISTORY, ANN, watch))
 

@@ -30,6 +30,7 @@ from bff.errors import (
     TooLarge,
     TooManyRequests,
 )
+from bff.message_ids import new_id
 from bff.ops.redis import Client, connect
 from tests.broker.queues import AT_ONCE, claimed, left, message, positions, types, whole
 from tests.live import DEADLINE, eventually
@@ -75,7 +76,7 @@ class InRedis:
         self.client.flushall()
         queue = RedisQueue(connect(self._url), Limits(**limits))
         self._made.append(queue)
-        queue.on_stop(lambda _: None)
+        queue.on_stop(lambda *_: None)
         assert eventually(lambda: dict(self.client.pubsub_numsub("chat:stop"))["chat:stop"] == len(self._made), DEADLINE)
         return queue
 
@@ -140,7 +141,7 @@ def finished(queue: Queue, user_id: str = "ann", text: str = "") -> Message:
 
 def stops(queue: Queue) -> "stdlib.Queue[str]":
     told: stdlib.Queue[str] = stdlib.Queue()
-    queue.on_stop(told.put)
+    queue.on_stop(lambda message_id, _: told.put(message_id))
     return told
 
 
@@ -1351,3 +1352,274 @@ def test_many_threads_keep_each_users_order(make):
 
     assert crew.answered == {user_id: [said.id for said in speak.result()] for user_id, speak in speaking.items()}
     assert queue.counts() == Counts(0, 0)
+
+
+# Groups.
+
+
+def in_group(group: str, user_id: str = "ann", **more: Any) -> Message:
+    return message(user_id, **more)._replace(id=new_id("org", user_id, group))
+
+
+def test_groups_of_one_user_do_not_wait_for_each_other(queue):
+    said = [in_group(group) for group in ("one", "two", "", "one")]
+    for one in said:
+        queue.enqueue(one, None, "enqueue")
+
+    assert [claimed(queue).message.id for _ in range(3)] == [one.id for one in said[:3]]
+    assert queue.claim(AT_ONCE) is None
+
+
+def test_a_group_of_the_same_name_is_each_users_own(queue):
+    anns, bobs = in_group("one", "ann"), in_group("one", "bob")
+    for one in (anns, bobs):
+        queue.enqueue(one, None, "reject")
+
+    assert [place.message_id for place in queue.places("ann", "one")] == [anns.id]
+    assert [place.message_id for place in queue.places("bob", "one")] == [bobs.id]
+    assert queue.places("ann") == queue.places("ann", "two") == []
+
+
+def test_depth_and_positions_are_the_groups(make):
+    queue = make(depth_per_user=2)
+    for group in ("one", "two"):
+        assert [queue.enqueue(in_group(group), None, "enqueue").ahead for _ in range(2)] == [0, 1]
+        with pytest.raises(TooManyRequests):
+            queue.enqueue(in_group(group), None, "enqueue")
+
+    assert [place.position for place in queue.places("ann", "two")] == [1, 2]
+
+
+def test_an_idempotency_key_is_the_groups(queue):
+    one, two = in_group("one"), in_group("two")
+
+    assert queue.enqueue(one, "key", "enqueue").message_id == one.id
+    assert queue.enqueue(two, "key", "enqueue").message_id == two.id
+    assert queue.enqueue(in_group("one"), "key", "enqueue").message_id == one.id
+
+
+def test_interrupting_ends_what_runs_in_the_group_only(queue):
+    told = stops(queue)
+    one, two = in_group("one"), in_group("two")
+    for each in (one, two):
+        queue.enqueue(each, None, "enqueue")
+        claimed(queue)
+
+    queue.enqueue(in_group("two"), None, "interrupt")
+
+    assert told.get(timeout=DEADLINE) == two.id
+    assert told.empty()
+
+
+@pytest.mark.parametrize("verb", ["read", "stop", "cancel_if_unread", "keep_unread"])
+def test_a_message_in_a_group_is_its_users_only(queue, verb):
+    said = in_group("one")
+    queue.enqueue(said, None, "enqueue")
+    more = ("",) if verb == "read" else ()
+
+    for finish in (False, True):
+        if finish:
+            queue.finish(claimed(queue), [])
+        with pytest.raises(NotFound):
+            getattr(queue, verb)("bob", said.id, *more)
+        getattr(queue, verb)("ann", said.id, *more)
+        if not finish and verb in {"stop", "cancel_if_unread"}:
+            return
+
+
+# Runs: of one scope at most one message waits or runs.
+
+
+def run(key: str, scope: str = "talk", **more: Any) -> Message:
+    return in_group("group", **more)._replace(run_scope=scope, run_key=key)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_who_asks_for_the_same_run_joins_it(queue, running):
+    first = run("a", text="first")
+    queue.enqueue(first, None, "enqueue")
+    if running:
+        claimed(queue)
+
+    assert queue.enqueue(run("a", text="second"), None, "enqueue").message_id == first.id
+    assert len(queue.places("ann", "group")) == 1
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_another_run_of_the_scope_is_refused_and_another_scope_waits(queue, running):
+    queue.enqueue(run("a"), None, "enqueue")
+    if running:
+        claimed(queue)
+
+    with pytest.raises(Busy):
+        queue.enqueue(run("b"), None, "enqueue")
+    assert queue.enqueue(run("b", "other talk"), None, "enqueue").ahead == 1
+    assert queue.enqueue(in_group("group"), None, "enqueue").ahead == 2
+
+
+def test_a_run_that_is_over_is_begun_anew(queue):
+    first, second = run("a"), run("a")
+    queue.enqueue(first, None, "enqueue")
+    queue.finish(claimed(queue), [])
+
+    assert queue.enqueue(second, None, "enqueue").message_id == second.id
+    queue.stop("ann", second.id)
+    assert queue.enqueue(run("b"), None, "enqueue").ahead == 0
+
+
+def test_of_many_who_ask_at_once_one_begins_the_run(queue, many_switches):
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(queue.enqueue, run("a"), None, "enqueue") for _ in range(16)]
+        ids = {each.result(DEADLINE).message_id for each in asked}
+
+    assert len(ids) == len(queue.places("ann", "group")) == 1
+
+
+def test_places_tell_their_runs_and_a_claim_its_handler(queue):
+    said = run("a")._replace(handler="bundled")
+    queue.enqueue(said, None, "enqueue")
+
+    assert queue.places("ann", "group") == [Place(said.id, "queued", 1, "talk", "a")]
+    assert claimed(queue).message == said
+    assert queue.places("ann", "group") == [Place(said.id, "running", 0, "talk", "a")]
+
+
+# Commits.
+
+
+def test_what_is_committed_is_stopped_by_nobody(queue):
+    told = stops(queue)
+    said = left(queue, cancel_unread=True)
+    claim = claimed(queue)
+
+    assert queue.commit(claim)
+    queue.stop("ann", said.id)
+    queue.cancel_if_unread("ann", said.id)
+
+    assert queue.renew(claim) is None
+    assert queue.commit(claim)
+    assert_told_nothing(queue, told)
+
+
+def test_what_was_told_to_stop_is_not_committed(queue):
+    said = left(queue)
+    claim = claimed(queue)
+    queue.stop("ann", said.id)
+
+    assert not queue.commit(claim)
+    assert queue.renew(claim) == "stopped"
+
+
+def test_what_nobody_reads_is_not_committed(make, clock):
+    queue = make(grace=5)
+    left(queue, cancel_unread=True)
+    claim = claimed(queue)
+    clock.advance(6)
+    queue.sweep()
+
+    assert not queue.commit(claim)
+    assert queue.renew(claim) == "unread"
+
+
+def test_a_late_claim_commits_nothing(queue):
+    left(queue)
+    claim = claimed(queue)
+    queue.finish(claim, [])
+
+    with pytest.raises(Lost):
+        queue.commit(claim)
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_what_was_committed_is_handed_to_the_next_worker(queue, said):
+    one = left(queue)
+    claim = claimed(queue)
+    queue.append(claim, [("message", "so far")], said=said)
+    queue.commit(claim)
+
+    queue.release(claim)
+    queue.stop("ann", one.id)
+    again = claimed(queue)
+
+    assert (again.message.id, again.begun) == (one.id, said)
+    assert queue.commit(again)
+    queue.finish(again, [("message", "the end")])
+    assert types(queue, one)[-2:] == ["message", "done"]
+
+
+# Readers of what is for its readers only.
+
+
+def test_the_last_reader_that_leaves_ends_it_at_once(queue):
+    told: stdlib.Queue[Any] = stdlib.Queue()
+    queue.on_stop(lambda *about: told.put(about))
+    said = left(queue, cancel_unread=True)
+    claim = claimed(queue)
+    with ExitStack() as first:
+        first.enter_context(queue.listen("ann", said.id, lambda: None))
+        with queue.listen("ann", said.id, lambda: None):
+            pass
+        queue.cancel_if_unread("ann", said.id)
+        assert queue.renew(claim) is None
+
+    queue.cancel_if_unread("ann", said.id)
+
+    assert queue.renew(claim) == "unread"
+    assert told.get(timeout=DEADLINE) == (said.id, "unread")
+
+
+def test_one_that_waits_is_taken_out_when_its_last_reader_leaves(queue):
+    left(queue)
+    said = left(queue, cancel_unread=True)
+
+    queue.cancel_if_unread("ann", said.id)
+
+    assert whole(queue, said).over
+    assert len(queue.places("ann")) == 1
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_is_for_more_than_its_readers_is_not_ended(queue, asked):
+    said = left(queue, cancel_unread=asked)
+    claim = claimed(queue)
+    if asked:
+        queue.keep_unread("ann", said.id)
+
+    queue.cancel_if_unread("ann", said.id)
+
+    assert queue.renew(claim) is None
+
+
+def test_a_stop_counts_more_than_nobodys_reading(queue):
+    said = left(queue, cancel_unread=True)
+    claim = claimed(queue)
+
+    queue.stop("ann", said.id)
+    queue.cancel_if_unread("ann", said.id)
+
+    assert queue.renew(claim) == "stopped"
+
+
+# Where an event is.
+
+
+def test_an_event_is_located_in_its_groups_logs(queue):
+    first, second, elsewhere = in_group("one"), in_group("one"), in_group("two")
+    for said in (first, elsewhere):
+        queue.enqueue(said, None, "enqueue")
+        queue.finish(claimed(queue), [("message", "x")])
+    queue.enqueue(second, None, "enqueue")
+    queue.append(claimed(queue), [("message", "y")])
+
+    for said in (first, second):
+        for event in whole(queue, said).events:
+            assert queue.locate("ann", "one", event.id) == said.id
+            assert queue.locate("ann", "two", event.id) in {None, elsewhere.id}
+            assert queue.locate("bob", "one", event.id) is None
+
+
+@pytest.mark.parametrize("event_id", ["nonsense", "1-1", "99999999999999999999-0", "-", "5", "1-1-1", "é-1"])
+def test_an_event_that_is_in_no_log_is_located_nowhere(queue, event_id):
+    finished(queue)
+
+    assert queue.locate("ann", "", event_id) is None

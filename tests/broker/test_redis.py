@@ -194,7 +194,7 @@ def test_a_sign_of_life_keeps_a_silent_claim(open_queue, client):
     run = f"chat:{{{key_of(said.user_id)}}}:run"
     client.hset(run, "until", int(client.hget(run, "until")) - 59_500_000)  # As if nearly all of it were over.
 
-    assert queue.renew(claim) is False
+    assert queue.renew(claim) is None
 
     assert int(client.hget(run, "until")) > time.time() * 1_000_000 + 30_000_000
     queue.append(claim, [("message", "still here")])
@@ -556,10 +556,10 @@ def test_a_full_redis_takes_nothing_new_and_ends_what_it_has(open_queue, client)
             left(queue, "cy")
         with pytest.raises(ServerFull):
             queue.append(claim, [("message", "words")])
-        assert queue.renew(claim) is False, "a worker that lives keeps its claim"
+        assert queue.renew(claim) is None, "a worker that lives keeps its claim"
         queue.stop(other.user_id, other.id)
         assert told.get(timeout=DEADLINE) == other.id
-        assert queue.renew(others) is True
+        assert queue.renew(others) == "stopped"
         queue.stop(waiting.user_id, waiting.id)
         queue.finish(others, [("message", "its end")])
         queue.release(claim)
@@ -721,7 +721,7 @@ def test_one_process_hears_what_happens_in_the_other(open_queue, client):
         worker.append(claim, [("message", "words")])
         web.stop(first.user_id, first.id)
         assert stopped.get(timeout=DEADLINE) == first.id
-        assert worker.renew(claim) is True
+        assert worker.renew(claim) == "stopped"
         worker.finish(claim, [("message", "the end")])
         worker.finish(claimed(worker), [])
 

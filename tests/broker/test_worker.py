@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from bff.broker.answering import Engines
 from bff.broker.memory import MemoryQueue
 from bff.broker.queue import Message, Queue
 from bff.broker.redis import RedisQueue
@@ -32,7 +33,7 @@ def work() -> Iterator[Callable[..., Worker]]:
 
     def start(queue: Queue, engine: WireServer) -> Worker:
         client = EngineClient(Remote(engine.url, "key"), new_session(), Timeouts(5, 5, 30, 30), 2**20)
-        working.append(Worker(queue, client, Times(answer_max=30, lease=LEASE), max_running=1))
+        working.append(Worker(queue, Engines(client, client), Times(answer_max=30, lease=LEASE), max_running=1))
         working[-1].start()
         return working[-1]
 
@@ -106,7 +107,7 @@ def test_a_queue_that_is_away_at_the_first_sign_of_life_costs_no_answer(work, ne
 
 
 def test_a_message_handed_back_without_a_receipt_was_not_lost(work, near, far, line):
-    handed_back, lost = ANSWERS.labels("handed_back")._value.get(), LEASES_LOST._value.get()
+    handed_back, lost = ANSWERS.labels("handed_back", "chat")._value.get(), LEASES_LOST._value.get()
     with WireServer([HANG]) as engine:
         said = left(near)
         near.release(claimed(near))  # Redis knows the script.
@@ -117,6 +118,6 @@ def test_a_message_handed_back_without_a_receipt_was_not_lost(work, near, far, l
         worker.drain(3)
 
     assert line.losses == 1
-    assert eventually(lambda: ANSWERS.labels("handed_back")._value.get() == handed_back + 1, DEADLINE)
+    assert eventually(lambda: ANSWERS.labels("handed_back", "chat")._value.get() == handed_back + 1, DEADLINE)
     assert LEASES_LOST._value.get() == lost
     assert near.places(said.user_id)[0].state == "queued"

@@ -1,12 +1,14 @@
-"""What is in the database, where no browser sees it."""
+"""What an agent would be told of a conversation."""
 
 from uuid import UUID
 
-from bff.conversations import rows
+from bff.agents import Said
 from bff.conversations.database import Database
-from bff.conversations.rows import Heard
+from bff.conversations.replies import Replies
 
 
-def heard(database: Database, conversation_id: UUID) -> list[Heard]:
-    """What an agent would be given of it now."""
-    return database.read(lambda session: rows.history(session, conversation_id, up_to=10**6))
+def heard(database: Database, conversation_id: UUID, owner: str = "ada", characters: int = 10**6) -> list[Said]:
+    """Up to the user's last message, as if that had no reply."""
+    replies = Replies(database, characters)
+    question = replies.question(owner, conversation_id, None, "")
+    return replies.task(owner, conversation_id, question.id, "anew").history

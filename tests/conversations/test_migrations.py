@@ -13,11 +13,12 @@ from sqlalchemy import inspect, text
 from bff.conversations import migrations
 from bff.conversations.database import Database
 from bff.conversations.models import Base
+from bff.conversations.replies import Replies
 from bff.conversations.store import ConversationStore
 from tests.conversations.heard import heard
 from tests.live import in_parallel
 
-REVISIONS = ["0001", "0002"]
+REVISIONS = ["0001", "0002", "0003"]
 SAID = datetime(2024, 2, 29, 12, 30, 15, 123000, tzinfo=UTC)
 
 
@@ -97,7 +98,7 @@ def test_what_revision_1_kept_is_there_and_can_be_edited(database, url):
     assert (message.id, message.content, message.edited_content, message.edited_at) == (message_id, "kept", None, None)
     assert message.created_at == SAID
     store.edit_message("ada", conversation_id, message_id, "edited")
-    assert [one.effective_content for one in heard(database, conversation_id)] == ["edited"]
+    assert [one.content for one in heard(database, conversation_id)] == ["edited"]
 
 
 def test_back_at_revision_1_the_edits_are_gone_and_what_was_said_is_not(database):
@@ -107,11 +108,47 @@ def test_back_at_revision_1_the_edits_are_gone_and_what_was_said_is_not(database
     message = store.add_message("ada", conversation.id, "said")
     store.edit_message("ada", conversation.id, message.id, "edited")
 
-    database.downgrade("-1")
+    database.downgrade("0001")
     database.upgrade()
 
-    [one] = heard(database, conversation.id)
-    assert (one.effective_content, one.message.edited_at) == ("said", None)
+    [one] = store.messages("ada", conversation.id, 10).rows
+    assert (one.content, one.edited_content, one.edited_at) == ("said", None, None)
+
+
+def test_revision_3_finds_which_version_was_answered(database):
+    database.upgrade()
+    store, replies = ConversationStore(database), Replies(database, 1000)
+    conversation_id = store.create("ada").id
+    unedited, edited_before, edited_after = (store.add_message("ada", conversation_id, text).id for text in "abc")
+    store.edit_message("ada", conversation_id, edited_before, "B")
+    for question in (unedited, edited_before, edited_after):
+        version = replies.question("ada", conversation_id, question, "").version
+        replies.store("ada", conversation_id, question, version, "", "reply")
+    time.sleep(0.002)
+    store.edit_message("ada", conversation_id, edited_after, "C")
+
+    database.downgrade("0002")
+    database.upgrade()
+
+    answered = [replies.question("ada", conversation_id, id_, "").answered for id_ in (unedited, edited_before, edited_after)]
+    assert answered == [True, True, False]
+    assert len(store.messages("ada", conversation_id, 100).rows) == 6
+
+
+def test_back_before_revision_3_nothing_that_was_said_is_lost(database):
+    database.upgrade()
+    store, replies = ConversationStore(database), Replies(database, 1000)
+    conversation_id = store.create("ada").id
+    question = store.add_message("ada", conversation_id, "one").id
+    for words in ("two", "three"):
+        store.edit_message("ada", conversation_id, question, words)
+        version = replies.question("ada", conversation_id, question, "").version
+        replies.store("ada", conversation_id, question, version, "", f"to {words}")
+
+    database.downgrade("0002")
+    database.upgrade()
+
+    assert [m.content for m in store.messages("ada", conversation_id, 100).rows] == ["one", "to two", "to three"]
 
 
 def test_a_migration_that_breaks_leaves_nothing_behind(database):

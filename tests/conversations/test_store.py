@@ -4,26 +4,19 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from sqlalchemy import select
 
 from bff.conversations import rows
-from bff.conversations.claims import Claims
 from bff.conversations.cursors import encode
+from bff.conversations.models import Message
 from bff.conversations.store import ConversationStore, title_of
 from bff.errors import InvalidRequest, NotFound
-from tests.conversations.heard import heard
 from tests.live import in_parallel
 
 
 @pytest.fixture
 def store(database):
     return ConversationStore(database)
-
-
-@pytest.fixture
-def claims(database):
-    return Claims(database, 60)
 
 
 def contents(store, conversation, owner="ada"):
@@ -61,7 +54,7 @@ def test_only_what_is_given_is_changed(store, changes, title, agent_id):
     assert (store.get("ada", made.id).title, store.get("ada", made.id).agent_id) == (title, agent_id)
 
 
-def test_somebody_elses_is_not_found(store, claims):
+def test_somebody_elses_is_not_found(store):
     made = store.create("ada")
     message = store.add_message("ada", made.id, "mine")
     attempts = [
@@ -71,7 +64,6 @@ def test_somebody_elses_is_not_found(store, claims):
         lambda owner, id_: store.add_message(owner, id_, "theirs"),
         lambda owner, id_: store.messages(owner, id_, 10),
         lambda owner, id_: store.edit_message(owner, id_, message.id, "theirs"),
-        lambda owner, id_: claims.claim(owner, id_),
     ]
 
     for attempt in attempts:
@@ -83,15 +75,13 @@ def test_somebody_elses_is_not_found(store, claims):
     assert contents(store, made) == ["mine"]
 
 
-def test_a_message_of_another_conversation_is_not_found(store, claims):
+def test_a_message_of_another_conversation_is_not_found(store):
     mine, other = store.create("ada"), store.create("ada")
     message = store.add_message("ada", other.id, "there")
     store.add_message("ada", mine.id, "here")
 
     with pytest.raises(NotFound):
         store.edit_message("ada", mine.id, message.id, "here")
-    with pytest.raises(NotFound):
-        claims.claim("ada", mine.id, message.id)
 
 
 def test_what_is_deleted_is_gone_with_all_that_was_said(store, database):
@@ -104,7 +94,7 @@ def test_what_is_deleted_is_gone_with_all_that_was_said(store, database):
         store.get("ada", made.id)
     with pytest.raises(NotFound):
         store.delete("ada", made.id)
-    assert heard(database, made.id) == []
+    assert database.read(lambda session: session.scalars(select(Message)).all()) == []
 
 
 def test_the_newest_activity_comes_first_page_by_page(store, monkeypatch):
@@ -212,47 +202,6 @@ def test_an_edit_keeps_what_was_said(store):
     [kept] = store.messages("ada", made.id, 10).rows
     assert (kept.content, kept.edited_content, kept.edited_at) == ("said", "meant", edited.edited_at)
     assert kept.edited_at >= kept.created_at == said.created_at
-
-
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=50)
-steps = st.lists(st.tuples(st.none() | st.integers(0, 9), texts), max_size=12)
-
-
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps)
-def test_history_is_what_was_meant_in_the_order_it_was_said(store, database, steps):
-    made = store.create("ada")
-    said: list[tuple] = []
-    meant: list[str] = []
-
-    for number, text in steps:
-        if number is None or not said:
-            said.append((store.add_message("ada", made.id, text).id, text))
-            meant.append(text)
-        else:
-            at = number % len(said)
-            store.edit_message("ada", made.id, said[at][0], text)
-            meant[at] = text
-
-    history = heard(database, made.id)
-    assert [one.effective_content for one in history] == meant
-    assert [(one.message.id, one.message.content) for one in history] == said
-    for one, text in zip(history, meant, strict=True):
-        assert one.message.edited_content in {None, text}
-
-
-def test_an_agent_is_given_the_newest_that_fits(store, database, monkeypatch):
-    made = store.create("ada")
-    for text in ("a" * 10, "b" * 40, "c" * 40, "d" * 15):
-        store.add_message("ada", made.id, text)
-
-    monkeypatch.setattr(rows, "HISTORY_CHARACTERS", 55)
-    assert [one.effective_content[0] for one in heard(database, made.id)] == ["c", "d"]
-    monkeypatch.setattr(rows, "HISTORY_CHARACTERS", 1)
-    assert [one.effective_content[0] for one in heard(database, made.id)] == ["d"]
-    monkeypatch.setattr(rows, "HISTORY_CHARACTERS", 1_000)
-    monkeypatch.setattr(rows, "HISTORY_MOST", 3)
-    assert [one.effective_content[0] for one in heard(database, made.id)] == ["b", "c", "d"]
 
 
 def test_many_at_once_all_find_what_they_keep(store):

@@ -1,4 +1,4 @@
-"""Replies on live servers, kept in each kind of database: readers that leave, come back, or are two; heartbeats, drains."""
+"""Replies on live servers, stored in each kind of database: readers that leave, come back, or are several; drains."""
 
 import json
 import signal
@@ -6,13 +6,14 @@ import threading
 import time
 from contextlib import closing
 from functools import partial
+from itertools import islice
 
 import pytest
 
 from tests.agents.openai_server import BEGIN, DONE, HEAD, piece, refusal, settings_of, words
 from tests.conversations.talk import ROOM, Talk, tokens, told
 from tests.live import DEADLINE, eventually, in_parallel, status_of
-from tests.wire_server import HANG, LAST_CHUNK, WireServer, stream_head
+from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -46,7 +47,7 @@ def test_a_reply_is_told_in_order_and_is_the_one_that_is_kept(serve_each):
     assert frames[0] == {"comment": "ok"}
     assert "".join(tokens(frames)) == LONG
     [kept] = ada.replies(conversation)
-    assert frames[-1] == {"event": "done", "data": {"messageId": kept["id"]}, "id": kept["id"]}
+    assert (frames[-1]["event"], frames[-1]["data"]) == ("done", {"messageId": kept["id"]})
     assert kept["content"] == LONG
     assert status_of(ada.hear(conversation)) == 204
 
@@ -74,11 +75,11 @@ def test_a_reader_that_leaves_stops_the_agent_and_nothing_is_kept(serve, answer,
     leave_after(count, answer, serve)
 
 
-def test_so_it_is_on_threads(serve):
+def test_a_reader_that_leaves_stops_the_agent_on_threads_too(serve):
     leave_after(2, ABORTS["in the middle"][0], partial(serve, "flask"))
 
 
-def test_so_it_is_on_each_database(serve_each):
+def test_a_reader_that_leaves_stops_the_agent_on_each_database(serve_each):
     leave_after(2, ABORTS["in the middle"][0], serve_each)
 
 
@@ -95,19 +96,17 @@ def leave_after(count, answer, serve):
 
         assert model.wait_for(lambda: model.hung_up == 1, DEADLINE)
     assert len(tokens(said)) == count
-    with eventually(lambda: unless_busy(ada.hear(conversation)), DEADLINE) as reply:
-        assert "".join(tokens(list(told(reply)))) == "hello"
-    assert [message["content"] for message in ada.replies(conversation)] == ["hello"]
+    with eventually(lambda: if_it_is(ada, conversation, "hello"), DEADLINE):
+        assert [message["content"] for message in ada.replies(conversation)] == ["hello"]
 
 
-def unless_busy(reply):
-    if reply.status == 409:
-        reply.close()
-        return None
-    return reply
+def if_it_is(talk, conversation, text):
+    """A reply that says `text`: until the run before has ended, its tokens are told."""
+    reply = talk.hear(conversation)
+    return reply if reply.status == 200 and "".join(tokens(list(told(reply)))) == text else reply.close()
 
 
-def test_a_reader_that_leaves_as_the_agent_ends_gets_nothing_kept(serve):
+def test_a_reader_that_leaves_as_the_agent_ends_gets_nothing_stored_or_all_of_it(serve):
     go_on = threading.Event()
     with WireServer([HEAD, *words("one"), go_on, 0.01, piece({}, "stop"), DONE, LAST_CHUNK]) as model:
         server = serve(**settings_of(model))
@@ -119,54 +118,147 @@ def test_a_reader_that_leaves_as_the_agent_ends_gets_nothing_kept(serve):
         reply.leave()
         go_on.set()
 
-        assert eventually(lambda: server.ended, DEADLINE) == ["aborted"]
+        assert eventually(lambda: server.ended, DEADLINE)[0] in {"aborted", "complete"}
+        assert eventually(lambda: any("was answered" in line["message"] for line in server.log_lines), DEADLINE)
+    assert [reply["content"] for reply in ada.replies(conversation)] in ([], ["one"])
+
+
+def test_a_reader_that_leaves_the_agent_broker_stops_the_engine_behind_it(serve):
+    with WireServer([stream_head(), *progress("one ", "two "), HANG]) as engine:
+        ada = Talk(serve(ENGINE_BASE_URL=engine.url))
+        conversation = ada.begin("hello", agentId="broker")
+        reply = ada.hear(conversation)
+        frames = told(reply)
+        assert tokens([next(frames), next(frames)]) == ["one "]
+        reply.leave()
+
+        assert engine.wait_for(lambda: engine.hung_up == 1, DEADLINE)
     assert ada.replies(conversation) == []
 
 
-def test_a_reader_that_leaves_the_brokers_agent_stops_the_brokers_answer(serve):
-    ada = Talk(serve())
-    conversation = ada.begin("/slow 3600 one two", agentId="broker")
-
-    reply = ada.hear(conversation)
-    frames = told(reply)
-    assert tokens([next(frames), next(frames)]) == ["one "]
-    assert len(ada.active()) == 1
-    reply.leave()
-
-    assert eventually(lambda: not ada.active(), DEADLINE)
-    assert ada.replies(conversation) == []
+def progress(*texts):
+    return [chunk(b"data: " + json.dumps({"type": "progress", "text": text}).encode() + b"\n\n") for text in texts]
 
 
-def test_a_second_stream_in_a_conversation_is_refused_even_by_another_process(serve_each):
+@pytest.fixture
+def model():
+    """Says a word, and the rest when it is told to."""
+    go_on = threading.Event()
+    with WireServer([HEAD, *words("one "), go_on, *words("two"), piece({}, "stop"), DONE, LAST_CHUNK]) as server:
+        server.go_on = go_on
+        yield server
+        go_on.set()
+
+
+def test_several_readers_follow_one_reply_and_the_agent_is_asked_once(serve_each, model):
+    ada = Talk(serve_each(**settings_of(model)))
+    conversation = ada.begin("hello", agentId="openai")
+    with ada.hear(conversation) as first, ada.hear(conversation) as second:
+        one, two = told(first), told(second)
+        assert tokens([next(one), next(one)]) == tokens([next(two), next(two)]) == ["one "]
+        model.go_on.set()
+        rest = list(one)
+        assert list(two) == rest
+
+    assert [frame["event"] for frame in rest] == ["token", "done"]
+    assert len(model.requests) == 1
+    assert len(ada.replies(conversation)) == 1
+
+
+def test_a_reader_is_free_to_come_back_while_another_one_reads(serve, kind, model):
+    ada = Talk(serve(kind, **settings_of(model)))
+    conversation = ada.begin("hello", agentId="openai")
+    with ada.hear(conversation) as stays:
+        staying = told(stays)
+        assert next(staying) == {"comment": "ok"}
+        leaver = ada.hear(conversation)
+        seen = list(islice(told(leaver), 2))
+        leaver.leave()
+        with ada.hear(conversation, Last_Event_ID=seen[-1]["id"]) as back:
+            model.go_on.set()
+            assert tokens(list(told(back))) == ["two"]
+        assert tokens(list(staying)) == ["one ", "two"]
+    assert len(model.requests) == 1
+
+
+def test_a_reply_goes_on_without_readers_where_one_of_them_asked_for_that(serve, kind, model):
+    ada = Talk(serve(kind, **settings_of(model)))
+    conversation = ada.begin("hello", agentId="openai")
+    readers = [ada.hear(conversation, query) for query in ("", "?on_disconnect=continue", "?on_disconnect=cancel")]
+    for reader in readers:
+        assert next(told(reader)) == {"comment": "ok"}
+    for reader in readers:
+        reader.leave()
+    model.go_on.set()
+
+    assert eventually(lambda: [reply["content"] for reply in ada.replies(conversation)], DEADLINE) == ["one two"]
+    assert len(model.requests) == 1
+
+
+def test_a_setting_says_what_becomes_of_replies_whose_readers_have_left(serve, model):
+    ada = Talk(serve(CONVERSATION_ON_DISCONNECT="continue", **settings_of(model)))
+    conversation = ada.begin("hello", agentId="openai")
+    reader = ada.hear(conversation)
+    assert next(told(reader)) == {"comment": "ok"}
+    reader.leave()
+    model.go_on.set()
+
+    assert eventually(lambda: [reply["content"] for reply in ada.replies(conversation)], DEADLINE) == ["one two"]
+
+
+@pytest.mark.parametrize(("kept", "contents"), [("0", []), ("1", ["one "])])
+def test_a_stop_is_told_to_every_reader_and_may_keep_what_was_said(serve_each, kept, contents):
+    with WireServer([HEAD, *words("one "), HANG]) as server:
+        ada = Talk(serve_each(KEEP_STOPPED=kept, **settings_of(server)))
+        conversation = ada.begin("hello", agentId="openai")
+        with ada.hear(conversation) as first, ada.hear(conversation) as second:
+            readers = told(first), told(second)
+            assert all(tokens([next(frames), next(frames)]) == ["one "] for frames in readers)
+            assert status_of(ada.request("POST", f"{ROOM}/{conversation}/stop")) == 202
+            last = [list(frames) for frames in readers]
+        assert server.wait_for(lambda: server.hung_up == 1, DEADLINE)
+
+    [stored] = ada.replies(conversation) or [None]
+    assert last[0] == last[1]
+    assert [frame["event"] for frame in last[0]] == ["stopped"]
+    assert last[0][0]["data"] == {"messageId": stored and stored["id"]}
+    assert [message["content"] for message in ada.replies(conversation)] == contents
+    assert status_of(ada.hear(conversation, Last_Event_ID=last[0][0]["id"])) == 204
+    with ada.hear(conversation, "?agentId=echo") as again:
+        assert again.status == (204 if contents else 200)
+
+
+def test_another_reply_in_a_conversation_is_refused_while_one_is_written(serve_each):
     with WireServer([HEAD, *words("one "), HANG]) as model:
-        one, two = (Talk(serve_each(**settings_of(model))) for _ in range(2))
-        conversation = one.begin("hello", agentId="openai")
-        with one.hear(conversation) as reply:
+        ada = Talk(serve_each(**settings_of(model)))
+        conversation = ada.begin("hello", agentId="openai")
+        with ada.hear(conversation) as reply:
             frames = told(reply)
             assert tokens([next(frames), next(frames)]) == ["one "]
-            for other in (one, two):
-                refused = other.hear(conversation)
+            later = ada.tell(conversation, "more")
+            for query in ("?regenerate=again", f"?messageId={later}", ""):
+                refused = ada.hear(conversation, query)
                 assert (refused.status, refused.json()["code"]) == (409, "busy")
-            elsewhere = two.begin("elsewhere", agentId="echo")
-            assert len(list(told(two.hear(elsewhere)))) == 3
+            elsewhere = ada.begin("elsewhere", agentId="echo")
+            assert len(list(told(ada.hear(elsewhere)))) == 3
 
-        assert eventually(lambda: status_of(two.hear(conversation)) == 200, DEADLINE)
+        assert eventually(lambda: status_of(ada.hear(conversation, "?agentId=echo")) == 200, DEADLINE)
 
 
-def test_of_many_streams_at_once_one_replies(serve_each):
-    one, two = (Talk(serve_each(ECHO_WORD_SECONDS="0.1", MAX_STREAMS_PER_USER="50")) for _ in range(2))
-    conversation = one.begin("one two three four five six seven eight nine ten")
+def test_of_many_readers_at_once_each_is_told_the_one_reply(serve_each):
+    ada = Talk(serve_each(ECHO_WORD_SECONDS="0.05", MAX_STREAMS_PER_USER="50"))
+    conversation = ada.begin("one two three four five six seven eight nine ten")
 
-    def hear(number):
-        with (one, two)[number % 2].hear(conversation) as reply:
-            reply.read()
-            return reply.status
+    def hear(_):
+        with ada.hear(conversation) as reply:
+            return reply.status, tuple(tokens(list(told(reply)))) if reply.status == 200 else ()
 
-    statuses = in_parallel(12, hear)
+    heard = set(in_parallel(12, hear))
 
-    assert statuses.count(200) == 1
-    assert set(statuses) <= {200, 204, 409}
-    assert len(one.replies(conversation)) == 1
+    assert (200, ("one ", "two ", "three ", "four ", "five ", "six ", "seven ", "eight ", "nine ", "ten")) in heard
+    assert {status for status, _ in heard} <= {200, 204}
+    assert len({text for status, text in heard if status == 200}) == 1
+    assert len(ada.replies(conversation)) == 1
 
 
 def test_a_process_that_crashed_does_not_lock_a_conversation_for_ever(serve_each):
@@ -179,36 +271,39 @@ def test_a_process_that_crashed_does_not_lock_a_conversation_for_ever(serve_each
         crashing.crash()
         reply.close()
 
-        with eventually(lambda: unless_busy(other.hear(conversation)), DEADLINE) as reply:
+        with other.hear(conversation) as reply:
             assert list(told(reply))[-1]["event"] == "done"
     assert [message["content"] for message in other.replies(conversation)] == ["hello"]
 
 
-def test_a_claim_holds_for_as_long_as_its_stream_runs(serve):
-    with WireServer([HEAD, *words("one "), HANG]) as model:
-        settings = settings_of(model) | {"LEASE_SECONDS": "3", "MESSAGES_PER_MINUTE": "9999"}
-        ada = Talk(serve(**settings))
-        conversation = ada.begin("hello", agentId="openai")
-        with ada.hear(conversation) as reply:
-            assert next(told(reply)) == {"comment": "ok"}
-            until = time.monotonic() + 4
-            while time.monotonic() < until:
-                assert status_of(ada.hear(conversation)) == 409
-                time.sleep(0.1)
-
-
 def test_a_conversation_that_is_deleted_ends_its_stream(serve_each):
     with WireServer([HEAD, *words("one "), HANG]) as model:
-        one, two = (Talk(serve_each(LEASE_SECONDS="1", **settings_of(model))) for _ in range(2))
-        conversation = one.begin("hello", agentId="openai")
-        with one.hear(conversation) as reply:
+        ada = Talk(serve_each(**settings_of(model)))
+        conversation = ada.begin("hello", agentId="openai")
+        with ada.hear(conversation) as reply:
             frames = told(reply)
             assert tokens([next(frames), next(frames)]) == ["one "]
-            assert status_of(two.request("DELETE", f"{ROOM}/{conversation}")) == 204
+            assert status_of(ada.request("DELETE", f"{ROOM}/{conversation}")) == 204
             last = list(frames)[-1]
 
         assert model.wait_for(lambda: model.hung_up == 1, DEADLINE)
-    assert (last["event"], last["data"]["code"]) == ("failure", "interrupted")
+    assert (last["event"], last["data"]) == ("stopped", {"messageId": None})
+
+
+def test_an_edit_in_the_middle_of_a_reply_asks_for_another(serve_each, model):
+    ada = Talk(serve_each(**settings_of(model)))
+    conversation = ada.begin("hello", agentId="openai")
+    question = ada.kept(conversation)[0]["id"]
+    with ada.hear(conversation) as reply:
+        frames = told(reply)
+        assert tokens([next(frames), next(frames)]) == ["one "]
+        ada.request("PUT", f"{ROOM}/{conversation}/messages/{question}", {"content": "edited"}).close()
+        assert status_of(ada.hear(conversation)) == 409
+        model.go_on.set()
+        assert list(frames)[-1]["event"] == "done"
+
+    assert list(told(ada.hear(conversation, "?agentId=echo")))[-1]["event"] == "done"
+    assert [message["content"] for message in ada.replies(conversation)] == ["one two", "edited"]
 
 
 class EventSource:
@@ -246,16 +341,16 @@ def test_an_event_source_left_running_makes_exactly_one_reply(serve):
     assert len(ada.replies(conversation)) == 1
 
 
-def test_an_event_source_whose_agent_fails_is_held_back(serve):
+def test_an_event_source_whose_agent_fails_asks_once(serve):
     with WireServer([refusal("500 Internal Server Error")]) as model:
-        ada = Talk(serve(MESSAGES_PER_MINUTE="3", **settings_of(model)))
+        ada = Talk(serve(**settings_of(model)))
         conversation = ada.begin("hello", agentId="openai")
         source = EventSource(ada, conversation, reconnect_seconds=0.1)
 
         source.run(20)
 
-    assert len(model.requests) == 3
-    assert set(source.statuses) == {200}
+    assert len(model.requests) == 1
+    assert source.statuses == [200, 204]
     assert ada.replies(conversation) == []
 
 
@@ -274,7 +369,7 @@ def test_a_drain_is_told_and_another_process_replies(serve):
 
     assert (last["event"], last["data"]["code"]) == ("failure", "server_restarting")
     assert other.replies(conversation) == []
-    with eventually(lambda: unless_busy(other.hear(conversation)), DEADLINE) as reply:
+    with other.hear(conversation) as reply:
         assert list(told(reply))[-1]["event"] == "done"
 
 

@@ -152,7 +152,7 @@ def test_another_agent_can_answer():
             assert (history, identity) == ([Said("user", "hello")], Identity("ann", "unfoldingWord"))
             yield from ("Pretty ", None, "Polly")
 
-    client = create_engine(SETTINGS, KEY, Parrot()).test_client()
+    client = create_engine(SETTINGS, KEY, {"echo": Parrot()}).test_client()
 
     assert streamed(client, "hello")[-1]["response"]["responses"] == ["Pretty Polly"]
     assert ask(client, "hello", CHAT).get_json()["responses"] == ["Pretty Polly"]
@@ -176,7 +176,7 @@ class Patient:
 
 def test_a_stream_ends_when_its_caller_has_left():
     agent = Patient()
-    with served(create_engine(SETTINGS, KEY, agent)) as connection:
+    with served(create_engine(SETTINGS, KEY, {"echo": agent})) as connection:
         connection.request("POST", STREAM, json.dumps(ASKED), HEADERS)
         assert agent.asked.wait(DEADLINE)
 

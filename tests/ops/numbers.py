@@ -4,7 +4,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def numbers(exposition: str) -> dict[str, float]:
-    """By name and labels, as in `chat_streams_ended_total{ended=complete}`."""
+    """By name and labels, as in `chat_streams_ended_total{ended=complete,kind=chat}`."""
     found = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:

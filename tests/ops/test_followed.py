@@ -78,14 +78,14 @@ def test_what_drained_processes_told_is_in_the_numbers_when_they_are_gone(start)
     web = start("gunicorn", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, WEB_CONCURRENCY="2", DRAIN_SECONDS="4")
     workers = eventually(lambda: len(web.children) == 2 and web.children, 15)
     streams = in_parallel(12, lambda number: Browser(web, f"user-{number}").say("/silence 3600", X_Chat_Resume="1"))
-    assert eventually(lambda: counted(web)["chat_streams_open"] == 12, 15)
+    assert eventually(lambda: counted(web)["chat_streams_open{kind=chat}"] == 12, 15)
 
     for pid in workers:
         os.kill(pid, signal.SIGTERM)
 
-    assert eventually(lambda: counted(web).get("chat_streams_ended_total{ended=drained}") == 12, 30), counted(web)
-    assert counted(web)["chat_streams_open"] == 0
-    assert counted(web)["chat_streams_started_total{how=said}"] == 12
+    assert eventually(lambda: counted(web).get("chat_streams_ended_total{ended=drained,kind=chat}") == 12, 30), counted(web)
+    assert counted(web)["chat_streams_open{kind=chat}"] == 0
+    assert counted(web)["chat_streams_started_total{how=said,kind=chat}"] == 12
     for stream in streams:
         stream.close()
 
@@ -95,12 +95,12 @@ def test_what_a_killed_process_had_open_is_not_open_any_more(start):
     web = start("gunicorn", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, WEB_CONCURRENCY="2")
     workers = eventually(lambda: len(web.children) == 2 and web.children, 15)
     streams = in_parallel(6, lambda number: Browser(web, f"user-{number}").say("/silence 3600"))
-    assert eventually(lambda: counted(web)["chat_streams_open"] == 6, 15)
+    assert eventually(lambda: counted(web)["chat_streams_open{kind=chat}"] == 6, 15)
 
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
 
-    assert eventually(lambda: counted(web).get("chat_streams_open") == 0, 30)
-    assert counted(web)["chat_streams_started_total{how=said}"] == 6
+    assert eventually(lambda: counted(web).get("chat_streams_open{kind=chat}") == 0, 30)
+    assert counted(web)["chat_streams_started_total{how=said,kind=chat}"] == 6
     for stream in streams:
         stream.close()

@@ -42,11 +42,11 @@ def test_a_stream_is_counted_when_it_is_over(client):
     added = Difference(client)
 
     with client.post("/api/chat/stream", json={"message": "one two three"}, headers=ADA) as response:
-        assert counted(client)["chat_streams_open"] >= 1
+        assert counted(client)["chat_streams_open{kind=chat}"] >= 1
         size = len(response.data)
 
-    assert added.of("chat_streams_open", "chat_streams_started_total{how=said}") == [0, 1]
-    assert added.of("chat_streams_ended_total{ended=complete}", "chat_stream_events_total") == [1, 6]
+    assert added.of("chat_streams_open{kind=chat}", "chat_streams_started_total{how=said,kind=chat}") == [0, 1]
+    assert added.of("chat_streams_ended_total{ended=complete,kind=chat}", "chat_stream_events_total") == [1, 6]
     assert added.of("chat_stream_bytes_total") == [size]
     assert added.of("chat_stream_first_event_seconds_count", "chat_stream_duration_seconds_count") == [1, 1]
     assert added.of("chat_enqueue_seconds_count") == [1]
@@ -81,7 +81,7 @@ def test_a_reader_that_comes_back_is_counted_with_what_it_is_told_again(client):
 
     client.get(response.headers["Location"], headers=ADA).get_data()
 
-    assert added.of("chat_streams_started_total{how=resumed}", "chat_stream_replayed_events_total") == [1, events]
+    assert added.of("chat_streams_started_total{how=resumed,kind=chat}", "chat_stream_replayed_events_total") == [1, events]
 
 
 def test_a_refusal_is_counted_by_its_code():
@@ -115,7 +115,7 @@ def test_a_drain_is_seen():
     client.application.extensions["life"].drain()
     left.get_data()
 
-    assert added.of("chat_streams_ended_total{ended=server_restarting}", "chat_streams_open") == [1, 0]
+    assert added.of("chat_streams_ended_total{ended=server_restarting,kind=chat}", "chat_streams_open{kind=chat}") == [1, 0]
 
 
 def test_no_label_holds_what_is_a_users(client):

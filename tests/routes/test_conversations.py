@@ -106,14 +106,15 @@ def test_a_conversation_is_made_shown_listed_and_deleted(client):
     ("given", "title", "agent"),
     [
         ({"title": "new"}, "new", "echo"),
-        ({"agentId": "broker"}, "old", "broker"),
+        ({"agentId": "openai"}, "old", "openai"),
         ({"title": None}, None, "echo"),
         ({"agentId": None}, "old", None),
-        ({"title": "t" * 200, "agentId": "broker", "unknown": [1], "id": "x"}, "t" * 200, "broker"),
+        ({"title": "t" * 200, "agentId": "openai", "unknown": [1], "id": "x"}, "t" * 200, "openai"),
         ({}, "old", "echo"),
     ],
 )
-def test_title_and_agent_are_each_changed_alone(client, given, title, agent):
+def test_title_and_agent_are_each_changed_alone(make, given, title, agent):
+    client = make(OPENAI_BASE_URL="http://localhost:1/v1")
     conversation_id = client.create(title="old", agentId="echo")
 
     changed = client("PATCH", f"{ROOM}/{conversation_id}", given)
@@ -302,10 +303,19 @@ def test_no_body_at_all_breaks_a_door(client, content):
 
 
 def test_the_agents_are_listed(make):
-    listed = make(OPENAI_BASE_URL="http://localhost:1/v1")("GET", "/api/agents").get_json()["agents"]
+    listed = make(OPENAI_BASE_URL="http://localhost:1/v1", ENGINE_BASE_URL="http://localhost:1")("GET", "/api/agents")
 
-    assert [agent["id"] for agent in listed] == ["echo", "broker", "openai"]
-    assert all(set(agent) == {"id", "name", "description"} and all(agent.values()) for agent in listed)
+    agents = listed.get_json()["agents"]
+    assert [agent["id"] for agent in agents] == ["echo", "broker", "openai"]
+    assert all(set(agent) == {"id", "name", "description"} and all(agent.values()) for agent in agents)
+
+
+def test_the_agent_broker_is_offered_where_there_is_a_broker_or_an_engine_to_pass_messages_on_to(make):
+    def agents(**settings):
+        return [agent["id"] for agent in make(**settings)("GET", "/api/agents").get_json()["agents"]]
+
+    assert agents() == ["echo"]
+    assert agents(BROKER_BASE_URL="http://localhost:1", BROKER_API_KEY="key") == ["echo", "broker"]
 
 
 # Replies
@@ -322,7 +332,9 @@ def test_a_reply_streams_word_by_word_and_is_kept(client):
         ("token", {"token": word}) for word in ("In ", "the ", "beginning")
     ]
     [_, kept] = client("GET", f"{ROOM}/{conversation_id}/messages").get_json()["messages"]
-    assert done == {"event": "done", "data": {"messageId": kept["id"]}, "id": kept["id"]}
+    assert done == {"event": "done", "data": {"messageId": kept["id"]}, "id": done["id"]}
+    ids = [frame["id"] for frame in (*tokens, done)]
+    assert len(set(ids)) == len(ids)
     assert (kept["role"], kept["content"]) == ("assistant", "In the beginning")
 
 
@@ -333,10 +345,17 @@ def test_its_frames_are_byte_for_byte_as_documented(client):
     body = client.stream(conversation_id).get_data()
 
     kept = client("GET", f"{ROOM}/{conversation_id}/messages").get_json()["messages"][1]["id"]
-    assert body == (
-        b':ok\n\nevent: token\ndata: {"token": "word "}\n\nevent: token\ndata: {"token": "two"}\n\n'
-        b'event: done\ndata: {"messageId": "%b"}\nid: %b\n\n' % (kept.encode(), kept.encode())
+    assert re.sub(rb"\d{13}-\d+", b"1-1", body) == (
+        b':ok\n\nevent: token\ndata: {"token": "word "}\nid: 1-1\n\nevent: token\ndata: {"token": "two"}\nid: 1-1\n\n'
+        b'event: done\ndata: {"messageId": "%b"}\nid: 1-1\n\n' % kept.encode()
     )
+
+
+def test_ids_are_left_out_for_who_does_not_want_them(client):
+    conversation_id = client.create()
+    client.say(conversation_id, "word")
+
+    assert [sorted(frame) for frame in frames(client.stream(conversation_id, "?ids=0"))] == [["data", "event"]] * 2
 
 
 def test_its_headers_are_those_of_every_stream(client):
@@ -363,6 +382,60 @@ def test_what_is_answered_is_not_answered_again(client):
     assert client.stream(conversation_id, Last_Event_ID="nonsense").status_code == 200
 
     assert client.contents(conversation_id)[:2] == ["one", "one"]
+
+
+def test_a_question_that_was_edited_is_answered_again(client):
+    conversation_id = client.create()
+    question = client.say(conversation_id, "one")
+    frames(client.stream(conversation_id))
+
+    client("PUT", f"{ROOM}/{conversation_id}/messages/{question}", {"content": "two"})
+    assert frames(client.stream(conversation_id))[-1]["event"] == "done"
+
+    assert client.contents(conversation_id) == ["one", "one", "two"]
+    assert client.stream(conversation_id).status_code == 204
+
+
+def test_a_reply_is_resumed_after_any_event(client):
+    conversation_id = client.create()
+    client.say(conversation_id, "In the beginning")
+    whole = frames(client.stream(conversation_id))
+
+    for number, frame in enumerate(whole[:-1], start=1):
+        assert frames(client.stream(conversation_id, Last_Event_ID=frame["id"])) == whole[number:]
+        assert frames(client.stream(conversation_id, f"?last_event_id={frame['id']}")) == whole[number:]
+    assert client.stream(conversation_id, Last_Event_ID=whole[-1]["id"]).status_code == 204
+
+
+def test_an_id_of_a_run_that_is_gone_begins_with_restart(client):
+    conversation_id = client.create()
+    client.say(conversation_id, "word")
+
+    restart, *rest = frames(client.stream(conversation_id, Last_Event_ID="1700000000000-0"))
+
+    assert restart == {"event": "restart", "data": {}}
+    assert [frame["event"] for frame in rest] == ["token", "done"]
+
+
+def test_a_failure_is_not_asked_for_again_by_who_has_seen_it(make):
+    with WireServer([refusal("500 Internal Server Error")]) as server:
+        client = make(**settings_of(server))
+        conversation_id = client.create(agentId="openai")
+        client.say(conversation_id, "hello")
+        seen = frames(client.stream(conversation_id))[-1]["id"]
+
+        assert client.stream(conversation_id, Last_Event_ID=seen).status_code == 204
+        assert len(server.requests) == 1
+        assert frames(client.stream(conversation_id))[-1]["event"] == "failure"
+        assert len(server.requests) == 2
+
+
+def test_nothing_to_stop_is_no_error(client, make):
+    conversation_id = client.create()
+
+    for _ in range(2):
+        assert client("POST", f"{ROOM}/{conversation_id}/stop").status_code == 202
+    assert refused(make("eve")("POST", f"{ROOM}/{conversation_id}/stop")) == (404, "not_found")
 
 
 def test_a_further_reply_is_given_once_a_text(client):
@@ -394,7 +467,7 @@ def test_only_a_users_message_here_can_be_answered(client):
     conversation_id, other, empty = client.create(), client.create(), client.create()
     client.say(conversation_id, "one")
     elsewhere = client.say(other, "there")
-    reply = frames(client.stream(conversation_id))[-1]["id"]
+    reply = frames(client.stream(conversation_id))[-1]["data"]["messageId"]
 
     assert refused(client.stream(conversation_id, f"?messageId={elsewhere}")) == (404, "not_found")
     assert refused(client.stream(conversation_id, f"?messageId={uuid.uuid4()}")) == (404, "not_found")
@@ -408,7 +481,7 @@ def test_an_agent_is_given_what_was_meant(make):
         client = make(**settings_of(server))
         conversation_id = client.create(agentId="openai")
         first = client.say(conversation_id, "said")
-        reply = frames(client.stream(conversation_id))[-1]["id"]
+        reply = frames(client.stream(conversation_id))[-1]["data"]["messageId"]
         for message_id, text in ((first, "meant"), (reply, "corrected")):
             client("PUT", f"{ROOM}/{conversation_id}/messages/{message_id}", {"content": text})
         client.say(conversation_id, "next")
@@ -431,11 +504,10 @@ def test_the_agent_is_the_streams_or_the_conversations_or_echo(make):
         for path in (f"{by_default}", f"{its_own}"):
             frames(client.stream(path))
         frames(client.stream(by_default, "?agentId=openai&regenerate=1"))
-        frames(client.stream(its_own, "?agentId=broker&regenerate=2"))
 
     assert client.contents(by_default) == ["echoed", "echoed", "from a model"]
-    assert client.contents(its_own) == ["echoed", "from a model", "from a model"]
-    assert len(server.requests) == 3, "the engine behind the broker answers with it, too"
+    assert client.contents(its_own) == ["echoed", "from a model"]
+    assert len(server.requests) == 2
     assert refused(client.stream(by_default, "?agentId=nobody&regenerate=3")) == (400, "invalid_request")
 
 
@@ -460,7 +532,7 @@ def test_a_failure_is_told_in_our_words_and_nothing_is_kept(make, answer, code):
 
     assert last["event"] == "failure"
     assert last["data"] == {"error": last["data"]["error"], "code": code, "request_id": "mine"}
-    assert "id" not in last
+    assert last["id"]
     assert "Somebody" not in last["data"]["error"]
     assert client.contents(conversation_id) == ["hello"]
 

@@ -1,9 +1,9 @@
 """The queue in Redis: any number of processes share it, and any of them may die.
 
-One user's keys live together, and what changes them is a Lua script (lua/user/, whose first lines say which keys there
-are). Who has something to be looked after stands in one sorted set, `chat:due`, by when: a worker takes the first one
-that is due, puts it off by a lease, and then asks that user's queue what there is. So whoever dies in between only
-delays the user until somebody else looks, and the reaper is no part of its own: it is the look after a lease's end.
+One group's keys live together, and what changes them is a Lua script (lua/group/, whose first lines say which keys there
+are). Groups with something to be looked after stand in one sorted set, `chat:due`, by when: a worker takes the first one
+that is due, puts it off by a lease, and then asks that group's queue what there is. So whoever dies in between only
+delays the group until somebody else looks, and the reaper is no part of its own: it is the look after a lease's end.
 """
 
 import json
@@ -17,11 +17,9 @@ from time import monotonic
 from typing import Final
 
 from bff.broker import ends
-from bff.broker.log import parsed
 from bff.broker.queue import (
     LONG_ANSWER,
     MANY_WAITING,
-    PAGE_EVENTS,
     Claim,
     Counts,
     Limits,
@@ -30,15 +28,27 @@ from bff.broker.queue import (
     Page,
     Place,
     Receipt,
+    StopReason,
     Words,
 )
+from bff.broker.redis.answers import message_of, reason_of
 from bff.broker.redis.due import Due
 from bff.broker.redis.listening import Listener
+from bff.broker.redis.logs import Logs
 from bff.broker.redis.readers import Readers
-from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
+from bff.errors import (
+    Away,
+    Busy,
+    Expired,
+    IdempotencyConflict,
+    NotFound,
+    ServerFull,
+    TooLarge,
+    TooManyRequests,
+)
+from bff.message_ids import group_mark, group_mark_of
 from bff.ops import metrics
-from bff.ops.redis import Client, Scripts, key_of, keys_of, translated
-from bff.sse import Event
+from bff.ops.redis import Client, Scripts, keys_of, translated
 
 WORKER: Final = "chat:worker"
 """There while some worker sweeps."""
@@ -61,7 +71,8 @@ class RedisQueue:
         self._limits = limits
         self._lease = str(int(lease * 1_000_000))
         self._keep = (str(int(limits.retention * 1000)), str(limits.log_bytes))
-        self._user = Scripts(client, LUA / "user", prelude=(LUA / "user.lua").read_text(encoding="utf-8"))
+        self._group = Scripts(client, LUA / "group", prelude=(LUA / "group.lua").read_text(encoding="utf-8"))
+        self._logs = Logs(client, self._group)
         self._listener = Listener(client)
         self._due = Due(client, self._listener, self._lease)
         self._readers = Readers(client, limits.grace)
@@ -69,15 +80,16 @@ class RedisQueue:
         """The name of the write of a claim that may have been done or not."""
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
-        user = key_of(message.user_id)
+        group = _group(message)
         content = json.dumps(message.content, sort_keys=True)
-        keys = [_q(user)] + ([f"{keys_of(user)}c:{_digest(client_message_id)}"] if client_message_id else [])
+        keys = [_q(group)] + ([f"{keys_of(group)}c:{_digest(client_message_id)}"] if client_message_id else [])
         facts = (message.id, message.user_id, content, message.size, int(message.cancel_unread), _digest(content))
+        more_facts = (message.trace, message.handler, message.run_scope, message.run_key)
         # If this process dies before it can say more, somebody looks all the same, for the message and for its readers.
-        self._due.offer(user, self._lease)
+        self._due.offer(group, self._lease)
         if message.cancel_unread:
-            self._readers.expect(f"{user} {message.id}")
-        said, *more = self._user.run("enqueue", keys, *facts, self._limits.depth_per_user, on_busy, message.trace)
+            self._readers.expect(f"{group} {message.id}")
+        said, *more = self._group.run("enqueue", keys, *facts, self._limits.depth_per_user, on_busy, *more_facts)
         match said:
             case "conflict":
                 raise IdempotencyConflict
@@ -88,11 +100,11 @@ class RedisQueue:
             case "many":
                 raise TooManyRequests(MANY_WAITING)
             case "again":
-                self._due.offer(user)
+                self._due.offer(group)
                 return Receipt(more[0], more[1])
         with suppress(Away, ServerFull):  # It is kept, and somebody will look.
             if more[1]:
-                self._due.offer(user)
+                self._due.offer(group)
         return Receipt(message.id, more[0])
 
     def claim(self, timeout: float) -> Claim | None:
@@ -116,26 +128,31 @@ class RedisQueue:
             if claim is not None:
                 return claim
 
-    def _look(self, user: str, till: str, lease: str) -> Claim | None:
-        said, *more = self._user.run("claim", [_q(user)], lease, CLAIMS_MOST, INTERRUPTED, STOPPED, *self._keep)
+    def _look(self, group: str, till: str, lease: str) -> Claim | None:
+        said, *more = self._group.run("claim", [_q(group)], lease, CLAIMS_MOST, INTERRUPTED, STOPPED, *self._keep)
         match said:
             case "runs":
-                self._due.settle(user, till, more[0])
+                self._due.settle(group, till, more[0])
                 return None
             case "waits":
-                self._due.offer(user)
+                self._due.offer(group)
                 return None
             case "idle":
                 _tell_reaped(more[0])
-                self._due.settle(user, till)
+                self._due.settle(group, till)
                 return None
-        message_id, token, user_id, content, size, fleeting, kept, waited, reaped = more
+        reaped, waited, message_id, token, committed, *facts = more
         _tell_reaped(reaped)
-        message = Message(message_id, user_id, json.loads(content), int(size), fleeting == "1", kept)
-        return Claim(message, token, max(0, int(waited)) / 1_000_000)
+        return Claim(message_of(message_id, *facts), token, max(0, int(waited)) / 1_000_000, committed == "begun")
 
-    def renew(self, claim: Claim) -> bool:
-        return self._write(claim, (), said=False) == "stop"
+    def renew(self, claim: Claim) -> StopReason | None:
+        return reason_of(self._write(claim, (), said=False))
+
+    def commit(self, claim: Claim) -> bool:
+        answer = self._group.run("commit", [_q(_group(claim.message))], claim.message.id, claim.token)
+        if answer == "lost":
+            raise Lost
+        return bool(answer)
 
     def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:
         if words:
@@ -144,7 +161,7 @@ class RedisQueue:
     def _write(self, claim: Claim, words: Sequence[Words], *, said: bool) -> str:
         name = self._name(claim) if words else ""
         about = (claim.message.id, claim.token, self._lease, name, int(said), self._limits.log_bytes)
-        answer: str = self._user.run("write", [_q(_user(claim))], *about, *_flat(words))
+        answer: str = self._group.run("write", [_q(_group(claim.message))], *about, *_flat(words))
         if words:
             self._writing.pop(_of(claim), None)
         if answer == "lost":
@@ -155,25 +172,25 @@ class RedisQueue:
 
     def finish(self, claim: Claim, words: Sequence[Words]) -> None:
         about = (claim.message.id, claim.token, self._name(claim), *self._keep)
-        self._end(claim, self._user.run("finish", [_q(_user(claim))], *about, *_flat(words)))
+        self._end(claim, self._group.run("finish", [_q(_group(claim.message))], *about, *_flat(words)))
 
     def release(self, claim: Claim) -> None:
         about = (claim.message.id, claim.token, INTERRUPTED, STOPPED, *self._keep)
-        self._end(claim, self._user.run("release", [_q(_user(claim))], *about))
+        self._end(claim, self._group.run("release", [_q(_group(claim.message))], *about))
 
     def _end(self, claim: Claim, answer: str | int) -> None:
-        user = _user(claim)
+        group = _group(claim.message)
         if answer:
-            self._due.offer(user)  # Also of a lost one: it may be this call's own doing, whose answer was lost.
+            self._due.offer(group)  # Also of a lost one: it may be this call's own doing, whose answer was lost.
         else:
-            self._tidy(user)
+            self._tidy(group)
         self._writing.pop(_of(claim), None)
         if answer == "lost":
             raise Lost
 
-    def _tidy(self, user: str) -> None:
-        """Of whom nothing is left, there is nothing to look after."""
-        self._look(user, self._due.put_off(user), lease="0")
+    def _tidy(self, group: str) -> None:
+        """Where nothing is left, there is nothing to look after."""
+        self._look(group, self._due.put_off(group), lease="0")
 
     def _name(self, claim: Claim) -> str:
         """The same again until the write is known to be done: then repeating it does nothing."""
@@ -183,62 +200,65 @@ class RedisQueue:
         return name
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
-        number = parsed(after) if after else (0, 0)
-        of_user = keys_of(key_of(user_id))
-        if max(number) >= 2**63:
-            number = (2**63 - 1, 0)  # Ids are no larger, there or here.
-        with translated(), self._client.pipeline(transaction=False) as pipe:
-            pipe.hget(f"{of_user}m:{message_id}", "state")  # First: if it says finished, the log is whole.
-            pipe.xrange(f"{of_user}l:{message_id}", f"({number[0]}-{number[1]}" if after else "-", "+", PAGE_EVENTS)
-            state, entries = pipe.execute()
-        if state is None:
-            raise NotFound
-        if state == "finished" and not entries and not self._is_kept(f"{of_user}l:{message_id}"):
-            raise Expired(message_id=message_id)
-        more = len(entries) == PAGE_EVENTS
-        return Page([Event(said["e"], said["d"], at) for at, said in entries], state == "finished" and not more, more)
+        return self._logs.read(user_id, message_id, after)
 
-    def _is_kept(self, log: str) -> bool:
-        with translated():
-            return bool(self._client.exists(log))
+    def locate(self, user_id: str, group: str, event_id: str) -> str | None:
+        return self._logs.locate(user_id, group, event_id)
 
     @contextmanager
     def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
-        answer = f"{key_of(user_id)} {message_id}"
+        answer = f"{group_mark_of(message_id, user_id)} {message_id}"
         with self._readers.reading(answer), self._listener.hearing(f"chat:l:{message_id}", lambda _: wake()):
             yield
 
     def stop(self, user_id: str, message_id: str) -> None:
-        self._stop(key_of(user_id), message_id)
+        group = group_mark_of(message_id, user_id)
+        self._stopped(group, message_id, self._group.run("stop", [_q(group)], message_id, user_id, STOPPED, *self._keep))
 
-    def _stop(self, user: str, message_id: str) -> None:
-        match self._user.run("stop", [_q(user)], message_id, STOPPED, *self._keep):
+    def cancel_if_unread(self, user_id: str, message_id: str) -> None:
+        group = group_mark_of(message_id, user_id)
+        if not self._readers.has(f"{group} {message_id}"):
+            self._cancel(group, message_id, user_id, self._readers.process)
+
+    def _cancel(self, group: str, message_id: str, user_id: str = "", process: str = "") -> None:
+        about = (message_id, user_id, process, STOPPED, *self._keep)
+        self._stopped(group, message_id, self._group.run("cancel", [_q(group)], *about))
+
+    def keep_unread(self, user_id: str, message_id: str) -> None:
+        group = group_mark_of(message_id, user_id)
+        self._stopped(group, message_id, self._group.run("keep_unread", [_q(group)], message_id, user_id))
+        self._readers.forget(f"{group} {message_id}")
+
+    def _stopped(self, group: str, message_id: str, answer: str) -> None:
+        match answer:
             case "unknown":
                 raise NotFound
             case "expired":
                 raise Expired(message_id=message_id)
             case "last":
-                self._tidy(user)
+                self._tidy(group)
 
-    def on_stop(self, tell: Callable[[str], None]) -> None:
-        self._listener.hear("chat:stop", lambda message_id: tell(message_id) if message_id else None)
+    def on_stop(self, tell: Callable[[str, StopReason], None]) -> None:
+        def hear(text: str) -> None:
+            message_id, _, why = text.partition(" ")
+            if message_id:
+                tell(message_id, reason_of(why) or "stopped")
 
-    def places(self, user_id: str) -> list[Place]:
-        user = key_of(user_id)
-        with translated(), self._client.pipeline() as pipe:
-            pipe.hget(f"{keys_of(user)}run", "id")
-            pipe.lrange(_q(user), 0, -1)
-            running, waiting = pipe.execute()
-        places = [Place(running, "running", 0)] if running else []
-        return places + [Place(message_id, "queued", position) for position, message_id in enumerate(waiting, start=1)]
+        self._listener.hear("chat:stop", hear)
+
+    def places(self, user_id: str, group: str = "") -> list[Place]:
+        runs, *said = self._group.run("places", [_q(group_mark(user_id, group))])
+        found = list(zip(said[::3], said[1::3], said[2::3], strict=True))
+        places = enumerate(found, start=0 if runs else 1)
+        return [Place(message_id, "queued" if at else "running", at, scope, key) for at, (message_id, scope, key) in places]
 
     def sweep(self) -> None:
         with suppress(ServerFull), translated():
             self._client.set(WORKER, "1", ex=WORKER_SECONDS)
         for answer in self._readers.unread():
-            user, message_id = answer.split(" ", 1)
+            group, message_id = answer.split(" ", 1)
             with suppress(NotFound, Expired):  # One that was refused, or is long over.
-                self._stop(user, message_id)
+                self._cancel(group, message_id)
             self._readers.forget(answer)
 
     def is_worked(self) -> bool:
@@ -249,10 +269,10 @@ class RedisQueue:
         return self._due.counts()
 
     def waiting(self) -> int:
-        users = self._due.users()
+        groups = self._due.groups()
         with translated(), self._client.pipeline(transaction=False) as pipe:
-            for user in users:
-                pipe.llen(_q(user))
+            for group in groups:
+                pipe.llen(_q(group))
             return sum(pipe.execute())
 
     def close(self) -> None:
@@ -274,12 +294,12 @@ def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def _user(claim: Claim) -> str:
-    return key_of(claim.message.user_id)
+def _group(message: Message) -> str:
+    return group_mark_of(message.id, message.user_id)
 
 
-def _q(user: str) -> str:
-    return f"{keys_of(user)}q"
+def _q(group: str) -> str:
+    return f"{keys_of(group)}q"
 
 
 def _of(claim: Claim) -> tuple[str, int]:

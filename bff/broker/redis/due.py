@@ -1,4 +1,4 @@
-"""Who has something to be looked after, by when: one sorted set, and the bell that rings when somebody is due at once."""
+"""Which group has something to be looked after, by when: one sorted set, and the bell that rings when one is due at once."""
 
 import threading
 from pathlib import Path
@@ -11,7 +11,7 @@ from bff.ops.redis import Client, Scripts, translated
 DUE: Final = "chat:due"
 SOON_SECONDS: Final = 0.01
 MOST: Final = 1000
-"""Users who are told of: a few milliseconds' work."""
+"""Groups that are told of: a few milliseconds' work."""
 
 Moment = str
 """µs since 1970, as Redis wrote it."""
@@ -30,25 +30,25 @@ class Due:
         self._starting = threading.Lock()
         self._heard = False
 
-    def offer(self, user: str, later: str = "0") -> None:
+    def offer(self, group: str, later: str = "0") -> None:
         """`later`: in so many µs. At once, whoever waits is woken."""
-        self._scripts.run("offer", [DUE], user, later)
+        self._scripts.run("offer", [DUE], group, later)
 
     def take(self) -> tuple[str, Moment] | float:
         """The first one who is due, put off by a lease until that moment; or the seconds until somebody may be."""
-        user, till = self._scripts.run("take", [DUE], self._lease)
-        if user:
-            return user, till
+        group, till = self._scripts.run("take", [DUE], self._lease)
+        if group:
+            return group, till
         return float("inf") if till < 0 else max(till / 1_000_000, SOON_SECONDS)
 
-    def put_off(self, user: str) -> Moment:
+    def put_off(self, group: str) -> Moment:
         """By a lease, whether due or not."""
-        till: Moment = self._scripts.run("take", [DUE], self._lease, user)[1]
+        till: Moment = self._scripts.run("take", [DUE], self._lease, group)[1]
         return till
 
-    def settle(self, user: str, till: Moment, again: Moment = "") -> None:
+    def settle(self, group: str, till: Moment, again: Moment = "") -> None:
         """Of one who was put off until `till`, when to look `again`: never, unless something new came in between."""
-        self._scripts.run("settle", [DUE], user, till, again)
+        self._scripts.run("settle", [DUE], group, till, again)
 
     def rung(self) -> int:
         """How often the bell has rung; from the first time on it can be heard."""
@@ -71,7 +71,7 @@ class Due:
             queues, running = pipe.execute()
         return Counts(queues, running)
 
-    def users(self) -> list[Any]:
+    def groups(self) -> list[Any]:
         with translated():
             return list(self._client.zrange(DUE, 0, MOST - 1))
 

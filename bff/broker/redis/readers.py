@@ -1,6 +1,7 @@
 """Who reads in this process, told to Redis: an answer that is for its readers only is stopped once none is left anywhere."""
 
 import logging
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from bff.errors import Away, ServerFull
-from bff.ops.redis import Client, Scripts, translated
+from bff.ops.redis import Client, Scripts, keys_of, translated
 
 FLEETING: Final = "chat:fleeting"
 """Those answers, each by when it is to be stopped unless somebody says that it is still read."""
 TELL_SECONDS: Final = 1.0
+GONE_MILLISECONDS: Final = 60_000
+"""After which what was told of an answer's readers goes; long after its grace."""
 MOST: Final = 100
 """Of those nobody reads any more, at once."""
 
@@ -21,8 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class Readers:
+    """Answers are named "<group> <message id>"."""
+
     def __init__(self, client: Client, grace: float) -> None:
         """`grace`: seconds without a reader."""
+        self.process = secrets.token_hex(8)
+        """What this process is called among those that have readers of an answer."""
         self._client = client
         self._scripts = Scripts(client, Path(__file__).parent / "lua" / "fleeting")
         self._grace = str(int(grace * 1_000_000))
@@ -38,6 +45,10 @@ class Readers:
         self._some_are_fleeting = True
         self._scripts.run("read_by", [FLEETING], self._grace, "NX", answer)
 
+    def has(self, answer: str) -> bool:
+        """Whether it has readers in this process."""
+        return answer in self._here
+
     @contextmanager
     def reading(self, answer: str) -> Iterator[None]:
         with self._lock:
@@ -47,7 +58,7 @@ class Readers:
             self._here[answer] += 1
         try:
             if self._some_are_fleeting:
-                self._scripts.run("read_by", [FLEETING], self._grace, "XX", answer)
+                self._tell_of(answer)
             yield
         finally:
             with self._lock:
@@ -72,7 +83,20 @@ class Readers:
         with self._lock:
             here = tuple(self._here)
         if self._some_are_fleeting:
-            self._scripts.run("read_by", [FLEETING], self._grace, "XX", *here)
+            self._tell_of(*here)
+
+    def _tell_of(self, *answers: str) -> None:
+        """That those of `answers` that are fleeting have readers in this process."""
+        till, *fleeting = self._scripts.run("read_by", [FLEETING], self._grace, "XX", *answers)
+        if not fleeting:
+            return
+        with translated(), self._client.pipeline(transaction=False) as pipe:
+            for answer in fleeting:
+                group, message_id = answer.split(" ", 1)
+                readers = f"{keys_of(group)}r:{message_id}"
+                pipe.zadd(readers, {self.process: till})
+                pipe.pexpire(readers, GONE_MILLISECONDS)
+            pipe.execute()
 
     def unread(self) -> list[str]:
         """The answers that nobody has read for a grace, until each is forgotten. Raises Away, ServerFull."""

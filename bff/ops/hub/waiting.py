@@ -3,7 +3,7 @@
 import contextlib
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from time import monotonic
 from typing import Final, Protocol
@@ -33,6 +33,8 @@ class Watch(ABC):
         self.ending: Exception | None = None
         """Why the stream has to end, if it has to. Each `wait` from then on raises a copy."""
         self._in_doubt_until = -inf
+        self.confirm: Callable[[], None] | None = None
+        """Called by `make_sure` at its end, where whoever waits here knows more than a socket; it ends the watch, or not."""
 
     def wait(self, upstream: HasDescriptor | None = None, until: float = inf) -> None:
         """Returns when `upstream` is readable, at `until` or `due`, after `wake`, or for no reason.
@@ -68,6 +70,8 @@ class Watch(ABC):
             self.wait(until=self._in_doubt_until)
         if self._in_doubt_until > -inf:
             self._look_for_reset()
+        if self.ending is None and self.confirm is not None:
+            self.confirm()
         self.check()
 
     def end(self, reason: Exception) -> None:

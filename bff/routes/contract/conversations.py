@@ -5,7 +5,8 @@ from typing import Final
 from bff import errors
 from bff.conversations.schemas import EditMessage, NewConversation, NewMessage, StreamMessage, UpdateConversation
 from bff.routes.contract import answers, events
-from bff.routes.contract.operation import BODY, MINE, PLACE, Answer, Operation, Parameter, text
+from bff.routes.contract.chat import AFTER, IDS
+from bff.routes.contract.operation import BEHIND, BODY, MINE, PLACE, Answer, Operation, Parameter, text
 
 KEPT: Final = (*MINE, errors.NotFound, errors.UpstreamUnavailable)
 """What any door to what is kept may answer: the database may be away."""
@@ -52,14 +53,23 @@ OPERATIONS: Final = {
     f"GET {ONE}/stream": Operation(
         "An agent's reply to the last message, or to `messageId`.",
         {
-            200: Answer("Pieces, then the end.", events=events.REPLY),
-            204: Answer("It is answered already."),
+            200: Answer(
+                "Pieces, then the end. Whoever asks while it is written joins it.",
+                headers={
+                    "Location": "Where it can be followed.",
+                    "X-Message-ID": "The id of its message in the queue.",
+                },
+                events=events.REPLY,
+            ),
+            204: Answer("It is answered already, or the reader has seen its end."),
         },
-        (*KEPT, *PLACE, errors.Busy),
+        (*KEPT, *PLACE, *BEHIND, errors.Busy),
         query=StreamMessage,
-        parameters=(
-            Parameter("Last-Event-ID", text(), "The id of a reply whose end was seen: 204.", place="header"),
-            Parameter("ticket", text(), "From POST /api/ticket."),
-        ),
+        parameters=(*AFTER, IDS),
+    ),
+    f"POST {ONE}/stop": Operation(
+        "Stop the reply that is being written. Asked again it changes nothing.",
+        {202: Answer("It ends as soon as it can.", answers.Stopping)},
+        (*KEPT, *BEHIND),
     ),
 }

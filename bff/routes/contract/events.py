@@ -77,6 +77,16 @@ class Failure(Problem):
     """Terminal: there is no reply."""
 
 
+class ReplyStopped(BaseModel):
+    """Terminal, after a stop only: as which message what had been said is stored, if it is."""
+
+    messageId: UUID | None  # noqa: N815
+
+
+class Restart(BaseModel):
+    """The tokens before it no longer count: the reply begins anew."""
+
+
 class Tick(BaseModel):
     """One of ten, at a steady pace: what comes in a lump was held up on the way."""
 
@@ -88,4 +98,10 @@ class Tick(BaseModel):
 
 
 ANSWER: Final = (Status, Progress, Complete, Error, Stopped, ToolUse, ToolResult, Keepalive)
-REPLY: Final[dict[str, tuple[type[BaseModel], ...]]] = {"token": (Token,), "done": (Done,), "failure": (Failure,)}
+REPLY: Final[dict[str, tuple[type[BaseModel], ...]]] = {
+    "token": (Token,),
+    "done": (Done,),
+    "failure": (Failure,),
+    "stopped": (ReplyStopped,),
+    "restart": (Restart,),
+}

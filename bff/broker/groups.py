@@ -1,0 +1,72 @@
+"""What the in-memory queue keeps of a group: its messages that wait, the one that runs, and the logs that are kept."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bff.broker.log import Log, Number
+from bff.broker.queue import Message, Place, State, StopReason
+
+
+@dataclass(eq=False)
+class Entry:
+    message: Message
+    group: "Group"
+    touched: float
+    unread_since: float
+    left_at: float
+    state: State = "queued"
+    token: int = 0
+    stopping: StopReason | None = None
+    said: bool = False
+    committed: bool = False
+    log: Log = field(default_factory=Log)
+    readers: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def ahead(self) -> int:
+        """Messages of its group to be answered before it."""
+        if self.state != "queued":
+            return 0
+        return self.group.waiting.index(self) + (self.group.running is not None)
+
+    def is_unread_since(self, moment: float) -> bool:
+        """Whether it is for its readers only, and the last one left before `moment`."""
+        if not self.message.cancel_unread or self.readers or self.stopping or self.state == "finished":
+            return False
+        return self.unread_since < moment
+
+    def place(self, position: int) -> Place:
+        return Place(self.message.id, self.state, position, self.message.run_scope, self.message.run_key)
+
+
+@dataclass(eq=False)
+class Group:
+    mark: str
+    waiting: deque[Entry] = field(default_factory=deque)
+    running: Entry | None = None
+    entries: dict[str, Entry] = field(default_factory=dict)
+    """Those whose logs are kept, finished ones too, by message id."""
+
+    @property
+    def active(self) -> list[Entry]:
+        """In the order in which they are answered."""
+        return [*([self.running] if self.running else ()), *self.waiting]
+
+    def same_run(self, message: Message) -> Entry | None:
+        """The entry that waits or runs for what `message` asks for."""
+        run = (message.run_scope, message.run_key)
+        active = self.active if message.run_scope else ()
+        return next((entry for entry in active if (entry.message.run_scope, entry.message.run_key) == run), None)
+
+    def runs_for(self, scope: str) -> bool:
+        return scope != "" and any(entry.message.run_scope == scope for entry in self.active)
+
+    @property
+    def places(self) -> list[Place]:
+        first = 0 if self.running else 1
+        return [entry.place(position) for position, entry in enumerate(self.active, start=first)]
+
+    def locate(self, number: Number) -> str | None:
+        """The message whose log holds the event of this number."""
+        return next((message_id for message_id, entry in self.entries.items() if entry.log.holds(number)), None)

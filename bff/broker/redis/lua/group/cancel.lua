@@ -1,0 +1,17 @@
+-- KEYS q
+-- ARGV id, user ('' where the sweep asks), process that has no readers ('' where the sweep asks), stopped (data), retention (ms), most bytes
+-- → 'unknown' · 'expired' · 'read' (or it is not for its readers only) · what `stop` says
+local id, m = ARGV[1], base .. 'm:' .. ARGV[1]
+local state = ARGV[2] == '' and redis.call('HGET', m, 'state') or state_of(id, ARGV[2])
+if not state then return 'unknown' end
+if state == 'finished' then
+  return redis.call('EXISTS', base .. 'l:' .. id) == 1 and 'finished' or 'expired'
+end
+if redis.call('HGET', m, 'fleeting') ~= '1' then return 'read' end
+if ARGV[3] ~= '' then
+  local readers = base .. 'r:' .. id
+  redis.call('ZREM', readers, ARGV[3])
+  redis.call('ZREMRANGEBYSCORE', readers, '-inf', digits(clock()))
+  if redis.call('ZCARD', readers) > 0 then return 'read' end
+end
+return stop(id, state, 'unread', ARGV[4], ARGV[5], ARGV[6])

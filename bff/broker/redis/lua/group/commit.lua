@@ -1,0 +1,8 @@
+-- KEYS q
+-- ARGV id, token
+-- → 'lost' · whether the answer may be stored (1, 0)
+if not holds(ARGV[1], ARGV[2]) then return 'lost' end
+local run = base .. 'run'
+if redis.call('HEXISTS', run, 'stopping') == 1 then return 0 end
+redis.call('HSET', run, 'committed', 1)
+return 1

@@ -1,0 +1,139 @@
+"""Replies to a conversation's questions: what is asked, what an agent is told of the conversation, and the reply, stored once.
+
+A reply answers one version of a question, the text it was last edited to: a question that was edited after its reply counts as
+unanswered. Of one version there is one reply, and one more for each text that `regenerate` named.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from bff.agents import Said
+from bff.conversations import rows
+from bff.conversations.database import Database
+from bff.conversations.models import Message
+from bff.errors import InvalidRequest
+
+HISTORY_TURNS: Final = 500
+"""Questions, each with its newest reply, that an agent is told at most."""
+
+
+class Question(NamedTuple):
+    id: UUID
+    version: int
+    """Milliseconds since 1970 of its last edit, 0 where there was none."""
+    agent_id: str | None
+    """The conversation's own agent."""
+    answered: bool
+    """Whether there is a reply to this version, or one for this `regenerate`."""
+
+
+class Task(NamedTuple):
+    """What whoever writes a reply needs."""
+
+    version: int
+    reply: Message | None
+    """The reply, where it is stored already."""
+    history: list[Said]
+    """Up to the question, which is last."""
+
+
+class Replies:
+    def __init__(self, database: Database, history_characters: int) -> None:
+        """`history_characters`: of a conversation, at most, to an agent; a question is told whatever its length."""
+        self._database = database
+        self._characters = history_characters
+
+    def question(self, owner: str, conversation_id: UUID, message_id: UUID | None, regenerate: str) -> Question:
+        """The message `message_id`, or the user's last one. Raises NotFound, and InvalidRequest where there is no question."""
+
+        def work(session: Session) -> Question:
+            conversation = rows.owned(session, owner, conversation_id)
+            asked = _asked(session, conversation_id, message_id)
+            answered = session.scalar(_replies_to(asked, regenerate).limit(1)) is not None
+            return Question(asked.id, asked.version, conversation.agent_id, answered)
+
+        return self._database.read(work)
+
+    def task(self, owner: str, conversation_id: UUID, question_id: UUID, regenerate: str) -> Task:
+        """Raises NotFound, InvalidRequest."""
+
+        def work(session: Session) -> Task:
+            rows.owned(session, owner, conversation_id)
+            asked = _asked(session, conversation_id, question_id)
+            reply = session.scalar(_replies_to(asked, regenerate).limit(1))
+            history = [] if reply is not None else self._history(session, asked)
+            return Task(asked.version, reply, history)
+
+        return self._database.read(work)
+
+    def store(
+        self, owner: str, conversation_id: UUID, question_id: UUID, version: int, regenerate: str, content: str
+    ) -> Message:
+        """The reply; the one that is stored already where there is one. Raises NotFound."""
+
+        def work(session: Session) -> Message:
+            conversation = rows.owned(session, owner, conversation_id, to_write=True)
+            stored = select(Message).where(Message.reply_to == question_id, Message.question_version == version)
+            if (reply := session.scalar(stored.where(Message.regenerate == regenerate))) is not None:
+                return reply
+            conversation.updated_at = rows.now()
+            about = {"reply_to": question_id, "question_version": version, "regenerate": regenerate}
+            return rows.add(session, conversation_id, "assistant", content, conversation.updated_at, **about)
+
+        return self._database.write(work)
+
+    def _history(self, session: Session, asked: Message) -> list[Said]:
+        """The newest turns that fit, each question with its newest reply, and the question itself in any case."""
+        questions = session.execute(
+            select(Message.id, Message.number, func.length(rows.EFFECTIVE))
+            .where(Message.conversation_id == asked.conversation_id, Message.role == "user", Message.number <= asked.number)
+            .order_by(Message.number.desc())
+            .limit(HISTORY_TURNS)
+        ).all()
+        replies = _newest_replies(session, [row[0] for row in questions if row[0] != asked.id])
+        sizes = ((number, size, *replies.get(question, (0, 0))) for question, number, size in questions)
+        numbers = list(_fitting(sizes, self._characters))
+        told = select(Message.role, rows.EFFECTIVE).where(Message.number.in_([n for pair in numbers for n in pair if n]))
+        order = {number: at for at, number in enumerate(n for pair in reversed(numbers) for n in pair if n)}
+        found = session.execute(told.add_columns(Message.number)).all()
+        return [
+            Said("user" if role == "user" else "assistant", text)
+            for role, text, _ in sorted(found, key=lambda row: order[row[2]])
+        ]
+
+
+def _asked(session: Session, conversation_id: UUID, message_id: UUID | None) -> Message:
+    if message_id is None:
+        if (last := rows.last(session, conversation_id)) is None:
+            raise InvalidRequest("There is no message to answer yet.")
+        return last
+    message = rows.message(session, conversation_id, message_id)
+    if message.role != "user":
+        raise InvalidRequest("messageId: must be a user's message.")
+    return message
+
+
+def _replies_to(asked: Message, regenerate: str) -> "Select[Message]":
+    found = select(Message).where(Message.reply_to == asked.id, Message.question_version == asked.version)
+    return found.where(Message.regenerate == regenerate) if regenerate else found
+
+
+def _newest_replies(session: Session, questions: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+    """By question: the number of its newest reply, and how many characters that has."""
+    newest = select(func.max(Message.number)).where(Message.reply_to.in_(questions)).group_by(Message.reply_to)
+    found = select(Message.reply_to, Message.number, func.length(rows.EFFECTIVE)).where(Message.number.in_(newest))
+    return {reply_to: (number, size) for reply_to, number, size in session.execute(found) if reply_to is not None}
+
+
+def _fitting(sizes: Iterable[tuple[int, int, int, int]], most: int) -> Iterable[tuple[int, int]]:
+    """Of turns, newest first, the numbers of question and reply, as long as they fit; those of the first in any case."""
+    characters = 0
+    for number, size, reply, reply_size in sizes:
+        characters += size + reply_size
+        if characters > most and characters > size + reply_size:
+            return
+        yield number, reply
