@@ -53,6 +53,7 @@ MATRIX = {
     "POST /api/conversations/<uuid:conversation_id>/messages": Row((401, 404, 404, 201), {"content": WORDS}),
     "PUT /api/conversations/<uuid:conversation_id>/messages/<uuid:message_id>": Row(OWNER, {"content": "said better"}),
     "GET /api/conversations/<uuid:conversation_id>/stream": Row(OWNER),
+    "POST /api/conversations/<uuid:conversation_id>/stop": Row((401, 404, 404, 202)),
     "GET /metrics": EVERYBODY,
     "GET /api/diagnostics/stream": EVERYBODY,
     "GET /api/chat/history": Row(USERS),
