@@ -73,6 +73,7 @@ class Settings:
     lease_seconds: float = setting("LEASE_SECONDS", 10.0, seconds)
     run_worker: bool = setting("RUN_WORKER", True, switch)
     database_url: str = secret("DATABASE_URL", "sqlite:///instance/chat.db", database_url)
+    default_agent: str = setting("DEFAULT_AGENT", "")
     openai_base_url: str = setting("OPENAI_BASE_URL", "", base_url)
     openai_api_key: str = secret("OPENAI_API_KEY")
     openai_model: str = setting("OPENAI_MODEL", "gpt-4o-mini")

@@ -65,6 +65,7 @@ DEFAULTS = {
     "RETENTION_SECONDS": 600,
     "ON_BUSY": "enqueue",
     "ON_DISCONNECT": "continue",
+    "DEFAULT_AGENT": "",
     "CONVERSATION_ON_DISCONNECT": "cancel",
     "KEEP_STOPPED": False,
     "HISTORY_CHARACTERS": 200_000,

@@ -3,15 +3,13 @@
 A further agent is a file here, with a class that is an `Agent`, and its line in `catalogue.py`.
 """
 
-from collections.abc import Generator, Sequence
-from typing import Final, Literal, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from bff.errors import AnswerIncomplete, UpstreamError
 from bff.identity import Identity
 from bff.ops.hub import Watch
 
-BODY_CHARACTERS: Final = 1_000_000
-"""Of what a client that brings its whole history along may send."""
 REPLY_MOST: Final = 200_000
 """Characters of one reply."""
 
@@ -19,6 +17,10 @@ REPLY_MOST: Final = 200_000
 class Said(NamedTuple):
     role: Literal["user", "assistant"]
     content: str
+
+
+Piece = str | Mapping[str, Any] | None
+"""A piece of a reply; or an event of the engine's, such as tool_use, that is told beside it; None where there is none yet."""
 
 
 class Agent(Protocol):
@@ -29,8 +31,8 @@ class Agent(Protocol):
     @property
     def description(self) -> str: ...
 
-    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Generator[str | None]:
-        """The reply to the last of `history`, piece by piece; None where there is none yet.
+    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Iterator[Piece]:
+        """The reply to the last of `history`, piece by piece.
 
         Whatever it waits for it waits for at `watch`, so that it ends when its reader does. Closed, it lets go of all it
         holds, and whoever works for it stops. Raises a ChatError when there will be no (whole) reply.
@@ -40,7 +42,9 @@ class Agent(Protocol):
 class Whole:
     """A reply, put together from its pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = REPLY_MOST) -> None:
+        """`most`: characters."""
+        self._most = most
         self._pieces: list[str] = []
         self._characters = 0
 
@@ -48,8 +52,8 @@ class Whole:
         """Raises UpstreamError for a reply that grows too long."""
         self._pieces.append(piece)
         self._characters += len(piece)
-        if self._characters > REPLY_MOST:
-            raise UpstreamError(detail=f"a reply of more than {REPLY_MOST} characters")
+        if self._characters > self._most:
+            raise UpstreamError(detail=f"a reply of more than {self._most} characters")
 
     def text(self) -> str:
         """Raises AnswerIncomplete for a reply that says nothing."""

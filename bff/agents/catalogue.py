@@ -5,28 +5,38 @@ from typing import Final
 
 from bff.agents import Agent
 from bff.agents.broker import Broker, Upstream
+from bff.agents.demo import Demo
 from bff.agents.echo import Echo
 from bff.agents.openai import OpenAI
+from bff.errors import SettingsError
 from bff.settings import Settings
 from bff.transport import new_session
 from bff.upstream import Remote, Timeouts
 
 DEFAULT: Final = Echo.id
+"""Who replies in conversations where nobody else is named."""
 
 
 def create_agents(settings: Settings, upstream: Upstream | None = None) -> dict[str, Agent]:
-    """By id, in the order in which they are listed. `upstream`: the configured broker or engine, if there is one."""
+    """By id, in the order in which they are listed. `upstream`: the configured broker or engine, if there is one.
+
+    Raises SettingsError.
+    """
     agents: list[Agent | None] = [
         Echo(settings.echo_word_seconds),
+        Demo(settings.echo_word_seconds),
         Broker(upstream) if upstream is not None else None,
         _openai(settings),
     ]
-    return {agent.id: agent for agent in agents if agent is not None}
+    found = {agent.id: agent for agent in agents if agent is not None}
+    if settings.default_agent and settings.default_agent not in found:
+        raise SettingsError(f"DEFAULT_AGENT={settings.default_agent!r} is none of {', '.join(found)}.")
+    return found
 
 
-def engines_own(agents: Mapping[str, Agent]) -> Agent:
-    """What the bundled engine answers direct chat through."""
-    return agents.get(OpenAI.id) or agents[DEFAULT]
+def for_direct_chat(settings: Settings, agents: Mapping[str, Agent]) -> Agent:
+    """Who answers direct chat where the bundled engine does."""
+    return agents[settings.default_agent or (OpenAI.id if OpenAI.id in agents else Demo.id)]
 
 
 def _openai(settings: Settings) -> OpenAI | None:

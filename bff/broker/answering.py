@@ -102,9 +102,12 @@ class Answering:
                     yield None
 
     def _opened(self) -> EventSource:
-        content = self.claim.message.content
+        message = self.claim.message
+        content = message.content
+        if self._is_ours:
+            content = content | {"message_id": message.id, "begun": self.claim.begun}
         try:
-            return self._engine.stream(content | {"begun": True} if self.claim.begun else content, self.watch)
+            return self._engine.stream(content, self.watch)
         except UpstreamTimeout:
             if monotonic() >= self.watch.due:
                 raise AnswerTimeout from None

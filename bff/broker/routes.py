@@ -34,6 +34,7 @@ FOR_ENGINE: Final = {"client_id", "user_id", "message", "message_type", "audio_b
     "question_id",
     "agent_id",
     "regenerate",
+    "messages",
 }
 """The fields that whoever answers is told."""
 
@@ -77,6 +78,7 @@ class MessageRequest(BaseModel):
     question_id: Id | None = None
     agent_id: Id | None = None
     regenerate: StrictStr | None = None
+    messages: list[dict[str, Any]] | None = None
 
     def for_engine(self) -> dict[str, Any]:
         return self.model_dump(include=FOR_ENGINE, exclude_none=True) | {"org": self.org_id}

@@ -183,7 +183,7 @@ def _tell_end(answering: Answering) -> None:
 
 def kind_of(message: Message) -> str:
     """For the log and the metrics."""
-    return "conversation" if "conversation_id" in message.content else "chat"
+    return "conversation" if "conversation_id" in message.content else "v1" if "messages" in message.content else "chat"
 
 
 def _until(condition: Callable[[], bool], moment: float) -> None:

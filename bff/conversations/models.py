@@ -4,7 +4,19 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, DateTime, Dialect, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -43,6 +55,15 @@ class Conversation(Base):
     agent_id: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(Moment)
     updated_at: Mapped[datetime] = mapped_column(Moment)
+    hidden: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """The direct chat of its owner: nobody lists it."""
+
+
+class Preference(Base):
+    __tablename__ = "chat_preferences"
+
+    owner_id: Mapped[str] = mapped_column(String(400), primary_key=True)
+    response_language: Mapped[str] = mapped_column(String(2))
 
 
 class Message(Base):
@@ -50,6 +71,8 @@ class Message(Base):
     __table_args__ = (
         UniqueConstraint("reply_to", "question_version", "regenerate", name="uq_chat_messages_reply"),
         Index("ix_chat_messages_conversation", "conversation_id", "number"),
+        Index("uq_chat_messages_turn", "conversation_id", "turn_id", unique=True),
+        Index("ix_chat_messages_reply_to", "reply_to"),
     )
 
     number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
@@ -66,6 +89,10 @@ class Message(Base):
     """Of that message when it was answered: see `version`."""
     regenerate: Mapped[str] = mapped_column(String(64), default="")
     """What of a further reply to the same message there is only one: a digest of the text it was asked for with."""
+    turn_id: Mapped[str | None] = mapped_column(String(128))
+    """Of a reply in the direct chat: the id of its message in the queue."""
+    spoken: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """In the direct chat: the question was spoken, and the reply can be heard."""
     created_at: Mapped[datetime] = mapped_column(Moment)
 
     @property

@@ -4,21 +4,17 @@ A reply answers one version of a question, the text it was last edited to: a que
 unanswered. Of one version there is one reply, and one more for each text that `regenerate` named.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from bff.agents import Said
-from bff.conversations import rows
+from bff.conversations import history, rows
 from bff.conversations.database import Database
 from bff.conversations.models import Message
 from bff.errors import InvalidRequest
-
-HISTORY_TURNS: Final = 500
-"""Questions, each with its newest reply, that an agent is told at most."""
 
 
 class Question(NamedTuple):
@@ -65,8 +61,8 @@ class Replies:
             rows.owned(session, owner, conversation_id)
             asked = _asked(session, conversation_id, question_id)
             reply = session.scalar(_replies_to(asked, regenerate).limit(1))
-            history = [] if reply is not None else self._history(session, asked)
-            return Task(asked.version, reply, history)
+            told = [] if reply is not None else self._history(session, asked)
+            return Task(asked.version, reply, told)
 
         return self._database.read(work)
 
@@ -87,23 +83,9 @@ class Replies:
         return self._database.write(work)
 
     def _history(self, session: Session, asked: Message) -> list[Said]:
-        """The newest turns that fit, each question with its newest reply, and the question itself in any case."""
-        questions = session.execute(
-            select(Message.id, Message.number, func.length(rows.EFFECTIVE))
-            .where(Message.conversation_id == asked.conversation_id, Message.role == "user", Message.number <= asked.number)
-            .order_by(Message.number.desc())
-            .limit(HISTORY_TURNS)
-        ).all()
-        replies = _newest_replies(session, [row[0] for row in questions if row[0] != asked.id])
-        sizes = ((number, size, *replies.get(question, (0, 0))) for question, number, size in questions)
-        numbers = list(_fitting(sizes, self._characters))
-        told = select(Message.role, rows.EFFECTIVE).where(Message.number.in_([n for pair in numbers for n in pair if n]))
-        order = {number: at for at, number in enumerate(n for pair in reversed(numbers) for n in pair if n)}
-        found = session.execute(told.add_columns(Message.number)).all()
-        return [
-            Said("user" if role == "user" else "assistant", text)
-            for role, text, _ in sorted(found, key=lambda row: order[row[2]])
-        ]
+        text = asked.edited_content or asked.content
+        told = history.before(session, asked.conversation_id, asked.number, self._characters - len(text))
+        return [*told, Said("user", text)]
 
 
 def _asked(session: Session, conversation_id: UUID, message_id: UUID | None) -> Message:
@@ -120,20 +102,3 @@ def _asked(session: Session, conversation_id: UUID, message_id: UUID | None) -> 
 def _replies_to(asked: Message, regenerate: str) -> "Select[Message]":
     found = select(Message).where(Message.reply_to == asked.id, Message.question_version == asked.version)
     return found.where(Message.regenerate == regenerate) if regenerate else found
-
-
-def _newest_replies(session: Session, questions: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
-    """By question: the number of its newest reply, and how many characters that has."""
-    newest = select(func.max(Message.number)).where(Message.reply_to.in_(questions)).group_by(Message.reply_to)
-    found = select(Message.reply_to, Message.number, func.length(rows.EFFECTIVE)).where(Message.number.in_(newest))
-    return {reply_to: (number, size) for reply_to, number, size in session.execute(found) if reply_to is not None}
-
-
-def _fitting(sizes: Iterable[tuple[int, int, int, int]], most: int) -> Iterable[tuple[int, int]]:
-    """Of turns, newest first, the numbers of question and reply, as long as they fit; those of the first in any case."""
-    characters = 0
-    for number, size, reply, reply_size in sizes:
-        characters += size + reply_size
-        if characters > most and characters > size + reply_size:
-            return
-        yield number, reply

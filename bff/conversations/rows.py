@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 from uuid import UUID, uuid4
 
-from sqlalchemy import CursorResult, Delete, Update, func, select
+from sqlalchemy import ColumnElement, CursorResult, Delete, Update, func, select
 from sqlalchemy.orm import Session
 
 from bff.conversations.models import Conversation, Message
@@ -20,9 +20,18 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+def as_text(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def listed(owner: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """What a conversation must be to be its owner's, and no direct chat."""
+    return Conversation.owner_id == owner, Conversation.hidden.is_(False)
+
+
 def owned(session: Session, owner: str, conversation_id: UUID, *, to_write: bool = False) -> Conversation:
     """`to_write`: nobody else writes to it, or to its messages, before the transaction has ended. Raises NotFound."""
-    found = select(Conversation).where(Conversation.id == conversation_id, Conversation.owner_id == owner)
+    found = select(Conversation).where(Conversation.id == conversation_id, *listed(owner))
     conversation = session.scalar(found.with_for_update() if to_write else found)
     if conversation is None:
         raise NotFound

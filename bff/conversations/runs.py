@@ -13,7 +13,7 @@ from bff.agents.broker import Broker
 from bff.broker_client import BrokerClient
 from bff.conversations.replies import Question, Replies
 from bff.conversations.schemas import StreamMessage
-from bff.errors import ChatError, Expired, InvalidRequest, NotFound
+from bff.errors import Expired, InvalidRequest, NotFound
 from bff.following import Answer
 from bff.identity import Identity
 from bff.ops.rate import Rate
@@ -122,11 +122,6 @@ class ReplyRuns:
             if run.scope == str(conversation_id):
                 with contextlib.suppress(NotFound, Expired):
                     self._broker.stop(identity.user_id, run.message_id)
-
-    def leave(self, user_id: str, message_id: str) -> None:
-        """A reader's disconnect was seen: unless somebody wants the reply, it ends."""
-        with contextlib.suppress(ChatError):  # If not now, when the grace is over.
-            self._broker.cancel_if_unread(user_id, message_id)
 
 
 def _group(conversation_id: UUID, agent: Agent) -> str:

@@ -1,13 +1,13 @@
 """What a browser may say of conversations, and what it is told: camelCase, times in UTC with milliseconds."""
 
 import hashlib
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, StringConstraints
 
 from bff.conversations.models import TITLE_MOST, Conversation, Message
+from bff.conversations.rows import as_text
 
 CONTENT_MOST: Final = 32_000
 """Characters."""
@@ -71,8 +71,8 @@ def conversation(row: Conversation) -> dict[str, Any]:
         "id": str(row.id),
         "title": row.title,
         "agentId": row.agent_id,
-        "createdAt": _time(row.created_at),
-        "updatedAt": _time(row.updated_at),
+        "createdAt": as_text(row.created_at),
+        "updatedAt": as_text(row.updated_at),
     }
 
 
@@ -83,10 +83,6 @@ def message(row: Message) -> dict[str, Any]:
         "role": row.role,
         "content": row.content,
         "editedContent": row.edited_content,
-        "editedAt": None if row.edited_at is None else _time(row.edited_at),
-        "createdAt": _time(row.created_at),
+        "editedAt": None if row.edited_at is None else as_text(row.edited_at),
+        "createdAt": as_text(row.created_at),
     }
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

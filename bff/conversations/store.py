@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from bff.conversations import cursors, rows
 from bff.conversations.database import Database
-from bff.conversations.models import Conversation, Message
+from bff.conversations.models import Conversation, Message, Preference
 from bff.errors import NotFound
 
 TITLE_MADE_MOST: Final = 60
@@ -33,7 +33,7 @@ class ConversationStore:
     def check(self) -> None:
         """Raises UpstreamUnavailable while there is no database, or none that has our tables."""
         self._database.read(
-            lambda session: [session.scalars(select(table).limit(1)).first() for table in (Conversation, Message)]
+            lambda session: [session.scalars(select(table).limit(1)).first() for table in (Conversation, Message, Preference)]
         )
 
     def check_writes(self) -> None:
@@ -42,7 +42,7 @@ class ConversationStore:
 
     def recent(self, owner: str, limit: int, cursor: str = "") -> Page[Conversation]:
         """Newest activity first. Raises InvalidRequest for a cursor that is none."""
-        found = select(Conversation).where(Conversation.owner_id == owner)
+        found = select(Conversation).where(*rows.listed(owner))
         if cursor:
             milliseconds, last = cursors.decode(cursor, int, UUID)
             before = tuple_(Conversation.updated_at, Conversation.id) < (EPOCH + milliseconds * MILLISECOND, last)
@@ -80,7 +80,7 @@ class ConversationStore:
         return self._database.write(work)
 
     def delete(self, owner: str, conversation_id: UUID) -> None:
-        gone = delete(Conversation).where(Conversation.id == conversation_id, Conversation.owner_id == owner)
+        gone = delete(Conversation).where(Conversation.id == conversation_id, *rows.listed(owner))
         if not self._database.write(lambda session: rows.change(session, gone)):
             raise NotFound
 

@@ -26,23 +26,26 @@ def create_engine(
     """`key`: what callers show. Agents and database are those of the settings, unless the process has them already."""
     from flask import Flask
 
-    from bff.agents.catalogue import create_agents, engines_own
+    from bff.agents.catalogue import create_agents, for_direct_chat
     from bff.conversations.database import open_database
+    from bff.conversations.direct import DirectChat
     from bff.conversations.replies import Replies
     from bff.engine.door import Parts
-    from bff.engine.memory import Memory
     from bff.engine.routes import register
     from bff.engine.turns import Turns
 
     agents = create_agents(settings) if agents is None else agents
-    turns = Turns(Replies(database or open_database(settings), settings.history_characters), agents)
+    database = database or open_database(settings)
+    replies = Replies(database, settings.history_characters)
+    direct = DirectChat(database, settings.history_characters)
+    turns = Turns(replies, direct, agents, for_direct_chat(settings, agents))
     app = Flask(__name__)
-    register(app, Parts(engines_own(agents), key, settings.max_body_bytes, settings.request_seconds, Memory(), turns))
+    register(app, Parts(key, settings.max_body_bytes, settings.request_seconds, turns))
     return app
 
 
 def bundled_engine(settings: Settings, agents: "Mapping[str, Agent]", database: "Database") -> "Neighbour":
-    """Inside this process. Its memory is its own: who wants to share it shares this."""
+    """Inside this process."""
     from bff.transport import Neighbour
 
     return Neighbour("engine", lambda key: create_engine(settings, key, agents, database))

@@ -10,10 +10,9 @@ from pydantic import StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
 from bff import bodies, trace
-from bff.agents import Agent
-from bff.engine.memory import Memory, Owner
 from bff.engine.turns import Turns
 from bff.errors import ChatError, InternalError, ReaderLeft, Unauthorized, by_status
+from bff.identity import Identity
 
 log = logging.getLogger("bff.engine")
 
@@ -22,11 +21,9 @@ Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=ID_MAX)]
 
 
 class Parts(NamedTuple):
-    agent: Agent
     key: str
     max_body_bytes: int
     request_seconds: float
-    memory: Memory
     turns: Turns
 
     def __repr__(self) -> str:
@@ -54,9 +51,9 @@ def tell(response: Response) -> Response:
     return response
 
 
-def audio_urls(owner: Owner) -> str:
+def audio_urls(who: Identity) -> str:
     """What the URLs of this user's spoken answers begin with: the address by which the caller knows us."""
-    return f"{request.url_root}api/v1/audio/replies/{quote(owner.org, safe='')}/{quote(owner.user_id, safe='')}/"
+    return f"{request.url_root}api/v1/audio/replies/{quote(who.org, safe='')}/{quote(who.user_id, safe='')}/"
 
 
 def refuse(error: Exception) -> Response:

@@ -1,16 +1,20 @@
 """The engine's HTTP contract for what it keeps: history, preferences, spoken answers."""
 
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 
 from bff import bodies
+from bff.conversations.direct import DirectChat, Turn
 from bff.engine import door, tone
-from bff.engine.memory import Owner, Turn
 from bff.errors import InvalidRequest, NotFound
+from bff.identity import Identity
 
 PAGE_MOST: Final = 50
+OWNER_MOST: Final = 400
+"""Characters, as the table has them."""
 USER: Final = "/api/v1/orgs/<org>/users/<any_text:user_id>"
 
 bp = Blueprint("kept", __name__)
@@ -23,30 +27,33 @@ class Changes(BaseModel):
 
 @bp.get(f"{USER}/history")
 def history(org: str, user_id: str) -> Response:
-    owner = Owner(org, user_id)
+    who = Identity(user_id, org)
     limit, offset = request.args.get("limit", PAGE_MOST, int), request.args.get("offset", 0, int)
-    turns = door.parts().memory.turns(owner)
-    if not turns:
+    turns, total = _direct().turns(who.owner, max(1, min(limit, PAGE_MOST)), max(0, offset))
+    if not total:
         raise NotFound
-    page = turns[max(0, offset) :][: max(1, min(limit, PAGE_MOST))]
-    urls = door.audio_urls(owner)
-    entries = [_entry(turn, urls) for turn in page]
-    return jsonify(user_id=user_id, entries=entries, total_count=len(turns), limit=limit, offset=offset)
+    urls = door.audio_urls(who)
+    entries = [_entry(turn, urls) for turn in turns]
+    return jsonify(user_id=user_id, entries=entries, total_count=total, limit=limit, offset=offset)
+
+
+def _direct() -> DirectChat:
+    return door.parts().turns.direct_chat
 
 
 def _entry(turn: Turn, urls: str) -> dict[str, Any]:
     entry = {
-        "user_message": turn.user_message,
-        "assistant_response": turn.assistant_response,
+        "user_message": turn.question,
+        "assistant_response": turn.reply,
         "timestamp": turn.created_at,
         "created_at": turn.created_at,
     }
-    return entry | ({"voice_audio_url": f"{urls}{turn.id}.wav"} if turn.spoken else {})
+    return entry | ({"voice_audio_url": f"{urls}{turn.reply_id}.wav"} if turn.spoken else {})
 
 
 @bp.get(f"{USER}/preferences")
 def preferences(org: str, user_id: str) -> Response:
-    language = door.parts().memory.language(Owner(org, user_id))
+    language = _direct().language(Identity(user_id, org).owner)
     if not language:
         raise NotFound
     return jsonify(response_language=language)
@@ -54,23 +61,22 @@ def preferences(org: str, user_id: str) -> Response:
 
 @bp.put(f"{USER}/preferences")
 def prefer(org: str, user_id: str) -> Response:
-    owner, memory = Owner(org, user_id), door.parts().memory
-    if len(user_id) > door.ID_MAX or len(org) > door.ID_MAX:
+    owner = Identity(user_id, org).owner
+    if len(owner) > OWNER_MOST:
         raise InvalidRequest
     changes = bodies.validated(Changes, door.body())
     if changes.response_language:
-        memory.choose(owner, changes.response_language)
-    return jsonify(response_language=memory.language(owner) or None)
+        _direct().choose_language(owner, changes.response_language)
+    return jsonify(response_language=_direct().language(owner) or None)
 
 
-@bp.get("/api/v1/audio/replies/<org>/<any_text:user_id>/<turn_id>.wav")
-def hear(org: str, user_id: str, turn_id: str) -> Response:
+@bp.get("/api/v1/audio/replies/<org>/<any_text:user_id>/<uuid:reply_id>.wav")
+def hear(org: str, user_id: str, reply_id: UUID) -> Response:
     """Made when it is asked for: nothing of it is kept."""
-    turns = door.parts().memory.turns(Owner(org, user_id))
-    turn = next((turn for turn in turns if turn.spoken and turn.id == turn_id), None)
-    if turn is None:
+    text = _direct().spoken_reply(Identity(user_id, org).owner, reply_id)
+    if text is None:
         raise NotFound
-    response = Response(tone.speak(turn.assistant_response), content_type="audio/wav")
+    response = Response(tone.speak(text), content_type="audio/wav")
     response.headers["Cache-Control"] = "private, max-age=3600"
-    response.set_etag(turn.id)
+    response.set_etag(str(reply_id))
     return response

@@ -1,16 +1,20 @@
-"""A conversation's turn: the history is loaded, an agent replies, the reply is stored, and then `complete` names its id."""
+"""One turn: what was said before is loaded, an agent replies, the reply is stored, and then `complete` ends it.
 
-from collections.abc import Callable, Generator, Mapping
+A turn of a conversation answers a question that is stored; a turn of the direct chat brings its question along; a completion
+brings all its messages along, and nothing of it is stored.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from bff import events
-from bff.agents import Agent, Whole
+from bff.agents import REPLY_MOST, Agent, Said, Whole
 from bff.agents.catalogue import DEFAULT
+from bff.conversations.direct import DirectChat
 from bff.conversations.models import Message
 from bff.conversations.replies import Replies
-from bff.engine.commands import Contents
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.identity import Identity
 from bff.ops.hub import Watch
@@ -18,11 +22,17 @@ from bff.ops.hub import Watch
 DATABASE_SECONDS: Final = 30.0
 """For which a turn insists while the database is away, before it fails."""
 AGAIN_SECONDS: Final = 0.25
+MAX_DIRECT: Final = 16 * 1024 * 1024
+"""Characters of a reply in the direct chat; those of an event, and of a log, are bounded elsewhere."""
+LANGUAGE: Final = "en"
+"""Of a direct reply whose user has chosen none."""
 
+Contents = Iterator[dict[str, Any] | None]
+"""Of the engine's events; None where there is nothing yet."""
 T = TypeVar("T")
 
 
-class TurnRequest(NamedTuple):
+class ConversationTurn(NamedTuple):
     identity: Identity
     conversation_id: UUID
     question_id: UUID
@@ -36,43 +46,96 @@ class TurnRequest(NamedTuple):
         return self.identity.owner, self.conversation_id, self.question_id
 
 
+class DirectTurn(NamedTuple):
+    identity: Identity
+    turn_id: str
+    question: str
+    spoken: bool
+    audio_urls: str
+    """What the URLs of this user's spoken replies begin with."""
+    begun: bool
+
+
+class Completion(NamedTuple):
+    identity: Identity
+    agent_id: str
+    messages: Sequence[Said]
+
+
 class Turns:
-    def __init__(self, replies: Replies, agents: Mapping[str, Agent]) -> None:
+    def __init__(self, replies: Replies, direct: DirectChat, agents: Mapping[str, Agent], direct_agent: Agent) -> None:
         self._replies = replies
+        self.direct_chat = direct
         self._agents = agents
+        self._direct_agent = direct_agent
 
-    def say(self, request: TurnRequest, watch: Watch) -> Contents:
-        """The engine's events. Stored once `watch` confirms that the reply is still wanted.
+    # Each gives the engine's events, and stores the reply once `watch` confirms that it is still wanted. Raises
+    # InvalidRequest, NotFound, Interrupted, what the agent raises, and UpstreamUnavailable without a database.
 
-        Raises InvalidRequest, NotFound, Interrupted, what the agent raises, and UpstreamUnavailable without a database.
-        """
-        agent = self._agents.get(request.agent_id or DEFAULT)
+    def conversation(self, turn: ConversationTurn, watch: Watch) -> Contents:
+        agent = self._agent(turn.agent_id)
+        task = yield from _insist(lambda: self._replies.task(*turn.of_question, turn.regenerate), watch)
+        if task.reply is not None:
+            yield _stored(task.reply)
+            return
+        _check_not_begun(turn.begun)
+        text = yield from _reply(agent, task.history, turn.identity, watch)
+        yield from _confirmed(watch)
+        about = (*turn.of_question, task.version, turn.regenerate, text)
+        yield _stored((yield from _insist(lambda: self._replies.store(*about), watch)))
+
+    def direct(self, turn: DirectTurn, watch: Watch) -> Contents:
+        owner, direct = turn.identity.owner, self.direct_chat
+        task = yield from _insist(lambda: direct.task(owner, turn.turn_id, turn.question), watch)
+        if task.reply is not None:
+            yield _direct(turn, task.reply, task.reply.content, task.language)
+            return
+        _check_not_begun(turn.begun)
+        text = yield from _reply(self._direct_agent, task.history, turn.identity, watch, MAX_DIRECT)
+        yield from _confirmed(watch)
+        about = (owner, turn.turn_id, turn.question, text)
+        reply = yield from _insist(lambda: direct.store(*about, spoken=turn.spoken), watch)
+        yield _direct(turn, reply, text, task.language)
+
+    def completion(self, turn: Completion, watch: Watch) -> Contents:
+        text = yield from _reply(self._agent(turn.agent_id), turn.messages, turn.identity, watch)
+        yield {"type": "complete", "response": events.response([text])}
+
+    def keep_stopped(self, turn: ConversationTurn, text: str) -> Message:
+        """Raises NotFound, UpstreamUnavailable."""
+        version = self._replies.task(*turn.of_question, turn.regenerate).version
+        return self._replies.store(*turn.of_question, version, turn.regenerate, _sound(text))
+
+    def _agent(self, agent_id: str) -> Agent:
+        agent = self._agents.get(agent_id or DEFAULT)
         if agent is None:
             raise InvalidRequest("agentId: is none of GET /api/agents.")
-        task = yield from _insist(lambda: self._replies.task(*request.of_question, request.regenerate), watch)
-        if task.reply is not None:
-            yield _complete(task.reply)
-            return
-        if request.begun:
-            raise Interrupted(detail="its worker died before the reply was stored")
-        whole = Whole()
-        for piece in agent.stream(task.history, request.identity, watch):
-            if text := (piece or "").replace("\0", ""):
+        return agent
+
+
+def _check_not_begun(begun: bool) -> None:
+    if begun:
+        raise Interrupted(detail="its worker died before the reply was stored")
+
+
+def _reply(
+    agent: Agent, history: Sequence[Said], identity: Identity, watch: Watch, most: int = REPLY_MOST
+) -> Generator[dict[str, Any] | None, None, str]:
+    """Tells the pieces; gives the whole, once the agent has ended. Raises AnswerIncomplete for a reply that says nothing."""
+    whole = Whole(most)
+    pieces = agent.stream(history, identity, watch)
+    try:
+        for piece in pieces:
+            if isinstance(piece, Mapping):
+                yield dict(piece)
+            elif text := (piece or "").replace("\0", ""):
                 whole.add(text)
                 yield {"type": "progress", "text": text}
             yield None
-        content = _sound(whole.text())
-        yield from _confirmed(watch)
-        yield _complete((yield from self._store(request, task.version, content, watch)))
-
-    def keep_stopped(self, request: TurnRequest, text: str) -> Message:
-        """Raises NotFound, UpstreamUnavailable."""
-        version = self._replies.task(*request.of_question, request.regenerate).version
-        return self._replies.store(*request.of_question, version, request.regenerate, _sound(text))
-
-    def _store(self, request: TurnRequest, version: int, content: str, watch: Watch) -> Generator[None, None, Message]:
-        store = lambda: self._replies.store(*request.of_question, version, request.regenerate, content)  # noqa: E731
-        return (yield from _insist(store, watch))
+    finally:
+        if (close := getattr(pieces, "close", None)) is not None:
+            close()
+    return _sound(whole.text())
 
 
 def _confirmed(watch: Watch) -> Generator[None, None, None]:
@@ -91,8 +154,13 @@ def _insist(do: Callable[[], T], watch: Watch) -> Generator[None, None, T]:
         yield from watch.pause(AGAIN_SECONDS)
 
 
-def _complete(reply: Message) -> dict[str, Any]:
+def _stored(reply: Message) -> dict[str, Any]:
     return {"type": "complete", "response": events.response([reply.content]) | {"message_id": str(reply.id)}}
+
+
+def _direct(turn: DirectTurn, reply: Message, text: str, language: str) -> dict[str, Any]:
+    voice = {"voice_audio_url": f"{turn.audio_urls}{reply.id}.wav"} if turn.spoken else {}
+    return {"type": "complete", "response": events.response([text], language or LANGUAGE) | voice}
 
 
 def _sound(text: str) -> str:

@@ -132,17 +132,18 @@ def stop(conversation_id: UUID) -> tuple[Response, int]:
 
 
 def _stream(opened: Opened, slot: Slot) -> Response:
-    settings, runs, streams = door.parts().settings, _parts().runs, door.parts().streams
+    settings, runs = door.parts().settings, _parts().runs
     told = telling.tell(
-        opened.answer, opened.message_id, kind="conversation", resumed=opened.resumed, comes_back=slot.comes_back, own=True
+        opened.answer,
+        opened.message_id,
+        kind="conversation",
+        resumed=opened.resumed,
+        comes_back=slot.comes_back,
+        own=True,
+        leave=telling.leaver(door.parts().own_broker, slot.user_id, opened.message_id),
     )
     # In a drain only those are sent away who find the reply in another process.
     slot.comes_back = slot.comes_back and runs.outlives_us
-
-    def close() -> None:
-        told.close()
-        if told.was_left and not streams.draining:
-            runs.leave(slot.user_id, opened.message_id)
 
     return EventStream(
         lambda watch: conversation.encode(told.say(watch), restarted=opened.restarted),
@@ -155,7 +156,7 @@ def _stream(opened: Opened, slot: Slot) -> Response:
         ),
         environ=request.environ,
         slot=slot,
-        close=close,
+        close=told.close,
         tally=told.tally,
         headers={"Location": f"/api/chat/stream/{opened.message_id}", "X-Message-ID": opened.message_id},
     )

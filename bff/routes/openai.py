@@ -1,22 +1,20 @@
 """/v1: the same chat, for clients of OpenAI's. Who asks is known as everywhere; where that is by a bearer, it is their key."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff import message_ids, messages
-from bff.agents import BODY_CHARACTERS, Said
-from bff.agents.answer import Reply
+from bff import messages
 from bff.agents.broker import Broker
 from bff.errors import NotFound, ReaderLeft, TooLarge, detached
 from bff.following import Answer
-from bff.identity import Identity
 from bff.messages import ChatRequest
 from bff.ops import hub
 from bff.ops.streams import Slot
-from bff.protocols import openai
+from bff.protocols import Asked, openai
 from bff.protocols.openai import OPENAI, OpenAiWords
 from bff.routes import door, telling
 from bff.sse import Event
@@ -25,47 +23,43 @@ bp = Blueprint("openai", __name__, url_prefix="/v1")
 
 DEFAULT: Final = "default"
 """The model that answers through the broker; the agents have their own names."""
+MAX_CHARACTERS: Final = 1_000_000
+"""Of all messages that an agent is given."""
 
 
 @bp.post("/chat/completions")
 def complete() -> Response:
     identity, parts = door.identity(), door.parts()
     asked = OPENAI.asked(door.body())
-    _check_model(asked.about["model"])
+    model = asked.about["model"]
+    _check_model(model)
     message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
     parts.rate.count(identity.user_id)
-    with parts.streams.enter(identity.user_id) as slot:
-        if asked.about["model"] == DEFAULT:
-            message_id, answer = _left(message, identity)
-        else:
-            message_id = message_ids.new_id(identity.org, identity.user_id)
-            history = _history(asked.about["history"])
-            answer = Reply(parts.agents[asked.about["model"]], history, identity, parts.settings.answer_max_seconds)
-        about = {"model": asked.about["model"], "created": int(time.time())}
-        if not asked.about["stream"]:
-            return _whole(answer, message_id, slot, about)
-        words = OpenAiWords(message_id, about, told=False)
-        response = telling.stream(answer, message_id, slot, OPENAI, words, kind="v1")
-        if isinstance(answer, Reply):
-            del response.headers["Location"]  # It is kept nowhere.
-        return response
-
-
-def _history(said: Sequence[tuple[str, str]]) -> list[Said]:
-    """Raises TooLarge for more than any agent is given."""
-    if sum(len(text) for _, text in said) > BODY_CHARACTERS:
-        raise TooLarge("messages: too much for an agent.")
-    return [Said("user" if role == "user" else "assistant", text) for role, text in said]
-
-
-def _left(message: ChatRequest, identity: Identity) -> tuple[str, Answer]:
-    """With the broker, whose engine remembers what was said before."""
-    parts = door.parts()
-    until = parts.broker.opening()
+    broker = parts.broker if model == DEFAULT else parts.own_broker
     # Who leaves here cannot come back, and has no other way to say stop.
-    content = telling.for_broker(message, parts.settings) | {"on_disconnect": "cancel"}
-    receipt = parts.broker.enqueue(identity, content, until)
-    return receipt.message_id, parts.broker.follow(identity.user_id, receipt.message_id, until)
+    content = _content(message, asked) | {"on_disconnect": "cancel"}
+    with parts.streams.enter(identity.user_id) as slot:
+        until = broker.opening()
+        message_id = broker.enqueue(identity, content, until).message_id
+        answer = broker.follow(identity.user_id, message_id, until)
+        leave = telling.leaver(broker, identity.user_id, message_id) if broker is parts.own_broker else None
+        about = {"model": model, "created": int(time.time())}
+        if not asked.about["stream"]:
+            return _whole(answer, message_id, slot, about, leave)
+        words = OpenAiWords(message_id, about, told=False)
+        return telling.stream(answer, message_id, slot, OPENAI, words, kind="v1", broker=broker, leave=leave)
+
+
+def _content(message: ChatRequest, asked: Asked) -> dict[str, Any]:
+    """For direct chat the last message, as its engine remembers the others; for an agent all of them, in a group of its own."""
+    content = telling.for_broker(message, door.parts().settings)
+    if asked.about["model"] == DEFAULT:
+        return content
+    given = [{"role": role, "content": text} for role, text in asked.about["history"]]
+    if sum(len(message["content"]) for message in given) > MAX_CHARACTERS:
+        raise TooLarge("messages: too much for an agent.")
+    own_group = {"group": f"v1:{uuid.uuid4()}", "on_busy": "enqueue"}
+    return content | own_group | {"handler": "bundled", "agent_id": asked.about["model"], "messages": given}
 
 
 @bp.get("/models")
@@ -100,10 +94,10 @@ def _check_model(name: str) -> None:
         raise NotFound("There is no such model here.")
 
 
-def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]) -> Response:
+def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any], leave: Callable[[], None] | None) -> Response:
     """Waits for the answer's end. Raises what broke it, with a status of its own."""
     door.hold(slot)
-    told = telling.tell(answer, message_id, kind="v1")
+    told = telling.tell(answer, message_id, kind="v1", own=leave is not None, leave=leave)
     watch = hub.watch(hub.browser(request.environ), half_open=False)
     try:
         slot.wait_at(watch)

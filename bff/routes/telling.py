@@ -1,13 +1,15 @@
 """One answer on its way to one browser: counted, and one line in the log, at its end."""
 
+import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic, time
 from typing import Any
 
 from flask import Response, request
 
 from bff import events, trace
+from bff.broker_client import BrokerClient
 from bff.errors import ChatError, Drained, UpstreamFailure
 from bff.following import Answer
 from bff.messages import ChatRequest
@@ -36,10 +38,11 @@ class Telling:
         resumed: bool,
         comes_back: bool,
         kind: str,
+        leave: Callable[[], None] | None,
     ) -> None:
         """`began`: the moment (monotonic) of the request. `comes_back`: the reader does, after an end without a last event.
 
-        `kind`: chat, conversation or v1.
+        `kind`: chat, conversation or v1. `leave` is called at the end where the reader was seen to disconnect before it.
         """
         self._answer = answer
         self._relay = relay
@@ -48,6 +51,7 @@ class Telling:
         self._resumed = resumed
         self._comes_back = comes_back
         self._kind = kind
+        self._leave = leave
         self._replayed = 0
         self.tally = Tally()
         metrics.STREAMS_OPEN.labels(kind).inc()
@@ -56,11 +60,6 @@ class Telling:
     @property
     def problem(self) -> ChatError | None:
         return self._relay.problem
-
-    @property
-    def was_left(self) -> bool:
-        """Whether its reader was seen to disconnect before the end."""
-        return self._relay.ended in {"", "aborted"}
 
     def say(self, watch: Watch) -> Iterator[Event | None]:
         return self._relay(self._events(watch))
@@ -91,6 +90,8 @@ class Telling:
     def end(self) -> dict[str, Any]:
         """To be called once. What there is to say of it in a log line."""
         self._answer.close()
+        if self._leave is not None and self._relay.ended in {"", "aborted"}:
+            self._leave()
         relay, tally, now = self._relay, self.tally, monotonic()
         ended = relay.ended or "aborted"
         first = None if relay.first_at is None else relay.first_at - self._began
@@ -126,13 +127,16 @@ def stream(
     words: Words | None,
     retry: int | None = None,
     kind: str = "chat",
+    broker: BrokerClient | None = None,
+    leave: Callable[[], None] | None = None,
 ) -> Response:
-    """`words`: None for our own."""
+    """`words`: None for our own. `broker`: whose answer it is, where that is not direct chat's. `leave`: see Telling."""
     settings = door.parts().settings
-    own = door.parts().broker.numbered is True
-    telling = tell(answer, message_id, kind=kind, resumed=retry is not None, comes_back=slot.comes_back, own=own)
+    broker = broker or door.parts().broker
+    own = broker.numbered is True
+    telling = tell(answer, message_id, kind=kind, resumed=retry is not None, comes_back=slot.comes_back, own=own, leave=leave)
     # In a drain only those are sent away who find the answer in another process.
-    slot.comes_back = slot.comes_back and door.parts().broker.outlives_us
+    slot.comes_back = slot.comes_back and broker.outlives_us
     return EventStream(
         telling.say if words is None else lambda watch: translate(telling.say(watch), words),
         How(
@@ -150,16 +154,35 @@ def stream(
     )
 
 
+def leaver(broker: BrokerClient, user_id: str, message_id: str) -> Callable[[], None]:
+    """What ends an answer that is for its readers only, once the last of them was seen to disconnect."""
+    streams = door.parts().streams
+
+    def leave() -> None:
+        if not streams.draining:
+            with contextlib.suppress(ChatError):  # If not now, when the grace is over.
+                broker.cancel_if_unread(user_id, message_id)
+
+    return leave
+
+
 def tell(
-    answer: Answer, message_id: str, *, kind: str, resumed: bool = False, comes_back: bool = False, own: bool = False
+    answer: Answer,
+    message_id: str,
+    *,
+    kind: str,
+    resumed: bool = False,
+    comes_back: bool = False,
+    own: bool = False,
+    leave: Callable[[], None] | None = None,
 ) -> Telling:
-    """`own`: it is read from a log of our own, whose errors' codes are ours."""
+    """`own`: it is read from a log of our own, whose errors' codes are ours. `leave`: see Telling."""
     settings = door.parts().settings
     relay = Relay(
         door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors, own=own
     )
     fields = {"message_id": message_id, "kind": kind} | trace.fields()
-    return Telling(answer, relay, fields, began=door.began(), resumed=resumed, comes_back=comes_back, kind=kind)
+    return Telling(answer, relay, fields, began=door.began(), resumed=resumed, comes_back=comes_back, kind=kind, leave=leave)
 
 
 def _heartbeat(settings: Settings) -> bytes:

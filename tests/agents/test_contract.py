@@ -89,8 +89,8 @@ def test_each_says_who_it_is():
     with WireServer([HANG]) as server:
         found = agents(ENGINE_BASE_URL=server.url, **settings_of(server))
 
-    assert list(found) == ["echo", "broker", "openai"]
-    assert list(agents()) == ["echo"]
+    assert list(found) == ["echo", "demo", "broker", "openai"]
+    assert list(agents()) == ["echo", "demo"]
     assert DEFAULT in found
     for agent_id, agent in found.items():
         assert agent.id == agent_id

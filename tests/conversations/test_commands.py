@@ -29,7 +29,7 @@ def flask_db(*arguments: str, **settings: str) -> subprocess.CompletedProcess[st
 def test_a_deploy_makes_the_tables_and_the_server_finds_them(start, tmp_path):
     url = f"sqlite:///{tmp_path}/chat.db"
     assert "no tables" in flask_db("current", DATABASE_URL=url).stdout
-    assert "0003" in flask_db("upgrade", DATABASE_URL=url).stdout
+    assert "0004" in flask_db("upgrade", DATABASE_URL=url).stdout
     server = start("gunicorn", DATABASE_URL=url, **PRODUCTION)
 
     made = Browser(server).request("POST", "/api/conversations", {"title": "First"})

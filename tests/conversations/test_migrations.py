@@ -18,7 +18,7 @@ from bff.conversations.store import ConversationStore
 from tests.conversations.heard import heard
 from tests.live import in_parallel
 
-REVISIONS = ["0001", "0002", "0003"]
+REVISIONS = ["0001", "0002", "0003", "0004"]
 SAID = datetime(2024, 2, 29, 12, 30, 15, 123000, tzinfo=UTC)
 
 
@@ -75,7 +75,7 @@ def test_every_revision_leads_up_and_down(database, revision):
     assert tables(database) == set()
 
     assert database.upgrade() == REVISIONS[-1]
-    assert tables(database) == {"chat_conversations", "chat_messages"}
+    assert tables(database) == {"chat_conversations", "chat_messages", "chat_preferences"}
 
 
 def test_upgrading_what_is_up_to_date_changes_nothing(database):

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bff.agents import Said
-from bff.conversations import replies as module
+from bff.conversations import history
 from bff.conversations.database import Database
 from bff.conversations.replies import Replies
 from bff.conversations.store import ConversationStore
@@ -181,8 +181,8 @@ def test_an_agent_is_told_the_newest_turns_that_fit(database, store, replies, mo
     assert first_letters(30) == "cCd"
     assert first_letters(29) == "d"
     assert first_letters(1) == "d"
-    monkeypatch.setattr(module, "HISTORY_TURNS", 2)
-    assert first_letters(10**6) == "cCd"
+    monkeypatch.setattr(history, "MAX_TURNS", 2)
+    assert first_letters(10**6) == "bBcCd"
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=50)

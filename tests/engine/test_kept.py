@@ -1,12 +1,13 @@
 import io
 import wave
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 
-from bff.engine import create_engine, memory
-from bff.engine.memory import Memory, Owner, new_turn
+from bff.engine import create_engine
 from bff.engine.tone import NOTE_SECONDS, NOTES_MOST, RATE, speak
+from bff.engine_client import HISTORY_MAX_BYTES
 from bff.settings import Settings
 
 KEY = "k" * 64
@@ -16,8 +17,15 @@ ASKED = {"client_id": "web", "user_id": "ann", "org": "unfoldingWord", "message"
 
 
 @pytest.fixture
-def client():
-    return create_engine(Settings(echo_word_seconds=0), KEY).test_client()
+def make(tmp_path):
+    """`make()`: a client of an engine of its own; all share one database."""
+    settings = Settings(echo_word_seconds=0, database_url=f"sqlite:///{tmp_path}/chat.db", app_env="development")
+    return lambda: create_engine(settings, KEY).test_client()
+
+
+@pytest.fixture
+def client(make):
+    return make()
 
 
 def ask(client, message: str = "hello", path: str = "/api/v1/chat", **fields: str):
@@ -65,7 +73,6 @@ def test_each_user_has_a_history_of_its_own(client):
 
 @pytest.mark.parametrize("user", ["a/../../x?y#z@x.org", "/a//b/", "x/history", "a%2fb", "é"])
 def test_a_user_id_may_hold_anything(client, user):
-
     ask(client, "hello", user_id=user)
     path = f"/api/v1/orgs/unfoldingWord/users/{quote(user, safe='')}"
 
@@ -121,55 +128,40 @@ def test_what_was_not_spoken_cannot_be_heard(client):
     assert get(client, path.replace(".wav", "0.wav")).status_code == 404
 
 
-@pytest.mark.parametrize("path", [f"{USER}/history", f"{USER}/preferences", "/api/v1/audio/replies/unfoldingWord/ann/1.wav"])
+@pytest.mark.parametrize(
+    "path", [f"{USER}/history", f"{USER}/preferences", f"/api/v1/audio/replies/unfoldingWord/ann/{uuid4()}.wav"]
+)
 def test_a_caller_must_show_the_key(client, path):
     assert client.get(path).status_code == 401
 
 
-# What bounds it
+def test_a_page_of_long_texts_is_one_that_can_be_read(client):
+    for _ in range(3):
+        ask(client, "/big 400")
+
+    page = get(client, f"{USER}/history")
+
+    assert len(page.data) < HISTORY_MAX_BYTES
+    for entry in page.get_json()["entries"]:
+        assert (entry["user_message"], len(entry["assistant_response"])) == ("/big 400", 100_000)
+        assert entry["assistant_response"].endswith("…")
 
 
-def turn(text: str = "x"):
-    return new_turn(text, text, spoken=False)
+def test_what_was_said_is_there_after_a_restart(make):
+    ask(make(), "before")
+
+    again = make()
+    ask(again, "after")
+
+    assert [entry["user_message"] for entry in entries(again)] == ["before", "after"]
 
 
-def test_the_users_that_were_quiet_the_longest_are_forgotten(monkeypatch):
-    monkeypatch.setattr(memory, "USERS_MOST", 3)
-    kept = Memory()
+def test_one_message_is_one_turn_however_often_it_is_answered(client):
+    for _ in range(3):
+        ask(client, "once", "/api/v1/chat/stream", message_id="m-1")
+        ask(client, "twice", "/api/v1/chat/stream", message_id="m-2")
 
-    for user in ("a", "b", "c", "a", "d"):
-        kept.keep(Owner("org", user), turn())
-    kept.choose(Owner("org", "e"), "de")
-
-    assert [len(kept.turns(Owner("org", user))) for user in "abcd"] == [2, 0, 0, 1]
-    assert kept.language(Owner("org", "e")) == "de"
-
-
-def test_a_users_oldest_turns_are_forgotten(monkeypatch):
-    monkeypatch.setattr(memory, "TURNS_MOST", 3)
-    kept = Memory()
-
-    for number in range(5):
-        kept.keep(Owner("org", "a"), turn(str(number)))
-
-    assert [turn.user_message for turn in kept.turns(Owner("org", "a"))] == ["2", "3", "4"]
-
-
-def test_all_texts_together_are_bounded(monkeypatch):
-    monkeypatch.setattr(memory, "CHARACTERS_MOST", 100)
-    kept = Memory()
-
-    for round_ in range(3):
-        for number in range(20):
-            kept.keep(Owner("org", str(number)), turn("x" * 10))
-        left = sum(len(kept.turns(Owner("org", str(number)))) for number in range(20))
-        assert left == 5, f"20 characters a turn, in round {round_}"
-
-
-def test_a_long_text_is_kept_in_part(client):
-    ask(client, "/big 64")
-
-    assert len(entries(client)[0]["assistant_response"]) == memory.TEXT_MOST
+    assert [entry["user_message"] for entry in entries(client)] == ["once", "twice"]
 
 
 def test_a_long_answer_makes_a_short_sound():

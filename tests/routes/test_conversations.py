@@ -306,7 +306,7 @@ def test_the_agents_are_listed(make):
     listed = make(OPENAI_BASE_URL="http://localhost:1/v1", ENGINE_BASE_URL="http://localhost:1")("GET", "/api/agents")
 
     agents = listed.get_json()["agents"]
-    assert [agent["id"] for agent in agents] == ["echo", "broker", "openai"]
+    assert [agent["id"] for agent in agents] == ["echo", "demo", "broker", "openai"]
     assert all(set(agent) == {"id", "name", "description"} and all(agent.values()) for agent in agents)
 
 
@@ -314,8 +314,8 @@ def test_the_agent_broker_is_offered_where_there_is_a_broker_or_an_engine_to_pas
     def agents(**settings):
         return [agent["id"] for agent in make(**settings)("GET", "/api/agents").get_json()["agents"]]
 
-    assert agents() == ["echo"]
-    assert agents(BROKER_BASE_URL="http://localhost:1", BROKER_API_KEY="key") == ["echo", "broker"]
+    assert agents() == ["echo", "demo"]
+    assert agents(BROKER_BASE_URL="http://localhost:1", BROKER_API_KEY="key") == ["echo", "demo", "broker"]
 
 
 # Replies

@@ -1,11 +1,12 @@
 import json
+from time import monotonic
 
 import pytest
 
 from bff.errors import BY_CODE
 from bff.protocols.openai import error
 from tests.broker_says import ANSWER, TICKET
-from tests.live import ADA, PROXY_SECRET, new_app
+from tests.live import ADA, PROXY_SECRET, in_parallel, new_app
 from tests.routes.chat_door import client, client_of
 from tests.wire_server import CUT, WireServer, chunk, reply, stream_head
 
@@ -112,13 +113,29 @@ def test_an_agent_answers_by_its_name_from_what_the_client_remembers(stream):
 
     response = client().post("/v1/chat/completions", json=asking, headers=ADA)
 
-    assert "Location" not in response.headers, "it is kept nowhere"
     if stream:
         chunks = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
         assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "two words"
         assert response.text.endswith("data: [DONE]\n\n")
     else:
         assert response.json["choices"][0]["message"]["content"] == "two words"
+
+
+def test_calls_of_one_key_run_side_by_side():
+    browser = client(ECHO_WORD_SECONDS="0.2")
+    asking = {"model": "echo", "messages": [{"role": "user", "content": "one two three four"}]}
+
+    began = monotonic()
+    answers = in_parallel(6, lambda _: ask(browser.application.test_client(), asking).json["choices"][0]["message"]["content"])
+
+    assert answers == ["one two three four"] * 6
+    assert monotonic() - began < 6 * 0.6
+
+
+def test_an_agents_failure_has_its_own_code():
+    response = ask(client(), {"model": "demo", "messages": [{"role": "user", "content": "/error"}]})
+
+    assert (response.status_code, response.json["error"]["code"]) == (502, "upstream_error")
 
 
 def test_an_agent_is_not_given_more_than_it_can_take():
@@ -138,7 +155,7 @@ def test_the_models_are_those_the_factory_names():
     browser = client()
 
     listed = browser.get("/v1/models", headers=ADA).json
-    assert (listed["object"], [model["id"] for model in listed["data"]]) == ("list", ["default", "echo"])
+    assert (listed["object"], [model["id"] for model in listed["data"]]) == ("list", ["default", "echo", "demo"])
     assert browser.get("/v1/models/default", headers=ADA).json["object"] == "model"
     assert browser.get("/v1/models/gpt-9", headers=ADA).status_code == 404
 

@@ -1,4 +1,3 @@
-import json
 import socket
 from contextlib import closing
 from time import monotonic
@@ -7,42 +6,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.engine.commands import HELP, UNICODE, command
-from bff.errors import ReaderLeft
+from bff.agents import Said
+from bff.agents.demo import HELP, UNICODE, Demo, command_of
+from bff.errors import ReaderLeft, UpstreamError
+from bff.identity import Identity
 from bff.ops import hub
 from bff.ops.hub import Watch
 
+ANN = Identity("ann", "org")
 NAMES = ["slow", "error", "cut", "silence", "big", "unicode", "tool", "help"]
 
 
-def said(message: str, watch: Watch) -> list[dict]:
-    do = command(message)
-    assert do is not None
-    return [content for content in do(watch) if content is not None]
+def said(message: str, watch: Watch) -> list:
+    command = command_of(message)
+    assert command is not None
+    return [piece for piece in command(watch) if piece is not None]
 
 
-def text(events: list[dict]) -> str:
-    """The pieces' sum; checked to be the answer."""
-    *pieces, end = events
-    joined = "".join(piece["text"] for piece in pieces)
-    assert {piece["type"] for piece in pieces} <= {"progress"}
-    assert end == {
-        "type": "complete",
-        "response": {"responses": [joined], "response_language": "en", "voice_audio_base64": None},
-    }
-    return joined
+def text(pieces: list) -> str:
+    return "".join(piece for piece in pieces if isinstance(piece, str))
+
+
+def test_anything_else_is_said_back(watch):
+    assert [*Demo(0).stream([Said("user", "one"), Said("user", "two words")], ANN, watch)] == ["two ", "words"]
 
 
 @pytest.mark.parametrize(
     "message", ["hello", "", "/", "//", "/ help", "/Help", "/helpme", "help", "say /help", "/nothing", "/slow2 a"]
 )
 def test_what_is_no_command_is_none(message):
-    assert command(message) is None
+    assert command_of(message) is None
 
 
 @given(st.text())
 def test_a_text_without_a_slash_is_no_command(message):
-    assert command(f"x{message}") is None
+    assert command_of(f"x{message}") is None
 
 
 @pytest.mark.parametrize("message", ["/help", " /help\n", "/help me", "/help\tme\nplease"])
@@ -59,23 +57,21 @@ def test_slow_spreads_a_text_over_its_seconds(watch):
     events = said("/slow 0.1 one two  three", watch)
 
     assert monotonic() - start >= 0.1
-    assert [event["text"] for event in events[:-1]] == ["one ", "two  ", "three"]
-    assert text(events) == "one two  three"
+    assert events == ["one ", "two  ", "three"]
 
 
 def test_slow_says_its_first_word_at_once(watch):
-    saying = command("/slow 3600 one two")(watch)
+    saying = command_of("/slow 3600 one two")(watch)
 
-    assert next(saying) == {"type": "progress", "text": "one "}
+    assert next(saying) == "one "
     assert next(saying) is None
 
 
 @pytest.mark.parametrize("message", ["/slow", "/slow 0", "/slow 1 word", "/slow x y"])
 def test_slow_is_forgiving(message, watch):
     watch.end(ReaderLeft())
-    first = next(command(message)(watch))
 
-    assert first["type"] == "progress"
+    assert isinstance(next(command_of(message)(watch)), str)
 
 
 def test_slow_keeps_the_texts_own_lines(watch):
@@ -85,7 +81,7 @@ def test_slow_keeps_the_texts_own_lines(watch):
 def test_silence_says_nothing_first(watch):
     start = monotonic()
 
-    events = list(command("/silence 0.05")(watch))
+    events = list(command_of("/silence 0.05")(watch))
 
     assert monotonic() - start >= 0.05
     assert events[0] is None
@@ -94,7 +90,7 @@ def test_silence_says_nothing_first(watch):
 
 @pytest.mark.parametrize("message", ["/silence 3600", "/silence 999999999", "/slow 3600 one two"])
 def test_waiting_ends_when_the_reader_has_left(message, watch):
-    saying = command(message)(watch)
+    saying = command_of(message)(watch)
 
     while next(saying) is not None:
         pass
@@ -122,31 +118,30 @@ def test_unicode_comes_through_as_it_is(watch):
 def test_tool_tells_of_a_tool_before_it_answers(watch):
     events = said("/tool", watch)
 
-    assert [event["type"] for event in events] == ["status", "tool_use", "tool_result", "progress", "complete"]
-    assert events[-1]["response"]["responses"] == [events[-2]["text"]]
+    assert [event["type"] for event in events[:-1]] == ["status", "tool_use", "tool_result"]
+    assert events[-1] == "For God so loved the world."
 
 
-def test_error_ends_with_an_error(watch):
-    assert [event["type"] for event in said("/error", watch)] == ["progress", "error"]
+def test_error_says_a_piece_and_fails(watch):
+    pieces = command_of("/error")(watch)
+
+    assert next(pieces) == "This goes "
+    with pytest.raises(UpstreamError, match="/error"):
+        next(pieces)
 
 
 def test_cut_breaks_the_callers_connection():
     ours, theirs = socket.socketpair()
     with ours, theirs, closing(hub.watch(ours)) as watch:
-        events = list(command("/cut")(watch))
+        with pytest.raises(ReaderLeft):
+            list(command_of("/cut")(watch))
 
         assert theirs.recv(1) == b""
-    assert events[0]["type"] == "progress"
-    assert "complete" not in json.dumps(events)
-
-
-def test_cut_without_a_caller_just_ends(watch):
-    assert [event["type"] for event in said("/cut", watch)] == ["progress"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_can_be_given_twice(name, watch):
     watch.end(ReaderLeft())
-    first, again = (next(command(f"/{name}")(watch), None) for _ in range(2))
+    first, again = (next(command_of(f"/{name}")(watch), None) for _ in range(2))
 
     assert first == again
