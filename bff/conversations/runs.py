@@ -31,6 +31,40 @@ class Opened(NamedTuple):
     resumed: bool
 
 
+class _Asked(NamedTuple):
+    conversation_id: UUID
+    question: Question
+    agent: Agent
+    regenerate: str
+    on_disconnect: str
+
+    @property
+    def group(self) -> str:
+        return _group(self.conversation_id, self.agent)
+
+    @property
+    def run(self) -> tuple[str, str]:
+        """Scope and key: one run in a conversation at a time, which those who ask for the same version's reply share."""
+        return str(self.conversation_id), f"{self.question.id}:{self.question.version}:{self.regenerate}"
+
+    def content(self) -> dict[str, str]:
+        """The message, as the broker takes it."""
+        scope, key = self.run
+        return {
+            "message": "",
+            "handler": "bundled",
+            "group": self.group,
+            "run_scope": scope,
+            "run_key": key,
+            "conversation_id": scope,
+            "question_id": str(self.question.id),
+            "agent_id": self.agent.id,
+            "regenerate": self.regenerate,
+            "on_busy": "enqueue",
+            "on_disconnect": self.on_disconnect,
+        }
+
+
 class ReplyRuns:
     def __init__(
         self,
@@ -68,49 +102,22 @@ class ReplyRuns:
         """
         question = self._replies.question(identity.owner, conversation_id, wish.message_id, wish.regenerate)
         agent = self.agent(wish.agent_id or question.agent_id)
-        on_disconnect = wish.on_disconnect or self._on_disconnect
-        group = _group(conversation_id, agent)
-        runs = self._broker.runs(identity.user_id, group, after)
+        asked = _Asked(conversation_id, question, agent, wish.regenerate, wish.on_disconnect or self._on_disconnect)
+        runs = self._broker.runs(identity.user_id, asked.group, after)
         if runs.located is not None:
-            return self._follow(identity, runs.located, after, on_disconnect)
+            return self._follow(identity.user_id, runs.located, asked.on_disconnect, after)
         if question.answered:
             return None
-        key = f"{question.id}:{question.version}:{wish.regenerate}"
-        running = [run.message_id for run in runs.active if (run.scope, run.key) == (str(conversation_id), key)]
-        if not running:
+        message_id = next((run.message_id for run in runs.active if (run.scope, run.key) == asked.run), None)
+        if message_id is None:
             self._rate.count(identity.user_id)
-            running = [self._begin(identity, conversation_id, question, key, group, agent, wish.regenerate, on_disconnect)]
-        opened = self._follow(identity, running[0], "", on_disconnect)
+            message_id = self._broker.enqueue(identity, asked.content(), self._broker.opening()).message_id
+        opened = self._follow(identity.user_id, message_id, asked.on_disconnect)
         return opened and opened._replace(restarted=after != "")
 
-    def _begin(
-        self,
-        identity: Identity,
-        conversation_id: UUID,
-        question: Question,
-        key: str,
-        group: str,
-        agent: Agent,
-        regenerate: str,
-        on_disconnect: str,
-    ) -> str:
-        content = {
-            "message": "",
-            "handler": "bundled",
-            "group": group,
-            "run_scope": str(conversation_id),
-            "run_key": key,
-            "conversation_id": str(conversation_id),
-            "question_id": str(question.id),
-            "agent_id": agent.id,
-            "regenerate": regenerate,
-            "on_busy": "enqueue",
-            "on_disconnect": on_disconnect,
-        }
-        return self._broker.enqueue(identity, content, self._broker.opening()).message_id
-
-    def _follow(self, identity: Identity, message_id: str, after: str, on_disconnect: str) -> Opened | None:
-        answer = self._broker.resume(identity.user_id, message_id, self._broker.opening(), after, on_disconnect=on_disconnect)
+    def _follow(self, user_id: str, message_id: str, on_disconnect: str, after: str = "") -> Opened | None:
+        until = self._broker.opening()
+        answer = self._broker.resume(user_id, message_id, until, after, on_disconnect=on_disconnect)
         if answer is None:
             return None
         return Opened(message_id, answer, restarted=False, resumed=after != "")
