@@ -206,7 +206,7 @@ def a_service_that_hangs_up(_: Thing) -> None:
         ask(server.url)
 
 
-def keys_that_cannot_be_fetched(_: Thing) -> None:
+def a_key_that_cannot_be_fetched(_: Thing) -> None:
     with suppress(UpstreamUnavailable):
         FetchedKeys(fail).find("name")
 
@@ -232,30 +232,7 @@ def a_completion_that_breaks(thing: Thing) -> None:
         assert served(app, thing, "/v1/chat/completions", method="POST", json=asked) == "503"
 
 
-SCENARIOS = [
-    a_wait_that_is_ended,
-    a_reader_that_is_asked_for,
-    a_reason_that_was_raised_before,
-    a_nested_wait_whose_reader_has_left,
-    a_nested_wait_that_is_cut,
-    a_slot_that_is_drained,
-    a_call_that_fails_beside,
-    a_call_beside_that_is_left,
-    a_call_that_fails_aside,
-    a_held_answer_that_broke,
-    a_held_answer_that_is_cut,
-    an_answer_that_breaks_for_good,
-    an_answer_that_is_left_while_its_broker_is_away,
-    a_relay_whose_answer_breaks,
-    a_refusal_of_the_models_server,
-    a_neighbour_whose_asker_leaves,
-    a_neighbour_whose_reader_leaves,
-    a_service_that_is_not_there,
-    a_service_that_hangs_up,
-    keys_that_cannot_be_fetched,
-    a_path_that_is_not_there,
-    a_completion_that_breaks,
-]
+SCENARIOS = [value for name, value in list(globals().items()) if name.startswith(("a_", "an_"))]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
