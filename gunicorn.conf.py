@@ -26,8 +26,8 @@ except SettingsError as error:
 bind = f"{'127.0.0.1' if settings.development else '0.0.0.0'}:{settings.port}"  # noqa: S104 - a platform's router is outside
 worker_class = "gevent"
 # Without Redis the bundled broker keeps its queue in memory: a second process would have a queue of its own.
-bundled = not settings.broker_base_url or any("bff.broker" in argument for argument in sys.argv)
-alone = bundled and not settings.redis_url
+# That queue is in use with an external broker, too: replies in conversations go through it.
+alone = not settings.redis_url
 workers = 1 if alone else settings.web_concurrency
 worker_connections = settings.max_streams + 1000  # Beyond them a client hangs unanswered: we refuse long before.
 keepalive = 5  # Seconds, and also what a request has to send its line and headers.
@@ -57,7 +57,7 @@ STREAM = re.compile(r"/stream(/[^/]+)?$|^/v1/chat/completions$")
 def on_starting(server):
     """What cannot work is refused before there are workers, in a child: here nothing may be imported that gevent patches."""
     count_together(server)
-    if bundled and settings.redis_url:
+    if settings.redis_url:
         child = os.fork()
         if not child:
             os._exit(check_redis())

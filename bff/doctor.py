@@ -84,12 +84,17 @@ def _of_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding(False, sentence)
     if settings.development:
         yield Finding(True, "This is development, which forgives much; APP_ENV=production flask doctor looks at production.")
-        for sentence in safety.refusals(replace(settings, app_env="production"), neighbour=False):
+        production = replace(settings, app_env="production")
+        for sentence in safety.refusals(production, neighbour=False):
             if sentence not in dangers:
                 yield Finding(True, f"Production would refuse to start: {sentence}")
+        for sentence in safety.warnings(production):
+            yield Finding(True, f"In production: {sentence}")
     elif not settings.metrics_token:
         yield Finding(True, "/metrics answers nobody: METRICS_TOKEN is not set.")
-    if settings.web_concurrency > 1 and not (settings.redis_url or settings.broker_base_url):
+    for sentence in safety.warnings(settings):
+        yield Finding(False, sentence)
+    if settings.web_concurrency > 1 and not settings.redis_url:
         yield Finding(False, "WEB_CONCURRENCY does nothing: without REDIS_URL the queue is in one process's memory.")
 
 

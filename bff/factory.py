@@ -97,8 +97,8 @@ def _open(app: Flask, settings: Settings, connections: Connections) -> None:
     if hops := settings.trusted_proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
-    for danger in safety.dangers(settings):
-        logging.getLogger(__name__).warning(danger)
+    for sentence in (*safety.dangers(settings), *safety.warnings(settings)):
+        logging.getLogger(__name__).warning(sentence)
 
 
 def _identity_mode(settings: Settings) -> IdentityMode:

@@ -44,6 +44,12 @@ def dangers(settings: "Settings") -> Iterator[str]:
         yield "AUTH_JWT_JWKS_URL must begin with https://: somebody on the way could put in keys of their own."
 
 
+def warnings(settings: "Settings") -> Iterator[str]:
+    """What may be meant: it is logged, and the process starts."""
+    if settings.redis_url and settings.database_url.startswith("sqlite") and not settings.development:
+        yield "REDIS_URL with SQLite: only processes on one machine share conversations; elsewhere DATABASE_URL must name PostgreSQL."
+
+
 def secrets_of(settings: "Settings") -> list[str]:
     """What must be in no output, a URL's password on its own included."""
     hidden = [field for field in fields(settings) if field.metadata.get("secret")]

@@ -119,9 +119,11 @@ def test_more_streams_than_there_are_descriptors():
 
 
 def test_several_processes_without_a_queue_that_they_share():
-    found = wrong(WEB_CONCURRENCY="3")
+    nothing = ["WEB_CONCURRENCY does nothing: without REDIS_URL the queue is in one process's memory."]
 
-    assert found == ["WEB_CONCURRENCY does nothing: without REDIS_URL the queue is in one process's memory."]
+    assert wrong(WEB_CONCURRENCY="3") == nothing
+    with OriginalBroker() as broker:
+        assert wrong(WEB_CONCURRENCY="3", BROKER_BASE_URL=broker.url, BROKER_API_KEY="k" * 32) == nothing
 
 
 def test_what_else_can_be_away_is_asked_and_named():

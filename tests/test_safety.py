@@ -1,6 +1,6 @@
 import pytest
 
-from bff.safety import dangers, secrets_of
+from bff.safety import dangers, secrets_of, warnings
 from bff.settings import Settings
 from tests.live import Server
 from tests.refusal import refusal
@@ -147,6 +147,16 @@ def test_a_key_may_not_go_where_anybody_may_listen(url):
 @pytest.mark.parametrize("url", [POSTGRES, "postgres://chat:pw@db.example/chat"])
 def test_a_platform_without_a_disk_needs_a_database_elsewhere(url):
     assert Settings.from_environment(PRODUCTION | {"DYNO": "web.1", "DATABASE_URL": url}).dyno
+
+
+def test_a_file_that_other_machines_do_not_have_is_warned_of():
+    redis = {"REDIS_URL": "redis://redis:6379/0"}
+    [sentence] = warnings(Settings.from_environment(PRODUCTION | redis))
+
+    assert sentence.startswith("REDIS_URL with SQLite: only processes on one machine share conversations")
+    assert not list(warnings(Settings.from_environment(PRODUCTION | redis | {"DATABASE_URL": POSTGRES})))
+    assert not list(warnings(Settings.from_environment(PRODUCTION)))
+    assert not list(warnings(Settings.from_environment({"APP_ENV": "development"} | redis)))
 
 
 def test_a_models_server_of_ones_own_needs_no_key():

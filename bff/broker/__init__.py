@@ -89,7 +89,10 @@ def work() -> None:
         _refuse(str(error))
     worker = _worker(settings, _queue(settings))
     worker.start()
-    logging.getLogger(__name__).info("answering what waits in Redis")
+    log = logging.getLogger(__name__)
+    for sentence in safety.warnings(settings):
+        log.warning(sentence)
+    log.info("answering what waits in Redis")
     told.wait()
     worker.drain(settings.drain_seconds)
 

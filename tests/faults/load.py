@@ -27,7 +27,8 @@ from tests.faults.judge import assert_told_the_same_end
 from tests.live import head, text_of
 from tests.wire_server import RESET
 
-TERMINAL = frozenset({"complete", "stopped", "error"})
+TERMINAL = frozenset({"complete", "stopped", "error", "done", "failure"})
+"""Of an answer in direct chat, and of a conversation's reply."""
 READ_BYTES = 65536
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
@@ -81,7 +82,8 @@ class Wire:
             self.retry = int(fields["retry"]) / 1000
         if "data" not in fields:
             return None
-        return json.loads(fields["data"]) | ({"id": fields["id"]} if "id" in fields else {})
+        named = {"type": fields["event"]} if "event" in fields else {}
+        return json.loads(fields["data"]) | named | ({"id": fields["id"]} if "id" in fields else {})
 
 
 class Connection:
@@ -110,6 +112,8 @@ class Stream:
         self.events: list[dict[str, Any]] = []
         """Each with `at`, the wall clock's time of its arrival."""
         self.connections: list[Connection] = []
+        self.leave_at: int | None = None
+        """After so many events; 0: as soon as its stream is open."""
         self.leaving = False
         self.over = False
         """Whether it will not come back any more."""
@@ -138,6 +142,16 @@ class Stream:
     def said(self) -> list[dict[str, Any]]:
         """Its numbered events, whenever they came."""
         return [{name: value for name, value in event.items() if name != "at"} for event in self.events if "id" in event]
+
+    def request(self) -> bytes:
+        """For its next connection."""
+        if self.message_id:
+            after = [f"Last-Event-ID: {self.last_id}"] if self.last_id else []
+            path = f"/api/chat/stream/{self.message_id}"
+            return head("GET", path, "Accept: text/event-stream", *after, user=self.user)
+        body = json.dumps({"message": self.message}).encode()
+        wishes = [f"Idempotency-Key: {self.key}", *(["X-Chat-Resume: 1"] if self.comes_back else [])]
+        return head("POST", "/api/chat/stream", *wishes, body=body, user=self.user) + body
 
     def next_pause(self) -> float:
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
@@ -179,7 +193,9 @@ class Crowd:
     def say(self, message: str, user: str = "", *, comes_back: bool = True, leave_after: float | None = None) -> Stream:
         """Each stream is a user of its own, unless one is named. `leave_after` so many seconds, not to come back."""
         number = next(self._numbers)
-        stream = Stream(user or f"user-{number}", message, f"key-{number}", comes_back)
+        return self.open(Stream(user or f"user-{number}", message, f"key-{number}", comes_back), leave_after=leave_after)
+
+    def open(self, stream: Stream, *, leave_after: float | None = None) -> Stream:
         self.streams.append(stream)
         self._tell(lambda: self._open(stream))
         if leave_after is not None:
@@ -191,16 +207,15 @@ class Crowd:
         stream = Stream(like.user, like.message, like.key, comes_back=True)
         stream.message_id = like.message_id
         stream.last_id = after
-        self.streams.append(stream)
-        self._tell(lambda: self._open(stream))
-        return stream
+        return self.open(stream)
 
     def say_again(self, like: Stream, *, comes_back: bool) -> Stream:
         """The same message under the same key: its answer is followed."""
-        stream = Stream(like.user, like.message, like.key, comes_back)
-        self.streams.append(stream)
-        self._tell(lambda: self._open(stream))
-        return stream
+        return self.open(Stream(like.user, like.message, like.key, comes_back))
+
+    def leave(self, stream: Stream) -> None:
+        """Its tab is closed."""
+        self._tell(lambda: self._leave(stream))
 
     def drop(self, stream: Stream) -> None:
         """Its line breaks, whatever it is doing, and it comes back."""
@@ -274,21 +289,12 @@ class Crowd:
         sock = socket.socket()
         sock.setblocking(False)
         connection = Connection(sock)
-        connection.unsent = self._request(stream)
+        connection.unsent = stream.request()
         stream.connections.append(connection)
         if sock.connect_ex(("127.0.0.1", self.port)) in {0, errno.EINPROGRESS}:
             self._selector.register(sock, selectors.EVENT_WRITE, (stream, connection))
         else:
             self._close(stream, connection, "refused")
-
-    def _request(self, stream: Stream) -> bytes:
-        if stream.message_id:
-            after = [f"Last-Event-ID: {stream.last_id}"] if stream.last_id else []
-            path = f"/api/chat/stream/{stream.message_id}"
-            return head("GET", path, "Accept: text/event-stream", *after, user=stream.user)
-        body = json.dumps({"message": stream.message}).encode()
-        wishes = [f"Idempotency-Key: {stream.key}", *(["X-Chat-Resume: 1"] if stream.comes_back else [])]
-        return head("POST", "/api/chat/stream", *wishes, body=body, user=stream.user) + body
 
     def _serve(self, stream: Stream, connection: Connection) -> None:
         if connection.how:
@@ -306,6 +312,8 @@ class Crowd:
         except OSError:
             data = b""
         self._take(stream, connection, data)
+        if connection.how:
+            return  # It has seen enough.
         if connection.wire.ended or connection.wire.status not in {0, 200}:
             self._close(stream, connection, "clean")
         elif not data:
@@ -320,6 +328,8 @@ class Crowd:
             stream.calm_down()
         if wire.status == 200:
             stream.message_id = wire.headers.get("x-message-id", stream.message_id)
+            if stream.leave_at is not None and len(stream.events) >= stream.leave_at:
+                self._leave(stream)
 
     def _leave(self, stream: Stream) -> None:
         if stream.over:

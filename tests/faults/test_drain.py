@@ -271,8 +271,8 @@ def test_a_reload_replaces_the_worker_under_open_streams(web):
 
 @pytest.mark.live
 @pytest.mark.timeout(60)
-def test_processes_that_are_counted_together_are_reloaded_and_leave_no_counts_behind(web, tmp_path):
-    server = web(WEB_CONCURRENCY="2", TMPDIR=str(tmp_path))
+def test_processes_that_are_counted_together_are_reloaded_and_leave_no_counts_behind(start, clean_redis, tmp_path):
+    server = start("gunicorn", REDIS_URL=clean_redis.url, WEB_CONCURRENCY="2", TMPDIR=str(tmp_path))
 
     server.kill(signal.SIGHUP)
 

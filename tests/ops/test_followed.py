@@ -73,9 +73,8 @@ def test_a_message_in_redis_keeps_its_trace_for_whoever_answers_it(start, clean_
     assert lines_of_trace(worker)["bff.engine"]["request_id"] == "find-me"
 
 
-def test_what_drained_processes_told_is_in_the_numbers_when_they_are_gone(start):
-    broker = start("broker", BROKER_API_KEY=BROKER_KEY)
-    web = start("gunicorn", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, WEB_CONCURRENCY="2", DRAIN_SECONDS="4")
+def test_what_drained_processes_told_is_in_the_numbers_when_they_are_gone(start, clean_redis):
+    web = start("gunicorn", REDIS_URL=clean_redis.url, WEB_CONCURRENCY="2", DRAIN_SECONDS="4")
     workers = eventually(lambda: len(web.children) == 2 and web.children, 15)
     streams = in_parallel(12, lambda number: Browser(web, f"user-{number}").say("/silence 3600", X_Chat_Resume="1"))
     assert eventually(lambda: counted(web)["chat_streams_open{kind=chat}"] == 12, 15)
@@ -90,9 +89,8 @@ def test_what_drained_processes_told_is_in_the_numbers_when_they_are_gone(start)
         stream.close()
 
 
-def test_what_a_killed_process_had_open_is_not_open_any_more(start):
-    broker = start("broker", BROKER_API_KEY=BROKER_KEY)
-    web = start("gunicorn", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, WEB_CONCURRENCY="2")
+def test_what_a_killed_process_had_open_is_not_open_any_more(start, clean_redis):
+    web = start("gunicorn", REDIS_URL=clean_redis.url, WEB_CONCURRENCY="2")
     workers = eventually(lambda: len(web.children) == 2 and web.children, 15)
     streams = in_parallel(6, lambda number: Browser(web, f"user-{number}").say("/silence 3600"))
     assert eventually(lambda: counted(web)["chat_streams_open{kind=chat}"] == 6, 15)
