@@ -172,7 +172,7 @@ test("who goes on after the end they have seen is told the end, and only that", 
 });
 
 test("a line that stays broken ends the answer, and the answer can be gone on with by hand", async () => {
-  const options = { fetch: wire(stream(said("a", "1"), CUT), CUT).fetch, patienceSeconds: 0.05 };
+  const options = { fetch: wire(stream(said("a", "1"), CUT), CUT).fetch, giveUpAfterSeconds: 0.05 };
   dice.chance = 0.001;
   const lost = await listenToTheEnd(options);
   assert.equal(lost.last.code, "connection_lost");
@@ -185,7 +185,7 @@ test("a line that stays broken ends the answer, and the answer can be gone on wi
 });
 
 test("a message that never arrived can be sent again by hand, under the same name", async () => {
-  const options = { fetch: wire(CUT).fetch, patienceSeconds: 0.02 };
+  const options = { fetch: wire(CUT).fetch, giveUpAfterSeconds: 0.02 };
   const lost = await listenToTheEnd(options);
 
   const { fetch, requests } = wire(whole);
@@ -197,7 +197,7 @@ test("a message that never arrived can be sent again by hand, under the same nam
 test("a server that refuses for as long as we are patient has the last word", async () => {
   const { fetch } = wire(refuse(503, problem("server_full"), { "Retry-After": "0.01" }));
 
-  assert.equal((await listenToTheEnd({ fetch, patienceSeconds: 0.05 })).last.code, "server_full");
+  assert.equal((await listenToTheEnd({ fetch, giveUpAfterSeconds: 0.05 })).last.code, "server_full");
 });
 
 test("patience begins anew with every event", async () => {
@@ -205,11 +205,11 @@ test("patience begins anew with every event", async () => {
   const streams = Array.from({ length: 8 }, (_, number) => stream(said(`${number}`, `${number}-0`), cut));
   const { fetch } = wire(...streams, whole);
 
-  assert.equal((await listenToTheEnd({ fetch, patienceSeconds: 0.1 })).last.type, "complete");
+  assert.equal((await listenToTheEnd({ fetch, giveUpAfterSeconds: 0.1 })).last.type, "complete");
 });
 
 test("a server that opens streams and says nothing is no sign of life", async () => {
   const { fetch } = wire(stream("retry: 10\n\n"));
 
-  assert.equal((await listenToTheEnd({ fetch, patienceSeconds: 0.1 })).last.code, "connection_lost");
+  assert.equal((await listenToTheEnd({ fetch, giveUpAfterSeconds: 0.1 })).last.code, "connection_lost");
 });

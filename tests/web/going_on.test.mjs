@@ -146,7 +146,7 @@ test("an answer whose id cannot be read is asked for by its message's name, and 
 test("a line that is silent for too long is dropped", async () => {
   const { fetch, requests } = wire(HANG, stream(said("a", "1"), HANG), stream(complete("a", "2")));
 
-  await listenToTheEnd({ fetch, silenceSeconds: 0.05 });
+  await listenToTheEnd({ fetch, idleTimeoutSeconds: 0.05 });
 
   assert.deepEqual(
     requests.map(({ method }) => method),

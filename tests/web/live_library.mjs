@@ -9,7 +9,7 @@ export const who = (user = `user-${++users}`) => ({ "X-Proxy-Secret": PROXY_SECR
 export const here = (user) => ({
   url: `${CHAT_URL}/api/chat/stream`,
   headers: who(user),
-  silenceSeconds: Number(SILENCE_SECONDS),
+  idleTimeoutSeconds: Number(SILENCE_SECONDS),
 });
 export const say = (message, options) => hearOut({ ...here(), message, ...options });
 export const breaks = ({ connections }) => connections.filter(({ state }) => state === "waiting").length;

@@ -84,7 +84,7 @@ test("a page that is offline waits until it is online", () =>
   inPage(async ({ navigator, online }) => {
     navigator.onLine = false;
     const { fetch, requests } = wire(CUT, whole);
-    const heard = listen({ fetch, patienceSeconds: Infinity });
+    const heard = listen({ fetch, giveUpAfterSeconds: Infinity });
     await eventually(() => heard.connections.at(-1)?.state === "waiting");
     await later(0.1);
     assert.equal(requests.length, 1);
@@ -100,7 +100,7 @@ test("a page that stays offline is told, once we have been patient", () =>
   inPage(async ({ navigator }) => {
     navigator.onLine = false;
 
-    assert.equal((await listenToTheEnd({ fetch: wire(CUT).fetch, patienceSeconds: 0.05 })).last.code, "connection_lost");
+    assert.equal((await listenToTheEnd({ fetch: wire(CUT).fetch, giveUpAfterSeconds: 0.05 })).last.code, "connection_lost");
   }));
 
 test("a line that died while the machine slept is noticed when the page is seen again", () =>

@@ -1,4 +1,4 @@
-// What the page asks the server, and other tabs tell.
+// Requests to the server, and messages between this browser's tabs.
 
 export const LOST = { error: "The connection was lost.", code: "connection_lost" };
 const UNEXPECTED = { error: "The server's answer makes no sense.", code: "unexpected_response" };
@@ -11,21 +11,18 @@ export class Failure extends Error {
   }
 }
 
-/** What is answered; null for a 204. Throws a Failure. */
-export async function ask(method, path, content) {
+/** The response's JSON; null for a 204. Throws a Failure. */
+export async function fetchJSON(method, path, content) {
   const headers = content ? { "Content-Type": "application/json" } : undefined;
   const response = await fetch(path, { method, headers, body: content && JSON.stringify(content) }).catch(() => null);
   if (!response) throw new Failure(LOST);
-  return response.status === 204 ? null : understood(response);
+  if (response.status === 204) return null;
+  const parsed = await response.json().catch(() => null);
+  if (response.ok && parsed) return parsed;
+  throw new Failure(typeof parsed?.error === "string" ? parsed : UNEXPECTED);
 }
 
-export async function understood(response) {
-  const said = await response.json().catch(() => null);
-  if (response.ok && said) return said;
-  throw new Failure(typeof said?.error === "string" ? said : UNEXPECTED);
-}
-
-/** A module that is not needed from the start. Throws a Failure. */
+/** A module that is loaded when it is first needed. Throws a Failure. */
 export function load(path) {
   return import(path).catch(() => Promise.reject(new Failure(LOST)));
 }
@@ -33,10 +30,10 @@ export function load(path) {
 const channel = new BroadcastChannel("chat");
 
 /** To this browser's other tabs. */
-export function tell(news) {
-  channel.postMessage(news);
+export function broadcast(message) {
+  channel.postMessage(message);
 }
 
-export function listen(on) {
-  channel.addEventListener("message", ({ data }) => on(data));
+export function subscribe(onMessage) {
+  channel.addEventListener("message", ({ data }) => onMessage(data));
 }

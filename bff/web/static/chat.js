@@ -1,10 +1,13 @@
-// The page: it shows one chat, named by the address; the others go on.
+// The page: it shows one chat, named by the address. `#/` is a new conversation, `#/c/<id>` one of the list, `#/direct` direct chat.
 
-import { ask, listen, load } from "./api.js";
+import { fetchJSON, load, subscribe } from "./api.js";
+import { ChatView } from "./chat_view.js";
 import { Composer } from "./composer.js";
+import { Conversation } from "./conversation.js";
 import { Conversations } from "./conversations.js";
 import { DirectChat } from "./direct.js";
 import { announce, button, find, make } from "./dom.js";
+import { addTools, listAgents, showTools } from "./tools.js";
 
 const place = find("place");
 const composer = new Composer({
@@ -13,82 +16,88 @@ const composer = new Composer({
   voice: (body) => ready.then(() => direct.sendVoice(body)),
 });
 const conversations = new Conversations();
-const direct = new DirectChat(drawState);
-const stored = new Map(); // Conversation id → its StoredChat.
-let shown = direct;
+const direct = viewOf(new DirectChat());
+let shown = newConversation();
 let agents = [];
-let library = null;
 
-place.append(direct.transcript.element);
+function viewOf(source) {
+  return new ChatView(source, { change: (view, activity) => view === shown && drawChange(activity), complain });
+}
 
-/** The conversation in the address, `#/c/<id>`; empty for the direct chat. */
-function named() {
+function newConversation(conversation = null) {
+  const view = viewOf(new Conversation(conversation, (created) => wasCreated(view, created)));
+  return view;
+}
+
+function wasCreated(view, conversation) {
+  conversations.add(conversation);
+  if (view !== shown) return;
+  history.replaceState(null, "", `#/c/${conversation.id}`);
+  conversations.mark(location.hash);
+}
+
+/** The id of the conversation in the address. */
+function idInAddress() {
   return /^#\/c\/([0-9a-f-]{36})$/.exec(location.hash)?.[1] ?? "";
 }
 
 async function route() {
-  const id = named();
+  const { hash } = location;
   toggleSide(false);
-  const chat = id ? await storedChat(id).catch((failure) => named() === id && lost(failure)) : direct;
-  if (!chat || named() !== id) return; // Somebody was faster.
-  show(chat, id);
-  await open(chat);
+  const view = await viewAt(hash).catch((failure) => location.hash === hash && notFound(failure));
+  if (!view || location.hash !== hash) return; // The user has gone elsewhere.
+  show(view);
+  await open(view);
 }
 
-function lost(failure) {
+async function viewAt(hash) {
+  const id = idInAddress();
+  if (hash === "#/direct") return direct;
+  if (shown.source.id === id && (id || shown.isEmpty)) return shown;
+  return newConversation(id ? await fetchJSON("GET", `/api/conversations/${id}`) : null);
+}
+
+function notFound(failure) {
   complain(failure.message);
   location.replace("#/");
 }
 
-/** What kept conversations need comes with the first of them. */
-async function storedChat(id) {
-  library ??= Promise.all([load("./stored.js"), load("./tools.js")]).then(([{ StoredChat }, { equip }]) => {
-    equip({ change, remove, agents, title: () => shown.conversation?.title });
-    return StoredChat;
-  });
-  library.catch(() => (library = null));
-  const [StoredChat, conversation] = await Promise.all([library, ask("GET", `/api/conversations/${id}`)]);
-  if (!stored.has(id)) stored.set(id, new StoredChat(conversation, (said) => (said ? refresh() : drawState())));
-  return stored.get(id);
-}
-
-function show(chat, id) {
-  if (shown !== chat) {
-    shown.transcript.hide();
-    if (shown !== direct && !shown.busy) forget(shown);
-  }
-  shown = chat;
-  if (!chat.transcript.element.isConnected) place.append(chat.transcript.element);
-  conversations.mark(id);
+function show(view) {
+  if (shown !== view) hide(shown);
+  shown = view;
+  if (!view.transcript.element.isConnected) place.append(view.transcript.element);
+  conversations.mark(location.hash || "#/");
   drawState();
-  chat.transcript.show();
+  view.transcript.show();
   if (matchMedia("(hover: hover)").matches) composer.focus();
 }
 
-/** Drawn anew when it is next asked for: only what still runs is worth its memory. */
-function forget(chat) {
-  stored.delete(chat.conversation.id);
-  chat.transcript.element.remove();
+/** Holds no stream for a chat that nobody sees, unless leaving could end its answers. */
+function hide(view) {
+  view.transcript.hide();
+  if (!view.source.continues) return;
+  view.leave();
+  view.transcript.element.remove();
 }
 
-async function open(chat) {
+async function open(view) {
   try {
-    await chat.open();
+    await view.open();
   } catch (failure) {
-    complain(`${failure.message} What was said before cannot be shown.`, () => open(chat));
+    complain(`${failure.message} What was said before cannot be shown.`, () => open(view));
   }
 }
 
-function complain(sentence, again) {
+function complain(message, again) {
   const retry = again && button("Try again", () => (complaint.remove(), again()));
   const close = button("Close", () => complaint.remove());
-  const complaint = make("div", { id: "complaint" }, make("span", {}, sentence), retry, close);
+  const complaint = make("div", { id: "complaint" }, make("span", {}, message), retry, close);
   find("complaint")?.remove();
   place.prepend(complaint);
-  announce(sentence);
+  announce(message);
 }
 
-/** Whatever fails is said. */
+/** Shows the message of whatever fails. */
 async function attempt(work) {
   try {
     return await work();
@@ -97,64 +106,68 @@ async function attempt(work) {
   }
 }
 
-function click(id, work) {
+function onClick(id, work) {
   find(id).addEventListener("click", () => attempt(work));
 }
 
 function drawState() {
-  const { conversation } = shown;
-  find("title").textContent = shown.title;
-  document.title = `${shown.title} – Chat`;
-  find("tools").hidden = !conversation;
-  if (conversation) find("agent").value = conversation.agentId ?? agents[0]?.id;
+  const { title, conversation, draft, continues } = shown.source;
+  find("title").textContent = title;
+  document.title = `${title} – Chat`;
+  find("kept").hidden = !continues;
+  showTools(continues ? conversation : undefined, (conversation ?? draft)?.agentId ?? agents[0]?.id);
   composer.show(shown);
 }
 
-/** A title may have come, and the order is another. */
+/** Activity in a conversation changes its place in the list, and may have given it a title. */
+function drawChange(activity) {
+  if (activity && shown.source.continues) refresh();
+  else drawState();
+}
+
 async function refresh() {
   drawState();
   const rows = await conversations.load().catch(() => []);
-  for (const row of rows) if (stored.has(row.id)) stored.get(row.id).conversation = row;
+  const { source } = shown;
+  const row = rows.find(({ id }) => id === source.id);
+  if (row) source.conversation = row;
   drawState();
 }
 
 function change(changes) {
-  const chat = shown;
+  const { source } = shown;
+  if (!source.conversation) return void Object.assign(source.draft, changes);
   return attempt(async () => {
-    chat.conversation = await conversations.change(chat.conversation.id, changes);
+    source.conversation = await conversations.change(source.id, changes);
     drawState();
   });
 }
 
 function remove() {
-  const { id } = shown.conversation;
+  const { id } = shown.source;
   return attempt(async () => {
     await conversations.remove(id);
-    gone(id);
+    wasDeleted(id);
   });
 }
 
-function gone(id) {
-  const chat = stored.get(id);
-  chat?.stop();
-  if (chat && shown === chat) location.hash = "#/";
-  else if (chat) forget(chat);
+function wasDeleted(id) {
+  if (shown.source.id === id) location.hash = "#/";
 }
 
 /** From another tab. */
-function heard({ said, question, changed, answering, list, gone: id }) {
-  if (said && !document.hidden) direct.follow(said, question);
-  if (list || changed) refresh();
-  if (id) gone(id);
-  const chat = stored.get(changed);
-  if (chat) (answering ? chat.isAnsweredElsewhere() : chat.open()).catch(() => {});
+function onMessage({ chat, list, deleted }) {
+  if (document.hidden) return; // All is looked at again when the tab is.
+  if (list) refresh();
+  if (deleted) wasDeleted(deleted);
+  if (chat && chat === shown.source.id) shown.changed();
 }
 
 /** What happened while nobody looked. */
 function lookAgain() {
   if (document.hidden) return;
   refresh();
-  shown.open().catch(() => {});
+  shown.open().catch(({ code }) => code === "not_found" && wasDeleted(shown.source.id));
 }
 
 function toggleSide(open) {
@@ -164,25 +177,28 @@ function toggleSide(open) {
   if (before !== open) find(open ? "new" : "menu").focus();
 }
 
-/** A newcomer gets a cookie with the first answer: nothing else is asked before. */
+/** A newcomer gets a cookie with the first response: nothing else is requested before. */
 async function start() {
-  ({ agents } = await ask("GET", "/api/agents"));
+  if (!idInAddress()) show(location.hash === "#/direct" ? direct : shown);
+  ({ agents } = await fetchJSON("GET", "/api/agents"));
+  listAgents(agents);
   await Promise.all([route(), conversations.load()]);
 }
 
-click("new", async () => (location.hash = `#/c/${(await conversations.create()).id}`));
-click("more", () => conversations.next());
-click("check", async () => (await load("./diagnose.js")).check());
-click("voice", () => composer.record());
-click("menu", () => toggleSide(true));
-click("shade", () => toggleSide(false));
+onClick("more", () => conversations.next());
+onClick("check", async () => (await load("./diagnose.js")).check());
+onClick("voice", () => composer.record());
+onClick("menu", () => toggleSide(true));
+onClick("new", () => toggleSide(false));
+onClick("shade", () => toggleSide(false));
+addTools({ change, remove, title: () => shown.source.conversation?.title ?? "" });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || !document.body.classList.contains("side")) return;
-  event.preventDefault(); // Else it would stop an answer, too.
+  event.preventDefault(); // Otherwise it would stop a reply, too.
   toggleSide(false);
 }, true);
 addEventListener("hashchange", () => attempt(route));
 addEventListener("focus", lookAgain);
 document.addEventListener("visibilitychange", lookAgain);
-listen(heard);
+subscribe(onMessage);
 const ready = attempt(start);

@@ -34,7 +34,8 @@ export class Composer {
   }
 
   /** `locked`: nothing is sent while something runs. */
-  show({ busy, locked, voice }) {
+  show({ busy, locked, source: { voice, placeholder } }) {
+    this.#text.placeholder = placeholder;
     this.#locked = locked;
     if (document.activeElement === this.#stop && !busy) this.focus();
     this.#stop.hidden = !busy;

@@ -1,6 +1,6 @@
-// The conversations at the side, the newest activity first.
+// The list at the side: direct chat, and the conversations, the newest activity first.
 
-import { ask, tell } from "./api.js";
+import { broadcast, fetchJSON } from "./api.js";
 import { find, make } from "./dom.js";
 
 const PAGE = 30;
@@ -10,10 +10,10 @@ export class Conversations {
   #more = find("more");
   #rows = [];
   #cursor = null;
-  #current = "";
+  #current = "#/";
 
   async load() {
-    const page = await ask("GET", `/api/conversations?limit=${Math.min(100, Math.max(PAGE, this.#rows.length))}`);
+    const page = await fetchJSON("GET", `/api/conversations?limit=${Math.min(100, Math.max(PAGE, this.#rows.length))}`);
     this.#rows = page.conversations;
     this.#cursor = page.nextCursor;
     this.#draw();
@@ -21,48 +21,47 @@ export class Conversations {
   }
 
   async next() {
-    const page = await ask("GET", `/api/conversations?limit=${PAGE}&cursor=${encodeURIComponent(this.#cursor)}`);
+    const page = await fetchJSON("GET", `/api/conversations?limit=${PAGE}&cursor=${encodeURIComponent(this.#cursor)}`);
     const known = new Set(this.#rows.map((row) => row.id));
     this.#rows.push(...page.conversations.filter((row) => !known.has(row.id)));
     this.#cursor = page.nextCursor;
     this.#draw();
   }
 
-  mark(id) {
-    this.#current = id;
+  /** The entry with this address is the current one. */
+  mark(address) {
+    this.#current = address;
     this.#draw();
   }
 
-  async create() {
-    const conversation = await ask("POST", "/api/conversations", {});
+  add(conversation) {
     this.#rows.unshift(conversation);
     this.#draw();
-    tell({ list: true });
-    return conversation;
+    broadcast({ list: true });
   }
 
   async change(id, changes) {
-    const conversation = await ask("PATCH", `/api/conversations/${id}`, changes);
+    const conversation = await fetchJSON("PATCH", `/api/conversations/${id}`, changes);
     await this.load();
-    tell({ list: true, changed: id });
+    broadcast({ list: true, chat: id });
     return conversation;
   }
 
   async remove(id) {
-    await ask("DELETE", `/api/conversations/${id}`);
+    await fetchJSON("DELETE", `/api/conversations/${id}`);
     await this.load();
-    tell({ list: true, gone: id });
+    broadcast({ list: true, deleted: id });
   }
 
   #draw() {
-    const item = ({ id, title }) => {
-      const current = id === this.#current && "page";
-      return make("li", {}, make("a", { href: `#/c/${id}`, "aria-current": current }, title ?? "New conversation"));
-    };
     const focused = document.activeElement?.getAttribute("href");
-    this.#list.replaceChildren(...this.#rows.map(item));
+    const items = this.#rows.map(({ id, title }) => make("li", {}, make("a", { href: `#/c/${id}` }, title ?? "New conversation")));
+    this.#list.replaceChildren(this.#list.firstElementChild, ...items); // Direct chat stays first.
+    for (const link of [find("new"), ...this.#list.querySelectorAll("a")]) {
+      if (link.getAttribute("href") === this.#current) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
     if (focused) this.#list.querySelector(`[href="${focused}"]`)?.focus();
-    find("direct").setAttribute("aria-current", this.#current ? "false" : "page");
     this.#more.hidden = this.#cursor === null;
   }
 }

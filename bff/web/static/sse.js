@@ -1,55 +1,82 @@
 // @ts-check
 /**
- * Chat answers that survive the line they come over: one module, no dependencies, for pages, workers and Node 20.
+ * Streamed replies that survive their connection: one module, no dependencies, for pages, workers and Node 20.
  *
- * @typedef {{type: "error", error: string, code: string, request_id?: string}} Failure `error` is a sentence for a user.
- * @typedef {{type: "complete" | "stopped", response: {responses: string[], [more: string]: any}} | Failure} LastEvent
- * @typedef {{type: "status", message: string, position?: number} | {type: "progress", text: string}
+ * @typedef {{type: "error", error: string, code: string, request_id?: string}} Failure `error` is a message for the user.
+ * @typedef {{type: "complete" | "stopped", response: {responses: string[], [more: string]: any}} | Failure
+ *   | {type: "complete" | "stopped", messageId: string | null}} LastEvent The latter of `followReply`.
+ * @typedef {{type: "status", message: string, position?: number} | {type: "progress", text: string} | {type: "restart"}
  *   | {type: "tool_use" | "tool_result", [more: string]: any} | LastEvent} ChatEvent
  * @typedef {{state: "connecting" | "open"} | {state: "waiting", seconds: number, failure: Failure}} Connection
  *
  * @typedef {object} ChatOptions
- * @property {string} [url] Where messages are left; absolute in Node.
- * @property {string} [message] What the user says.
+ * @property {string} [url] Where messages are posted, or a conversation's stream; absolute in Node.
+ * @property {string} [message] The user's message.
  * @property {object} [body] More of the request: `message_type`, `audio_base64` …
- * @property {string} [clientMessageId] Names the message: it is answered once.
- * @property {string} [messageId] Follows this answer; nothing is said.
- * @property {string} [lastEventId] From after this event, not from the start.
+ * @property {string} [clientMessageId] Idempotency key: the message is answered once.
+ * @property {string} [messageId] Follows this answer; nothing is posted.
+ * @property {string} [lastEventId] Starts after this event.
  * @property {(event: ChatEvent) => void} [onEvent] Each event once, and one `LastEvent`.
  * @property {(connection: Connection) => void} [onConnection]
- * @property {AbortSignal} [signal] Leaves the answer, which goes on without us; `stop()` ends it.
- * @property {HeadersInit | (() => HeadersInit | Promise<HeadersInit>)} [headers] A function: for each request.
+ * @property {AbortSignal} [signal] Disconnects; the answer goes on. `stop()` ends it.
+ * @property {HeadersInit | (() => HeadersInit | Promise<HeadersInit>)} [headers] A function is called for each request.
  * @property {RequestCredentials} [credentials]
- * @property {number} [silenceSeconds] A line that brings nothing for so long (45) is dead.
- * @property {number} [patienceSeconds] A line that stays broken for so long (120) ends the answer: `connection_lost`.
+ * @property {number} [idleTimeoutSeconds] Reconnects after so long (45) without a byte.
+ * @property {number} [giveUpAfterSeconds] Without a working connection for so long (120): `connection_lost`.
  * @property {typeof globalThis.fetch} [fetch]
  */
 
-const FIRST_PAUSE = 0.5; // Seconds, as all times here.
-const LONGEST_PAUSE = 10;
+const MIN_PAUSE = 0.5; // Seconds, as all times here.
+const MAX_PAUSE = 10;
+const BUSY_PAUSE = 1;
 const LOST = { type: "error", error: "The connection was lost.", code: "connection_lost" };
 const UNEXPECTED = { type: "error", error: "The server's answer makes no sense.", code: "unexpected_response" };
 
+/** What differs between the two kinds of streams: addresses, and the names of events. */
+const CHAT = {
+  followUrl: (url, id) => url.replace(/(?=\?|$)/, id && `/${encodeURIComponent(id)}`),
+  stopUrl: (url, id) => CHAT.followUrl(url, id).replace(/(?=\?|$)/, "/stop"),
+  decode: ({ data }) => parsed(data),
+};
+const TYPES = { token: "progress", done: "complete", failure: "error", stopped: "stopped", restart: "restart" };
+const CONVERSATION = {
+  followUrl: (url) => url,
+  stopUrl: (url) => url.replace(/\/stream(\?.*)?$/, "/stop"),
+  decode({ event, data }) {
+    const { token, ...content } = parsed(data) ?? {};
+    return { ...content, ...(event === "token" && { text: token }), type: TYPES[event] };
+  },
+};
+
 /**
- * Says `message`, or follows the answer `messageId`, over as many connections as it takes.
- * Throws a TypeError for a `url` that is none; whatever else goes wrong is an `error` event.
+ * Posts `message`, or follows the answer `messageId`, over as many connections as it takes.
+ * Throws a TypeError for an invalid `url`; every other failure is an `error` event.
  * @param {ChatOptions} options
  */
 export function streamChat(options) {
-  return new Answer(options);
+  return new Answer(CHAT, { url: "/api/chat/stream", clientMessageId: randomId(), ...options });
+}
+
+/**
+ * Follows a reply in a conversation, and begins it unless it runs: `url` is `/api/conversations/<id>/stream?messageId=…`.
+ * Waits while another reply of the conversation runs. An answered question: `complete`, with `messageId` null.
+ * @param {ChatOptions} options
+ */
+export function followReply(options) {
+  return new Answer(CONVERSATION, options);
 }
 
 /**
  * The events of a response's body, until it ends; throws what breaks it. Leaving the loop cancels the body.
  * @param {ReadableStream<Uint8Array>} body
  */
-export async function* readEvents(body, parser = new EventParser(), line = undefined) {
+export async function* readEvents(body, parser = new EventParser(), connection = undefined) {
   const reader = body.getReader();
   const cancel = () => reader.cancel().catch(() => {}); // What broke is broken already.
-  line?.over.then(cancel); // Node 20 leaves a reader waiting whose fetch is aborted just as all was said.
+  connection?.over.then(cancel); // Node 20 leaves a reader waiting whose fetch is aborted just as all was said.
   try {
     for (let read = await reader.read(); !read.done; read = await reader.read()) {
-      line?.heard();
+      connection?.reset();
       yield* parser.feed(read.value);
     }
   } finally {
@@ -99,34 +126,36 @@ export class EventParser {
   }
 }
 
-/** One answer on its way to one reader. `streamChat({ ...options, ...answer })` goes on with one that was lost. */
+/** One answer and one reader. `streamChat({ ...options, ...answer })` resumes one whose connection was lost. */
 class Answer {
+  #kind;
   #options;
-  #life;
-  #line = wait(0);
+  #lifetime;
+  #connection = idleTimer(0);
   #wake = () => {};
-  #told = new Set();
+  #delivered = new Set();
   #unnumbered = 0;
   #onlyLast = false;
   #stopping = false;
   #retry = 0;
   #failures = 0;
-  #troubledSince = 0;
+  #failingSince = 0;
   #last = null;
 
   /** @param {ChatOptions} options */
-  constructor({ url = "/api/chat/stream", messageId = "", lastEventId = "", clientMessageId = randomId(), ...options }) {
+  constructor(kind, { url, messageId = "", lastEventId = "", clientMessageId, ...options }) {
+    this.#kind = kind;
     this.#options = { ...options, url: new Request(url).url };
-    this.#life = wait(Infinity, options.signal);
+    this.#lifetime = idleTimer(Infinity, options.signal);
     this.messageId = messageId;
     this.lastEventId = lastEventId;
     this.clientMessageId = clientMessageId;
-    /** The last event. Rejects with the signal's reason where that is aborted. @type {Promise<LastEvent>} */
+    /** The last event. Rejects with the signal's reason when that is aborted. @type {Promise<LastEvent>} */
     this.done = this.#run();
-    this.done.catch(() => {}); // Who leaves need not catch.
+    this.done.catch(() => {}); // Callers that leave need not catch.
   }
 
-  /** Ends the answer for everybody. Resolves with its last event: `stopped`, or another that was faster. */
+  /** Ends the answer for every reader. Resolves with its last event: `stopped`, or another that came first. */
   stop() {
     this.#stopping = true;
     this.#wake();
@@ -135,8 +164,8 @@ class Answer {
   }
 
   async #run() {
-    const { signal } = this.#life;
-    await null; // Nobody is called back before they hold what `streamChat` returns.
+    const { signal } = this.#lifetime;
+    await null; // No callback before the caller holds the answer.
     globalThis.addEventListener?.("online", () => this.#wake(), { signal });
     globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this.#wake(), { signal });
     while (!signal.aborted) {
@@ -147,94 +176,116 @@ class Answer {
     throw this.#options.signal.reason;
   }
 
-  /** One connection, from its request to its end: what was wrong with it, or nothing where the next may follow at once. */
+  /** One connection, from its request to its end: what went wrong, or nothing if the next may follow at once. */
   async #connect() {
-    const { silenceSeconds = 45 } = this.#options;
-    const line = (this.#line = wait(silenceSeconds, this.#life.signal));
+    const { idleTimeoutSeconds = 45 } = this.#options;
+    const connection = (this.#connection = idleTimer(idleTimeoutSeconds, this.#lifetime.signal));
     const parser = new EventParser();
-    this.#wake = line.look;
+    this.#wake = connection.check;
     this.#call("onConnection", { state: "connecting" });
     try {
-      const response = await this.#ask();
-      if (response.status === 204 && this.lastEventId) return this.#askForLast();
+      const response = await this.#open();
+      if (response.status === 204) return this.#nothingLeft();
       const type = response.headers.get("Content-Type") ?? "";
-      if (!response.ok || !type.startsWith("text/event-stream")) return await refusal(response, this.messageId !== "");
+      if (!response.ok || !type.startsWith("text/event-stream")) return await this.#refused(response);
       this.messageId ||= response.headers.get("X-Message-ID") ?? "";
       this.#call("onConnection", { state: "open" });
       if (this.#stopping) this.#sendStop();
-      for await (const event of readEvents(response.body, parser, line)) this.#tell(event);
+      for await (const event of readEvents(response.body, parser, connection)) this.#deliver(event);
     } catch {
-      // Refused, cut, silent or offline: fetch does not tell them apart.
+      // Refused, reset, idle or offline: fetch does not tell them apart.
     } finally {
-      line.end();
+      connection.end();
       if (parser.retry !== null) this.#retry = parser.retry / 1000;
     }
     return { failure: LOST };
   }
 
-  /** Says the message, under one name, until it is known to have arrived; from then on, asks for what follows. */
-  #ask() {
-    const { message, body } = this.#options;
+  /** Posts the message, under one key, until it is known to have arrived; after that, asks for what follows. */
+  #open() {
+    const { message, body, url } = this.#options;
     this.#unnumbered = 0;
-    if (this.messageId) return this.#request("GET", "", this.lastEventId && { "Last-Event-ID": asBytes(this.lastEventId) });
+    if (this.messageId || this.#kind === CONVERSATION) {
+      const resume = this.lastEventId && { "Last-Event-ID": asBytes(this.lastEventId) };
+      return this.#request("GET", this.#kind.followUrl(url, this.messageId), resume);
+    }
     const content = JSON.stringify({ message, ...body, client_message_id: this.clientMessageId });
-    return this.#request("POST", "", { "Content-Type": "application/json", "X-Chat-Resume": "1" }, content);
+    return this.#request("POST", url, { "Content-Type": "application/json", "X-Chat-Resume": "1" }, content);
   }
 
-  /** A stop that does not arrive breaks the line, and goes out again with the next. */
+  /** A stop that does not arrive breaks the connection, and is sent again with the next. */
   async #sendStop() {
-    const line = this.#line;
-    if (!this.messageId) return; // The line that brings it sends the stop.
-    const { status } = await this.#request("POST", "/stop").catch(() => ({ status: 503 }));
-    if (status === 429 || status >= 500) line.end();
+    const connection = this.#connection;
+    if (!this.messageId) return; // It is sent once the stream is open.
+    const url = this.#kind.stopUrl(this.#options.url, this.messageId);
+    const { status } = await this.#request("POST", url).catch(() => ({ status: 503 }));
+    if (status === 429 || status >= 500) connection.end();
   }
 
-  async #request(method, tail, ours, body) {
-    const { url, headers, credentials, fetch = globalThis.fetch } = this.#options;
-    const { signal, over } = this.#line;
+  async #request(method, url, ours, body) {
+    const { headers, credentials, fetch = globalThis.fetch } = this.#options;
+    const { signal, over } = this.#connection;
     const all = new Headers(await Promise.race([typeof headers === "function" ? headers() : headers, over]));
     Object.entries(ours || {}).forEach(([name, value]) => all.set(name, value));
-    const path = this.messageId && `/${encodeURIComponent(this.messageId)}${tail}`;
-    return fetch(url.replace(/(?=\?|$)/, path), { method, headers: all, body, credentials, signal });
+    return fetch(url, { method, headers: all, body, credentials, signal });
   }
 
-  /** Whoever gave us `lastEventId` has seen the end, we have not: all is read once more, and only the end is told. */
-  #askForLast() {
+  /** A reply is stored, then. An answer whose end was seen is read again from its start, to deliver its last event. */
+  #nothingLeft() {
+    if (this.#kind === CONVERSATION) return this.#finish({ type: "complete", messageId: null });
+    if (!this.lastEventId) return { failure: UNEXPECTED, final: true };
     this.lastEventId = "";
     this.#onlyLast = true;
   }
 
-  #tell(streamEvent) {
-    const event = parsed(streamEvent.data);
-    if (this.#life.signal.aborted || typeof event?.type !== "string") return;
+  async #refused(response) {
+    const problem = await refusal(response, this.messageId !== "");
+    const busy = this.#kind === CONVERSATION && problem.failure.code === "busy";
+    if (busy && this.#stopping) return this.#finish({ type: "stopped", messageId: null });
+    return busy ? { ...problem, final: false, busy, after: problem.after || BUSY_PAUSE } : problem;
+  }
+
+  #deliver(streamEvent) {
+    const event = this.#kind.decode(streamEvent);
+    if (this.#lifetime.signal.aborted || typeof event?.type !== "string") return;
+    if (event.type === "restart") this.#delivered.clear();
     const last = ["complete", "stopped", "error"].includes(event.type);
     const content = event.type !== "keepalive";
-    if (content && this.#wasTold(streamEvent) && !last) return;
-    this.#failures = this.#troubledSince = 0;
-    if (last) this.#finish(event);
+    if (content && this.#wasDelivered(streamEvent) && !last) return;
+    this.#failures = this.#failingSince = 0;
+    if (last) this.#end(event);
     else if (content && !this.#onlyLast) this.#call("onEvent", event);
   }
 
-  /** Events without an id come again after the last one with one: their number after it is their name. */
-  #wasTold({ id, numbered }) {
+  /** A reply that a restarting server could not finish was not stored: it is asked for again, and begins anew. */
+  #end(event) {
+    if (this.#kind !== CONVERSATION || event.code !== "server_restarting") return this.#finish(event);
+    this.lastEventId = "";
+    this.#delivered.clear();
+    this.#call("onEvent", { type: "restart" });
+    this.#connection.end();
+  }
+
+  /** Events without an id are sent again after the last one that has one: their number after it identifies them. */
+  #wasDelivered({ id, numbered }) {
     if (numbered) [this.lastEventId, this.#unnumbered] = [id, 0];
     const name = numbered ? id : `${this.lastEventId}\n${++this.#unnumbered}`;
-    if (this.#told.has(name)) return true;
-    this.#told.add(name);
+    if (this.#delivered.has(name)) return true;
+    this.#delivered.add(name);
     return false;
   }
 
-  async #recover({ failure, final = false, after = 0 }) {
-    const { patienceSeconds = 120 } = this.#options;
-    this.#troubledSince ||= Date.now();
-    const left = patienceSeconds - (Date.now() - this.#troubledSince) / 1000;
+  async #recover({ failure, final = false, after = 0, busy = false }) {
+    const { giveUpAfterSeconds = 120 } = this.#options;
+    this.#failingSince = (!busy && this.#failingSince) || Date.now(); // A busy conversation is no failure: replies take long.
+    const left = giveUpAfterSeconds - (Date.now() - this.#failingSince) / 1000;
     if (final || after >= left) return this.#finish(failure);
-    // Anything up to a bound that doubles: those who were cut together must not come back together.
-    const jitter = Math.random() * Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** this.#failures++);
+    // Full jitter below a bound that doubles: clients that were cut together must not reconnect together.
+    const jitter = Math.random() * Math.min(MAX_PAUSE, MIN_PAUSE * 2 ** this.#failures++);
     const offline = globalThis.navigator?.onLine === false;
     const seconds = offline ? left : Math.min(left, Math.max(after, this.#retry) + jitter);
-    const pause = wait(seconds, this.#life.signal);
-    this.#wake = after ? () => {} : pause.end;
+    const pause = idleTimer(seconds, this.#lifetime.signal);
+    this.#wake = after && !busy ? () => {} : pause.end;
     this.#call("onConnection", { state: "waiting", seconds, failure });
     await pause.over;
   }
@@ -242,51 +293,51 @@ class Answer {
   #finish(last) {
     this.#last = last;
     this.#call("onEvent", last);
-    this.#life.end();
+    this.#lifetime.end();
   }
 
   /** A callback that throws is reported, as an unhandled rejection, and the answer goes on. */
-  #call(name, said) {
+  #call(name, argument) {
     try {
-      if (!this.#life.signal.aborted) this.#options[name]?.(said);
+      if (!this.#lifetime.signal.aborted) this.#options[name]?.(argument);
     } catch (error) {
       Promise.reject(error);
     }
   }
 }
 
-/** Over after so many seconds of silence, with its parent, or by `end()`; no timer and no listener outlives it. */
-export function wait(seconds, parent) {
-  const life = new AbortController();
-  const { signal } = life;
+/** Ends after so many seconds without `reset()`, with its parent, or by `end()`; no timer and no listener outlives it. */
+function idleTimer(seconds, parent) {
+  const controller = new AbortController();
+  const { signal } = controller;
   const over = new Promise((resolve) => signal.addEventListener("abort", resolve));
-  let heardAt = Date.now();
+  let activeAt = Date.now();
   let timer;
-  const heard = () => (heardAt = Date.now());
+  const reset = () => (activeAt = Date.now());
   const end = () => {
     clearTimeout(timer);
-    life.abort();
+    controller.abort();
   };
-  const look = () => {
+  const check = () => {
     clearTimeout(timer); // Timers stand still while a machine sleeps, the clock does not.
-    const left = heardAt + seconds * 1000 - Date.now();
+    const left = activeAt + seconds * 1000 - Date.now();
     if (left <= 0) end();
-    else if (!signal.aborted) timer = setTimeout(look, Math.min(left, 2 ** 31 - 1));
+    else if (!signal.aborted) timer = setTimeout(check, Math.min(left, 2 ** 31 - 1));
   };
   parent?.addEventListener("abort", end, { signal });
   if (parent?.aborted) end();
-  look();
-  return { signal, over, heard, look, end };
+  check();
+  return { signal, over, reset, check, end };
 }
 
-/** What may pass: a 429, a deploy, a proxy's page, and whatever keeps us from an answer that exists. The rest is final. */
+/** Temporary: a 429, a deploy, a proxy's page, and whatever keeps us from an answer that exists. The rest is final. */
 async function refusal(response, following) {
-  const said = await response.json().catch(() => null);
-  const ours = typeof said?.error === "string" && typeof said.code === "string";
+  const content = await response.json().catch(() => null);
+  const ours = typeof content?.error === "string" && typeof content.code === "string";
   const asked = response.headers.get("Retry-After"); // Seconds, or a date.
   const after = Math.max(0, Number(asked) || (Date.parse(asked) - Date.now()) / 1000) || 0;
-  const passes = response.status === 429 || (response.status >= 500 && (following || after > 0 || !ours));
-  return { failure: ours ? { ...said, type: "error" } : passes ? LOST : UNEXPECTED, final: !passes, after };
+  const temporary = response.status === 429 || (response.status >= 500 && (following || after > 0 || !ours));
+  return { failure: ours ? { ...content, type: "error" } : temporary ? LOST : UNEXPECTED, final: !temporary, after };
 }
 
 /** `crypto.randomUUID` is missing where the page came over plain http. */

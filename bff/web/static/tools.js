@@ -1,23 +1,14 @@
-// What can be done with a kept conversation: another agent, another title, away with it.
+// What can be done with a conversation: another agent, another title, delete it.
 
 import { button, find, make } from "./dom.js";
 
 const field = find("field");
-const styles = make("link", { rel: "stylesheet", href: "/static/kept.css" });
 
-document.head.append(styles);
-await new Promise((resolve) => ["load", "error"].forEach((name) => styles.addEventListener(name, resolve)));
-
-/**
- * @param {{change: (changes: {title?: string | null, agentId?: string}) => void, remove: () => void,
- *   title: () => string | null, agents: {id: string, name: string, description: string}[]}} on
- */
-export function equip({ change, remove, title, agents }) {
-  const options = agents.map(({ id, name, description }) => make("option", { value: id, title: description }, name));
-  find("agent").replaceChildren(...options);
+/** @param {{change: (changes: {title?: string | null, agentId?: string}) => void, remove: () => void, title: () => string}} on */
+export function addTools({ change, remove, title }) {
   find("agent").addEventListener("change", ({ target }) => change({ agentId: target.value }));
   find("rename").addEventListener("click", () => {
-    field.value = title() ?? "";
+    field.value = title();
     showField(true);
     field.select();
   });
@@ -30,8 +21,20 @@ export function equip({ change, remove, title, agents }) {
     find("rename").focus();
   });
   find("delete").addEventListener("click", async () => {
-    if (await confirm(`Delete “${title() ?? "New conversation"}”? It cannot be brought back.`, "Delete")) remove();
+    if (await confirm(`Delete “${title() || "New conversation"}”? It cannot be brought back.`, "Delete")) remove();
   });
+}
+
+/** @param {{id: string, name: string, description: string}[]} agents */
+export function listAgents(agents) {
+  find("agent").replaceChildren(...agents.map(({ id, name, description }) => make("option", { value: id, title: description }, name)));
+}
+
+/** `conversation`: null before it is created; undefined where there is none. */
+export function showTools(conversation, agentId) {
+  find("tools").hidden = conversation === undefined;
+  find("rename").hidden = find("delete").hidden = !conversation;
+  if (agentId) find("agent").value = agentId;
 }
 
 function showField(yes) {
@@ -39,10 +42,10 @@ function showField(yes) {
   find("title").hidden = yes;
 }
 
-/** Asks whether it should be done, in words of its own. */
+/** A dialog; true if `word` is clicked. */
 function confirm(question, word) {
   return new Promise((resolve) => {
-    const answer = (said) => () => (resolve(said), dialog.close());
+    const answer = (yes) => () => (resolve(yes), dialog.close());
     const buttons = [button("Cancel", answer(false)), button(word, answer(true), { class: "main" })];
     const dialog = make(
       "dialog",

@@ -159,7 +159,7 @@ export class Answer {
   }
 
   /** Read aloud once, and not word by word. */
-  tell() {
+  announce() {
     announce(`Answer: ${this.text.textContent.slice(0, READ_ALOUD)}`);
   }
 
