@@ -9,7 +9,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 // A .js file outside of any package is no module for every Node 20; a copy named .mjs is.
 const folder = mkdtempSync(join(tmpdir(), "sse-"));
 copyFileSync(fileURLToPath(new URL("../../bff/web/static/sse.js", import.meta.url)), join(folder, "sse.mjs"));
-export const { EventParser, readEvents, streamChat } = await import(pathToFileURL(join(folder, "sse.mjs")).href);
+export const { EventParser, followReply, readEvents, streamChat } = await import(pathToFileURL(join(folder, "sse.mjs")).href);
 rmSync(folder, { recursive: true });
 
 process.on("warning", (warning) => {

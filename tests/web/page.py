@@ -57,10 +57,15 @@ def questions(page: Page) -> Locator:
     return log(page).locator(".question > .text")
 
 
-def new_conversation(page: Page) -> str:
-    """Its id."""
-    page.click("#new")
-    expect(page.locator("#tools")).to_be_visible()
+def direct_chat(page: Page) -> Page:
+    page.evaluate("location.hash = '#/direct'")
+    expect(page.get_by_role("heading", name="Direct chat")).to_be_visible()
+    return page
+
+
+def conversation_id(page: Page) -> str:
+    """Of the conversation that is shown, once it has been created by its first message."""
+    page.wait_for_url("**/#/c/*")
     return page.url.rpartition("/")[2]
 
 
@@ -68,7 +73,17 @@ def wait_until_answered(page: Page) -> None:
     expect(log(page).locator(".answer").last.get_by_role("button", name="Copy answer")).to_be_attached()
 
 
-def kept(page: Page, conversation_id: str) -> list[str]:
-    """What the server keeps of a conversation: who said each message."""
-    url = f"{page.url.partition('#')[0]}api/conversations/{conversation_id}/messages"
+def conversations(page: Page) -> Locator:
+    """In the list at the side."""
+    return page.locator("#conversations a:not(#direct)")
+
+
+def root(page: Page) -> str:
+    """The page's address, without what it shows."""
+    return page.url.partition("#")[0]
+
+
+def kept(page: Page, id_: str = "") -> list[str]:
+    """The roles of the messages that the server keeps of a conversation, of the one that is shown where none is named."""
+    url = f"{root(page)}api/conversations/{id_ or conversation_id(page)}/messages"
     return [message["role"] for message in page.request.get(url).json()["messages"]]

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.missing import missing
-from tests.web.page import EVERYTHING, answers, log, new_conversation, say, wait_until_answered
+from tests.web.page import EVERYTHING, answers, direct_chat, log, say, wait_until_answered
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -28,6 +28,8 @@ def test_axe_finds_no_violation(visit, axe, scheme, width):
     page.evaluate(axe)
     assert violations(page) == []
 
+    direct_chat(page)
+    assert violations(page) == []
     say(page, EVERYTHING)
     expect(answers(page)).to_contain_text("λόγος")
     say(page, "/error")
@@ -35,8 +37,10 @@ def test_axe_finds_no_violation(visit, axe, scheme, width):
     assert violations(page) == []
     if width < 500:
         page.click("#menu")
+        expect(page.locator("#side")).to_be_visible()
         assert violations(page) == []
-    new_conversation(page)
+    page.get_by_role("link", name="New conversation").click()
+    expect(page.get_by_role("heading", name="New conversation")).to_be_visible()
     say(page, "Who was Saul?")
     wait_until_answered(page)
     log(page).locator(".question").get_by_role("button", name="Edit", exact=True).click()

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.live import BROKER_KEY, Server
 from tests.web.fault_proxy import Fault, FaultProxy
-from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say, settings, wait_until_answered
+from tests.web.page import WORDS, answers, direct_chat, kept, log, questions, say, settings, wait_until_answered
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -96,7 +96,7 @@ def offline(page: Page, line: FaultProxy) -> Iterator[None]:
 
 
 def test_an_answer_goes_on_where_it_was_once_the_browser_is_online_again(visit, line):
-    page = visit(line.url)
+    page = direct_chat(visit(line.url))
     say(page, f"/slow 4 {WORDS}")
     expect(answers(page)).to_contain_text("word-3")
 
@@ -107,27 +107,28 @@ def test_an_answer_goes_on_where_it_was_once_the_browser_is_online_again(visit, 
     expect(log(page).locator(".note")).to_have_text("Continued after a break in the connection.")
 
 
-def test_a_reply_is_asked_for_again_once_the_browser_is_online_again(visit, line):
+def test_a_reply_goes_on_where_it_was_once_the_browser_is_online_again(visit, line):
     page = visit(line.url)
-    conversation_id = new_conversation(page)
-    say(page, WORDS + " " + WORDS)
+    text = " ".join([WORDS] * 5)
+    say(page, text)
     expect(answers(page)).to_contain_text("word-3")
 
     with offline(page, line):
         expect(log(page).locator(".note")).to_contain_text("The connection was lost.")
 
-    expect(answers(page)).to_have_text(WORDS + " " + WORDS)
+    expect(answers(page)).to_have_text(text)
+    expect(log(page).locator(".note")).to_have_text("Continued after a break in the connection.")
     wait_until_answered(page)
-    assert kept(page, conversation_id) == ["user", "assistant"]
+    assert kept(page) == ["user", "assistant"]
 
 
 def test_both_chats_survive_a_deploy(visit, server, deploy):
-    page = visit()
+    page = direct_chat(visit())
     other = page.context.new_page()
-    other.goto(page.url)
-    conversation_id = new_conversation(other)
+    other.goto(server.url)
+    text = " ".join([WORDS] * 5)
     say(page, f"/slow 9 {WORDS}")
-    say(other, " ".join([WORDS] * 5))
+    say(other, text)
     for tab in (page, other):
         expect(answers(tab)).to_contain_text("word-3")
 
@@ -136,6 +137,45 @@ def test_both_chats_survive_a_deploy(visit, server, deploy):
     expect(answers(page)).to_have_text(WORDS)
     expect(questions(page)).to_have_count(1)
     expect(log(page).locator(".note")).to_have_text("Continued after a break in the connection.")
-    expect(answers(other)).to_have_text(" ".join([WORDS] * 5))
-    expect(log(other).locator(".note")).to_have_text("Asked for again after a break in the connection.")
-    assert kept(other, conversation_id) == ["user", "assistant"]
+    expect(answers(other)).to_have_text(text)
+    wait_until_answered(other)
+    assert kept(other) == ["user", "assistant"]
+
+
+@pytest.mark.parametrize("way", ["told to stop", "crashed"])
+def test_with_redis_a_reply_goes_on_where_it_was_through_a_restart(visit, start, tmp_path, clean_redis, way):
+    shared = settings(tmp_path) | {"REDIS_URL": clean_redis.url, "DRAIN_SECONDS": "2"}
+    old = start(**shared, RUN_WORKER="0")
+    start("worker", **shared)
+    page = visit(old.url)
+    other = page.context.new_page()
+    text = " ".join([WORDS] * 8)
+    say(page, text)
+    expect(answers(page)).to_contain_text("word-3")
+    other.goto(page.url)
+    expect(answers(other)).to_contain_text("word-3")
+
+    old.crash() if way == "crashed" else old.stop(signal.SIGTERM)
+    start(port=old.port, **shared, RUN_WORKER="0")
+
+    for tab in (page, other):
+        expect(answers(tab)).to_have_text(text)
+        wait_until_answered(tab)
+    expect(log(page).locator(".note")).to_have_text("Continued after a break in the connection.")
+    assert kept(page) == ["user", "assistant"]
+
+
+def test_without_redis_a_reply_begins_again_after_a_crash(visit, start, tmp_path):
+    old = start(**settings(tmp_path))
+    page = visit(old.url)
+    text = " ".join([WORDS] * 3)
+    say(page, text)
+    expect(answers(page)).to_contain_text("word-3")
+
+    old.crash()
+    start(port=old.port, **settings(tmp_path))
+
+    expect(answers(page)).to_have_text(text)
+    wait_until_answered(page)
+    expect(log(page).locator(".note")).to_have_text("The reply was interrupted, and begins again.")
+    assert kept(page) == ["user", "assistant"]

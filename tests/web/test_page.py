@@ -5,7 +5,23 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say, wait_until_answered
+from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
+from tests.live import eventually
+from tests.web.page import (
+    WORDS,
+    answers,
+    conversation_id,
+    conversations,
+    direct_chat,
+    kept,
+    log,
+    questions,
+    root,
+    say,
+    settings,
+    wait_until_answered,
+)
+from tests.wire_server import HANG, WireServer
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -14,10 +30,10 @@ DURATION = """audio => new Promise((done) => {
     audio.preload = "metadata";
     audio.load();
 })"""
-MOST_BYTES = 60_000
+MAX_BYTES = 90_000
 
 
-def test_a_newcomer_sees_the_first_word_after_60_kb_and_nothing_from_elsewhere(visit, server):
+def test_a_newcomer_sees_the_first_reply_after_90_kb_and_nothing_from_elsewhere(visit, server):
     page = visit("about:blank")
     answered = []
     page.on("response", lambda response: answered.append(response))
@@ -29,7 +45,7 @@ def test_a_newcomer_sees_the_first_word_after_60_kb_and_nothing_from_elsewhere(v
 
     assert all(response.url.startswith((server.url, "data:")) for response in answered)
     loaded = [response.body() for response in answered if response.url.startswith(server.url) and "/api/" not in response.url]
-    assert sum(map(len, loaded)) < MOST_BYTES
+    assert sum(map(len, loaded)) < MAX_BYTES
 
 
 def test_an_answer_is_markdown_and_what_was_asked_is_text(visit):
@@ -49,7 +65,7 @@ def test_an_answer_is_markdown_and_what_was_asked_is_text(visit):
 
 
 def test_stop_ends_an_answer_and_keeps_what_was_said(visit):
-    page = visit()
+    page = direct_chat(visit())
 
     say(page, f"/slow 600 {WORDS}")
     expect(answers(page)).to_contain_text("word-0")
@@ -61,7 +77,7 @@ def test_stop_ends_an_answer_and_keeps_what_was_said(visit):
 
 
 def test_a_message_waits_behind_another_and_says_so(visit):
-    page = visit()
+    page = direct_chat(visit())
 
     say(page, f"/slow 600 {WORDS}")
     expect(answers(page).first).to_contain_text("word-0")
@@ -73,7 +89,7 @@ def test_a_message_waits_behind_another_and_says_so(visit):
 
 
 def test_what_fails_can_be_tried_again(visit):
-    page = visit()
+    page = direct_chat(visit())
 
     say(page, "/error")
     expect(log(page).locator(".error")).to_contain_text("The assistant could not answer.")
@@ -95,7 +111,7 @@ def test_shift_enter_is_a_new_line(visit):
 
 
 def test_a_reload_in_mid_answer_goes_on_where_it_was(visit):
-    page = visit()
+    page = direct_chat(visit())
     say(page, f"/slow 3 {WORDS}")
     expect(answers(page)).to_contain_text("word-3")
 
@@ -106,7 +122,7 @@ def test_a_reload_in_mid_answer_goes_on_where_it_was(visit):
 
 
 def test_another_tab_sees_the_same(visit):
-    page = visit()
+    page = direct_chat(visit())
     other = page.context.new_page()
     other.goto(page.url)
     expect(other.get_by_role("heading", name="Direct chat")).to_be_visible()
@@ -119,10 +135,10 @@ def test_another_tab_sees_the_same(visit):
 
 
 def test_older_turns_are_loaded_as_one_scrolls_to_them(visit):
-    page = visit()
+    page = direct_chat(visit())
     for number in range(45):
         content = {"message": f"message {number}"}
-        said = page.request.post(f"{page.url}api/chat", data=content, headers={"Origin": page.url[:-1]})
+        said = page.request.post(f"{root(page)}api/chat", data=content, headers={"Origin": root(page)[:-1]})
         assert said.ok, said.text()
     page.reload()
     expect(answers(page).last).to_have_text("message 44")
@@ -138,7 +154,7 @@ def test_older_turns_are_loaded_as_one_scrolls_to_them(visit):
 
 
 def test_a_voice_message_is_recorded_sent_and_answered_by_voice(visit):
-    page = visit(permissions=["microphone"])
+    page = direct_chat(visit(permissions=["microphone"]))
 
     page.get_by_role("button", name="Record a voice message").click()
     expect(page.locator("#hint")).to_contain_text("Recording.")
@@ -152,29 +168,29 @@ def test_a_voice_message_is_recorded_sent_and_answered_by_voice(visit):
 
 def test_a_conversation_is_kept_renamed_and_deleted(visit):
     page = visit()
-    conversation_id = new_conversation(page)
+    expect(page.get_by_role("button", name="Rename")).to_be_hidden()
     say(page, "Where is Bethlehem?")
     expect(answers(page)).to_have_text("Where is Bethlehem?")
-    expect(page.locator("#conversations a")).to_have_text("Where is Bethlehem?")
-    assert kept(page, conversation_id) == ["user", "assistant"]
+    expect(conversations(page)).to_have_text("Where is Bethlehem?")
+    wait_until_answered(page)
+    assert kept(page) == ["user", "assistant"]
 
     page.get_by_role("button", name="Rename").click()
     page.get_by_role("textbox", name="Title").fill("Bethlehem")
     page.keyboard.press("Enter")
-    expect(page.locator("#conversations a")).to_have_text("Bethlehem")
+    expect(conversations(page)).to_have_text("Bethlehem")
     page.reload()
     expect(page.get_by_role("heading", name="Bethlehem")).to_be_visible()
     expect(answers(page)).to_have_text("Where is Bethlehem?")
 
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(page.get_by_role("heading", name="Direct chat")).to_be_visible()
-    expect(page.locator("#conversations a")).to_have_count(0)
+    expect(page.get_by_role("heading", name="New conversation")).to_be_visible()
+    expect(conversations(page)).to_have_count(0)
 
 
 def test_an_edited_message_is_answered_anew_and_its_original_one_click_away(visit):
     page = visit()
-    new_conversation(page)
     say(page, "Who was Saul?")
     wait_until_answered(page)
     question = log(page).locator(".question")
@@ -183,7 +199,7 @@ def test_an_edited_message_is_answered_anew_and_its_original_one_click_away(visi
     page.locator(".edit textarea").fill("Who was Paul?")
     page.get_by_role("button", name="Save and ask again").click()
     expect(answers(page)).to_have_text("Who was Paul?")
-    wait_until_answered(page)
+    expect(page.get_by_text("2 of 2")).to_be_visible()
 
     page.reload()
     expect(questions(page)).to_have_text("Who was Paul?")
@@ -191,27 +207,50 @@ def test_an_edited_message_is_answered_anew_and_its_original_one_click_away(visi
     expect(questions(page)).to_have_text("Who was Saul?")
     page.get_by_role("button", name="Reply before").click()
     expect(answers(page)).to_have_text("Who was Saul?")
+    assert kept(page) == ["user", "assistant", "assistant"]
 
 
-def test_another_agent_replies_anew(visit):
+def test_another_agent_replies_anew(visit, start, tmp_path):
+    with WireServer(whole("For God ", "so loved the world.")) as model:
+        page = visit(start(**settings(tmp_path), **settings_of(model)).url)
+        page.select_option("#agent", "openai")
+        say(page, "What is written?")
+        expect(answers(page)).to_have_text("For God so loved the world.")
+        wait_until_answered(page)
+
+        page.select_option("#agent", "echo")
+        page.get_by_role("button", name="Regenerate").click()
+        expect(answers(page)).to_have_text("What is written?")
+        expect(page.get_by_text("2 of 2")).to_be_visible()
+
+    assert kept(page) == ["user", "assistant", "assistant"]
+
+
+def test_a_conversation_is_created_by_its_first_message(visit):
     page = visit()
-    conversation_id = new_conversation(page)
-    page.select_option("#agent", "broker")
-    say(page, "/tool")
-    expect(answers(page)).to_have_text("For God so loved the world.")
+    expect(page.get_by_role("heading", name="New conversation")).to_be_visible()
+    expect(page.locator("#kept")).to_have_text("Replies are finished and kept when you close this page.")
+    page.get_by_role("link", name="Direct chat").click()
+    expect(page.locator("#kept")).to_be_hidden()
+    page.get_by_role("link", name="New conversation").click()
+    expect(conversations(page)).to_have_count(0)
+
+    say(page, "first")
+    wait_until_answered(page)
+    first = conversation_id(page)
+    page.get_by_role("link", name="New conversation").click()
+    expect(questions(page)).to_have_count(0)
+    say(page, "second")
     wait_until_answered(page)
 
-    page.select_option("#agent", "echo")
-    page.get_by_role("button", name="Regenerate").click()
-    expect(answers(page)).to_have_text("/tool")
-    expect(page.get_by_text("2 of 2")).to_be_visible()
-
-    assert kept(page, conversation_id) == ["user", "assistant", "assistant"]
+    expect(conversations(page)).to_have_text(["second", "first"])
+    assert first != conversation_id(page)
+    page.go_back()
+    expect(questions(page)).to_have_text("first")
 
 
 def test_a_stopped_reply_is_not_kept_and_may_be_asked_for_again(visit):
     page = visit()
-    conversation_id = new_conversation(page)
     say(page, WORDS * 20)
     expect(answers(page)).to_contain_text("word-3")
     page.keyboard.press("Escape")
@@ -219,41 +258,147 @@ def test_a_stopped_reply_is_not_kept_and_may_be_asked_for_again(visit):
 
     page.reload()
     expect(page.get_by_role("button", name="Ask for a reply")).to_be_visible()
-    assert kept(page, conversation_id) == ["user"]
+    assert kept(page) == ["user"]
 
     page.get_by_role("button", name="Ask for a reply").click()
     expect(answers(page)).to_contain_text("word-3")
 
 
-def test_a_reply_that_a_reload_broke_off_is_asked_for_again(visit):
+def test_a_reload_in_mid_reply_goes_on_with_it(visit):
     page = visit()
-    conversation_id = new_conversation(page)
     say(page, WORDS)
     expect(answers(page)).to_contain_text("word-3")
+    conversation_id(page)
 
     page.reload()
 
     expect(answers(page)).to_have_text(WORDS)
     wait_until_answered(page)
-    assert kept(page, conversation_id) == ["user", "assistant"]
+    expect(log(page).locator(".note:visible")).to_have_count(0)
+    assert kept(page) == ["user", "assistant"]
 
 
-def test_a_conversation_goes_on_while_another_is_looked_at_and_in_the_other_tab(visit):
+def test_a_reload_in_mid_regeneration_goes_on_with_it(visit, start, tmp_path):
+    with WireServer(whole("hello"), [HEAD, BEGIN, *words("Once ", "more"), HANG]) as model:
+        page = visit(start(**settings(tmp_path), **settings_of(model)).url)
+        page.select_option("#agent", "openai")
+        say(page, "Greet me")
+        wait_until_answered(page)
+        page.get_by_role("button", name="Regenerate").click()
+        expect(answers(page)).to_have_text("Once more")
+
+        page.reload()
+        expect(answers(page)).to_have_text("Once more")
+        page.get_by_role("button", name="Stop").click()
+
+        expect(answers(page)).to_have_text(["hello", "Once more"])
+        assert model.wait_for(lambda: model.hung_up)
+    expect(log(page).locator(".note")).to_have_text("Stopped, and not kept.")
+    assert kept(page) == ["user", "assistant"]
+
+
+def test_a_reply_is_finished_when_the_page_is_closed(visit, server):
     page = visit()
-    new_conversation(page)
-    other = page.context.new_page()
-    other.goto(page.url)
-    expect(other.locator("#tools")).to_be_visible()
+    context = page.context
     say(page, WORDS)
     expect(answers(page)).to_contain_text("word-3")
+    address = page.url
+    page.close()
 
+    again = context.new_page()
+    again.goto(server.url)
+    assert eventually(lambda: kept(again, address.rpartition("/")[2]) == ["user", "assistant"], 20)
+    again.goto(address)
+
+    expect(answers(again)).to_have_text(WORDS)
+    expect(again.locator("#stop")).to_be_hidden()
+
+
+@pytest.mark.parametrize("opened", ["before", "in mid-reply"])
+def test_two_tabs_show_the_same_reply(visit, opened):
+    page = visit()
+    say(page, "hello")
+    wait_until_answered(page)
+    other = page.context.new_page()
+    if opened == "before":
+        other.goto(page.url)
+        expect(questions(other)).to_have_text("hello")
+    say(page, WORDS)
+    expect(answers(page).last).to_contain_text("word-3")
+    if opened != "before":
+        other.goto(page.url)
+
+    for tab in (page, other):
+        expect(questions(tab)).to_have_text(["hello", WORDS])
+        expect(answers(tab)).to_have_text(["hello", WORDS])
+        wait_until_answered(tab)
+    assert kept(page) == ["user", "assistant", "user", "assistant"]
+
+
+def test_stop_in_another_tab_stops_the_reply_in_every_tab(visit):
+    page = visit()
+    say(page, WORDS * 20)
+    expect(answers(page)).to_contain_text("word-3")
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(answers(other)).to_contain_text("word-3")
+
+    other.get_by_role("button", name="Stop").click()
+
+    for tab in (page, other):
+        expect(log(tab).locator(".note")).to_have_text("Stopped, and not kept.")
+        expect(tab.locator("#stop")).to_be_hidden()
+    assert kept(page) == ["user"]
+
+    page.get_by_role("button", name="Try again").click()
+    for tab in (page, other):
+        expect(answers(tab)).to_contain_text("word-3")
+        expect(tab.locator("#stop")).to_be_visible()
+
+
+def test_an_edit_is_shown_in_another_tab_and_its_reply_followed(visit):
+    page = visit()
+    say(page, "hello")
+    wait_until_answered(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(questions(other)).to_have_text("hello")
+
+    log(page).locator(".question").get_by_role("button", name="Edit", exact=True).click()
+    page.locator(".edit textarea").fill(WORDS)
+    page.get_by_role("button", name="Save and ask again").click()
+
+    for tab in (page, other):
+        expect(questions(tab)).to_have_text(WORDS)
+        expect(answers(tab)).to_have_text(WORDS)
+        expect(tab.get_by_text("2 of 2")).to_be_visible()
+
+
+def test_a_reply_goes_on_while_another_chat_is_looked_at_and_its_stream_is_closed(visit):
+    page = visit()
+    text = " ".join([WORDS] * 5)
+    say(page, text)
+    expect(answers(page)).to_contain_text("word-3")
+
+    with page.expect_event("requestfailed", lambda request: "/stream?" in request.url):
+        page.get_by_role("link", name="Direct chat").click()
+    page.go_back()
+
+    expect(answers(page)).to_have_text(text)
+    expect(questions(page)).to_have_text(text)
+    wait_until_answered(page)
+    assert kept(page) == ["user", "assistant"]
+
+
+def test_a_message_is_answered_though_another_chat_is_looked_at_at_once(visit):
+    page = visit()
+    say(page, "hello")
     page.get_by_role("link", name="Direct chat").click()
     expect(page.get_by_role("heading", name="Direct chat")).to_be_visible()
+    conversations(page).click()
 
-    expect(answers(other)).to_have_text(WORDS)
-    page.go_back()
-    expect(answers(page)).to_have_text(WORDS)
-    expect(questions(page)).to_have_text(WORDS)
+    expect(answers(page)).to_have_text("hello")
+    assert eventually(lambda: kept(page) == ["user", "assistant"], 20)
 
 
 def test_the_side_is_opened_and_closed_by_keyboard_where_the_page_is_narrow(visit):
@@ -261,7 +406,7 @@ def test_the_side_is_opened_and_closed_by_keyboard_where_the_page_is_narrow(visi
     expect(page.locator("#side")).to_be_hidden()
 
     page.locator("#menu").press("Enter")
-    expect(page.get_by_role("button", name="New conversation")).to_be_focused()
+    expect(page.get_by_role("link", name="New conversation")).to_be_focused()
     page.keyboard.press("Escape")
 
     expect(page.locator("#side")).to_be_hidden()
@@ -269,10 +414,11 @@ def test_the_side_is_opened_and_closed_by_keyboard_where_the_page_is_narrow(visi
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_an_address_that_names_no_conversation_leads_to_the_direct_chat(visit, server):
+def test_an_address_that_names_no_conversation_leads_to_a_new_one(visit, server):
     page = visit(f"{server.url}/#/c/00000000-0000-4000-8000-000000000000")
 
     expect(page.locator("#complaint")).to_contain_text("There is nothing here.")
+    expect(page.get_by_role("heading", name="New conversation")).to_be_visible()
     assert re.fullmatch(r".*/#/", page.url)
 
 

@@ -5,7 +5,22 @@ import json
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.web.page import WORDS, answers, kept, log, new_conversation, questions, say, settings
+from tests.agents.openai_server import BEGIN, HEAD, refusal, settings_of, whole, words
+from tests.web.page import (
+    WORDS,
+    answers,
+    conversation_id,
+    conversations,
+    direct_chat,
+    kept,
+    log,
+    questions,
+    root,
+    say,
+    settings,
+    wait_until_answered,
+)
+from tests.wire_server import HANG, WireServer
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -25,6 +40,16 @@ ASK_FIRST = """() => {
         .filter((track) => track.readyState === "live").length;
 }"""
 """The browser asks its user, `asked` is when, who answers with `allow()`; `live()` is what then listens."""
+DENY_STORAGE = """
+    for (const name of ["localStorage", "sessionStorage"])
+        Object.defineProperty(window, name, { get() { throw new DOMException("Access is denied.", "SecurityError"); } });
+"""
+REGENERATE = """async ([root, regenerate]) => {
+    const path = `${root}api/conversations/${location.hash.slice(4)}`;
+    const { messages: [{ id }] } = await (await fetch(`${path}/messages`)).json();
+    window.regenerated = await fetch(`${path}/stream?messageId=${id}&regenerate=${regenerate}&on_disconnect=continue`);
+}"""
+STOP = "(root) => fetch(`${root}api/conversations/${location.hash.slice(4)}/stop`, { method: 'POST' })"
 LEAVE_AN_ANSWER = """async (message) => {
     const life = new AbortController();
     const body = JSON.stringify({ message });
@@ -61,7 +86,6 @@ class Held:
 
 def test_a_stop_before_the_message_was_taken_stops_its_reply(visit):
     page = visit()
-    conversation_id = new_conversation(page)
     held = Held(page, "**/messages", "POST")
 
     say(page, WORDS)
@@ -71,12 +95,11 @@ def test_a_stop_before_the_message_was_taken_stops_its_reply(visit):
 
     expect(log(page).locator(".note")).to_have_text("Stopped, and not kept.")
     expect(page.locator("#stop")).to_be_hidden()
-    assert kept(page, conversation_id) == ["user"]
+    assert kept(page) == ["user"]
 
 
-def test_a_reply_whose_line_died_while_the_machine_slept_is_asked_for_again_when_the_page_is_seen(visit):
+def test_a_reply_whose_connection_died_while_the_machine_slept_goes_on_when_the_page_is_seen(visit):
     page = visit()
-    new_conversation(page)
     held = Held(page, "**/stream?*")
     say(page, WORDS)
     held.first()
@@ -85,11 +108,116 @@ def test_a_reply_whose_line_died_while_the_machine_slept_is_asked_for_again_when
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
 
     expect(answers(page)).to_have_text(WORDS)
-    expect(log(page).locator(".note")).to_have_text("Asked for again after a break in the connection.")
+    expect(log(page).locator(".note")).to_have_text("Continued after a break in the connection.")
+
+
+def test_without_storage_everything_works_but_a_reload_asks_first(visit, server):
+    page = visit("about:blank")
+    page.context.add_init_script(DENY_STORAGE)
+    page.goto(server.url)
+    other = page.context.new_page()
+    say(page, "hello")
+    wait_until_answered(page)
+    other.goto(page.url)
+    expect(questions(other)).to_have_text("hello")
+    say(page, WORDS)
+    for tab in (page, other):
+        expect(answers(tab)).to_have_text(["hello", WORDS])
+
+    say(page, WORDS * 20)
+    expect(answers(page).last).to_contain_text("word-3")
+    page.reload()
+    page.get_by_role("button", name="Ask for a reply").click()
+    expect(answers(page).last).to_contain_text("word-3")
+    page.get_by_role("button", name="Stop").click()
+    expect(log(page).locator(".note:visible")).to_have_text("Stopped, and not kept.")
+
+    direct_chat(page)
+    say(page, f"/slow 1 {WORDS}")
+    expect(answers(page)).to_have_text(WORDS)
+
+
+def test_a_question_waits_while_another_reply_is_written_and_is_answered_then(visit, start, tmp_path):
+    replies = [whole("first"), [HEAD, BEGIN, *words("further"), HANG], whole("second")]
+    with WireServer(*replies) as model:
+        page = visit(start(**settings(tmp_path), **settings_of(model)).url)
+        page.select_option("#agent", "openai")
+        say(page, "one")
+        wait_until_answered(page)
+        page.evaluate(REGENERATE, [root(page), "by-another-device"])
+
+        say(page, "two")
+        waiting = log(page).locator(".status:visible")
+        expect(waiting).to_have_text("Another reply in this conversation is being written…")
+        page.evaluate(STOP, root(page))
+
+        expect(answers(page)).to_have_text(["first", "second"])
+        wait_until_answered(page)
+    assert kept(page) == ["user", "assistant", "user", "assistant"]
+
+
+def test_a_reply_that_is_interrupted_begins_again(visit):
+    page = visit()
+    run = 'event: token\ndata: {"token": "Half"}\nid: 1-0\n\nevent: restart\ndata: {}\nid: 2-0\n\n'
+    held = Held(page, "**/stream?*")
+    page.route("**/stream?*", lambda route: route.fulfill(headers=STREAM, body=run), times=1)
+    say(page, "Say it again")
+
+    again = held.first()
+    expect(answers(page)).to_have_text("")
+    assert again.request.header_value("Last-Event-ID") == "2-0"
+    again.continue_()
+
+    expect(answers(page)).to_have_text("Say it again")
+    wait_until_answered(page)
+    expect(log(page).locator(".note")).to_have_text("The reply was interrupted, and begins again.")
+
+
+def test_a_reply_that_failed_can_be_tried_again(visit, start, tmp_path):
+    with WireServer([refusal("400 Bad Request")], whole("first")) as model:
+        page = visit(start(**settings(tmp_path), **settings_of(model)).url)
+        page.select_option("#agent", "openai")
+        say(page, "one")
+        expect(log(page).locator(".error")).to_be_visible()
+        page.get_by_role("button", name="Try again").click()
+
+        expect(answers(page)).to_have_text("first")
+        expect(questions(page)).to_have_text("one")
+    assert kept(page) == ["user", "assistant"]
+
+
+def test_a_message_that_could_not_be_sent_can_be_sent_again(visit):
+    page = visit()
+    page.route("**/messages", lambda route: route.abort(), times=1)
+    say(page, "hello")
+    expect(log(page).locator(".error")).to_contain_text("The connection was lost.")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+
+    page.get_by_role("button", name="Try again").click()
+
+    expect(answers(page)).to_have_text("hello")
+    wait_until_answered(page)
+    assert kept(page) == ["user", "assistant"]
+
+
+def test_a_message_whose_receipt_was_lost_is_sent_once(visit):
+    page = visit()
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    page.route("**/messages", lose, times=1)
+    say(page, "hello")
+    page.get_by_role("button", name="Try again").click()
+
+    expect(answers(page)).to_have_text("hello")
+    wait_until_answered(page)
+    assert kept(page) == ["user", "assistant"]
 
 
 def test_an_event_that_the_page_does_not_know_ends_nothing(visit):
-    page = visit()
+    page = direct_chat(visit())
     beginning = events({"type": "progress", "text": "In the "}, {"type": "citation", "verse": "John 1:1"})
     end = events({"type": "complete", "response": {"responses": ["In the beginning"]}})
     page.route("**/api/chat/stream", lambda route: route.fulfill(headers=STREAM, body=beginning))
@@ -106,7 +234,7 @@ def test_an_event_that_the_page_does_not_know_ends_nothing(visit):
 
 
 def test_a_message_whose_question_is_unknown_is_told_on_without_one(visit):
-    page = visit()
+    page = direct_chat(visit())
     other = page.context.new_page()
     other.goto(page.url)
     for tab in (page, other):
@@ -121,11 +249,12 @@ def test_a_message_whose_question_is_unknown_is_told_on_without_one(visit):
 
 
 def test_a_voice_message_that_failed_elsewhere_is_not_said_again_as_text(visit):
-    page = visit()
+    page = direct_chat(visit())
     failure = events({"type": "error", "error": "The assistant could not answer.", "code": "upstream_error"})
     page.route("**/api/chat/active", lambda route: route.fulfill(json={"messages": [{"message_id": "m-1"}]}))
     page.route("**/api/chat/stream/m-1", lambda route: route.fulfill(headers=STREAM, body=failure))
-    page.evaluate("localStorage.setItem('chat.questions', JSON.stringify({ 'm-1': 'Voice message' }))")
+    running = "{ 'm-1': { value: 'Voice message', at: Date.now() } }"
+    page.evaluate(f"localStorage.setItem('chat.running', JSON.stringify({running}))")
 
     page.reload()
 
@@ -135,7 +264,7 @@ def test_a_voice_message_that_failed_elsewhere_is_not_said_again_as_text(visit):
 
 
 def test_the_microphone_is_asked_for_once_and_given_back(visit):
-    page = visit(permissions=["microphone"])
+    page = direct_chat(visit(permissions=["microphone"]))
     page.evaluate(ASK_FIRST)
     voice = page.get_by_role("button", name="Record a voice message")
     voice.click()
@@ -152,7 +281,7 @@ def test_the_microphone_is_asked_for_once_and_given_back(visit):
 
 @pytest.mark.parametrize("leave", ["press Esc", "go to another conversation"])
 def test_a_microphone_that_is_no_longer_wanted_is_given_back_at_once(visit, leave):
-    page = visit(permissions=["microphone"])
+    page = direct_chat(visit(permissions=["microphone"]))
     page.evaluate(ASK_FIRST)
     page.get_by_role("button", name="Record a voice message").click()
     page.evaluate("asked")
@@ -160,7 +289,7 @@ def test_a_microphone_that_is_no_longer_wanted_is_given_back_at_once(visit, leav
     if leave == "press Esc":
         page.keyboard.press("Escape")
     else:
-        new_conversation(page)
+        page.get_by_role("link", name="New conversation").click()
     page.evaluate("allow()")
 
     assert page.evaluate("live()") == 0
@@ -169,25 +298,29 @@ def test_a_microphone_that_is_no_longer_wanted_is_given_back_at_once(visit, leav
 
 def test_a_conversation_that_fails_late_takes_nobody_away_from_another(visit):
     page = visit()
-    first = new_conversation(page)
-    page.get_by_role("link", name="Direct chat").click()
+    say(page, "first")
+    first = conversation_id(page)
+    direct_chat(page)
     held = Held(page, f"**/api/conversations/{first}")
-    page.locator("#conversations a").click()
+    conversations(page).click()
     late = held.first()
-    second = new_conversation(page)
+    page.get_by_role("link", name="New conversation").click()
+    say(page, "second")
+    second = conversation_id(page)
 
     with page.expect_event("requestfailed"):
         late.abort()
     page.evaluate("new Promise(requestAnimationFrame)")
 
     assert page.url.endswith(second)
+    assert second != first
     expect(page.locator("#complaint")).to_have_count(0)
 
 
 def test_more_conversations_that_cannot_be_shown_are_a_failure_that_is_said(visit):
     page = visit()
     for _ in range(31):
-        assert page.request.post(f"{page.url}api/conversations", data={}, headers={"Origin": page.url[:-1]}).ok
+        assert page.request.post(f"{root(page)}api/conversations", data={}, headers={"Origin": root(page)[:-1]}).ok
     page.reload()
     page.route("**/api/conversations?*cursor=*", lambda route: route.abort())
 
@@ -196,12 +329,12 @@ def test_more_conversations_that_cannot_be_shown_are_a_failure_that_is_said(visi
     page.unroute("**/api/conversations?*cursor=*")
     page.get_by_role("button", name="Show more").click()
 
-    expect(page.locator("#conversations a")).to_have_count(31)
+    expect(conversations(page)).to_have_count(31)
 
 
 @pytest.mark.parametrize(("name", "module"), [("Check the connection", "diagnose"), ("Record a voice message", "voice")])
 def test_a_part_of_the_page_that_does_not_come_is_a_failure_that_is_said(visit, name, module):
-    page = visit(permissions=["microphone"])
+    page = direct_chat(visit(permissions=["microphone"]))
     page.route(f"**/static/{module}.js", lambda route: route.abort())
 
     page.get_by_role("button", name=name).click()
@@ -210,7 +343,7 @@ def test_a_part_of_the_page_that_does_not_come_is_a_failure_that_is_said(visit, 
 
 
 def test_a_server_that_refuses_is_not_taken_for_a_network_that_holds_streams_back(visit, start, tmp_path):
-    page = visit(start(**settings(tmp_path), MAX_STREAMS="1").url)
+    page = direct_chat(visit(start(**settings(tmp_path), MAX_STREAMS="1").url))
     say(page, f"/slow 600 {WORDS}")
     expect(answers(page)).to_contain_text("word-0")
 

@@ -1,6 +1,6 @@
 // Direct chat, as a ChatView's source: the user's queue with the engine behind the broker.
 
-import { fetchJSON } from "./api.js";
+import { broadcast, fetchJSON } from "./api.js";
 import { forget, remember, running } from "./running.js";
 import { streamChat } from "./sse.js";
 import { newTurn } from "./turns.js";
@@ -62,9 +62,10 @@ export class DirectChat {
   }
 
   opened({ question }, messageId) {
-    if (!messageId) return;
+    if (!messageId || this.#known.has(messageId)) return;
     this.#known.add(messageId);
     if (question) remember(this.id, messageId, question.content);
+    else broadcast({ chat: this.id });
   }
 
   /** What is shown of the end, and what may be asked again. */
