@@ -21,6 +21,7 @@ THEN = {
     "in a worker": 'self.onmessage({ data: "Hello, streaming world" });'
     'await page.until(() => page.posted.at(-1)?.type === "complete"); console.log(page.posted.at(-1).response.responses[0]);',
     "in Node": "",
+    "in a conversation": "",
     "gone on with": "",
     "read by the parser": "",
 }
