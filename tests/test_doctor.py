@@ -122,8 +122,8 @@ def test_several_processes_without_a_queue_that_they_share():
     nothing = ["WEB_CONCURRENCY does nothing: without REDIS_URL the queue is in one process's memory."]
 
     assert wrong(WEB_CONCURRENCY="3") == nothing
-    with OriginalBroker() as broker:
-        assert wrong(WEB_CONCURRENCY="3", BROKER_BASE_URL=broker.url, BROKER_API_KEY="k" * 32) == nothing
+    away = {"BROKER_BASE_URL": "http://127.0.0.1:9", "BROKER_API_KEY": "k" * 32}
+    assert set(nothing) <= set(wrong(WEB_CONCURRENCY="3", **away))
 
 
 def test_what_else_can_be_away_is_asked_and_named():
