@@ -12,7 +12,7 @@ from tests.live import BROKER_KEY, Browser, Server, eventually, in_parallel
 from tests.ops.numbers import numbers
 from tests.wire_server import LAST_CHUNK, WireServer, stream_head
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(90)]
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAID = {"X_Request_ID": "find-me", "traceparent": f"00-{TRACE}-{SPAN}-01"}
