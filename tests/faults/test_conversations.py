@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conversations.talk import ROOM, Talk, told, tokens
+from tests.conversations.talk import ROOM, Talk, tokens, told
 from tests.faults.engine import question
 from tests.faults.houses import house
 from tests.faults.load import Crowd, all_over
@@ -229,7 +229,7 @@ def test_a_conversation_that_is_deleted_in_mid_reply_ends_it_for_every_reader(se
         assert crowd.wait_for(all_over(tabs), DEADLINE)
 
     assert [tab.end for tab in tabs] == ["stopped"] * 2
-    assert status_of(one.hear( Last_Event_ID=tabs[0].last_id)) == 404
+    assert status_of(one.hear(Last_Event_ID=tabs[0].last_id)) == 404
     assert model.asked[one.question] == 1
 
 
