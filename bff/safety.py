@@ -47,7 +47,7 @@ def dangers(settings: "Settings") -> Iterator[str]:
 def warnings(settings: "Settings") -> Iterator[str]:
     """What may be meant: it is logged, and the process starts."""
     if settings.redis_url and settings.database_url.startswith("sqlite") and not settings.development:
-        yield "REDIS_URL with SQLite: processes on other machines have no conversations in common; DATABASE_URL can name PostgreSQL."
+        yield "REDIS_URL with SQLite: other machines do not see the conversations; DATABASE_URL can name PostgreSQL."
 
 
 def secrets_of(settings: "Settings") -> list[str]:

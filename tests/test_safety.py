@@ -153,7 +153,7 @@ def test_a_file_that_other_machines_do_not_have_is_warned_of():
     redis = {"REDIS_URL": "redis://redis:6379/0"}
     [sentence] = warnings(Settings.from_environment(PRODUCTION | redis))
 
-    assert sentence.startswith("REDIS_URL with SQLite: processes on other machines have no conversations in common")
+    assert sentence.startswith("REDIS_URL with SQLite: other machines do not see the conversations")
     assert not list(warnings(Settings.from_environment(PRODUCTION | redis | {"DATABASE_URL": POSTGRES})))
     assert not list(warnings(Settings.from_environment(PRODUCTION)))
     assert not list(warnings(Settings.from_environment({"APP_ENV": "development"} | redis)))
