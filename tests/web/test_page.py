@@ -293,7 +293,7 @@ def test_a_reload_in_mid_regeneration_goes_on_with_it(visit, start, tmp_path):
 
         expect(answers(page)).to_have_text(["hello", "Once more"])
         assert model.wait_for(lambda: model.hung_up)
-    expect(log(page).locator(".note")).to_have_text("Stopped, and not kept.")
+    expect(log(page).locator(".note:visible")).to_have_text("Stopped, and not kept.")
     assert kept(page) == ["user", "assistant"]
 
 
