@@ -169,15 +169,20 @@ def test_what_is_not_read_is_cut_off_however_small_it_is(start):
 
 def test_what_is_not_read_is_forgotten(start):
     server = start(SLOW_READER_SECONDS="1")
-    Browser(server).request("GET", "/metrics").read()
-    memory = server.memory()
 
     with Unread(server) as unread:
-        unread.connect(*[WHOLE] * CLIENTS)
+        memory = []
+        for turn in (1, 2, 3):  # What a process has freed it may keep for the next time.
+            unread.connect(*[WHOLE] * CLIENTS)
+            assert eventually(partial(is_cut, server, turn * CLIENTS), 30)
+            assert eventually(unread.are_cut, 20)
+            memory.append(server.memory())
 
-        assert eventually(lambda: cut(server, "slow") == CLIENTS, 30)
-        assert eventually(unread.are_cut, 20)
-        assert server.memory() - memory < CLIENTS * 8 * MIB / 2
+    assert memory[-1] - memory[0] < CLIENTS * 8 * MIB / 2
+
+
+def is_cut(server: Server, times: int) -> bool:
+    return cut(server, "slow") == times
 
 
 def test_what_is_not_read_holds_up_no_deploy(start, engine):
