@@ -74,7 +74,8 @@ for (const lastEventId of ["", "7"]) {
 }
 
 test("a restart is told, and what is said again after it", async () => {
-  const { fetch } = wire(stream(token("a", "1"), named("restart", {}), token("a", "1"), named("restart", {}, "2"), token("b", "3"), done("4")));
+  const restarts = [named("restart", {}), token("a", "1"), named("restart", {}, "2")];
+  const { fetch } = wire(stream(token("a", "1"), ...restarts, token("b", "3"), done("4")));
 
   const { events } = await followToTheEnd({ fetch });
 
@@ -94,7 +95,8 @@ test("a failure ends it", async () => {
 
 test("a reply that a restarting server gave up begins again", async () => {
   const failure = named("failure", problem("server_restarting"));
-  const { fetch, requests } = wire(stream(token("a", "1"), failure), refuse(503, problem("server_restarting")), stream(token("b", "9"), done("10")));
+  const draining = refuse(503, problem("server_restarting"));
+  const { fetch, requests } = wire(stream(token("a", "1"), failure), draining, stream(token("b", "9"), done("10")));
 
   const { events } = await followToTheEnd({ fetch });
 

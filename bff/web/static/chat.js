@@ -1,4 +1,5 @@
-// The page: it shows one chat, named by the address. `#/` is a new conversation, `#/c/<id>` one of the list, `#/direct` direct chat.
+// The page: it shows one chat, named by the address: `#/` is a new conversation, `#/c/<id>` one of the list, `#/direct` direct
+// chat.
 
 import { fetchJSON, load, subscribe } from "./api.js";
 import { ChatView } from "./chat_view.js";
@@ -25,11 +26,11 @@ function viewOf(source) {
 }
 
 function newConversation(conversation = null) {
-  const view = viewOf(new Conversation(conversation, (created) => wasCreated(view, created)));
+  const view = viewOf(new Conversation(conversation, (created) => showCreated(view, created)));
   return view;
 }
 
-function wasCreated(view, conversation) {
+function showCreated(view, conversation) {
   conversations.add(conversation);
   if (view !== shown) return;
   history.replaceState(null, "", `#/c/${conversation.id}`);

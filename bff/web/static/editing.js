@@ -34,9 +34,11 @@ function open(view, text, save, next, opener) {
   const area = make("textarea", { "aria-label": "Message", rows: Math.min(12, text.split("\n").length + 1) });
   const problem = make("p", { class: "problem", role: "alert" });
   const close = () => {
+    const { activeElement } = document; // Saving takes time: the user may be elsewhere by now.
+    const isHere = activeElement === document.body || form.contains(activeElement);
     form.replaceWith(view.text);
     view.actions.hidden = false;
-    opener.focus();
+    if (isHere) opener.focus();
   };
   const finish = async (then) => {
     if (!area.value.trim()) return area.focus();
