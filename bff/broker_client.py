@@ -42,6 +42,8 @@ class Run(NamedTuple):
     message_id: str
     scope: str
     key: str
+    stopping: bool
+    """Whether it was told to stop: then it is as good as over."""
 
 
 class Runs(NamedTuple):
@@ -169,7 +171,7 @@ class BrokerClient:
         until = self.opening()
         params = {"group": group} | ({"event_id": event_id} if event_id else {})
         content = transport.read_json(self._send("GET", _queue_of(user_id), until, params=params), until)
-        runs = [Run(run["message_id"], run["run_scope"], run["run_key"]) for run in content["messages"]]
+        runs = [Run(run["message_id"], run["run_scope"], run["run_key"], run["stopping"]) for run in content["messages"]]
         return Runs(runs, content.get("located"))
 
     def places(self, user_id: str, until: float | None = None) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from bff.diagnosis import Finding
 
 
-def add_commands(app: Flask) -> None:
-    app.cli.add_command(doctor)
-    app.cli.add_command(diagnose)
+def add_commands(app: Flask, *more: click.Command) -> None:
+    for command in (doctor, diagnose, *more):
+        app.cli.add_command(command)
 
 
 @click.command()

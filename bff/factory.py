@@ -77,8 +77,7 @@ def build(settings: Settings) -> Flask:
     )
     app.extensions["conversations"] = _conversations(services, store, own_broker, rate)
     app.extensions["life"] = _life(settings, streams, connections, pulse, bundled if settings.redis_url else None)
-    app.cli.add_command(db(services.database))
-    cli.add_commands(app)
+    cli.add_commands(app, db(services.database))
     _open(app, settings, connections)
     return app
 

@@ -37,7 +37,8 @@ class Entry:
         return self.unread_since < moment
 
     def place(self, position: int) -> Place:
-        return Place(self.message.id, self.state, position, self.message.run_scope, self.message.run_key)
+        message = self.message
+        return Place(message.id, self.state, position, message.run_scope, message.run_key, self.stopping is not None)
 
 
 @dataclass(eq=False)
@@ -53,14 +54,19 @@ class Group:
         """In the order in which they are answered."""
         return [*([self.running] if self.running else ()), *self.waiting]
 
+    @property
+    def runs(self) -> list[Entry]:
+        """Those that may be joined: one that was told to stop is as good as over."""
+        return [entry for entry in self.active if not entry.stopping]
+
     def same_run(self, message: Message) -> Entry | None:
         """The entry that waits or runs for what `message` asks for."""
         run = (message.run_scope, message.run_key)
-        active = self.active if message.run_scope else ()
-        return next((entry for entry in active if (entry.message.run_scope, entry.message.run_key) == run), None)
+        runs = self.runs if message.run_scope else ()
+        return next((entry for entry in runs if (entry.message.run_scope, entry.message.run_key) == run), None)
 
     def runs_for(self, scope: str) -> bool:
-        return scope != "" and any(entry.message.run_scope == scope for entry in self.active)
+        return scope != "" and any(entry.message.run_scope == scope for entry in self.runs)
 
     @property
     def places(self) -> list[Place]:

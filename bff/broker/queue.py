@@ -68,6 +68,8 @@ class Place(NamedTuple):
     """Messages of this group waiting ahead, plus 1; 0 while it is running."""
     run_scope: str = ""
     run_key: str = ""
+    stopping: bool = False
+    """Whether it runs, and was told to stop."""
 
 
 class Page(NamedTuple):
@@ -103,7 +105,8 @@ class Queue(Protocol):
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
         """Keeps the message; the same `client_message_id` in the same group finds the one that is kept already.
 
-        With a `run_scope`, a message of the same `run_key` that waits or runs is found instead. Raises
+        With a `run_scope`, a message of the same `run_key` that waits or runs is found instead; one that was told to stop
+        counts as over, and the new one waits for its end. Raises
         IdempotencyConflict when the message of that `client_message_id` says something else, Expired when its log is
         gone, TooManyRequests when too many of this group's messages wait, ServerFull when too many bytes do, Busy when
         `on_busy` is "reject" and one of this group's runs or waits, or one of the same `run_scope` and another `run_key`.

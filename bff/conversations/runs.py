@@ -13,7 +13,7 @@ from bff.agents.broker import Broker
 from bff.broker_client import BrokerClient
 from bff.conversations.replies import Question, Replies
 from bff.conversations.schemas import StreamMessage
-from bff.errors import Expired, InvalidRequest, NotFound
+from bff.errors import Busy, Expired, InvalidRequest, NotFound
 from bff.following import Answer
 from bff.identity import Identity
 from bff.ops.rate import Rate
@@ -108,8 +108,11 @@ class ReplyRuns:
             return self._follow(identity.user_id, runs.located, asked.on_disconnect, after)
         if question.answered:
             return None
-        message_id = next((run.message_id for run in runs.active if (run.scope, run.key) == asked.run), None)
+        running = {run.key: run.message_id for run in runs.active if run.scope == asked.run[0] and not run.stopping}
+        message_id = running.get(asked.run[1])
         if message_id is None:
+            if running:
+                raise Busy("Another reply in this conversation is being written.")  # As the queue would, but counted nowhere.
             self._rate.count(identity.user_id)
             message_id = self._broker.enqueue(identity, asked.content(), self._broker.opening()).message_id
         opened = self._follow(identity.user_id, message_id, asked.on_disconnect)

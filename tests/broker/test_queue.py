@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bff.broker.memory import MemoryQueue
-from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Queue
+from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Queue, Receipt
 from bff.broker.redis import RedisQueue
 from bff.broker.redis.readers import FLEETING
 from bff.errors import (
@@ -578,7 +578,7 @@ def test_a_running_messages_worker_is_told_to_stop(queue):
     queue.stop("ann", said.id)
 
     assert told.get(timeout=DEADLINE) == said.id
-    assert queue.places("ann") == [Place(said.id, "running", 0)]
+    assert queue.places("ann") == [Place(said.id, "running", 0, stopping=True)]
     queue.append(claim, [("message", "still here")])
     assert not whole(queue, said).over
     queue.finish(claim, [])
@@ -1279,7 +1279,8 @@ def test_whatever_happens_every_message_keeps_its_place_and_gets_its_end(make, i
 def check(queue: Queue, model: Model) -> None:
     for user_id, line in model.waiting.items():
         running = [Place(model.running[user_id].message.id, "running", 0)] if user_id in model.running else []
-        assert queue.places(user_id) == running + [Place(said.id, "queued", place) for place, said in enumerate(line, start=1)]
+        places = [place._replace(stopping=False) for place in queue.places(user_id)]
+        assert places == running + [Place(said.id, "queued", place) for place, said in enumerate(line, start=1)]
         assert [positions(queue, said)[-1] for said in line] == list(range(1, len(line) + 1))
     for said in model.open():
         assert not whole(queue, said).over
@@ -1473,6 +1474,24 @@ def test_of_many_who_ask_at_once_one_begins_the_run(queue, many_switches):
         ids = {each.result(DEADLINE).message_id for each in asked}
 
     assert len(ids) == len(queue.places("ann", "group")) == 1
+
+
+@pytest.mark.parametrize("key", ["a", "b"])
+def test_a_run_that_was_told_to_stop_is_neither_joined_nor_in_the_way(queue, key):
+    first, again = run("a"), run(key)
+    queue.enqueue(first, None, "enqueue")
+    claim = claimed(queue)
+    queue.stop("ann", first.id)
+
+    assert queue.enqueue(again, None, "enqueue") == Receipt(again.id, 1)
+    assert queue.places("ann", "group") == [
+        Place(first.id, "running", 0, "talk", "a", stopping=True),
+        Place(again.id, "queued", 1, "talk", key),
+    ]
+    with pytest.raises(Busy):
+        queue.enqueue(run("c"), None, "enqueue")
+    queue.finish(claim, [("message", "stopped")])
+    assert claimed(queue).message == again
 
 
 def test_places_tell_their_runs_and_a_claim_its_handler(queue):

@@ -35,7 +35,7 @@ def test_a_deploy_makes_the_tables_and_the_server_finds_them(start, tmp_path):
     made = Browser(server).request("POST", "/api/conversations", {"title": "First"})
 
     assert made.json()["title"] == "First"
-    assert "0001" in flask_db("downgrade", "-1", DATABASE_URL=url).stdout
+    assert "0003" in flask_db("downgrade", "-1", DATABASE_URL=url).stdout
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,20 @@ def test_a_stopped_question_is_answered_when_it_is_asked_again_at_once(server, r
     assert model.asked[one.question] == 2
 
 
+def test_a_tab_that_is_reloaded_is_told_a_whole_reply(server, room, model):
+    """It leaves and comes at once, while what it left is being stopped."""
+    rooms = [room(apart=0.05) for _ in range(10)]
+    with Crowd(server.port) as crowd:
+        for one in rooms:
+            one.tab(crowd, leave_at=3)
+        assert crowd.wait_for(all_over(crowd.streams), DEADLINE)
+        tabs = [one.tab(crowd) for one in rooms]
+        assert crowd.wait_for(all_over(tabs), DEADLINE)
+
+    assert [tab.end for tab in tabs] == ["done"] * len(rooms)
+    assert all(tab.is_whole(one.replies) for tab, one in zip(tabs, rooms, strict=True))
+
+
 def test_a_failed_question_is_answered_when_it_is_asked_again_at_once(server, room, model):
     one = room(silence=0.1, name="failing-")
     with Crowd(server.port) as crowd:

@@ -31,7 +31,7 @@ from bff.broker.queue import (
     StopReason,
     Words,
 )
-from bff.broker.redis.answers import message_of, reason_of
+from bff.broker.redis.answers import message_of, places_of, reason_of
 from bff.broker.redis.due import Due
 from bff.broker.redis.listening import Listener
 from bff.broker.redis.logs import Logs
@@ -247,10 +247,7 @@ class RedisQueue:
         self._listener.hear("chat:stop", hear)
 
     def places(self, user_id: str, group: str = "") -> list[Place]:
-        runs, *said = self._group.run("places", [_q(group_mark(user_id, group))])
-        found = list(zip(said[::3], said[1::3], said[2::3], strict=True))
-        places = enumerate(found, start=0 if runs else 1)
-        return [Place(message_id, "queued" if at else "running", at, scope, key) for at, (message_id, scope, key) in places]
+        return places_of(self._group.run("places", [_q(group_mark(user_id, group))]))
 
     def sweep(self) -> None:
         with suppress(ServerFull), translated():

@@ -1,8 +1,9 @@
 """What the scripts answer, as the queue's own types."""
 
 import json
+from typing import Any
 
-from bff.broker.queue import Message, StopReason
+from bff.broker.queue import Message, Place, StopReason
 
 
 def message_of(
@@ -17,6 +18,16 @@ def message_of(
     key: str,
 ) -> Message:
     return Message(message_id, user_id, json.loads(content), int(size), fleeting == "1", kept, handler or "engine", scope, key)
+
+
+def places_of(said: list[Any]) -> list[Place]:
+    """What lua/group/places.lua answers."""
+    runs, stopping, *more = said
+    found = zip(more[::3], more[1::3], more[2::3], strict=True)
+    return [
+        Place(message_id, "queued" if at else "running", at, scope, key, stopping=bool(stopping) and not at)
+        for at, (message_id, scope, key) in enumerate(found, start=0 if runs else 1)
+    ]
 
 
 def reason_of(text: str) -> StopReason | None:

@@ -21,7 +21,8 @@ end
 
 if ARGV[11] ~= '' then
   local active = redis.call('LRANGE', KEYS[1], 0, -1)
-  active[#active + 1] = redis.call('HGET', base .. 'run', 'id') or nil
+  local runs = redis.call('HMGET', base .. 'run', 'id', 'stopping')
+  if not runs[2] then active[#active + 1] = runs[1] or nil end -- One that was told to stop is as good as over.
   local busy = false
   for _, other in ipairs(active) do
     local run = redis.call('HMGET', base .. 'm:' .. other, 'scope', 'key')
