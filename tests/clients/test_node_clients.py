@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bff.engine.commands import UNICODE
+from bff.agents.demo import UNICODE
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(90)]
 

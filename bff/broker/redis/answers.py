@@ -31,4 +31,5 @@ def places_of(said: list[Any]) -> list[Place]:
 
 
 def reason_of(text: str) -> StopReason | None:
-    return "unread" if text == "unread" else "stopped" if text == "stopped" else None
+    """Of what a running message's `stopping` holds, an earlier version's 1 included; None for anything else."""
+    return "unread" if text == "unread" else "stopped" if text in {"stopped", "1"} else None

@@ -4,5 +4,6 @@
 if not holds(ARGV[1], ARGV[2]) then return 'lost' end
 local run = base .. 'run'
 if redis.call('HEXISTS', run, 'stopping') == 1 then return 0 end
+redis.call('HDEL', run, 'committed') -- See due/take.lua.
 redis.call('HSET', run, 'committed', 1)
 return 1
