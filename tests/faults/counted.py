@@ -30,7 +30,7 @@ app.wsgi_app = _counted  # type: ignore[method-assign]
 
 def _is_ours(module: str) -> bool:
     """The bundled engine's history of each user grows, up to a bound of its own."""
-    return module.startswith("bff.") and module != "bff.engine.memory"
+    return module.startswith("bff.")
 
 
 def counts() -> dict[str, int]:

@@ -326,8 +326,9 @@ KINDS = ("gunicorn", "broker", "worker")
 
 def test_a_worker_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_rest(fleet, engine):
     around = fleet(LEASE_SECONDS=LONG, DRAIN_SECONDS="4")
-    web, old = around.web(), around.worker()
+    web, old, heir = around.web(), around.worker(), around.worker()
     around.wait_until_ready()
+    heir.kill(signal.SIGSTOP)
 
     with Crowd(web.port) as crowd:
         short = [crowd.say(question(f"short-{number}", 5, apart=0.1)) for number in range(5)]
@@ -335,10 +336,9 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
         silent = [crowd.say(question(f"silent-{number}", 5, silence=4)) for number in range(5)]
         assert crowd.wait_for(all_speak(short + endless), DEADLINE)
         assert crowd.wait_for(running(engine, silent), DEADLINE)
-        around.worker()
-        around.wait_until_ready()
         told = time.monotonic()
         old.kill(signal.SIGTERM)
+        heir.kill(signal.SIGCONT)
         assert old.process.wait(20) == 0
         assert time.monotonic() - told < 9
         assert crowd.wait_for(all_over(short + endless + silent), DEADLINE)
