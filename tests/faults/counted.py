@@ -29,7 +29,6 @@ app.wsgi_app = _counted  # type: ignore[method-assign]
 
 
 def _is_ours(module: str) -> bool:
-    """The bundled engine's history of each user grows, up to a bound of its own."""
     return module.startswith("bff.")
 
 
