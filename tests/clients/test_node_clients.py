@@ -168,7 +168,7 @@ def test_openais_client_knows_a_refusal_by_its_status(openai, case, status, name
 
 
 def test_openais_client_lists_the_models(openai):
-    assert openai["models"] == {"ids": ["default", "echo"], "one": "default"}
+    assert openai["models"] == {"ids": ["default", "echo", "demo"], "one": "default"}
 
 
 def test_openais_client_sits_out_a_long_silence(openai):

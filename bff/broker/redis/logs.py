@@ -17,16 +17,15 @@ class Logs:
         self._scripts = scripts
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
-        number = parsed(after) if after else (0, 0)
         keys = keys_of(group_mark_of(message_id, user_id))
-        if max(number) >= NUMBER_MOST:
-            number = (NUMBER_MOST - 1, 0)
         with translated(), self._client.pipeline(transaction=False) as pipe:
             pipe.hmget(f"{keys}m:{message_id}", "state", "user")  # First: if it says finished, the log is whole.
-            pipe.xrange(f"{keys}l:{message_id}", f"({number[0]}-{number[1]}" if after else "-", "+", PAGE_EVENTS)
+            pipe.xrange(f"{keys}l:{message_id}", _start(after), "+", PAGE_EVENTS)
             (state, owner), entries = pipe.execute()
         if state is None or owner not in {user_id, None}:  # None: finished by an earlier version, in the user's own group.
             raise NotFound
+        if after:
+            parsed(after)
         if state == "finished" and not entries and not self._is_kept(f"{keys}l:{message_id}"):
             raise Expired(message_id=message_id)
         more = len(entries) == PAGE_EVENTS
@@ -42,3 +41,11 @@ class Logs:
     def _is_kept(self, log: str) -> bool:
         with translated():
             return bool(self._client.exists(log))
+
+
+def _start(after: str) -> str:
+    """Of the range after an event; of all, where `after` is no id of ours, which the message's owner is refused for."""
+    number = parsed_or_none(after)
+    if number is None:
+        return "-"
+    return f"({NUMBER_MOST - 1}-0" if max(number) >= NUMBER_MOST else f"({number[0]}-{number[1]}"
