@@ -39,7 +39,7 @@ def test_axe_finds_no_violation(visit, axe, scheme, width):
         page.click("#menu")
         expect(page.locator("#side")).to_be_visible()
         assert violations(page) == []
-    page.get_by_role("link", name="New conversation").click()
+    page.locator("#new").click()
     expect(page.get_by_role("heading", name="New conversation")).to_be_visible()
     say(page, "Who was Saul?")
     wait_until_answered(page)

@@ -289,7 +289,7 @@ def test_a_microphone_that_is_no_longer_wanted_is_given_back_at_once(visit, leav
     if leave == "press Esc":
         page.keyboard.press("Escape")
     else:
-        page.get_by_role("link", name="New conversation").click()
+        page.locator("#new").click()
     page.evaluate("allow()")
 
     assert page.evaluate("live()") == 0
@@ -304,7 +304,7 @@ def test_a_conversation_that_fails_late_takes_nobody_away_from_another(visit):
     held = Held(page, f"**/api/conversations/{first}")
     conversations(page).click()
     late = held.first()
-    page.get_by_role("link", name="New conversation").click()
+    page.locator("#new").click()
     say(page, "second")
     second = conversation_id(page)
 
