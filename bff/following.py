@@ -72,7 +72,7 @@ class Followed:
                         continue  # Nor is it progress: attempts that bring nothing new are counted.
                     self._failures = 0
                     self._cause = None
-                    self._numbered = self._position.known
+                    self._numbered = self._numbered or self._position.known
                 yield event
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             self._note(error)

@@ -11,6 +11,7 @@ from collections import Counter
 from contextlib import closing, contextmanager
 from time import monotonic
 
+import pytest
 from flask import Flask
 
 from bff.following import Followed
@@ -18,6 +19,9 @@ from bff.relay import Relay
 from bff.streaming import EventStream, How
 from bff.transport import EventSource, new_session, send
 from tests.wire_server import chunk, stream_head
+
+pytestmark = pytest.mark.live
+"""Not again under gevent: there the greenlets of other tests' apps, which are this thread's, would be counted along."""
 
 EVENT = b'event: message\ndata: {"type":"progress","text":"a word or two of the answer "}\nid: 1795174194760-1\n\n'
 

@@ -3,6 +3,7 @@
 import io
 import socket
 import wave
+from functools import partial
 from urllib.parse import quote
 
 import pytest
@@ -11,6 +12,13 @@ from tests.live import Browser, eventually, head, status_of
 from tests.routes.engine_doors import NOBODY
 
 pytestmark = pytest.mark.live
+
+
+@pytest.fixture
+def start(start, tmp_path):
+    """Servers whose users have no history yet."""
+    return partial(start, DATABASE_URL=f"sqlite:///{tmp_path}/chat.db")
+
 
 AUDIO = {"message": "one two three", "message_type": "audio", "audio_base64": "QUJD", "audio_format": "ogg"}
 

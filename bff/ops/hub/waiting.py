@@ -44,7 +44,8 @@ class Watch(ABC):
         if not self._woken and self.ending is None:
             self._sleep(upstream, min(until, self.due))
         self._woken = False
-        self.check()
+        if self.ending is not None:
+            self.check()
 
     def check(self) -> None:
         """Raises what `end` was given, if it was."""
