@@ -20,6 +20,8 @@ class Entry:
     stopping: StopReason | None = None
     said: bool = False
     committed: bool = False
+    client_key: tuple[str, str] | None = None
+    """Under which its client's own id is remembered."""
     log: Log = field(default_factory=Log)
     readers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -52,7 +54,7 @@ class Group:
     @property
     def active(self) -> list[Entry]:
         """In the order in which they are answered."""
-        return [*([self.running] if self.running else ()), *self.waiting]
+        return [entry for entry in (self.running, *self.waiting) if entry is not None and entry.state != "finished"]
 
     @property
     def runs(self) -> list[Entry]:
@@ -70,8 +72,9 @@ class Group:
 
     @property
     def places(self) -> list[Place]:
-        first = 0 if self.running else 1
-        return [entry.place(position) for position, entry in enumerate(self.active, start=first)]
+        active = self.active
+        first = 0 if active and active[0] is self.running else 1
+        return [entry.place(position) for position, entry in enumerate(active, start=first)]
 
     def locate(self, number: Number) -> str | None:
         """The message whose log holds the event of this number."""

@@ -50,7 +50,7 @@ class MemoryQueue:
         self._last_id = (0, 0)
         self._tell_stop: list[Callable[[str, StopReason], None]] = []
 
-    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
+    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool = False) -> Receipt:
         mark = group_mark_of(message.id, message.user_id)
         digest = sha256(json.dumps(message.content, sort_keys=True).encode()).digest() if client_message_id else b""
         interrupted = None
@@ -67,7 +67,8 @@ class MemoryQueue:
             self._entries[message.id] = group.entries[message.id] = entry
             self._held_bytes += message.size
             if client_message_id:
-                self._client_ids.keep((mark, client_message_id), (message.id, digest), now)
+                entry.client_key = (mark, client_message_id)
+                self._client_ids.keep(entry.client_key, (message.id, digest), now)
             if on_busy == "interrupt" and group.running is not None:
                 interrupted = group.running
                 self._stop(interrupted, "stopped")
@@ -75,6 +76,8 @@ class MemoryQueue:
             else:
                 group.waiting.append(entry)
             self._tell_positions(group)
+            if claim and entry.ahead == 0:
+                return Receipt(message.id, 0, self._claim_next(group))
             self._offer(group)
             receipt = Receipt(message.id, entry.ahead)
         if interrupted:
@@ -85,21 +88,18 @@ class MemoryQueue:
         with self._work:
             if not self._work.wait_for(lambda: self._claimable, timeout):
                 return None
-            group = self._claimable.popleft()
-            entry = group.running = group.waiting.popleft()
-            entry.state = "running"
-            entry.token += 1
-            self._tell_positions(group)
-            begun = entry.committed and entry.said
-            return Claim(entry.message, entry.token, max(0.0, self._clock() - entry.left_at), begun)
+            return self._claim_next(self._claimable.popleft())
 
     def renew(self, claim: Claim) -> StopReason | None:
         with self._lock:
-            return self._claimed(claim).stopping
+            return self._claimed(claim, concluded=True).stopping
 
     def release(self, claim: Claim) -> None:
         with self._lock:
-            entry = self._claimed(claim)
+            entry = self._claimed(claim, concluded=True)
+            if entry.state == "finished":
+                self._vacate(entry.group)
+                return
             if not entry.committed and (entry.said or entry.stopping):
                 self._finish(entry, [ends.interrupted() if entry.said else ends.stopped()])
                 return
@@ -124,9 +124,19 @@ class MemoryQueue:
             entry.committed = entry.committed or not entry.stopping
             return entry.committed
 
-    def finish(self, claim: Claim, words: Sequence[Words]) -> None:
+    def finish(self, claim: Claim, words: Sequence[Words], *, forget: bool = False) -> None:
         with self._lock:
-            self._finish(self._claimed(claim), words)
+            entry = self._claimed(claim, concluded=not words)
+            if entry.state == "finished":
+                self._vacate(entry.group)
+                return
+            if forget and entry.client_key:
+                self._client_ids.drop(entry.client_key)
+            self._finish(entry, words)
+
+    def conclude(self, claim: Claim, words: Sequence[Words]) -> None:
+        with self._lock:
+            self._end(self._claimed(claim), words)
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         with self._lock:
@@ -241,9 +251,21 @@ class MemoryQueue:
             raise Expired(message_id=message_id)
         raise NotFound
 
-    def _claimed(self, claim: Claim) -> Entry:
-        entry = self._entries.get(claim.message.id)
-        if entry is None or entry.state != "running" or entry.token != claim.token:
+    def _claim_next(self, group: Group) -> Claim:
+        entry = group.running = group.waiting.popleft()
+        entry.state = "running"
+        entry.token += 1
+        self._tell_positions(group)
+        begun = entry.committed and entry.said
+        return Claim(entry.message, entry.token, max(0.0, self._clock() - entry.left_at), begun)
+
+    def _claimed(self, claim: Claim, *, concluded: bool = False) -> Entry:
+        """`concluded`: also where the log has ended."""
+        group = self._groups.get(group_mark_of(claim.message.id, claim.message.user_id))
+        entry = group.running if group else None
+        if entry is None or (entry.message.id, entry.token) != (claim.message.id, claim.token):
+            raise Lost
+        if entry.state == "finished" and not concluded:
             raise Lost
         return entry
 
@@ -261,9 +283,14 @@ class MemoryQueue:
             self._tell_positions(group)
 
     def _finish(self, entry: Entry, words: Sequence[Words]) -> None:
-        entry.group.running = None
         self._end(entry, words)
-        self._offer(entry.group)
+        self._vacate(entry.group)
+
+    def _vacate(self, group: Group) -> None:
+        """Nothing of it runs any more."""
+        group.running = None
+        self._offer(group)
+        self._drop_if_empty(group)
 
     def _offer(self, group: Group) -> None:
         if group.waiting and group.running is None and group not in self._claimable:
@@ -299,7 +326,10 @@ class MemoryQueue:
         del self._finished[entry.message.id]
         del self._entries[entry.message.id]
         del group.entries[entry.message.id]
-        if not group.entries:
-            del self._groups[group.mark]
+        self._drop_if_empty(group)
         self._finished_bytes -= entry.log.size
         self._expired.keep(entry.message.id, entry.message.user_id, self._clock())
+
+    def _drop_if_empty(self, group: Group) -> None:
+        if not group.entries and group.running is None:
+            self._groups.pop(group.mark, None)

@@ -45,12 +45,6 @@ class Message(NamedTuple):
     """Within `run_scope`, what is asked for: who asks for the same while it waits or runs joins it."""
 
 
-class Receipt(NamedTuple):
-    message_id: str
-    ahead: int
-    """Messages of this group to be answered before it, the running one included."""
-
-
 class Claim(NamedTuple):
     message: Message
     token: int
@@ -59,6 +53,14 @@ class Claim(NamedTuple):
     """Seconds from when the message was left."""
     begun: bool = False
     """A worker before has committed the answer and told some of it: it must not be begun anew."""
+
+
+class Receipt(NamedTuple):
+    message_id: str
+    ahead: int
+    """Messages of this group to be answered before it, the running one included."""
+    claim: Claim | None = None
+    """Where the message was claimed as it was enqueued."""
 
 
 class Place(NamedTuple):
@@ -102,8 +104,10 @@ class Lost(Exception):
 
 
 class Queue(Protocol):
-    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
+    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool = False) -> Receipt:
         """Keeps the message; the same `client_message_id` in the same group finds the one that is kept already.
+
+        With `claim` the message is claimed for the caller, if nothing of its group runs or waits.
 
         With a `run_scope`, a message of the same `run_key` that waits or runs is found instead; one that was told to stop
         counts as over, and the new one waits for its end. Raises
@@ -133,8 +137,17 @@ class Queue(Protocol):
     def commit(self, claim: Claim) -> bool:
         """Whether the answer may be stored: not once it was told to stop. Afterwards nothing stops it. Raises Lost."""
 
-    def finish(self, claim: Claim, words: Sequence[Words]) -> None:
-        """Writes the last words and `done`; the group's next message may be claimed. Raises Lost."""
+    def finish(self, claim: Claim, words: Sequence[Words], *, forget: bool = False) -> None:
+        """Writes the last words and `done`; the group's next message may be claimed. Raises Lost.
+
+        `forget`: its `client_message_id` is free again, for a message that could not be passed on.
+        """
+
+    def conclude(self, claim: Claim, words: Sequence[Words]) -> None:
+        """Writes the last words and `done`, but keeps the claim: the group's next message waits for `finish` without words.
+
+        The message counts as finished for everybody but its worker: nobody can stop it, and it has no place. Raises Lost.
+        """
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         """A page of the events after the id `after`, from the first one for "", oldest first; does not wait.

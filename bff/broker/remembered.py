@@ -23,6 +23,9 @@ class Remembered(Generic[Key, Value]):
         if len(self._known) > REMEMBER_MOST:
             self._known.popitem(last=False)
 
+    def drop(self, key: Key) -> None:
+        self._known.pop(key, None)
+
     def forget(self, now: float) -> None:
         """What is too old."""
         while self._known and next(iter(self._known.values()))[1] < now - REMEMBER_SECONDS:

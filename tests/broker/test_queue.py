@@ -979,7 +979,7 @@ def test_who_is_busy_can_be_interrupted(queue):
     ticket = queue.enqueue(hurry := message(), None, "interrupt")
 
     assert told.get(timeout=DEADLINE) == running.id
-    assert ticket == (hurry.id, 1)
+    assert ticket[:2] == (hurry.id, 1)
     assert [place.message_id for place in queue.places("ann")] == [running.id, hurry.id, waiting.id]
     assert positions(queue, waiting) == [2, 1, 2]
     queue.finish(claim, [])
@@ -1216,7 +1216,7 @@ def say(queue: Queue, model: Model, user_id: str, on_busy: str) -> None:
             queue.enqueue(said, None, on_busy)
         return
     line.insert(0 if on_busy == "interrupt" and busy else len(line), said)
-    assert queue.enqueue(said, None, on_busy) == (said.id, line.index(said) + busy)
+    assert queue.enqueue(said, None, on_busy)[:2] == (said.id, line.index(said) + busy)
 
 
 def claim(queue: Queue, model: Model) -> None:
@@ -1642,3 +1642,114 @@ def test_an_event_that_is_in_no_log_is_located_nowhere(queue, event_id):
     finished(queue)
 
     assert queue.locate("ann", "", event_id) is None
+
+
+def test_a_message_of_a_group_that_is_free_is_claimed_as_it_is_enqueued(queue):
+    said = message()
+
+    receipt = queue.enqueue(said, None, "enqueue", claim=True)
+
+    assert (receipt.message_id, receipt.ahead, receipt.claim.message, receipt.claim.token) == (said.id, 0, said, 1)
+    assert queue.claim(AT_ONCE) is None
+    assert [(place.state, place.position) for place in queue.places("ann")] == [("running", 0)]
+    assert positions(queue, said) == [1]
+    queue.finish(receipt.claim, [])
+    assert types(queue, said) == ["queued", "done"]
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "waiting"])
+def test_a_message_that_has_to_wait_is_not_claimed_as_it_is_enqueued(queue, running):
+    before = left(queue)
+    first = claimed(queue) if running else None
+
+    receipt = queue.enqueue(message(), None, "enqueue", claim=True)
+
+    assert (receipt.claim, receipt.ahead) == (None, 1)
+    first = first or claimed(queue)
+    assert first.message.id == before.id
+    queue.finish(first, [])
+    assert claimed(queue).message.id == receipt.message_id
+
+
+def test_the_same_message_again_is_not_claimed_a_second_time(queue):
+    said = message()
+    queue.enqueue(said, "once", "enqueue", claim=True)
+
+    again = queue.enqueue(message(), "once", "enqueue", claim=True)
+
+    assert (again.message_id, again.claim) == (said.id, None)
+
+
+def test_a_message_that_could_not_be_passed_on_frees_its_clients_id(queue):
+    claim = queue.enqueue(message(), "once", "enqueue", claim=True).claim
+
+    queue.finish(claim, [("message", "failed")], forget=True)
+    again = message(text="other")
+
+    assert queue.enqueue(again, "once", "enqueue").message_id == again.id
+    assert types(queue, claim.message) == ["queued", "message", "done"]
+
+
+def test_a_concluded_log_has_ended_and_its_group_is_occupied(queue):
+    said = left(queue)
+    claim = claimed(queue)
+
+    queue.conclude(claim, [("message", "last")])
+    after = left(queue)
+
+    page = whole(queue, said)
+    assert (page.over, [event.event for event in page.events]) == (True, ["queued", "message", "done"])
+    assert queue.claim(AT_ONCE) is None
+    assert [place.message_id for place in queue.places("ann")] == [after.id]
+    queue.finish(claim, [])
+    assert claimed(queue).message.id == after.id
+    assert types(queue, said) == ["queued", "message", "done"]
+
+
+def test_a_concluded_message_can_be_renewed_and_neither_stopped_nor_written_to(queue):
+    said = left(queue)
+    claim = claimed(queue)
+    told = stops(queue)
+    queue.conclude(claim, [])
+
+    queue.stop("ann", said.id)
+    left(queue, on_busy="interrupt")
+
+    assert queue.renew(claim) is None
+    assert_told_nothing(queue, told)
+    assert types(queue, said) == ["queued", "done"]
+
+
+def test_a_concluded_message_is_busy_for_nobody(queue):
+    left(queue)
+    queue.conclude(claimed(queue), [])
+
+    queue.enqueue(message(), None, "reject")
+
+
+def test_a_concluded_message_that_is_handed_back_is_not_answered_again(queue):
+    said = left(queue)
+    claim = claimed(queue)
+    queue.append(claim, [("message", "one")])
+    queue.conclude(claim, [("message", "last")])
+
+    queue.release(claim)
+
+    assert queue.claim(AT_ONCE) is None
+    assert types(queue, said) == ["queued", "message", "message", "done"]
+
+
+def test_a_concluded_message_stays_claimed_when_its_log_is_gone(make, clock):
+    queue = make(retention=60)
+    said = left(queue)
+    claim = claimed(queue)
+    queue.conclude(claim, [])
+    clock.advance(61)
+    queue.sweep()
+    with pytest.raises(Expired):
+        whole(queue, said)
+    left(queue)
+
+    assert queue.claim(AT_ONCE) is None
+    queue.finish(claim, [])
+    assert claimed(queue)

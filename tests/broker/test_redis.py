@@ -817,3 +817,35 @@ def test_a_certificate_that_the_machine_trusts_is_taken(guarded, tmp_path, monke
     monkeypatch.setenv(ssl.get_default_verify_paths().openssl_cafile_env, str(tmp_path / "trusted.pem"))
 
     check(url)
+
+
+def test_what_was_claimed_as_it_was_enqueued_is_claimed_again_when_its_process_dies(open_queue):
+    said = message()
+    assert open_queue(lease=LEASE).enqueue(said, None, "enqueue", claim=True).claim
+
+    again = open_queue(lease=LEASE).claim(LEASE + REAPED_WITHIN)
+
+    assert (again.message, again.token) == (said, 2)
+
+
+def test_a_worker_that_dies_after_it_concluded_delays_the_next_message_by_a_lease_at_most(open_queue):
+    dying, alive = open_queue(lease=LEASE), open_queue(lease=LEASE)
+    said, following = left(dying), left(dying)
+    dying.conclude(claimed(dying), [("message", "the end")])
+
+    assert alive.claim(LEASE + REAPED_WITHIN).message == following
+    assert types(alive, said) == ["queued", "message", "done"]
+
+
+def test_a_conclusion_whose_receipt_was_lost_is_made_once(open_queue, line, far):
+    queue = open_queue(f"redis://127.0.0.1:{line.port}/0", lease=LEASE)
+    said = left(queue)
+    claim = claimed(queue)
+    line.be_cut_after(b"the end")
+    with suppress(Away):  # The client may have tried again.
+        queue.conclude(claim, [("message", "the end")])
+
+    for _ in range(2):
+        open_queue(lease=LEASE).conclude(claim, [("message", "the end")])
+
+    assert types(open_queue(), said) == ["queued", "message", "done"]

@@ -31,7 +31,7 @@ from bff.broker.queue import (
     StopReason,
     Words,
 )
-from bff.broker.redis.answers import message_of, places_of, reason_of
+from bff.broker.redis.answers import claim_of, places_of, reason_of
 from bff.broker.redis.due import Due
 from bff.broker.redis.listening import Listener
 from bff.broker.redis.logs import Logs
@@ -79,7 +79,7 @@ class RedisQueue:
         self._writing: dict[tuple[str, int], str] = {}
         """The name of the write of a claim that may have been done or not."""
 
-    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str) -> Receipt:
+    def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool = False) -> Receipt:
         group = _group(message)
         content = json.dumps(message.content, sort_keys=True)
         keys = [_q(group)] + ([f"{keys_of(group)}c:{_digest(client_message_id)}"] if client_message_id else [])
@@ -89,7 +89,8 @@ class RedisQueue:
         self._due.offer(group, self._lease)
         if message.cancel_unread:
             self._readers.expect(f"{group} {message.id}")
-        said, *more = self._group.run("enqueue", keys, *facts, self._limits.depth_per_user, on_busy, *more_facts)
+        bounds = (self._limits.depth_per_user, on_busy)
+        said, *more = self._group.run("enqueue", keys, *facts, *bounds, *more_facts, self._lease if claim else "0")
         match said:
             case "conflict":
                 raise IdempotencyConflict
@@ -102,6 +103,8 @@ class RedisQueue:
             case "again":
                 self._due.offer(group)
                 return Receipt(more[0], more[1])
+            case "claimed":
+                return Receipt(message.id, 0, claim_of(*more))
         with suppress(Away, ServerFull):  # It is kept, and somebody will look.
             if more[1]:
                 self._due.offer(group)
@@ -141,9 +144,9 @@ class RedisQueue:
                 _tell_reaped(more[0])
                 self._due.settle(group, till)
                 return None
-        reaped, waited, message_id, token, committed, *facts = more
+        reaped, *claimed = more
         _tell_reaped(reaped)
-        return Claim(message_of(message_id, *facts), token, max(0, int(waited)) / 1_000_000, committed == "begun")
+        return claim_of(*claimed)
 
     def renew(self, claim: Claim) -> StopReason | None:
         return reason_of(self._write(claim, (), said=False))
@@ -170,9 +173,19 @@ class RedisQueue:
             raise TooLarge(LONG_ANSWER)
         return answer
 
-    def finish(self, claim: Claim, words: Sequence[Words]) -> None:
-        about = (claim.message.id, claim.token, self._name(claim), *self._keep)
-        self._end(claim, self._group.run("finish", [_q(_group(claim.message))], *about, *_flat(words)))
+    def finish(self, claim: Claim, words: Sequence[Words], *, forget: bool = False) -> None:
+        self._end(claim, self._finish(claim, words, "forget" if forget else ""))
+
+    def conclude(self, claim: Claim, words: Sequence[Words]) -> None:
+        answer = self._finish(claim, words, "conclude")
+        self._writing.pop(_of(claim), None)
+        if answer == "lost":
+            raise Lost
+
+    def _finish(self, claim: Claim, words: Sequence[Words], mode: str) -> str | int:
+        about = (claim.message.id, claim.token, self._name(claim), *self._keep, mode)
+        answer: str | int = self._group.run("finish", [_q(_group(claim.message))], *about, *_flat(words))
+        return answer
 
     def release(self, claim: Claim) -> None:
         about = (claim.message.id, claim.token, INTERRUPTED, STOPPED, *self._keep)

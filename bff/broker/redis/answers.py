@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from bff.broker.queue import Message, Place, StopReason
+from bff.broker.queue import Claim, Message, Place, StopReason
 
 
 def message_of(
@@ -18,6 +18,11 @@ def message_of(
     key: str,
 ) -> Message:
     return Message(message_id, user_id, json.loads(content), int(size), fleeting == "1", kept, handler or "engine", scope, key)
+
+
+def claim_of(message_id: str, token: int, waited: str, committed: str, *facts: str) -> Claim:
+    """What `claim` in lua/group.lua gives."""
+    return Claim(message_of(message_id, *facts), token, max(0, int(waited)) / 1_000_000, committed == "begun")
 
 
 def places_of(said: list[Any]) -> list[Place]:

@@ -1,9 +1,9 @@
 -- Goes before each script below. One group's queue; all keys begin with chat:{<group>}: and live in one slot of a cluster.
 --   q       list    ids of the messages that wait, the next one first
 --   run     hash    the message that runs: id, token, until (µs since 1970), said, stopping (why: stopped, unread), committed,
---                   wrote (its last write's name)
+--                   wrote (its last write's name), over (its log has ended, its worker has not)
 --   m:<id>  hash    a message: state, user, content, size, fleeting, trace, handler, scope and key (of its run),
---                   left (µs since 1970), token, told (its last position), bytes (of its log), and where it lost its
+--                   client (c:<key>'s key), left (µs since 1970), token, told (its last position), bytes (of its log), and where it lost its
 --                   worker after it was committed: committed ('begun' if some of it was told, else '1');
 --                   once finished: state, user, token, ended (its last write's name), and an expiry
 --   r:<id>  zset    processes with readers of a fleeting message, by until when each counts (µs since 1970); expires
@@ -68,7 +68,7 @@ local function finish(id, words, first, name, retention, most)
   write(id, words, first)
   write(id, {'done', '{"message_id": "' .. id .. '"}'})
   local bytes = redis.call('HGET', m, 'bytes')
-  redis.call('HDEL', m, 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'left', 'told', 'bytes', 'committed')
+  redis.call('HDEL', m, 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'client', 'left', 'told', 'bytes', 'committed')
   redis.call('HSET', m, 'state', 'finished', 'ended', name)
   redis.call('PEXPIRE', base .. 'l:' .. id, retention)
   redis.call('PEXPIRE', m, retention + REMEMBER_MS)
@@ -105,6 +105,22 @@ local function stop(id, state, why, stopped, retention, most)
   finish(id, {'message', stopped}, 1, 'stopped', retention, most)
   tell_positions()
   return redis.call('EXISTS', KEYS[1], run) == 0 and 'last' or 'waiting'
+end
+
+-- Claims `id`, which waits no more, for `lease` µs.
+-- → id, token, waited (µs), committed, user, content, size, fleeting, trace, handler, scope, key
+local function claim(id, lease)
+  local m, now = base .. 'm:' .. id, clock()
+  local token = redis.call('HINCRBY', m, 'token', 1)
+  redis.call('HDEL', m, 'told')
+  redis.call('HSET', m, 'state', 'running')
+  redis.call('HSET', base .. 'run', 'id', id, 'token', token, 'until', digits(now + lease))
+  tell_positions()
+  local left, committed = unpack(redis.call('HMGET', m, 'left', 'committed'))
+  if committed then redis.call('HSET', base .. 'run', 'committed', 1) end
+  local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key')
+  for i = 1, 8 do message[i] = message[i] or '' end -- Those left by an earlier version have fewer.
+  return id, token, digits(now - left), committed or '', unpack(message)
 end
 
 -- Notes of a message that its next worker finds it committed; `said`: whether some of it was told.

@@ -1,10 +1,10 @@
 -- KEYS q
 -- ARGV lease (µs; 0: only look), most claims, interrupted (data), stopped (data), retention (ms), most bytes
--- → {'got', reaped, waited (µs), id, token, committed, user, content, size, fleeting, trace, handler, scope, key} · {'runs', until} · {'waits'} · {'idle', reaped}
+-- → {'got', reaped, what `claim` gives} · {'runs', until} · {'waits'} · {'idle', reaped}
 -- Also the reaper: whoever looks after a lease's end finds what its worker left. `reaped` says so: 'ended <id>', or
 -- 'again <id>' for what had not been begun, or was committed, and is claimed now; '' for nothing.
 local now = clock()
-local run = redis.call('HMGET', base .. 'run', 'id', 'until', 'said', 'stopping', 'committed')
+local run = redis.call('HMGET', base .. 'run', 'id', 'until', 'said', 'stopping', 'committed', 'over')
 local id, reaped = run[1], ''
 
 if id then
@@ -12,8 +12,10 @@ if id then
   if ARGV[1] == '0' then return {'waits'} end
   local claims = tonumber(redis.call('HGET', base .. 'm:' .. id, 'token'))
   redis.call('DEL', base .. 'run')
-  if run[5] then stay_committed(id, run[3]) end
-  if (not run[5] and (run[3] or run[4])) or claims >= tonumber(ARGV[2]) then
+  if run[5] and not run[6] then stay_committed(id, run[3]) end
+  if run[6] then
+    id = nil
+  elseif (not run[5] and (run[3] or run[4])) or claims >= tonumber(ARGV[2]) then
     finish(id, {'message', (run[4] and not run[3]) and ARGV[4] or ARGV[3]}, 1, 'reaped', ARGV[5], ARGV[6])
     reaped, id = 'ended ' .. id, nil
   else
@@ -25,15 +27,4 @@ if not id then
   id = redis.call('LPOP', KEYS[1])
   if not id then return {'idle', reaped} end
 end
-
-local m = base .. 'm:' .. id
-local token = redis.call('HINCRBY', m, 'token', 1)
-redis.call('HDEL', m, 'told')
-redis.call('HSET', m, 'state', 'running')
-redis.call('HSET', base .. 'run', 'id', id, 'token', token, 'until', digits(now + ARGV[1]))
-tell_positions()
-local left, committed = unpack(redis.call('HMGET', m, 'left', 'committed'))
-if committed then redis.call('HSET', base .. 'run', 'committed', 1) end
-local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key')
-for i = 1, 8 do message[i] = message[i] or '' end -- Those left by an earlier version have fewer.
-return {'got', reaped, digits(now - left), id, token, committed or '', unpack(message)}
+return {'got', reaped, claim(id, ARGV[1])}

@@ -1,6 +1,6 @@
 -- KEYS q, [c:<key>]
--- ARGV id, user, content, size, fleeting, digest, depth, on_busy, trace, handler, scope, key
--- → {'kept', ahead, whether the group is free} · {'again', id, ahead} (also where a run is joined) · {'expired', id} · {'conflict'} · {'busy'} · {'many'}
+-- ARGV id, user, content, size, fleeting, digest, depth, on_busy, trace, handler, scope, key, lease (µs; 0: not to be claimed)
+-- → {'kept', ahead, whether the group is free} · {'claimed', what `claim` gives} · {'again', id, ahead} (also where a run is joined) · {'expired', id} · {'conflict'} · {'busy'} · {'many'}
 local id, m = ARGV[1], base .. 'm:' .. ARGV[1]
 
 local function ahead(of)
@@ -35,17 +35,25 @@ if ARGV[11] ~= '' then
 end
 
 local waiting, running = redis.call('LLEN', KEYS[1]), redis.call('EXISTS', base .. 'run')
-if ARGV[8] == 'reject' and waiting + running > 0 then return {'busy'} end
+local over = redis.call('HEXISTS', base .. 'run', 'over') == 1
+if ARGV[8] == 'reject' and waiting + (over and 0 or running) > 0 then return {'busy'} end
 if waiting >= tonumber(ARGV[7]) then return {'many'} end
 
 redis.call('HSET', m, 'state', 'queued', 'user', ARGV[2], 'content', ARGV[3], 'size', ARGV[4], 'fleeting', ARGV[5])
 redis.call('HSET', m, 'trace', ARGV[9], 'left', digits(clock()), 'handler', ARGV[10], 'scope', ARGV[11], 'key', ARGV[12])
-if KEYS[2] then redis.call('SET', KEYS[2], id .. ' ' .. ARGV[6], 'PX', REMEMBER_MS) end
+if KEYS[2] then
+  redis.call('SET', KEYS[2], id .. ' ' .. ARGV[6], 'PX', REMEMBER_MS)
+  redis.call('HSET', m, 'client', KEYS[2])
+end
 if ARGV[8] == 'interrupt' and running == 1 then
-  stop(redis.call('HGET', base .. 'run', 'id'), 'running', 'stopped')
+  if not over then stop(redis.call('HGET', base .. 'run', 'id'), 'running', 'stopped') end
   redis.call('LPUSH', KEYS[1], id)
 else
   redis.call('RPUSH', KEYS[1], id)
 end
 tell_positions()
+if ARGV[13] ~= '0' and waiting + running == 0 then
+  redis.call('LPOP', KEYS[1])
+  return {'claimed', claim(id, ARGV[13])}
+end
 return {'kept', ahead(id), 1 - running}

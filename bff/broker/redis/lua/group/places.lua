@@ -1,6 +1,7 @@
 -- KEYS q
 -- → {whether the first one runs, whether that was told to stop, id, scope, key, id, scope, key, …} of the messages that run or wait, in order
-local running, stopping = unpack(redis.call('HMGET', base .. 'run', 'id', 'stopping'))
+local running, stopping, over = unpack(redis.call('HMGET', base .. 'run', 'id', 'stopping', 'over'))
+if over then running = nil end
 local said = {running and 1 or 0, stopping and 1 or 0}
 local function say(id)
   local m = redis.call('HMGET', base .. 'm:' .. id, 'scope', 'key')
