@@ -1,7 +1,7 @@
 """The broker, by what it means to us: leave a message, follow its answer, stop it, ask what waits."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple
@@ -10,7 +10,6 @@ from urllib.parse import quote
 from bff import errors, trace, transport
 from bff.errors import BY_CODE, Away, ChatError, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.following import Answer, Followed
-from bff.held import HeldAnswers
 from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
 from bff.ops import metrics
@@ -21,7 +20,7 @@ from bff.upstream import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 RETRY_SECONDS: Final = 2
 """After which an answer whose stream could not be opened is worth asking for again."""
 LEARN_SECONDS: Final = 0.5
-"""How long the first answer of a process is held back until its broker has said something. Brokers do so at once."""
+"""For the first message of a process, until its broker has said whether it numbers its events."""
 REFUSALS: Final = (
     errors.InvalidRequest,
     errors.NotFound,
@@ -30,7 +29,16 @@ REFUSALS: Final = (
     errors.IdempotencyConflict,
     errors.TooManyRequests,
 )
-"""What our own broker may say of a request, in `code`; anybody else's 404 is a wrong address."""
+"""What a broker like ours may say of a request, in `code`; anybody else's 404 is a wrong address."""
+OWN_REFUSALS: Final = (
+    *REFUSALS,
+    errors.ServerFull,
+    errors.ServerRestarting,
+    UpstreamError,
+    UpstreamUnavailable,
+    UpstreamTimeout,
+)
+"""What the bundled one says besides, of itself and of who is behind it."""
 
 
 class Receipt(NamedTuple):
@@ -52,48 +60,55 @@ class Runs(NamedTuple):
     """The message whose log holds the event that was asked for."""
 
 
+class Occupancy(NamedTuple):
+    """What a broker that does not number its events has of one user."""
+
+    current: str | None
+    """The message that it answers, "" where it does not say which; None for none."""
+    waiting: int
+
+
 class BrokerClient:
-    """Leaves messages with the broker and follows their answers."""
+    """Leaves messages with the broker and follows their answers.
+
+    What follows an answer is for a broker that numbers its events; see unnumbered.py for others.
+    """
 
     def __init__(
         self,
         service: Service,
         session: Session,
         timeouts: Timeouts,
-        held: HeldAnswers,
         *,
         client_id: str,
         max_event_bytes: int,
         stands_alone: bool,
-        numbered: bool | None = None,
+        is_ours: bool,
     ) -> None:
+        """`stands_alone`: it outlives this process. `is_ours`: it is the bundled one, in this process."""
         self._service = service
         self._session = session
         self._timeouts = timeouts
-        self._held = held
         self._client_id = client_id
         self._max_event_bytes = max_event_bytes
-        self._stands_alone = stands_alone
-        self.numbered = numbered
-        """Whether the broker numbers its events; None until the first one has been seen."""
-
-    @property
-    def outlives_us(self) -> bool:
+        self.outlives_us = stands_alone
         """Whether another process can go on with an answer once this one has gone."""
-        return self._stands_alone and self.numbered is not False
+        self._refusals = OWN_REFUSALS if is_ours else REFUSALS
+        self._numbered: bool | None = True if is_ours else None
 
     def opening(self) -> float:
         """The moment (monotonic) by which a message is left and its stream open, if both begin now."""
         return monotonic() + self._timeouts.opening
 
-    def enqueue(self, identity: Identity, content: Mapping[str, Any], until: float) -> Receipt:
+    def enqueue(self, identity: Identity, content: Mapping[str, Any], until: float, watch: Watch | None = None) -> Receipt:
         """`content`: the message, and what only our own broker understands: on_busy, on_disconnect, group, ….
 
         Raises an UpstreamFailure, or what our own broker refuses: Busy, Expired, IdempotencyConflict, TooManyRequests.
         """
         body = {**content, "user_id": identity.user_id, "org_id": identity.org, "client_id": self._client_id}
         with metrics.timed(metrics.ENQUEUE), _worth_a_retry(UpstreamTimeout):
-            content = transport.read_json(self._send("POST", "/api/v1/message", until, body=body), until)
+            response = self._send("POST", "/api/v1/message", until, body=body, watch=watch)
+            content = transport.read_json(response, until)
         message_id, position = content.get("message_id"), content.get("queue_position")
         if not isinstance(message_id, str) or not MESSAGE_ID.fullmatch(message_id):
             raise UpstreamError(detail="no message_id in the broker's answer")
@@ -104,55 +119,46 @@ class BrokerClient:
 
         Raises an UpstreamFailure, or NotFound, Expired from our own broker.
         """
-        if held := self._held.find(user_id, message_id):
-            return held.reader()
         reopen = partial(self._open, user_id, message_id)
         with _worth_a_retry(UpstreamFailure):
-            source = reopen("", until, None)
-        if source is not None and not self._numbers(user_id, source, until):
-            return self._held.adopt(user_id, message_id, source).reader()
-        return Followed(reopen, source, numbered=self.numbered)
+            return Followed(reopen, reopen("", until, None))
 
     def resume(self, user_id: str, message_id: str, until: float, after: str, *, on_disconnect: str = "") -> Answer | None:
         """Follows a message again, after the event id `after`, from the start where that is "".
 
-        None when there is nothing left to read. Raises an UpstreamFailure; NotFound, Expired from our own broker;
-        NotFound for an answer this process has never read of a broker that does not number its events: opening its
-        stream a second time would steal it from its reader.
+        None when there is nothing left to read. Raises an UpstreamFailure; NotFound, Expired from our own broker.
         """
-        if held := self._held.find(user_id, message_id):
-            return held.reader()
-        reopen = partial(self._open, user_id, message_id)
         with _worth_a_retry(UpstreamFailure):
-            self._refuse_unnumbered(user_id)
             source = self._open(user_id, message_id, after, until, on_disconnect=on_disconnect)
-        return Followed(reopen, source, after, numbered=True) if source is not None else None
+        reopen = partial(self._open, user_id, message_id)
+        return Followed(reopen, source, after) if source is not None else None
 
-    def _refuse_unnumbered(self, user_id: str) -> None:
-        """Raises NotFound where the broker does not number its events. A last event id proves nothing: anybody can say one."""
-        if self.numbered is None:
-            self.places(user_id)
-        if self.numbered is False:
-            raise errors.NotFound
+    def open_stream(self, user_id: str, message_id: str, until: float, watch: Watch) -> EventSource:
+        """A message's only stream, of a broker that does not number its events. Raises an UpstreamFailure."""
+        with _worth_a_retry(UpstreamFailure):
+            source = self._open(user_id, message_id, "", until, watch)
+        if source is None:
+            raise UpstreamError(detail="the broker has no stream of a message that was just left")
+        return source
 
-    def _numbers(self, user_id: str, source: EventSource, until: float) -> bool:
-        """Whether the broker numbers its events: the first stream of this process shows it, or its queue if that is slow."""
-        if self.numbered is None:
-            # What breaks already here breaks again where it is read, and is told there: the message is in the queue.
-            with contextlib.suppress(UpstreamFailure):
-                first = source.peek(min(until, monotonic() + LEARN_SECONDS))
-                self.numbered = None if first is None else first.id != ""
-            if self.numbered is None:
-                with contextlib.suppress(ChatError):
-                    self.places(user_id, min(until, monotonic() + LEARN_SECONDS))
-        return self.numbered is not False
+    def numbers_events(self, user_id: str) -> bool:
+        """Whether the broker numbers its events, so that they can be read again: its queue shows it, asked once.
+
+        Any user's queue shows it. Raises an UpstreamFailure while the broker cannot be asked.
+        """
+        if self._numbered is None:
+            self._numbered = "messages" in self._queue(user_id, min(self.opening(), monotonic() + LEARN_SECONDS))
+        return self._numbered
+
+    def occupancy(self, user_id: str) -> "Occupancy":
+        """What the broker has of the user. Raises an UpstreamFailure."""
+        content = self._queue(user_id, self.opening())
+        current, waiting = content.get("current_message_id"), content.get("queue_length")
+        busy = content.get("is_processing") is True
+        return Occupancy(str(current or "") if busy or current else None, waiting if type(waiting) is int else 0)
 
     def stop(self, user_id: str, message_id: str) -> None:
         """Raises an UpstreamFailure, NotFound."""
-        if held := self._held.find(user_id, message_id):
-            held.stop()
-            return
-        self._refuse_unnumbered(user_id)
         with contextlib.suppress(errors.Expired):  # Long over.
             path = f"/api/v1/message/{message_id}"
             self._send("DELETE", path, self.opening(), params={"user_id": user_id}).close()
@@ -174,19 +180,15 @@ class BrokerClient:
         runs = [Run(run["message_id"], run["run_scope"], run["run_key"], run["stopping"]) for run in content["messages"]]
         return Runs(runs, content.get("located"))
 
-    def places(self, user_id: str, until: float | None = None) -> list[dict[str, Any]]:
+    def places(self, user_id: str) -> list[dict[str, Any]]:
         """The user's messages that wait or run: message_id, state, position each.
 
         Raises an UpstreamFailure, or TooManyRequests.
         """
-        until = until or self.opening()
-        content = transport.read_json(self._send("GET", _queue_of(user_id), until), until)
-        messages = content.get("messages")
-        if self.numbered is None:
-            self.numbered = messages is not None  # The original broker has no such list, and numbers nothing.
-        if isinstance(messages, list):
-            return [_place(message) for message in messages]
-        return [{"message_id": message_id, "state": "running", "position": 0} for message_id in self._held.running(user_id)]
+        messages = self._queue(user_id, self.opening()).get("messages")
+        if not isinstance(messages, list):
+            raise UpstreamError(detail="a queue without messages")
+        return [_place(message) for message in messages]
 
     def check(self) -> None:
         """Raises an UpstreamFailure when the broker is not there, or says itself that it cannot work."""
@@ -194,6 +196,9 @@ class BrokerClient:
         status = transport.read_json(self._send("GET", "/health", until), until).get("status")
         if status not in {"healthy", "degraded"}:
             raise UpstreamUnavailable(detail=f"the broker is {status}")
+
+    def _queue(self, user_id: str, until: float) -> dict[str, Any]:
+        return transport.read_json(self._send("GET", _queue_of(user_id), until), until)
 
     def _open(
         self,
@@ -229,7 +234,7 @@ class BrokerClient:
                 **parts,
             )
             if response.status_code not in {200, 202, 204}:
-                raise _refusal(response, until)
+                raise _refusal(response, until, self._refusals)
             return response
 
 
@@ -254,19 +259,20 @@ def _place(message: Any) -> dict[str, Any]:
     return {name: message[name] for name in fields}
 
 
-def _refusal(response: Response, until: float) -> ChatError:
+def _refusal(response: Response, until: float, refusals: Collection[type[ChatError]]) -> ChatError:
     """What a broker's status means for the one who asked; the broker's own words stay here."""
     status = response.status_code
-    seconds = transport.retry_after(response, default=2)
+    seconds = transport.retry_after(response, default=RETRY_SECONDS)
+    asked_to_retry = "Retry-After" in response.headers
     try:
         content = transport.read_json(response, until)
     except UpstreamFailure:
         content = {}
     kind = BY_CODE.get(code) if isinstance(code := content.get("code"), str) else None
-    if kind in REFUSALS and kind.status == status:
+    if kind is not None and kind in refusals and kind.status == status:
         message_id = content.get("message_id")
         return kind(
-            retry_after=seconds if status == 429 else None,
+            retry_after=seconds if asked_to_retry else None,
             message_id=message_id if isinstance(message_id, str) and MESSAGE_ID.fullmatch(message_id) else "",
         )
     if status == 429:

@@ -48,11 +48,6 @@ class ReadPosition:
         self._to_skip = 0
         self._current = after
 
-    @property
-    def known(self) -> bool:
-        """Whether any id was read."""
-        return bool(self.after or self._followed)
-
     def reopened(self) -> None:
         self._to_skip, self._current = self._followed, self.after
 

@@ -54,7 +54,7 @@ def build(settings: Settings) -> Flask:
     redis = _Redis(settings)
     services = Services(settings)
     bundled = bundled_broker(settings, services, redis.client)
-    own_broker = services.broker_client(bundled, stands_alone=bool(settings.redis_url), numbered=True)
+    own_broker = services.broker_client(bundled, stands_alone=bool(settings.redis_url), is_ours=True)
     broker = services.external_broker or own_broker
     store = ConversationStore(services.database)
     streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=redis.limits)
@@ -76,7 +76,7 @@ def build(settings: Settings) -> Flask:
         queue_sizes=lambda: bundled.app.extensions["queue_sizes"](),
     )
     app.extensions["conversations"] = _conversations(services, store, own_broker, rate)
-    app.extensions["life"] = _life(settings, streams, connections, pulse, bundled if settings.redis_url else None)
+    app.extensions["life"] = _life(settings, streams, connections, pulse, bundled)
     cli.add_commands(app, db(services.database))
     _open(app, settings, connections)
     return app
@@ -155,18 +155,15 @@ def _probes(
     return probes
 
 
-def _life(settings: Settings, streams: Streams, connections: Connections, pulse: Pulse, neighbour: Neighbour | None) -> Life:
-    """`neighbour`: one that has a life of its own. With Redis there is work for it before anybody asks."""
-    drains = [streams.drain, connections.drain]
-    if neighbour is None:
-        return Life(pulse.start, lambda: together(settings.drain_seconds, *drains), streams.__len__)
+def _life(settings: Settings, streams: Streams, connections: Connections, pulse: Pulse, broker: Neighbour) -> Life:
+    """`broker`: the bundled one, which has a life of its own."""
 
     def start() -> None:
         pulse.start()
-        neighbour.app.extensions["life"].start()
+        broker.app.extensions["life"].start()
 
-    return Life(
-        start,
-        lambda: together(settings.drain_seconds, *drains, lambda _: neighbour.app.extensions["life"].drain()),
-        streams.__len__,
-    )
+    def drain() -> None:
+        drain_broker = broker.app.extensions["life"].drain
+        together(settings.drain_seconds, streams.drain, connections.drain, lambda _: drain_broker())
+
+    return Life(start, drain, streams.__len__)

@@ -1,4 +1,4 @@
-"""Reading one answer to its end: through breaks in the line, where the broker numbers its events."""
+"""Reading one answer to its end, through breaks in the line, of a broker that numbers its events."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -40,16 +40,14 @@ class Answer(Protocol):
 class Followed:
     """An answer read straight from the broker's stream.
 
-    Where the broker numbers its events only its log ends an answer: a broken connection, silence, or a stream that ends
-    cleanly without a terminal event say nothing of it.
+    Only the broker's log ends an answer: a broken connection, silence, or a stream that ends cleanly without a terminal
+    event say nothing of it.
     """
 
-    def __init__(self, reopen: Reopen, source: EventSource | None, after: str = "", *, numbered: bool | None) -> None:
-        """`numbered`: whether the broker numbers its events, None while that is unknown."""
+    def __init__(self, reopen: Reopen, source: EventSource | None, after: str = "") -> None:
         self._reopen = reopen
         self._source = source
         self._position = ReadPosition(after)
-        self._numbered = numbered
         self._failures = 0
         self._cause: tuple[type[UpstreamFailure], str] | None = None
         """Kind and detail of what went wrong first since the last event. An exception would keep its frames alive."""
@@ -59,9 +57,6 @@ class Followed:
     def events(self, watch: Watch) -> Iterator[Event | None]:
         while self._source is not None:
             yield from self._read(self._source, watch)
-            if self._numbered is False:
-                self._raise_cause()
-                return
             yield from self._reconnect(watch)
 
     def _read(self, source: EventSource, watch: Watch) -> Iterator[Event | None]:
@@ -72,7 +67,6 @@ class Followed:
                         continue  # Nor is it progress: attempts that bring nothing new are counted.
                     self._failures = 0
                     self._cause = None
-                    self._numbered = self._numbered or self._position.known
                 yield event
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             self._note(error)
@@ -81,7 +75,7 @@ class Followed:
 
     def _reconnect(self, watch: Watch) -> Iterator[None]:
         """Opens the stream again; no source is left when the log has ended. Raises an UpstreamFailure when it gives up."""
-        while self._numbered and self._failures < RECONNECTS and self.reconnects < RECONNECTS_MOST:
+        while self._failures < RECONNECTS and self.reconnects < RECONNECTS_MOST:
             yield from watch.pause(RECONNECT_SECONDS * 2**self._failures * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._failures += 1
             # While this blocks nothing is said to the browser, so it must not last longer than until the next heartbeat.

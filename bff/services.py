@@ -6,7 +6,6 @@ from bff.broker_client import BrokerClient
 from bff.conversations.database import open_database
 from bff.engine import bundled_engine
 from bff.engine_client import EngineClient
-from bff.held import HeldAnswers
 from bff.settings import Settings
 from bff.transport import new_session
 from bff.upstream import Remote, Service, Timeouts
@@ -19,30 +18,25 @@ class Services:
         self.external_broker = self._external_broker()
         """None where BROKER_BASE_URL names none."""
         external = Remote(settings.engine_base_url, settings.engine_api_key) if settings.engine_base_url else None
-        external_engine = self._engine_client(external) if external else None
-        self.agents = create_agents(settings, self._upstream(external_engine))
+        self.external_engine = self._engine_client(external) if external else None
+        """None where ENGINE_BASE_URL names none."""
+        self.agents = create_agents(settings, self._upstream())
         self.bundled_engine = self._engine_client(bundled_engine(settings, self.agents, self.database))
         """Answers in conversations, whatever else is configured."""
-        self.engine = external_engine or self.bundled_engine
+        self.engine = self.external_engine or self.bundled_engine
         """Answers direct chat."""
 
-    def broker_client(self, service: Service, *, stands_alone: bool, numbered: bool | None = None) -> BrokerClient:
-        """`stands_alone`: its queue outlives this process. `numbered`: whether its events have ids, where that is known."""
+    def broker_client(self, service: Service, *, stands_alone: bool, is_ours: bool = False) -> BrokerClient:
+        """`stands_alone`: its queue outlives this process. `is_ours`: it is the bundled one, in this process."""
         settings = self.settings
-        held = HeldAnswers(
-            answer_max_seconds=settings.answer_max_seconds,
-            retention_seconds=settings.retention_seconds,
-            most_bytes=settings.log_max_bytes,
-        )
         return BrokerClient(
             service,
             new_session(to=service),
             Timeouts.of(settings),
-            held,
             client_id=settings.client_id,
             max_event_bytes=settings.max_event_bytes,
             stands_alone=stands_alone,
-            numbered=numbered,
+            is_ours=is_ours,
         )
 
     def _external_broker(self) -> BrokerClient | None:
@@ -55,8 +49,8 @@ class Services:
         settings = self.settings
         return EngineClient(service, new_session(to=service), Timeouts.of(settings), settings.max_event_bytes)
 
-    def _upstream(self, engine: EngineClient | None) -> Upstream | None:
+    def _upstream(self) -> Upstream | None:
         """What the agent `broker` passes messages on to."""
         if self.external_broker is not None:
-            return ThroughBroker(self.external_broker)
-        return ThroughEngine(engine, self.settings.client_id) if engine is not None else None
+            return ThroughBroker(self.external_broker, self.external_engine, self.settings.answer_max_seconds)
+        return ThroughEngine(self.external_engine, self.settings.client_id) if self.external_engine is not None else None

@@ -106,7 +106,7 @@ class Settings:
     expose_upstream_errors: bool = setting("EXPOSE_UPSTREAM_ERRORS", False, switch)
     relay_tool_events: bool = setting("RELAY_TOOL_EVENTS", True, switch)
 
-    max_streams_per_user: int = setting("MAX_STREAMS_PER_USER", 8, whole(1))
+    max_streams_per_user: int = setting("MAX_STREAMS_PER_USER", 32, whole(1))
     messages_per_minute: int = setting("MESSAGES_PER_MINUTE", 60, whole(1))
     request_seconds: float = setting("REQUEST_SECONDS", 30.0, seconds)
     slow_reader_seconds: float = setting("SLOW_READER_SECONDS", 60.0, seconds)

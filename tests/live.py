@@ -256,7 +256,7 @@ class Reply:
     def events(self) -> Iterator[dict[str, Any]]:
         """The JSON of each event, with its SSE id as `id` where it has one."""
         for frame in self.frames():
-            fields = dict(line.split(": ", 1) for line in frame.splitlines() if not line.startswith(":"))
+            fields = dict(line.split(": ", 1) for line in frame.strip("\n").split("\n") if not line.startswith(":"))
             if "data" in fields:
                 yield json.loads(fields["data"]) | ({"id": fields["id"]} if "id" in fields else {})
 
@@ -299,11 +299,11 @@ def status_of(reply: Reply) -> int:
 
 
 def id_of(frame: str) -> str:
-    return next((line.removeprefix("id: ") for line in frame.splitlines() if line.startswith("id: ")), "")
+    return next((line.removeprefix("id: ") for line in frame.split("\n") if line.startswith("id: ")), "")
 
 
 def content_of(frame: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(frame.splitlines()[0].removeprefix("data: "))
+    content: dict[str, Any] = json.loads(frame.split("\n")[0].removeprefix("data: "))
     return content
 
 

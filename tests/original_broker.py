@@ -1,6 +1,7 @@
-"""A stand-in of the broker that existed before ours: CRLF, no ids, and work that begins when the stream opens.
+"""A stand-in of the broker that existed before ours, with its faults, and of the engine's history behind it.
 
-It answers a user's messages in the order in which their streams open, one at a time.
+CRLF, no ids, and work that begins when the stream opens. It answers a user's messages in the order in which their streams
+open, one at a time, under a lock that a closed stream leaves behind. What waits for the lock for too long is given up.
 """
 
 import contextlib
@@ -9,75 +10,50 @@ import socket
 import threading
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, urlsplit
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+Say = Callable[[str, str], None]
+NO_SLOT = "Timed out waiting for processing slot"
 
 
 class OriginalBroker:
-    def __init__(self, word_seconds: float = 0.005) -> None:
+    def __init__(self, word_seconds: float = 0.005, *, slot_seconds: float = 120.0, lock_seconds: float = 120.0) -> None:
+        """`slot_seconds`: for which a message waits for its user's lock; `lock_seconds`: until a lock left behind expires."""
         self.word_seconds = word_seconds
+        self.slot_seconds = slot_seconds
+        self.lock_seconds = lock_seconds
         self.messages: dict[str, tuple[str, str]] = {}
+        self.left: list[str] = []
+        """Texts, in the order in which they came."""
         self.opened: list[str] = []
+        """Ids, once for each stream."""
         self.answered: list[str] = []
         """Texts, in the order in which their answers were ended."""
         self.given_up: list[str] = []
+        self.at_once: Counter[str] = Counter()
+        """Streams open for each user, at most."""
+        self.stray_streams = 0
+        """So many streams are opened in a second process, which never hears of the answer: it says done at its end."""
+        self.history: dict[str, list[dict[str, Any]]] = {}
+        """The engine's turns, by user."""
+        self.keeps_history = True
+        self._killed = False
+        self._open: Counter[str] = Counter()
         self._streams: list[socket.socket] = []
-        self._turns: dict[str, threading.Lock] = defaultdict(threading.Lock)
-        broker = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def do_POST(self) -> None:
-                content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                message_id = str(uuid.uuid4())
-                broker.messages[message_id] = (content["user_id"], content["message"])
-                self._reply(200, {"status": "queued", "message_id": message_id, "queue_position": 1})
-
-            def do_DELETE(self) -> None:
-                self._reply(405, {"detail": "Method Not Allowed"})
-
-            def _reply(self, status: int, content: dict[str, object]) -> None:
-                body = json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_GET(self) -> None:
-                if self.path.startswith("/api/v1/queue/"):
-                    self._reply(200, {"user_id": "", "queue_length": 0, "is_processing": False, "current_message_id": None})
-                    return
-                query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream; charset=utf-8")
-                self.send_header("Transfer-Encoding", "chunked")
-                self.end_headers()
-                broker._streams.append(self.connection)
-                broker._answer(query["message_id"], self._say)
-                self.wfile.write(b"0\r\n\r\n")
-
-            def _say(self, event: str, data: str) -> None:
-                frame = f"event: {event}\r\ndata: {data}\r\n\r\n".encode()
-                self.wfile.write(f"{len(frame):x}\r\n".encode() + frame + b"\r\n")
-
-        class Quiet(ThreadingHTTPServer):
-            request_queue_size = 512
-
-            def handle_error(self, *_: object) -> None:
-                """A reader that hangs up is what tests do."""
-
-        self._server = Quiet(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._locks: dict[str, tuple[str, float]] = {}
+        """By user: the message that has the lock, and when it expires."""
+        self._free = threading.Condition()
+        self._server = _Server(self, 0)
+        self.port = self._server.server_port
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://127.0.0.1:{self.port}"
 
     def hang_up(self) -> None:
         """Cuts every stream where it is."""
@@ -85,28 +61,171 @@ class OriginalBroker:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def _answer(self, message_id: str, say) -> None:
-        user, text = self.messages[message_id]
+    def kill(self) -> None:
+        """Nobody answers any more, and what ran and waited is forgotten, locks too."""
+        self._server.shutdown()
+        self._server.server_close()
+        self.hang_up()
+        with self._free:
+            self._killed = True
+            self._locks.clear()
+            self.messages.clear()
+
+    def come_back(self) -> None:
+        self._server = _Server(self, self.port)
+        self._killed = False
+        self._serve()
+
+    def hold_lock(self, user_id: str, seconds: float) -> None:
+        """As a process that died leaves it."""
+        with self._free:
+            self._locks[user_id] = ("somebody", time.monotonic() + seconds)
+
+    def queue_of(self, user_id: str) -> dict[str, Any]:
+        with self._free:
+            running, _ = self._locks.get(user_id, (None, 0.0))
+            waiting = self._open[user_id] - (running is not None)
+        about = {"queue_length": max(0, waiting), "is_processing": running is not None, "current_message_id": running}
+        return {"user_id": user_id} | about
+
+    def receive(self, content: dict[str, Any]) -> dict[str, Any]:
+        message_id = str(uuid.uuid4())
+        self.messages[message_id] = (content["user_id"], content["message"])
+        self.left.append(content["message"])
+        return {"status": "queued", "message_id": message_id, "queue_position": 1}
+
+    def answer(self, message_id: str, say: Say, connection: socket.socket) -> None:
+        self._streams.append(connection)
+        server = self._server
+        user, text = self.messages.get(message_id, ("", ""))
         self.opened.append(message_id)
-        say("queued", json.dumps({"message_id": message_id}))
-        with self._turns[user]:
-            try:
-                say("processing", "")
-                for word in text.split(" "):
-                    time.sleep(self.word_seconds)
-                    say("message", json.dumps({"type": "progress", "text": word + " "}, ensure_ascii=False))
-                response = {"responses": [text], "response_language": "en", "voice_audio_base64": None}
-                say("message", json.dumps({"type": "complete", "response": response}, ensure_ascii=False))
-                say("done", json.dumps({"message_id": message_id}))
-            except OSError:
-                self.given_up.append(text)
-                raise
-            self.answered.append(text)
+        with self._free:
+            self._open[user] += 1
+            self.at_once[user] = max(self.at_once[user], self._open[user])
+            stray, self.stray_streams = self.stray_streams > 0, max(0, self.stray_streams - 1)
+        try:
+            say("queued", json.dumps({"message_id": message_id}))
+            if not self._lock(user, message_id):
+                say("error", json.dumps({"error": NO_SLOT}))
+                return
+            self._run(message_id, text, (lambda *_: None) if stray else say)
+            self._unlock(user)
+            say("done", json.dumps({"message_id": message_id}))
+        except OSError:
+            self.given_up.append(text)
+            with self._free:
+                if server is self._server and not self._killed:
+                    self._locks[user] = (message_id, time.monotonic() + self.lock_seconds)
+            raise
+        finally:
+            with self._free:
+                self._open[user] -= 1
+
+    def _lock(self, user: str, message_id: str) -> bool:
+        def is_free() -> bool:
+            holder, until = self._locks.get(user, ("", 0.0))
+            return holder in {"", message_id} or until < time.monotonic()
+
+        end = time.monotonic() + self.slot_seconds
+        with self._free:
+            while not is_free():
+                if time.monotonic() >= end:
+                    return False
+                self._free.wait(0.02)
+            self._locks[user] = (message_id, time.monotonic() + 600)
+            return True
+
+    def _unlock(self, user: str) -> None:
+        with self._free:
+            self._locks.pop(user, None)
+            self._free.notify_all()
+
+    def _run(self, message_id: str, text: str, say: Say) -> None:
+        user, _ = self.messages[message_id]
+        say("processing", "")
+        for word in text.split(" "):
+            time.sleep(self.word_seconds)
+            say("message", json.dumps({"type": "progress", "text": word + " "}, ensure_ascii=False))
+        self.answered.append(text)
+        now = datetime.now(UTC).isoformat()
+        turn = {"user_message": text, "assistant_response": text, "timestamp": now, "created_at": now}
+        if self.keeps_history:
+            self.history.setdefault(user, []).append(turn)
+        response = {"responses": [text], "response_language": "en", "voice_audio_base64": None}
+        say("message", json.dumps({"type": "complete", "response": response}, ensure_ascii=False))
+
+    def _serve(self) -> None:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def __enter__(self) -> "OriginalBroker":
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        self._serve()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 512
+    daemon_threads = True
+
+    def __init__(self, broker: OriginalBroker, port: int) -> None:
+        self.broker = broker
+        super().__init__(("127.0.0.1", port), _Handler)
+
+    def handle_error(self, *_: object) -> None:
+        """A reader that hangs up is what tests do."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._reply(200, self.server.broker.receive(content))
+
+    def do_DELETE(self) -> None:
+        self._reply(405, {"detail": "Method Not Allowed"})
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        names = [unquote(name) for name in parts.path.split("/")[1:]]
+        if names[:3] == ["api", "v1", "queue"] and len(names) == 4:
+            self._reply(200, self.server.broker.queue_of(names[3]))
+        elif names[-1] == "history":
+            turns = self.server.broker.history.get(names[-2], [])
+            offset, limit = int(query["offset"]), int(query["limit"])
+            page = {"entries": turns[offset : offset + limit], "total_count": len(turns)}
+            self._reply(200, page | {"user_id": names[-2], "limit": limit, "offset": offset})
+        elif names == ["api", "v1", "stream"]:
+            self._stream(query["message_id"])
+        elif names == ["health"]:
+            self._reply(200, {"status": "healthy"})
+        else:
+            self._reply(404, {"detail": "Not Found"})
+
+    def _stream(self, message_id: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.server.broker.answer(message_id, self._say, self.connection)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _say(self, event: str, data: str) -> None:
+        frame = f"event: {event}\r\ndata: {data}\r\n\r\n".encode()
+        self.wfile.write(f"{len(frame):x}\r\n".encode() + frame + b"\r\n")
+
+    def _reply(self, status: int, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

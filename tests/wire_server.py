@@ -3,7 +3,7 @@
     with WireServer([stream_head(), chunk(b"data: {}\\n\\n"), 0.2, CUT]) as server: ...
 
 An answer is a list of steps, or a function that makes one from the request. The first request gets the first answer;
-the last answer serves all that come after.
+the last answer serves all that come after. A broker's queue is answered besides, as one that numbers its events does.
 """
 
 import contextlib
@@ -52,10 +52,15 @@ def chunk(data: bytes) -> bytes:
 
 
 LAST_CHUNK = b"0\r\n\r\n"
+NUMBERED = b'{"queue_length": 0, "is_processing": false, "current_message_id": null, "messages": []}'
+UNNUMBERED = b'{"queue_length": 0, "is_processing": false, "current_message_id": null}'
+"""What a broker answers for its queue that numbers its events, or does not."""
 
 
 class WireServer:
-    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None, queue: bytes | None = NUMBERED) -> None:
+        """`queue`: what a request for a broker's queue is answered, whenever it comes; None: it is one of the requests."""
+        self._queue = queue
         self._answers = list(answers)
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -112,6 +117,9 @@ class WireServer:
                 self._open.add(connection)
             stack.callback(self._forget, connection)
             while (request := self._request(connection)) is not None:
+                if self._queue is not None and request.path.startswith("/api/v1/queue/"):
+                    connection.sendall(reply(self._queue))
+                    continue
                 with self._changed:
                     answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
                     self.requests.append(request)

@@ -6,7 +6,9 @@ would hold the place among the running answers that the second one needs.
 
 import contextlib
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 from bff import events
@@ -16,10 +18,12 @@ from bff.engine_client import EngineClient
 from bff.errors import ChatError, Interrupted, detached
 from bff.identity import Identity
 from bff.messages import ChatRequest
+from bff.ops import hub
 from bff.ops.beside import beside
 from bff.ops.hub import Watch
 from bff.relay import Relay
 from bff.sse import Event
+from bff.unnumbered import Question, UnnumberedReply
 
 
 class Answer(Protocol):
@@ -59,18 +63,49 @@ class Broker:
 
 
 class ThroughBroker:
-    def __init__(self, broker: BrokerClient) -> None:
+    def __init__(self, broker: BrokerClient, engine: EngineClient | None, answer_max_seconds: float) -> None:
+        """`engine`: the one behind the broker, None where it is not known. `answer_max_seconds`: for one reply."""
         self._broker = broker
+        self._engine = engine
+        self._answer_max_seconds = answer_max_seconds
 
-    def ask(self, identity: Identity, text: str, watch: Watch) -> "_Queued":
+    def ask(self, identity: Identity, text: str, watch: Watch) -> Answer:
         until = self._broker.opening()
         user_id = identity.user_id
-        receipt = self._broker.enqueue(identity, ChatRequest(message=text).for_upstream(), until)
+        content = ChatRequest(message=text).for_upstream()
+        if not self._broker.numbers_events(user_id):
+            reply = UnnumberedReply(self._broker, self._engine, Question(identity, content, time.time()))
+            reply.start(watch)
+            return _Unnumbered(reply, monotonic() + self._answer_max_seconds)
+        receipt = self._broker.enqueue(identity, content, until)
         try:
             return _Queued(self._broker, user_id, receipt.message_id, self._broker.follow(user_id, receipt.message_id, until))
         except ChatError:
             _stop(self._broker, user_id, receipt.message_id)
             raise
+
+
+class _Unnumbered(NamedTuple):
+    """A reply of a broker whose one stream has to be read to its end, whatever becomes of it here."""
+
+    reply: UnnumberedReply
+    until: float
+
+    def events(self, watch: Watch) -> Iterator[Event | None]:
+        for data in self.reply.events(watch):
+            yield None if data is None else Event("message", data)
+
+    def close(self) -> None:
+        """In the background: its stream ends soon."""
+        self.give_up()
+
+    def give_up(self) -> None:
+        threading.Thread(target=self._read_out, name="read-out", daemon=True).start()
+
+    def _read_out(self) -> None:
+        with contextlib.closing(hub.watch()) as watch:
+            watch.due = self.until
+            self.reply.read_out(watch)
 
 
 class _Followed(Protocol):

@@ -52,7 +52,7 @@ def built(settings: Settings, key: str, services: "Services | None" = None, clie
 
     client = client or _redis(settings)
     queue = _queue(settings, client)
-    worker = _worker(settings, queue, services) if settings.run_worker else None
+    worker = _worker(settings, queue, services)
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
     streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
     connections = Connections(settings.slow_reader_seconds)
@@ -154,28 +154,29 @@ def _queue(settings: Settings, client: "Client | None" = None) -> "Queue":
 
 
 def _worker(settings: Settings, queue: "Queue", services: "Services | None" = None) -> "Worker":
-    from bff.broker.answering import Engines
-    from bff.broker.worker import Times, Worker
+    from bff.broker.engines import Engines
+    from bff.broker.worker import Bounds, Times, Worker
     from bff.services import Services
 
     services = services or Services(settings)
-    engines = Engines(services.engine, services.bundled_engine)
+    engines = Engines(services.engine, services.bundled_engine, services.external_broker, services.external_engine)
     times = Times(settings.answer_max_seconds, settings.lease_seconds)
-    return Worker(queue, engines, times, max_running=settings.max_running, keep_stopped=settings.keep_stopped)
+    bounds = Bounds(settings.max_running, settings.max_streams)
+    return Worker(queue, engines, times, bounds, claims=settings.run_worker, keep_stopped=settings.keep_stopped)
 
 
-def _start(settings: Settings, worker: "Worker | None") -> None:
+def _start(settings: Settings, worker: "Worker") -> None:
     """With Redis messages may be waiting already; in memory nothing can be."""
-    if settings.redis_url and worker is not None:
+    if settings.redis_url:
         worker.start()
 
 
-def _drain(settings: Settings, streams: "Streams", connections: "Connections", worker: "Worker | None") -> None:
+def _drain(settings: Settings, streams: "Streams", connections: "Connections", worker: "Worker") -> None:
     """In memory the worker works on: what its process has not answered nobody will."""
     from bff.ops.life import together
 
-    handing_over = [worker.drain] if worker and settings.redis_url else []
-    together(settings.drain_seconds, streams.drain, connections.drain, *handing_over)
+    drain_worker = worker.drain if settings.redis_url else worker.work_off
+    together(settings.drain_seconds, streams.drain, connections.drain, drain_worker)
 
 
 def _own_settings() -> Settings:

@@ -2,36 +2,38 @@
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
+from math import inf
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from bff import events
 from bff.broker import ends
-from bff.broker.queue import Claim, Lost, Message, Queue, StopReason, Words
-from bff.engine_client import EngineClient
-from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamError, UpstreamTimeout
+from bff.broker.engines import Engines, Reply
+from bff.broker.queue import Claim, Lost, Queue, StopReason, Words
+from bff.errors import (
+    AnswerTimeout,
+    Away,
+    ChatError,
+    InternalError,
+    ServerFull,
+    UpstreamUnavailable,
+    detached,
+)
+from bff.ops import hub
 from bff.ops.hub import Watch
-from bff.transport import EventSource
 
 T = TypeVar("T")
 
+END_SECONDS: Final = 5.0
+"""For the end of an external broker's stream whose reply has ended: closing it before might still count as leaving."""
 AWAY_SECONDS: Final = 0.25
 """Between two attempts to write while the queue is away."""
 
 log = logging.getLogger(__name__)
-
-
-class Engines(NamedTuple):
-    """Who may answer, by `Message.handler`."""
-
-    engine: EngineClient
-    bundled: EngineClient
-
-    def of(self, message: Message) -> EngineClient:
-        return self.bundled if message.handler == "bundled" else self.engine
 
 
 class Stopped(Exception):
@@ -52,8 +54,8 @@ class Answering:
     ) -> None:
         """`watch.due` is the moment (monotonic) by which the engine must have answered, `give_up_at` the queue."""
         self._queue = queue
-        self._engine = engines.of(claim.message)
-        self._is_ours = self._engine is engines.bundled
+        self._engines = engines
+        self._is_ours = claim.message.handler == "bundled"
         self.claim = claim
         self.watch = watch
         self._give_up_at = give_up_at
@@ -63,14 +65,52 @@ class Answering:
         self.began = monotonic()
         self.result = InternalError.code
         """How it ended: complete, engine_error, stopped, handed_back, lost, or an error's code."""
+        self.started = threading.Event()
+        """Set once the message is with whoever answers, or was refused."""
+        self.refusal: ChatError | None = None
+        self._concluded = False
 
-    def run(self) -> None:
-        """To its end, whatever the engine does. Raises Lost; Away, ServerFull when the queue was so for too long."""
+    def run(self, *, start_first: bool = False) -> None:
+        """To its end, whatever the engine does. Raises Lost; Away, ServerFull when the queue was so for too long.
+
+        `start_first`: somebody waits for `started`, to whom it is refused that it could not be started.
+        """
+        try:
+            reply = self._engines.reply_to(self.claim)
+        except UpstreamUnavailable as problem:
+            self._refuse(problem)
+            return
+        with closing(reply):
+            if start_first and not self._start(reply):
+                return
+            self._run(reply)
+
+    def end(self, reason: Exception) -> None:
+        """From anywhere: it shall end for this reason."""
+        if not (self._concluded and isinstance(reason, Stopped)):
+            self.watch.end(reason)
+
+    def _start(self, reply: Reply) -> bool:
+        try:
+            reply.start(self.watch)
+        except ChatError as problem:
+            self._refuse(problem)
+        except (Stopped, HandedBack, Lost) as reason:
+            self.watch.end(reason)  # As it would end in the middle of the reply.
+        self.started.set()
+        return self.refusal is None
+
+    def _refuse(self, problem: ChatError) -> None:
+        log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
+        self.result = problem.code
+        self.refusal = detached(problem)
+        self._insist(lambda: self._queue.finish(self.claim, [ends.failed(problem)], forget=True))
+
+    def _run(self, reply: Reply) -> None:
         try:
             self._insist(lambda: self._queue.append(self.claim, [("processing", "")], said=False))
-            with closing(self._said()) as said:
-                if not self._take(said):
-                    raise UpstreamError(detail="the engine ended without an end")
+            with closing(self._said(reply)) as said:
+                self._take(said, reply)
         except Lost:
             raise
         except HandedBack:
@@ -80,38 +120,25 @@ class Answering:
             self.result = "handed_back"
         except Stopped as stopped:
             text = "".join(self._texts)
-            self._finish(ends.stopped(text, self._kept(text, stopped.reason)))
+            self._finish(ends.stopped(text, self._kept(text, stopped.reason)), reply)
             self.result = "stopped"
         except ChatError as problem:
             log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
-            self._finish(ends.failed(problem))
+            self._finish(ends.failed(problem), reply)
             self.result = problem.code
         except Exception:
             log.exception("message %s: the answer broke", self.claim.message.id)
-            self._finish(ends.failed(InternalError()))
+            self._finish(ends.failed(InternalError()), reply)
 
-    def _said(self) -> Generator[str | None, None, None]:
-        """The engine's events, None where it paused. Raises an UpstreamFailure, AnswerTimeout, and what ends the watch."""
-        with closing(self._opened()) as source:
-            for event in source.events(self.watch):
-                if event is not None:
-                    yield event.data.replace("\n", " ")
-                elif monotonic() >= self.watch.due:
-                    raise AnswerTimeout
-                else:
-                    yield None
-
-    def _opened(self) -> EventSource:
-        message = self.claim.message
-        content = message.content
-        if self._is_ours:
-            content = content | {"message_id": message.id, "begun": self.claim.begun}
-        try:
-            return self._engine.stream(content, self.watch)
-        except UpstreamTimeout:
-            if monotonic() >= self.watch.due:
-                raise AnswerTimeout from None
-            raise
+    def _said(self, reply: Reply) -> Generator[str | None, None, None]:
+        """The events, None where they pause. Raises an UpstreamFailure, AnswerTimeout, and what ends the watch."""
+        for data in reply.events(self.watch):
+            if data is not None:
+                yield data.replace("\n", " ")
+            elif monotonic() >= self.watch.due:
+                raise AnswerTimeout
+            else:
+                yield None
 
     def confirm(self) -> None:
         """Asked before the answer is stored; ends the watch where it must not be stored any more."""
@@ -125,8 +152,8 @@ class Answering:
         except ChatError as problem:
             self.watch.end(type(problem)(detail=problem.detail))
 
-    def _take(self, said: Iterator[str | None]) -> bool:
-        """Whether the engine came to an end of its own; nothing it says afterwards counts."""
+    def _take(self, said: Iterator[str | None], reply: Reply) -> None:
+        """To the end of its own that the engine comes to; nothing it says afterwards counts."""
         for data in said:
             if data is None:
                 self._write()
@@ -136,12 +163,12 @@ class Answering:
             if not isinstance(kind, str) or kind == "keepalive":
                 continue  # Which says nothing, so nobody needs it in a log.
             if kind in {"complete", "error"}:
-                self._finish(("message", data if self._is_ours or kind == "complete" else _without_code(content)))
                 self.result = "complete" if kind == "complete" else "engine_error"
-                return True
+                last = data if self._is_ours or kind == "complete" else _without_code(content)
+                self._finish(("message", last), reply, END_SECONDS)
+                return
             self._unwritten.append(("message", data))
             self._texts.append(events.text_in(content))
-        return False
 
     def _kept(self, text: str, reason: StopReason) -> str | None:
         """As what the bundled engine stores the text of a reply that its user stopped; None where it shall not."""
@@ -149,7 +176,7 @@ class Answering:
         if not self._keep_stopped or reason != "stopped" or not text.strip() or "conversation_id" not in content:
             return None
         try:
-            return self._engine.keep_stopped(content, text)
+            return self._engines.bundled.keep_stopped(content, text)
         except ChatError as problem:
             log.warning("message %s: what was said could not be stored: %s", self.claim.message.id, problem.detail)
             return None
@@ -159,9 +186,22 @@ class Answering:
         if words:
             self._insist(lambda: self._queue.append(self.claim, words))
 
-    def _finish(self, last: Words) -> None:
+    def _finish(self, last: Words, reply: Reply, seconds: float = inf) -> None:
+        """The user's next message waits while the rest of an external broker's reply is read, for `seconds` at most."""
         words, self._unwritten = [*self._unwritten, last], []
+        if reply.open:
+            self._insist(lambda: self._queue.conclude(self.claim, words))
+            self._concluded = True
+            self._read_out(reply, min(monotonic() + seconds, self.watch.due))
+            words = []
         self._insist(lambda: self._queue.finish(self.claim, words))
+
+    def _read_out(self, reply: Reply, until: float) -> None:
+        ended, self.watch = self.watch, hub.watch()
+        ended.close()
+        self.watch.due = until
+        with suppress(HandedBack, Lost):
+            reply.read_out(self.watch)
 
     def _insist(self, write: Callable[[], T]) -> T:
         """While the queue is away, or full, the answer waits here, and the engine with it. Repeating a write does it once."""

@@ -38,7 +38,9 @@ class Message(NamedTuple):
     trace: str = ""
     """Which request left it: see bff/trace.py."""
     handler: str = "engine"
-    """Who answers it: "engine", the configured one, or "bundled", the bundled engine whatever is configured."""
+    """Who answers it: "engine", the configured one; "bundled", the bundled engine whatever is configured; or "external", an
+    external broker that does not number its events.
+    """
     run_scope: str = ""
     """What at most one message of a group waits or runs for, such as a conversation; "" for no such bound."""
     run_key: str = ""

@@ -45,8 +45,7 @@ log = logging.getLogger(__name__)
 
 class Parts(NamedTuple):
     queue: Queue
-    worker: Worker | None
-    """None where others answer."""
+    worker: Worker
     streams: Streams
     key: str
     settings: Settings
@@ -71,7 +70,7 @@ class MessageRequest(BaseModel):
     on_busy: Literal["enqueue", "reject", "interrupt"] | None = None
     on_disconnect: Literal["continue", "cancel"] | None = None
     group: Annotated[StrictStr, StringConstraints(max_length=1024)] = ""
-    handler: Literal["engine", "bundled"] = "engine"
+    handler: Literal["engine", "bundled", "external"] = "engine"
     run_scope: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
     run_key: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
     conversation_id: Id | None = None
@@ -124,12 +123,15 @@ def leave() -> Response:
         run_scope=left.run_scope,
         run_key=left.run_key,
     )
-    receipt = parts.queue.enqueue(message, left.client_message_id, left.on_busy or parts.settings.on_busy)
+    parts.worker.start()
+    about = (message, left.client_message_id, left.on_busy or parts.settings.on_busy)
+    if left.handler == "external":
+        receipt = parts.worker.start_now(lambda: parts.queue.enqueue(*about, claim=True))
+    else:
+        receipt = parts.queue.enqueue(*about)
     if receipt.message_id != message.id and on_disconnect == "continue":
         parts.queue.keep_unread(left.user_id, receipt.message_id)
     log.info("message %s was left", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})
-    if parts.worker:
-        parts.worker.start()
     return jsonify(
         status="queued",
         message_id=receipt.message_id,

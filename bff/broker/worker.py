@@ -9,9 +9,11 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from bff import trace
-from bff.broker.answering import AWAY_SECONDS, Answering, Engines, HandedBack, Stopped
-from bff.broker.queue import Claim, Lost, Message, Queue, StopReason
-from bff.errors import Away
+from bff.broker import ends
+from bff.broker.answering import AWAY_SECONDS, Answering, HandedBack, Stopped
+from bff.broker.engines import Engines
+from bff.broker.queue import Claim, Lost, Message, Queue, Receipt, StopReason
+from bff.errors import Away, ServerFull, ServerRestarting, detached
 from bff.ops import hub, metrics
 
 CLAIM_SECONDS: Final = 1.0
@@ -34,29 +36,55 @@ class Times(NamedTuple):
     """For which a claim holds without a sign of life."""
 
 
-class Worker:
-    """At most `max_running` answers at once, each in a thread (a greenlet under gevent) of its own."""
+class Bounds(NamedTuple):
+    """Answers of one process at once."""
 
-    def __init__(self, queue: Queue, engines: Engines, times: Times, *, max_running: int, keep_stopped: bool = False) -> None:
-        """`keep_stopped`: what a reply in a conversation had said when its user stopped it is stored."""
+    running: int
+    """Of engines."""
+    external: int
+    """Of an external broker, whose engine is its own affair."""
+
+
+class Worker:
+    """Answers messages, each in a thread (a greenlet under gevent) of its own."""
+
+    def __init__(
+        self, queue: Queue, engines: Engines, times: Times, bounds: Bounds, *, claims: bool = True, keep_stopped: bool = False
+    ) -> None:
+        """`claims`: it answers what waits in the queue, and not only what is given to `begin`.
+
+        `keep_stopped`: what a reply in a conversation had said when its user stopped it is stored.
+        """
         self._queue = queue
         self._engines = engines
         self._keep_stopped = keep_stopped
         self._times = times
-        self._free = threading.BoundedSemaphore(max_running)
+        self._claims = claims
+        self._free = threading.BoundedSemaphore(bounds.running)
+        self._free_external = threading.BoundedSemaphore(bounds.external)
         self._running: set[Answering] = set()
         self._starting = threading.Lock()
+        self._keeping = False
         self._claiming: threading.Thread | None = None
         self._draining = False
+        self._leaves_nothing = False
         self._sweep_at = 0.0
 
     def start(self) -> None:
         """Idempotent. Not done at construction: a factory that is only looked at must not start threads."""
+        if not self._claims:
+            return
+        self._keep_claims()
         with self._starting:
             if self._claiming is None:
-                self._queue.on_stop(self._stop)
                 self._claiming = threading.Thread(target=self._work, name="worker", daemon=True)
                 self._claiming.start()
+
+    def _keep_claims(self) -> None:
+        with self._starting:
+            if not self._keeping:
+                self._keeping = True
+                self._queue.on_stop(self._stop)
                 threading.Thread(target=self._renew, name="leases", daemon=True).start()
 
     def drain(self, seconds: float) -> None:
@@ -67,8 +95,15 @@ class Worker:
             self._claiming.join(seconds)
         _until(lambda: not self._running, end - min(HAND_BACK_SECONDS, seconds / 2))
         for answering in list(self._running):
-            answering.watch.end(HandedBack())
+            answering.end(HandedBack())
         _until(lambda: not self._running, end)
+
+    def work_off(self, seconds: float) -> None:
+        """Answers what runs and what waits, while there is time: nobody else would. What waits for an external broker is
+        refused: left there and not read to its end, it would hold up its user's next message.
+        """
+        self._leaves_nothing = True
+        _until(lambda: not self._running and not self._queue.waiting(), monotonic() + seconds)
 
     def _work(self) -> None:
         away = False
@@ -92,18 +127,48 @@ class Worker:
 
     def _claim_one(self) -> None:
         if self._free.acquire(timeout=CLAIM_SECONDS):
-            begun = False
-            try:
+            with ExitStack() as undoing:
+                undoing.callback(self._free.release)
                 claim = self._queue.claim(CLAIM_SECONDS)
-                if claim is not None:
-                    self._begin(claim)
-                    begun = True
-            finally:
-                if not begun:
-                    self._free.release()
+                if claim is None:
+                    return
+                if claim.message.handler == "external":
+                    self._begin_external(claim)
+                else:
+                    self._begin(claim, self._free)
+                    undoing.pop_all()
 
-    def _begin(self, claim: Claim) -> None:
-        """Raises what keeps a waiting place or a thread from being made; then somebody else may claim it."""
+    def start_now(self, enqueue: Callable[[], Receipt]) -> Receipt:
+        """Enqueues a message for an external broker; one that is claimed thereby is started before this returns.
+
+        Raises ServerFull, what `enqueue` raises, and the ChatError that kept the message from being started.
+        """
+        self._keep_claims()
+        if not self._free_external.acquire(blocking=False):
+            raise ServerFull
+        with ExitStack() as undoing:
+            undoing.callback(self._free_external.release)
+            receipt = enqueue()
+            if receipt.claim is None:
+                return receipt
+            answering = self._begin(receipt.claim, self._free_external, start_first=True)
+            undoing.pop_all()
+        answering.started.wait()
+        if answering.refusal is not None:
+            raise detached(answering.refusal)
+        return receipt
+
+    def _begin_external(self, claim: Claim) -> None:
+        if self._leaves_nothing:
+            self._queue.finish(claim, [ends.failed(ServerRestarting())], forget=True)
+        else:
+            self._begin(claim, None)
+
+    def _begin(self, claim: Claim, place: threading.Semaphore | None, *, start_first: bool = False) -> Answering:
+        """`place`: released at its end. What had to wait for an external broker has none: it was let in before.
+
+        Raises what keeps a waiting place or a thread from being made; then somebody else may claim it.
+        """
         with ExitStack() as undoing:
             undoing.callback(self._queue.release, claim)
             if claim.token == 1:
@@ -119,8 +184,10 @@ class Worker:
             undoing.callback(setattr, watch, "confirm", None)
             self._running.add(answering)  # Before its thread starts: a drain that waits for what runs must not miss it.
             undoing.callback(self._running.discard, answering)
-            threading.Thread(target=self._answer, args=(answering,), name="answer", daemon=True).start()
+            about = (answering, place, start_first)
+            threading.Thread(target=self._answer, args=about, name="answer", daemon=True).start()
             undoing.pop_all()
+        return answering
 
     def _renew(self) -> None:
         while True:
@@ -141,22 +208,22 @@ class Worker:
     def _show_life(self, answering: Answering) -> None:
         try:
             if reason := self._queue.renew(answering.claim):
-                answering.watch.end(Stopped(reason))
+                answering.end(Stopped(reason))
         except Lost:
-            answering.watch.end(Lost())
+            answering.end(Lost())
 
     def _stop(self, message_id: str, reason: StopReason) -> None:
         for answering in list(self._running):
             if answering.claim.message.id == message_id:
-                answering.watch.end(Stopped(reason))
+                answering.end(Stopped(reason))
 
-    def _answer(self, answering: Answering) -> None:
+    def _answer(self, answering: Answering, place: threading.Semaphore | None, start_first: bool) -> None:
         message = answering.claim.message
         trace.go_on(message.trace)
         try:
             with suppress(Away):  # The lease's own thread asks again.
                 self._show_life(answering)  # It may have been told to stop before it could be heard here.
-            answering.run()
+            answering.run(start_first=start_first)
         except Lost:
             metrics.LEASES_LOST.inc()
             answering.result = "lost"
@@ -167,7 +234,9 @@ class Worker:
             self._running.remove(answering)
             answering.watch.confirm = None
             answering.watch.close()
-            self._free.release()
+            answering.started.set()
+            if place is not None:
+                place.release()
             _tell_end(answering)
 
 

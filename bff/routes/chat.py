@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from bff import event_ids, message_ids, messages
 from bff.broker_client import BrokerClient
-from bff.errors import InvalidRequest, NotFound
+from bff.errors import InvalidRequest, NotFound, UpstreamFailure
 from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
 from bff.protocols import ClientProtocol, Place
@@ -24,6 +24,8 @@ T = TypeVar("T")
 bp = Blueprint("chat", __name__, url_prefix="/api/chat")
 
 PROTOCOLS: Final = {"native": NATIVE, "ai-sdk": AI_SDK, "ag-ui": AG_UI}
+EXTERNAL_SECONDS: Final = 1.0
+"""The bundled broker waits for an external one as long as we wait for a broker: it shall be the one to tell."""
 _ACCEPTED: Final = re.compile(r"text/event-stream\s*;\s*protocol=\"?([\w-]+)")
 
 
@@ -37,11 +39,12 @@ def say() -> Response:
     parts = door.parts()
     parts.rate.count(identity.user_id)
     with parts.streams.enter(identity.user_id, comes_back=door.says_it_comes_back()) as slot:
-        until = parts.broker.opening()
-        receipt = parts.broker.enqueue(identity, telling.for_broker(message, parts.settings), until)
-        answer = parts.broker.follow(identity.user_id, receipt.message_id, until)
+        broker, handler = _for_new_message(identity.user_id)
+        until = broker.opening() + (EXTERNAL_SECONDS if handler else 0)
+        receipt = broker.enqueue(identity, telling.for_broker(message, parts.settings) | handler, until)
+        answer = broker.follow(identity.user_id, receipt.message_id, until)
         words = protocol.words and protocol.words(receipt.message_id, asked.about, False)
-        return telling.stream(answer, receipt.message_id, slot, protocol, words)
+        return telling.stream(answer, receipt.message_id, slot, protocol, words, broker=broker)
 
 
 @bp.post("")
@@ -66,10 +69,11 @@ def resume(message_id: str) -> Response:
     # Other clients take a clean end for the whole answer.
     with parts.streams.enter(identity.user_id, comes_back=protocol is NATIVE or door.says_it_comes_back()) as slot:
         known = _checked(message_id, identity)
-        answer = _of_either(lambda broker: broker.resume(identity.user_id, known, broker.opening(), after))
+        broker, answer = _of_either(identity, lambda broker: broker.resume(identity.user_id, known, broker.opening(), after))
         if answer is not None:
             words = protocol.words and protocol.words(message_id, {}, told)
-            return telling.stream(answer, message_id, slot, protocol, words, retry=door.come_back_milliseconds())
+            retry = door.come_back_milliseconds()
+            return telling.stream(answer, message_id, slot, protocol, words, retry, broker=broker)
         slot.release()
         return Response(status=204)  # Which tells `EventSource` not to come back.
 
@@ -85,7 +89,7 @@ def resume_latest(chat_id: str) -> Response:
 def stop(message_id: str) -> tuple[Response, int]:
     identity = door.identity()
     known = _checked(message_id, identity)
-    _of_either(lambda broker: broker.stop(identity.user_id, known))
+    _of_either(identity, lambda broker: broker.stop(identity.user_id, known))
     return jsonify(status="stopping"), 202
 
 
@@ -96,7 +100,10 @@ def active() -> Response:
 
 def _places(identity: Identity) -> list[dict[str, Any]]:
     """The user's messages that wait or run, in order; those of another org are not theirs here."""
-    places = door.parts().broker.places(identity.user_id)
+    parts = door.parts()
+    places = parts.own_broker.places(identity.user_id)
+    if parts.own_broker is not parts.broker and parts.broker.numbers_events(identity.user_id):
+        places += parts.broker.places(identity.user_id)
     return [place for place in places if message_ids.may_be_of(str(place["message_id"]), identity.org)]
 
 
@@ -106,13 +113,26 @@ def _checked(message_id: str, identity: Identity) -> str:
     return message_id
 
 
-def _of_either(do: Callable[[BrokerClient], T]) -> T:
-    """By the bundled broker, which has the replies in conversations, else by the configured one."""
+def _for_new_message(user_id: str) -> tuple[BrokerClient, dict[str, str]]:
+    """Who takes it, and what is said to it besides. What a broker says without numbers is kept in our own queue's log."""
     parts = door.parts()
-    if parts.own_broker is not parts.broker:
-        with contextlib.suppress(NotFound):
-            return do(parts.own_broker)
-    return do(parts.broker)
+    if parts.own_broker is parts.broker:
+        return parts.broker, {}
+    with contextlib.suppress(UpstreamFailure):  # Leaving it will show whether the broker is there.
+        if parts.broker.numbers_events(user_id):
+            return parts.broker, {}
+    return parts.own_broker, {"handler": "external"}
+
+
+def _of_either(identity: Identity, do: Callable[[BrokerClient], T]) -> tuple[BrokerClient, T]:
+    """By the bundled broker, else by an external one that numbers its events. Raises NotFound, an UpstreamFailure."""
+    parts = door.parts()
+    try:
+        return parts.own_broker, do(parts.own_broker)
+    except NotFound:
+        if parts.own_broker is parts.broker or not parts.broker.numbers_events(identity.user_id):
+            raise
+    return parts.broker, do(parts.broker)
 
 
 def _protocol() -> ClientProtocol:

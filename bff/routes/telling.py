@@ -127,14 +127,14 @@ def stream(
     words: Words | None,
     retry: int | None = None,
     kind: str = "chat",
-    broker: BrokerClient | None = None,
+    *,
+    broker: BrokerClient,
     leave: Callable[[], None] | None = None,
 ) -> Response:
-    """`words`: None for our own. `broker`: whose answer it is, where that is not direct chat's. `leave`: see Telling."""
+    """`words`: None for our own. `broker`: whose answer it is. `leave`: see Telling."""
     settings = door.parts().settings
-    broker = broker or door.parts().broker
-    own = broker.numbered is True
-    telling = tell(answer, message_id, kind=kind, resumed=retry is not None, comes_back=slot.comes_back, own=own, leave=leave)
+    resumed = retry is not None
+    telling = tell(answer, message_id, kind=kind, resumed=resumed, comes_back=slot.comes_back, own=True, leave=leave)
     # In a drain only those are sent away who find the answer in another process.
     slot.comes_back = slot.comes_back and broker.outlives_us
     return EventStream(

@@ -1,0 +1,98 @@
+"""Who answers a message: an engine, or an external broker that does not number its events."""
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from time import monotonic
+from typing import Final, NamedTuple, Protocol
+
+from bff.broker.queue import Claim
+from bff.broker_client import BrokerClient
+from bff.engine_client import EngineClient
+from bff.errors import AnswerTimeout, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.identity import Identity
+from bff.ops.hub import Watch
+from bff.transport import EventSource
+from bff.unnumbered import Question, UnnumberedReply
+
+FOR_EXTERNAL_BROKER: Final = {"message", "message_type", "audio_base64", "audio_format"}
+
+
+class Reply(Protocol):
+    """One reply, read once."""
+
+    @property
+    def open(self) -> bool:
+        """Whether whoever answers goes on with it after it was left: then `read_out` reads it to its end."""
+
+    def start(self, watch: Watch) -> None:
+        """Asks for it, where that can fail before anything is told. Raises a ChatError, and what ends `watch`."""
+
+    def events(self, watch: Watch) -> Iterator[str | None]:
+        """The engine's events as JSON, None where they pause, up to a terminal one. Raises an UpstreamFailure, and what
+        ends `watch`.
+        """
+
+    def read_out(self, watch: Watch) -> None:
+        """Until `watch.due`. Raises what ends `watch`."""
+
+    def close(self) -> None: ...
+
+
+class Engines(NamedTuple):
+    """Who may answer, by `Message.handler`."""
+
+    engine: EngineClient
+    bundled: EngineClient
+    external_broker: BrokerClient | None = None
+    external_engine: EngineClient | None = None
+    """The external broker's, whose history is asked for what was lost on the way."""
+
+    def reply_to(self, claim: Claim) -> Reply:
+        """Not begun yet. Raises UpstreamUnavailable where this process does not know who answers."""
+        message = claim.message
+        if message.handler != "external":
+            is_ours = message.handler == "bundled"
+            return EngineReply(self.bundled if is_ours else self.engine, claim, is_ours=is_ours)
+        if self.external_broker is None:
+            raise UpstreamUnavailable(detail="BROKER_BASE_URL is not set in this process")
+        content = {name: value for name, value in message.content.items() if name in FOR_EXTERNAL_BROKER}
+        identity = Identity(message.user_id, message.content["org"])
+        question = Question(identity, content | {"client_message_id": message.id}, time.time() - claim.waited)
+        return UnnumberedReply(self.external_broker, self.external_engine, question, left_before=claim.token > 1)
+
+
+class EngineReply:
+    """An engine's events as they come."""
+
+    open = False
+    """An engine stops when its stream is closed."""
+
+    def __init__(self, engine: EngineClient, claim: Claim, *, is_ours: bool) -> None:
+        self._engine = engine
+        self._content = claim.message.content
+        if is_ours:
+            self._content = self._content | {"message_id": claim.message.id, "begun": claim.begun}
+
+    def start(self, watch: Watch) -> None:
+        """Nothing: the engine is asked when its events are."""
+
+    def events(self, watch: Watch) -> Iterator[str | None]:
+        with closing(self._opened(watch)) as source:
+            for event in source.events(watch):
+                yield None if event is None else event.data
+        raise UpstreamError(detail="the engine ended without an end")
+
+    def _opened(self, watch: Watch) -> EventSource:
+        try:
+            return self._engine.stream(self._content, watch)
+        except UpstreamTimeout:
+            if monotonic() >= watch.due:
+                raise AnswerTimeout from None
+            raise
+
+    def read_out(self, watch: Watch) -> None:
+        """Nothing is left to read."""
+
+    def close(self) -> None:
+        """`events` has closed what it opened."""

@@ -1,0 +1,222 @@
+"""A reply of an external broker that does not number its events: the message is left there, and its one stream read to the end.
+
+Such a broker allows one stream for each message: a second one would steal the reply, and closing the first would lose it and
+hold up the user's next message. It answers one message of a user at a time, and gives up one that waits for too long.
+"""
+
+from collections.abc import Generator, Mapping
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from json import dumps
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+from bff import events
+from bff.broker_client import BrokerClient
+from bff.engine_client import EngineClient
+from bff.errors import (
+    AnswerIncomplete,
+    ChatError,
+    UpstreamError,
+    UpstreamFailure,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    detached,
+)
+from bff.following import RECONNECTS
+from bff.identity import Identity
+from bff.ops.hub import Watch
+from bff.relay import NO_SLOT
+from bff.sse import Event
+from bff.transport import EventSource
+
+PAUSE_SECONDS: Final = 0.2
+MAX_PAUSE_SECONDS: Final = 5.0
+Steps = Generator[str | None, None, ChatError | None]
+
+
+class Question(NamedTuple):
+    """What is left with the broker."""
+
+    identity: Identity
+    content: Mapping[str, Any]
+    asked_at: float
+    """UNIX seconds: a turn of the engine's history from before is another one."""
+
+
+class _NoSlot(UpstreamTimeout):
+    """The broker gave the message up before it was answered. Opening its stream again puts it in line again."""
+
+
+class UnnumberedReply:
+    def __init__(
+        self, broker: BrokerClient, engine: EngineClient | None, question: Question, *, left_before: bool = False
+    ) -> None:
+        """`engine`: whose history may hold a reply that the broker lost. `left_before`: by a process that died."""
+        self._broker = broker
+        self._engine = engine
+        self._question = question
+        self._left_before = left_before
+        self._message_id = ""
+        self._source: EventSource | None = None
+        self._started = False
+        """Whether something of the reply was told."""
+        self._failures = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether the broker may go on with it: see `read_out`."""
+        return self._source is not None
+
+    def start(self, watch: Watch) -> None:
+        """Leaves the message and opens its stream. Raises an UpstreamFailure, TooManyRequests, and what ends `watch`."""
+        watch.check()
+        until = min(self._broker.opening(), watch.due)
+        self._message_id = self._broker.enqueue(self._question.identity, self._question.content, until, watch).message_id
+        self._reopen(watch, until)
+
+    def events(self, watch: Watch) -> Generator[str | None]:
+        """The engine's events as JSON, None at pauses. Starts the reply if `start` was not called.
+
+        Ends after a terminal event. Raises an UpstreamFailure, TooManyRequests, and what ends `watch`.
+        """
+        problem = (yield from self._read(watch)) if self._source is not None else (yield from self._take_over(watch))
+        while problem is not None:
+            if found := self._found_in_history(watch):
+                yield found
+                return
+            if self._started or isinstance(problem, UpstreamTimeout):
+                raise detached(problem)
+            problem = yield from self._begin_again(problem, watch)
+
+    def read_out(self, watch: Watch) -> None:
+        """Reads what is still to come and drops it, until `watch.due`: then the broker is free for the user's next message.
+
+        Raises what ends `watch`.
+        """
+        if self._source is None:
+            return
+        with suppress(ChatError), closing(self):
+            for _ in self._source.events(watch):
+                if monotonic() >= watch.due:
+                    return
+
+    def close(self) -> None:
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def _read(self, watch: Watch) -> Steps:
+        """Reads the stream, opened again as often as the broker had no slot for it; what went wrong, None after the end."""
+        pause = PAUSE_SECONDS
+        while True:
+            problem = yield from self._read_once(watch)
+            if not isinstance(problem, _NoSlot):
+                return problem
+            yield from watch.pause(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            try:
+                self._reopen(watch)
+            except UpstreamFailure as error:
+                return detached(error)
+
+    def _read_once(self, watch: Watch) -> Steps:
+        assert self._source is not None
+        try:
+            for event in self._source.events(watch):
+                if event is None:
+                    yield None
+                elif event.event == "done":
+                    break
+                elif not self._started and NO_SLOT in event.data and _error_text(event) == NO_SLOT:
+                    raise _NoSlot(detail=NO_SLOT)
+                elif event.event == "error":
+                    yield dumps({"type": "error", "error": _error_text(event)})
+                    return None
+                elif event.event not in {"queued", "processing"}:
+                    self._started = True
+                    yield event.data
+        except UpstreamError:
+            raise
+        except UpstreamFailure as error:
+            self.close()
+            return detached(error)
+        self.close()
+        return AnswerIncomplete(detail="the broker's stream ended without an end of the reply")
+
+    def _take_over(self, watch: Watch) -> Steps:
+        """Where a process before has left the message, waits until the broker is done with it, and has no reply of it."""
+        pause = PAUSE_SECONDS
+        while self._left_before and self._may_be_at_it():
+            yield from watch.pause(pause)
+            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+        if self._left_before and (found := self._found_in_history(watch)):
+            yield found
+            return None
+        try:
+            self.start(watch)
+        except (UpstreamUnavailable, UpstreamTimeout) as error:
+            return UpstreamUnavailable(detail=error.detail)  # A timeout of a reply that has begun is another matter.
+        return (yield from self._read(watch))
+
+    def _begin_again(self, problem: ChatError, watch: Watch) -> Steps:
+        """Of a reply that has not begun: opens its stream again, or leaves the message once more where the broker lost it."""
+        while self._failures < RECONNECTS:
+            self._failures += 1
+            yield from watch.pause(PAUSE_SECONDS * 2**self._failures)
+            try:
+                found = self._broker.occupancy(self._question.identity.user_id)
+                if self._message_id and (found.waiting or found.current == self._message_id):
+                    self._reopen(watch)
+                else:
+                    self.start(watch)
+            except UpstreamFailure:
+                continue
+            return (yield from self._read(watch))
+        raise detached(problem)
+
+    def _may_be_at_it(self) -> bool:
+        """Whether the broker answers the user's messages just now."""
+        try:
+            found = self._broker.occupancy(self._question.identity.user_id)
+        except UpstreamFailure:
+            return False
+        return found.current is not None or found.waiting > 0
+
+    def _reopen(self, watch: Watch, until: float | None = None) -> None:
+        self.close()
+        until = until or min(self._broker.opening(), watch.due)
+        self._source = self._broker.open_stream(self._question.identity.user_id, self._message_id, until, watch)
+
+    def _found_in_history(self, watch: Watch) -> str | None:
+        """The engine's newest turn, if it is this very message: then the reply was only lost on its way."""
+        text = self._question.content.get("message")
+        if self._engine is None or not text:
+            return None
+        try:
+            turns = self._engine.newest(self._question.identity, 1, 0, watch).entries
+        except ChatError:
+            return None
+        turn = turns[0] if turns else {}
+        reply = turn.get("assistant_response")
+        if turn.get("user_message") != text or not isinstance(reply, str) or _answered_at(turn) < self._question.asked_at:
+            return None
+        more = {name: turn[name] for name in ("voice_audio_url", "attachments") if turn.get(name)}
+        return events.event({"type": "complete", "response": events.response([reply]) | more}).data
+
+
+def _error_text(event: Event) -> str:
+    """Of an error, named or a message of that type, what it says; of anything else, the whole of it."""
+    content = events.parsed(event.data)
+    text = content.get("error") if isinstance(content, dict) else content
+    return text if isinstance(text, str) else event.data
+
+
+def _answered_at(turn: Mapping[str, Any]) -> float:
+    """UNIX seconds; 0 where the turn does not say."""
+    for name in ("created_at", "timestamp"):
+        with suppress(TypeError, ValueError):
+            moment = datetime.fromisoformat(turn[name]) if name in turn else None
+            if moment is not None:
+                return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return 0.0
