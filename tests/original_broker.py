@@ -55,6 +55,18 @@ class OriginalBroker:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def reset(self) -> None:
+        """As new, once nothing of before runs any more."""
+        end = time.monotonic() + 10
+        while any(self._open.values()) and time.monotonic() < end:
+            time.sleep(0.01)
+        with self._free:
+            for kept in (self.messages, self.left, self.opened, self.answered, self.given_up, self.history, self._locks):
+                kept.clear()
+            self.at_once.clear()
+            self._open.clear()
+            self._streams.clear()
+
     def hang_up(self) -> None:
         """Cuts every stream where it is."""
         for connection in list(self._streams):
@@ -83,7 +95,8 @@ class OriginalBroker:
 
     def queue_of(self, user_id: str) -> dict[str, Any]:
         with self._free:
-            running, _ = self._locks.get(user_id, (None, 0.0))
+            running, until = self._locks.get(user_id, (None, 0.0))
+            running = running if until > time.monotonic() else None
             waiting = self._open[user_id] - (running is not None)
         about = {"queue_length": max(0, waiting), "is_processing": running is not None, "current_message_id": running}
         return {"user_id": user_id} | about

@@ -56,7 +56,7 @@ def broker():
 def opened(session, url: str):
     """The whole corridor for one answer: its frames, as a server would iterate them."""
     source = EventSource(send(session, "GET", url, headers={}, connect=5, until=monotonic() + 5), 60.0)
-    answer, relay = Followed(lambda *_: None, source, numbered=True), Relay("request-1")
+    answer, relay = Followed(lambda *_: None, source), Relay("request-1")
     with Flask(__name__).test_request_context():
         return EventStream(lambda watch: relay(answer.events(watch)), How(b": beat\n\n", 60.0), environ={}, close=answer.close)
 

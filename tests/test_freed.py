@@ -21,7 +21,6 @@ from bff.agents import Said
 from bff.agents.openai import OpenAI
 from bff.errors import Away, Drained, ReaderLeft, UpstreamError, UpstreamUnavailable
 from bff.following import Followed
-from bff.held import Held, HeldAnswers
 from bff.identity import Identity
 from bff.keys import FetchedKeys
 from bff.ops import hub
@@ -29,13 +28,16 @@ from bff.ops.beside import beside
 from bff.ops.nested import Nested
 from bff.ops.streams import Streams
 from bff.relay import Relay
+from bff.services import Services
+from bff.settings import Settings
 from bff.sse import Event
 from bff.transport import EventSource, Neighbour, new_session, send
+from bff.unnumbered import Question, UnnumberedReply
 from bff.upstream import Remote, Timeouts
 from tests.broker_says import TICKET
-from tests.live import ADA, DEADLINE, eventually, new_app
+from tests.live import ADA, BASE_ENVIRONMENT, DEADLINE, eventually, new_app
 from tests.routes.chat_door import client_of
-from tests.wire_server import CUT, WireServer, chunk, reply, stream_head
+from tests.wire_server import CUT, UNNUMBERED, WireServer, chunk, reply, stream_head
 
 NOWHERE = "http://127.0.0.1:1"
 ONE_WORD = chunk(b'id: 1-0\ndata: {"type":"progress","text":"one"}\n\n')
@@ -126,25 +128,26 @@ def a_call_that_fails_aside(_: Thing) -> None:
         hub.Aside()(fail)
 
 
-def a_held_answer_that_broke(_: Thing) -> None:
-    held = Held("ada", "m-1")
-    held.end(UpstreamUnavailable())
-    with closing(hub.watch()) as watch, suppress(UpstreamUnavailable):
-        list(held.follow(watch))
-
-
-def a_held_answer_that_is_cut(thing: Thing) -> None:
-    with WireServer([stream_head(), ONE_WORD, CUT]) as broker:
-        answers = HeldAnswers(answer_max_seconds=5, retention_seconds=60, most_bytes=1000)
-        cut: Any = source(broker)
-        cut.thing = thing
-        held = answers.adopt("ada", "m-1", cut)
-        assert eventually(lambda: held.over)
+def an_unnumbered_reply_that_is_cut(thing: Thing) -> None:
+    with (
+        WireServer([TICKET], [stream_head(), ONE_WORD, CUT], queue=UNNUMBERED) as server,
+        closing(hub.watch()) as watch,
+        suppress(UpstreamUnavailable),
+    ):
+        services = Services(
+            Settings.from_environment(BASE_ENVIRONMENT | {"BROKER_BASE_URL": server.url, "BROKER_API_KEY": "key"})
+        )
+        content = {"message": "hello", "thing": str(thing)}
+        question = Question(Identity("ada", "org"), content, 0.0)
+        reply = UnnumberedReply(services.external_broker, None, question)
+        reply.thing = thing
+        reply.start(watch)
+        list(reply.events(watch))
 
 
 def an_answer_that_breaks_for_good(_: Thing) -> None:
     with WireServer([stream_head(), CUT]) as broker, closing(hub.watch()) as watch, suppress(UpstreamUnavailable):
-        list(Followed(fail, source(broker), numbered=False).events(watch))
+        list(Followed(fail, source(broker)).events(watch))
 
 
 def an_answer_that_is_left_while_its_broker_is_away(_: Thing) -> None:
@@ -153,7 +156,7 @@ def an_answer_that_is_left_while_its_broker_is_away(_: Thing) -> None:
         raise Away
 
     with WireServer([stream_head(), ONE_WORD, CUT]) as broker, closing(hub.watch()) as watch, suppress(ReaderLeft):
-        list(Followed(away, source(broker), numbered=True).events(watch))
+        list(Followed(away, source(broker)).events(watch))
 
 
 def a_relay_whose_answer_breaks(thing: Thing) -> None:

@@ -52,7 +52,7 @@ def built(settings: Settings, key: str, services: "Services | None" = None, clie
 
     client = client or _redis(settings)
     queue = _queue(settings, client)
-    worker = _worker(settings, queue, services)
+    worker = _worker(settings, queue, services, claims=settings.run_worker)
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
     streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
     connections = Connections(settings.slow_reader_seconds)
@@ -153,7 +153,7 @@ def _queue(settings: Settings, client: "Client | None" = None) -> "Queue":
     return RedisQueue(client, limits, settings.lease_seconds)
 
 
-def _worker(settings: Settings, queue: "Queue", services: "Services | None" = None) -> "Worker":
+def _worker(settings: Settings, queue: "Queue", services: "Services | None" = None, *, claims: bool = True) -> "Worker":
     from bff.broker.engines import Engines
     from bff.broker.worker import Bounds, Times, Worker
     from bff.services import Services
@@ -162,7 +162,7 @@ def _worker(settings: Settings, queue: "Queue", services: "Services | None" = No
     engines = Engines(services.engine, services.bundled_engine, services.external_broker, services.external_engine)
     times = Times(settings.answer_max_seconds, settings.lease_seconds)
     bounds = Bounds(settings.max_running, settings.max_streams)
-    return Worker(queue, engines, times, bounds, claims=settings.run_worker, keep_stopped=settings.keep_stopped)
+    return Worker(queue, engines, times, bounds, claims=claims, keep_stopped=settings.keep_stopped)
 
 
 def _start(settings: Settings, worker: "Worker") -> None:

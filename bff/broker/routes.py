@@ -111,25 +111,14 @@ def leave() -> Response:
         raise ServerRestarting  # What is left now might be lost with this process's memory.
     body = bodies.read(request.environ, parts.settings.max_body_bytes, parts.settings.request_seconds)
     left = bodies.validated(MessageRequest, body)
-    on_disconnect = left.on_disconnect or parts.settings.on_disconnect
-    message = Message(
-        id=message_ids.new_id(left.org_id, left.user_id, left.group),
-        user_id=left.user_id,
-        content=left.for_engine(),
-        size=len(body),
-        cancel_unread=on_disconnect == "cancel",
-        trace=trace.kept(),
-        handler=left.handler,
-        run_scope=left.run_scope,
-        run_key=left.run_key,
-    )
+    message = _message(left, len(body))
     parts.worker.start()
     about = (message, left.client_message_id, left.on_busy or parts.settings.on_busy)
     if left.handler == "external":
         receipt = parts.worker.start_now(lambda: parts.queue.enqueue(*about, claim=True))
     else:
         receipt = parts.queue.enqueue(*about)
-    if receipt.message_id != message.id and on_disconnect == "continue":
+    if receipt.message_id != message.id and not message.cancel_unread:
         parts.queue.keep_unread(left.user_id, receipt.message_id)
     log.info("message %s was left", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})
     return jsonify(
@@ -139,6 +128,20 @@ def leave() -> Response:
         responses=None,
         response_language=None,
         voice_audio_base64=None,
+    )
+
+
+def _message(left: MessageRequest, size: int) -> Message:
+    return Message(
+        id=message_ids.new_id(left.org_id, left.user_id, left.group),
+        user_id=left.user_id,
+        content=left.for_engine(),
+        size=size,
+        cancel_unread=(left.on_disconnect or _parts().settings.on_disconnect) == "cancel",
+        trace=trace.kept(),
+        handler=left.handler,
+        run_scope=left.run_scope,
+        run_key=left.run_key,
     )
 
 

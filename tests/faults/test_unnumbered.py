@@ -1,10 +1,12 @@
 """A broker that numbers nothing gets the guarantees of our own: its one stream is read to its end, into our log."""
 
 import signal
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 
+from tests.faults.houses import house
 from tests.live import BROKER_KEY, Browser, Reply, Server, content_of, eventually, id_of, in_parallel, last_of, take, text_of
 from tests.original_broker import OriginalBroker
 
@@ -13,20 +15,33 @@ pytestmark = pytest.mark.live
 LONG = "one two three four five six seven eight"
 
 
-@pytest.fixture
-def broker():
-    with OriginalBroker(word_seconds=0.05) as broker:
-        yield broker
+@pytest.fixture(scope="module", params=["gunicorn", "flask", "fleet"])
+def world(request, tmp_path_factory) -> Iterator[tuple[Server, OriginalBroker]]:
+    """A server before the broker; as a fleet, two web processes that do not claim, and two workers."""
+    redis = request.getfixturevalue("redis") if request.param == "fleet" else None
+    with OriginalBroker() as broker:
+        settings = {**settings_of(broker), "ENGINE_BASE_URL": broker.url}
+        with house(request.param, tmp_path_factory.mktemp(request.param), redis, **settings) as server:
+            yield server, broker
 
 
 @pytest.fixture
-def serve(start, kind, broker):
-    """A server before the broker; as a fleet, two web processes that do not claim, and three workers."""
+def broker(request):
+    """The one of the server that the test uses, or its own."""
+    if "serve" not in request.fixturenames:
+        with OriginalBroker(word_seconds=0.05) as broker:
+            yield broker
+        return
+    _, broker = request.getfixturevalue("world")
+    broker.reset()
+    broker.word_seconds, broker.stray_streams, broker.keeps_history = 0.05, 0, True
+    yield broker
 
-    def one(**settings: str) -> Server:
-        return start(kind, **settings_of(broker), **settings)
 
-    return one
+@pytest.fixture
+def serve(world, broker):
+    """The shared server."""
+    return lambda: world[0]
 
 
 def settings_of(broker: OriginalBroker) -> dict[str, str]:
@@ -254,8 +269,8 @@ def test_a_broker_that_has_no_slot_for_too_long_ends_as_a_timeout(start, single)
     assert (last["type"], last["code"]) == ("error", "answer_timeout")
 
 
-def test_an_answer_without_an_end_is_given_up(serve, broker):
-    browser = Browser(serve(ANSWER_MAX_SECONDS="0.5"))
+def test_an_answer_without_an_end_is_given_up(start, single, broker):
+    browser = Browser(start(single, **settings_of(broker), ANSWER_MAX_SECONDS="0.5"))
     endless = " ".join(["word"] * 1000)
     reply, left = browser.say(endless), Browser(browser.url, "bob").say(endless)
     take(left, 3)
@@ -268,7 +283,7 @@ def test_an_answer_without_an_end_is_given_up(serve, broker):
 
 def test_a_broker_that_goes_away_in_the_middle_is_one_error(serve, broker):
     browser = Browser(serve())
-    reply = browser.say("one two three four five")
+    reply = browser.say(" ".join(["word"] * 100))
     tab = browser.follow(reply.message_id)
     take(browser.follow(reply.message_id), 3)
 
@@ -309,7 +324,7 @@ def test_a_killed_broker_that_comes_back_is_not_given_again_what_had_begun(serve
 
 def test_an_answer_the_broker_lost_is_taken_from_the_engines_history(serve, broker):
     broker.stray_streams = 1
-    browser = Browser(serve(ENGINE_BASE_URL=broker.url))
+    browser = Browser(serve())
 
     events = list(browser.say("one two").events())
 
@@ -319,7 +334,7 @@ def test_an_answer_the_broker_lost_is_taken_from_the_engines_history(serve, brok
 
 
 def test_an_earlier_turn_of_the_same_words_is_not_taken_for_the_answer(serve, broker):
-    browser = Browser(serve(ENGINE_BASE_URL=broker.url))
+    browser = Browser(serve())
     take(browser.say("yes"))
     broker.stray_streams, broker.keeps_history = 1, False
 

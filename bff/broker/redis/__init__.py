@@ -11,7 +11,6 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -31,8 +30,9 @@ from bff.broker.queue import (
     StopReason,
     Words,
 )
-from bff.broker.redis.answers import claim_of, places_of, reason_of
+from bff.broker.redis.answers import claim_of, places_of, reason_of, tell_reaped
 from bff.broker.redis.due import Due
+from bff.broker.redis.keys import claim_key, digest_of, flat, group_of, queue_key
 from bff.broker.redis.listening import Listener
 from bff.broker.redis.logs import Logs
 from bff.broker.redis.readers import Readers
@@ -47,7 +47,6 @@ from bff.errors import (
     TooManyRequests,
 )
 from bff.message_ids import group_mark, group_mark_of
-from bff.ops import metrics
 from bff.ops.redis import Client, Scripts, keys_of, translated
 
 WORKER: Final = "chat:worker"
@@ -80,10 +79,10 @@ class RedisQueue:
         """The name of the write of a claim that may have been done or not."""
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool = False) -> Receipt:
-        group = _group(message)
+        group = group_of(message)
         content = json.dumps(message.content, sort_keys=True)
-        keys = [_q(group)] + ([f"{keys_of(group)}c:{_digest(client_message_id)}"] if client_message_id else [])
-        facts = (message.id, message.user_id, content, message.size, int(message.cancel_unread), _digest(content))
+        keys = [queue_key(group)] + ([f"{keys_of(group)}c:{digest_of(client_message_id)}"] if client_message_id else [])
+        facts = (message.id, message.user_id, content, message.size, int(message.cancel_unread), digest_of(content))
         more_facts = (message.trace, message.handler, message.run_scope, message.run_key)
         # If this process dies before it can say more, somebody looks all the same, for the message and for its readers.
         self._due.offer(group, self._lease)
@@ -132,7 +131,7 @@ class RedisQueue:
                 return claim
 
     def _look(self, group: str, till: str, lease: str) -> Claim | None:
-        said, *more = self._group.run("claim", [_q(group)], lease, CLAIMS_MOST, INTERRUPTED, STOPPED, *self._keep)
+        said, *more = self._group.run("claim", [queue_key(group)], lease, CLAIMS_MOST, INTERRUPTED, STOPPED, *self._keep)
         match said:
             case "runs":
                 self._due.settle(group, till, more[0])
@@ -141,18 +140,18 @@ class RedisQueue:
                 self._due.offer(group)
                 return None
             case "idle":
-                _tell_reaped(more[0])
+                tell_reaped(more[0])
                 self._due.settle(group, till)
                 return None
         reaped, *claimed = more
-        _tell_reaped(reaped)
+        tell_reaped(reaped)
         return claim_of(*claimed)
 
     def renew(self, claim: Claim) -> StopReason | None:
         return reason_of(self._write(claim, (), said=False))
 
     def commit(self, claim: Claim) -> bool:
-        answer = self._group.run("commit", [_q(_group(claim.message))], claim.message.id, claim.token)
+        answer = self._group.run("commit", [queue_key(group_of(claim.message))], claim.message.id, claim.token)
         if answer == "lost":
             raise Lost
         return bool(answer)
@@ -164,9 +163,9 @@ class RedisQueue:
     def _write(self, claim: Claim, words: Sequence[Words], *, said: bool) -> str:
         name = self._name(claim) if words else ""
         about = (claim.message.id, claim.token, self._lease, name, int(said), self._limits.log_bytes)
-        answer: str = self._group.run("write", [_q(_group(claim.message))], *about, *_flat(words))
+        answer: str = self._group.run("write", [queue_key(group_of(claim.message))], *about, *flat(words))
         if words:
-            self._writing.pop(_of(claim), None)
+            self._writing.pop(claim_key(claim), None)
         if answer == "lost":
             raise Lost
         if answer == "large":
@@ -178,26 +177,26 @@ class RedisQueue:
 
     def conclude(self, claim: Claim, words: Sequence[Words]) -> None:
         answer = self._finish(claim, words, "conclude")
-        self._writing.pop(_of(claim), None)
+        self._writing.pop(claim_key(claim), None)
         if answer == "lost":
             raise Lost
 
     def _finish(self, claim: Claim, words: Sequence[Words], mode: str) -> str | int:
         about = (claim.message.id, claim.token, self._name(claim), *self._keep, mode)
-        answer: str | int = self._group.run("finish", [_q(_group(claim.message))], *about, *_flat(words))
+        answer: str | int = self._group.run("finish", [queue_key(group_of(claim.message))], *about, *flat(words))
         return answer
 
     def release(self, claim: Claim) -> None:
         about = (claim.message.id, claim.token, INTERRUPTED, STOPPED, *self._keep)
-        self._end(claim, self._group.run("release", [_q(_group(claim.message))], *about))
+        self._end(claim, self._group.run("release", [queue_key(group_of(claim.message))], *about))
 
     def _end(self, claim: Claim, answer: str | int) -> None:
-        group = _group(claim.message)
+        group = group_of(claim.message)
         if answer:
             self._due.offer(group)  # Also of a lost one: it may be this call's own doing, whose answer was lost.
         else:
             self._tidy(group)
-        self._writing.pop(_of(claim), None)
+        self._writing.pop(claim_key(claim), None)
         if answer == "lost":
             raise Lost
 
@@ -207,7 +206,7 @@ class RedisQueue:
 
     def _name(self, claim: Claim) -> str:
         """The same again until the write is known to be done: then repeating it does nothing."""
-        name = self._writing.setdefault(_of(claim), secrets.token_hex(8))
+        name = self._writing.setdefault(claim_key(claim), secrets.token_hex(8))
         while len(self._writing) > WRITES_MOST:
             self._writing.pop(next(iter(self._writing)), None)
         return name
@@ -226,7 +225,7 @@ class RedisQueue:
 
     def stop(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
-        self._stopped(group, message_id, self._group.run("stop", [_q(group)], message_id, user_id, STOPPED, *self._keep))
+        self._stopped(group, message_id, self._group.run("stop", [queue_key(group)], message_id, user_id, STOPPED, *self._keep))
 
     def cancel_if_unread(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
@@ -235,11 +234,11 @@ class RedisQueue:
 
     def _cancel(self, group: str, message_id: str, user_id: str = "", process: str = "") -> None:
         about = (message_id, user_id, process, STOPPED, *self._keep)
-        self._stopped(group, message_id, self._group.run("cancel", [_q(group)], *about))
+        self._stopped(group, message_id, self._group.run("cancel", [queue_key(group)], *about))
 
     def keep_unread(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
-        self._stopped(group, message_id, self._group.run("keep_unread", [_q(group)], message_id, user_id))
+        self._stopped(group, message_id, self._group.run("keep_unread", [queue_key(group)], message_id, user_id))
         self._readers.forget(f"{group} {message_id}")
 
     def _stopped(self, group: str, message_id: str, answer: str) -> None:
@@ -260,7 +259,7 @@ class RedisQueue:
         self._listener.hear("chat:stop", hear)
 
     def places(self, user_id: str, group: str = "") -> list[Place]:
-        return places_of(self._group.run("places", [_q(group_mark(user_id, group))]))
+        return places_of(self._group.run("places", [queue_key(group_mark(user_id, group))]))
 
     def sweep(self) -> None:
         with suppress(ServerFull), translated():
@@ -282,7 +281,7 @@ class RedisQueue:
         groups = self._due.groups()
         with translated(), self._client.pipeline(transaction=False) as pipe:
             for group in groups:
-                pipe.llen(_q(group))
+                pipe.llen(queue_key(group))
             return sum(pipe.execute())
 
     def close(self) -> None:
@@ -290,31 +289,3 @@ class RedisQueue:
         self._readers.close()
         self._listener.close()
         self._client.close()
-
-
-def _tell_reaped(said: str) -> None:
-    """Of a message whose worker died, what became of it and its id: see lua/user/claim.lua."""
-    if said:
-        outcome, _, message_id = said.partition(" ")
-        metrics.REAPED.labels(outcome).inc()
-        log.warning("the worker of message %s is gone: %s", message_id, outcome)
-
-
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
-
-
-def _group(message: Message) -> str:
-    return group_mark_of(message.id, message.user_id)
-
-
-def _q(group: str) -> str:
-    return f"{keys_of(group)}q"
-
-
-def _of(claim: Claim) -> tuple[str, int]:
-    return claim.message.id, claim.token
-
-
-def _flat(words: Sequence[Words]) -> Iterator[str]:
-    return (text for said in words for text in said)

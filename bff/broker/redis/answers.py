@@ -1,9 +1,13 @@
 """What the scripts answer, as the queue's own types."""
 
 import json
+import logging
 from typing import Any
 
 from bff.broker.queue import Claim, Message, Place, StopReason
+from bff.ops import metrics
+
+log = logging.getLogger(__name__)
 
 
 def message_of(
@@ -38,3 +42,11 @@ def places_of(said: list[Any]) -> list[Place]:
 def reason_of(text: str) -> StopReason | None:
     """Of what a running message's `stopping` holds, an earlier version's 1 included; None for anything else."""
     return "unread" if text == "unread" else "stopped" if text in {"stopped", "1"} else None
+
+
+def tell_reaped(said: str) -> None:
+    """Of a message whose worker died, what became of it and its id: see lua/user/claim.lua."""
+    if said:
+        outcome, _, message_id = said.partition(" ")
+        metrics.REAPED.labels(outcome).inc()
+        log.warning("the worker of message %s is gone: %s", message_id, outcome)

@@ -1,0 +1,28 @@
+"""How the scripts are told what they are about: a group's keys, and values as texts."""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+
+from bff.broker.queue import Claim, Message, Words
+from bff.message_ids import group_mark_of
+from bff.ops.redis import keys_of
+
+
+def digest_of(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def group_of(message: Message) -> str:
+    return group_mark_of(message.id, message.user_id)
+
+
+def queue_key(group: str) -> str:
+    return f"{keys_of(group)}q"
+
+
+def claim_key(claim: Claim) -> tuple[str, int]:
+    return claim.message.id, claim.token
+
+
+def flat(words: Sequence[Words]) -> Iterator[str]:
+    return (text for said in words for text in said)
