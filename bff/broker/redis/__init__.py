@@ -7,7 +7,6 @@ delays the group until somebody else looks, and the reaper is no part of its own
 """
 
 import json
-import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -59,8 +58,6 @@ WRITES_MOST: Final = 10_000
 """Claims of which a write is remembered that may have been done; some were given up."""
 INTERRUPTED: Final = ends.interrupted()[1]
 STOPPED: Final = ends.stopped()[1]
-
-log = logging.getLogger(__name__)
 
 
 class RedisQueue:
