@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 export PORT
 
-.PHONY: run test test-deps soak soak-freezes check bench lock
+.PHONY: run test test-quick test-deps soak soak-freezes check bench lock
 
 run: .venv/run
 	APP_ENV=development .venv/bin/flask db upgrade
@@ -13,9 +13,19 @@ run: .venv/run
 # On a shared machine a test of real processes may lose a race against the machine: in CI it gets a second try, and is named.
 AGAIN = $(if $(filter true,$(CI)),--reruns 1 -rR)
 
+# More than the cores, as much of a test is waiting. Of what is left at one worker, another that has nothing to do takes half.
+WORKERS ?= 4
+PYTEST = .venv/bin/python -m pytest
+IN_PARALLEL = -n $(WORKERS) --dist worksteal
+
 test: .venv/dev
-	.venv/bin/python -m pytest $(AGAIN)
+	$(PYTEST) $(IN_PARALLEL) -m "not alone" $(AGAIN)
+	$(PYTEST) -m alone $(AGAIN)
 	.venv/bin/python -m gevent.monkey --module pytest -m "not live" $(AGAIN)
+
+# Whatever starts no server: within a minute.
+test-quick: .venv/dev
+	$(PYTEST) $(IN_PARALLEL) -m "not live and not servers and not alone"
 
 # What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev

@@ -15,6 +15,18 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 
+SERVERS = {"start", "redis", "appendonly", "postgres"}
+"""The fixtures that start a process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        params = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        named = {param for param in params if isinstance(param, str)}  # A parameter may name a fixture.
+        if SERVERS & {*getattr(item, "fixturenames", ()), *named}:
+            item.add_marker(pytest.mark.servers)
+
+
 @pytest.fixture
 def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
     """`start("gunicorn", HEARTBEAT_SECONDS="0.2")`: a server process, stopped after the test.

@@ -80,10 +80,19 @@ def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
     return result
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody else is given until this process ends, as an open socket that does not listen stays bound to it.
+
+    Only a server that sets SO_REUSEADDR can listen there, as all of the tests' servers do; a connection is refused until then.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    _reserved.append(sock)
+    return int(sock.getsockname()[1])
 
 
 class Server:

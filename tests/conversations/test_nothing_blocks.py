@@ -118,6 +118,7 @@ BLOCK_MOST = 0.1
 """Seconds."""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 def test_two_hundred_stream_while_others_list_and_edit_and_nothing_blocks(start, url):
     server = start("ticking", DATABASE_URL=url, ECHO_WORD_SECONDS="0.05", MESSAGES_PER_MINUTE="99999")

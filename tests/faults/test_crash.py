@@ -53,6 +53,7 @@ def test_answers_survive_a_process_that_is_killed_again_and_again(web, seed):
         assert stream.said == again.said, "resumed or read in one go: the same events"
 
 
+@pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(90)
 def test_a_rolling_restart_under_three_hundred_streams_loses_none_of_them(web):

@@ -77,6 +77,7 @@ def test_readers_who_come_back_are_sent_away_one_by_one_and_go_on_elsewhere(web)
     assert old.ended == ["drained"] * 40
 
 
+@pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(60)
 def test_readers_who_do_not_come_back_may_finish_and_the_last_are_told(web):
@@ -158,6 +159,7 @@ def kept_alive(server: Server) -> http.client.HTTPConnection:
     return connection
 
 
+@pytest.mark.alone
 @pytest.mark.live
 def test_what_still_arrives_while_it_drains_is_sent_elsewhere(web):
     server = web(DRAIN_SECONDS="4")

@@ -103,6 +103,7 @@ def under_freezes(folder: Path, kind: str, heartbeat: float) -> list[tuple[str, 
             server.stop()
 
 
+@pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(60 if SCALE < 1 else 900)
 def test_nobody_who_comes_back_is_told_an_end_while_redis_is_frozen(tmp_path):

@@ -454,6 +454,7 @@ LAST_LINES = st.one_of(
     last=LAST_LINES,
     ids=st.booleans(),
 )
+@pytest.mark.alone
 def test_whatever_the_broker_does_there_is_one_end_and_it_is_last(log, first, lines, last, ids):
     plan = NumberedBroker(log, [first, *lines, last], ids=ids)
     with WireServer(plan) as broker:

@@ -44,6 +44,7 @@ def read_to_the_end(sock: socket.socket, wire: Wire) -> list[dict]:
     return events
 
 
+@pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(90)
 def test_a_reader_that_stalls_costs_little_and_loses_nothing(start):

@@ -99,6 +99,7 @@ def test_a_hostile_text_takes_no_longer_than_any_other(page, piece):
     assert page.evaluate(SHOWN, piece * 20_000 + "\n\n" + piece * 200)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "parts",
     [
