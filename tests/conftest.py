@@ -1,5 +1,7 @@
+import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import settings
 
 from bff.ops import hub
 from bff.ops.hub import Watch
-from tests.live import Server
+from tests.live import Server, free_port
 from tests.redis_server import RedisServer
 
 # The machine may be busy: Hypothesis measures examples, not the clock.
@@ -15,7 +17,7 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 
-SERVERS = {"start", "redis", "appendonly", "postgres"}
+SERVERS = {"start", "share", "redis", "appendonly", "postgres"}
 """The fixtures that start a process."""
 
 
@@ -27,33 +29,87 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.servers)
 
 
-@pytest.fixture
-def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
-    """`start("gunicorn", HEARTBEAT_SECONDS="0.2")`: a server process, stopped after the test.
+class Servers:
+    """Those of a test, or of a module. A "fleet" is two web processes behind one port and three workers, around one Redis."""
 
-    A "fleet" is two web processes behind one port and three workers, around one Redis.
-    """
-    servers: list[Server] = []
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[Server] = []
 
-    def one(kind: str, **options: str) -> Server:
-        servers.append(Server(kind, tmp_path / f"{kind}-{len(servers)}.log", **options))
-        return servers[-1]
+    def start(self, kind: str = "gunicorn", **options: str) -> Server:
+        return self._one(kind, **options).wait_until_ready()
 
-    def begin(kind: str = "gunicorn", **options: str) -> Server:
-        if kind != "fleet":
-            return one(kind, **options).wait_until_ready()
-        options["REDIS_URL"] = request.getfixturevalue("clean_redis").url
-        workers = [one("worker", **options) for _ in range(3)]
-        web = one("gunicorn", WEB_CONCURRENCY="2", RUN_WORKER="0", **options)
+    def start_fleet(self, redis: RedisServer, **options: str) -> Server:
+        options["REDIS_URL"] = redis.url
+        workers = [self._one("worker", **options) for _ in range(3)]
+        web = self._one("gunicorn", WEB_CONCURRENCY="2", RUN_WORKER="0", **options)
         for server in workers:
             server.wait_until_ready()
         return web.wait_until_ready()
 
+    def _one(self, kind: str, **options: str) -> Server:
+        self._started.append(Server(kind, self._folder / f"{kind}-{len(self._started)}.log", **options))
+        return self._started[-1]
+
+    def stop(self) -> None:
+        for server in self._started:
+            server.kill(signal.SIGKILL if server.kind == "worker" else signal.SIGINT)
+        for server in self._started:
+            server.stop()
+
+
+@pytest.fixture
+def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., Server]]:
+    """`start("gunicorn", HEARTBEAT_SECONDS="0.2")`: a server process, or a fleet, stopped after the test."""
+    servers = Servers(tmp_path)
+
+    def begin(kind: str = "gunicorn", **options: str) -> Server:
+        if kind == "fleet":
+            return servers.start_fleet(request.getfixturevalue("clean_redis"), **options)
+        return servers.start(kind, **options)
+
     yield begin
-    for server in servers:
-        server.kill(signal.SIGKILL if server.kind == "worker" else signal.SIGINT)
-    for server in servers:
-        server.stop()
+    servers.stop()
+
+
+@pytest.fixture(scope="module")
+def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """As `start`, but what a module has once asked for it is given again: to tests that neither stop nor count it.
+
+    Each has a database of its own, and a fleet its own Redis. A test's users are its own: see `user`.
+    """
+    folder, shared = tmp_path_factory.mktemp("shared"), {}
+    servers = Servers(folder)
+
+    def begin(kind: str = "gunicorn", **options: str) -> Server:
+        key = (kind, *sorted(options.items()))
+        if key not in shared:
+            settings = {"DATABASE_URL": f"sqlite:///{folder}/{len(shared)}.db", "MESSAGES_PER_MINUTE": "10000"} | options
+            shared[key] = servers.start_fleet(redis(), **settings) if kind == "fleet" else servers.start(kind, **settings)
+        return shared[key]
+
+    with contextlib.ExitStack() as stack:
+
+        def redis() -> RedisServer:
+            return stack.enter_context(RedisServer(tmp_path_factory.mktemp("redis")))
+
+        stack.callback(servers.stop)
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """For a service that is another one in each test of a module, behind a server that they share."""
+    return free_port()
+
+
+_users = count()
+
+
+@pytest.fixture
+def user() -> str:
+    """Nobody else's name."""
+    return f"user-{next(_users)}"
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +140,7 @@ def watch() -> Iterator[Watch]:
     watch.close()
 
 
-@pytest.fixture(params=["gunicorn", "flask"])
+@pytest.fixture(scope="module", params=["gunicorn", "flask"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """How the app is served: greenlets, or plain threads."""
+    """How the app is served: greenlets, or plain threads. Tests of one kind follow each other, as some share a server."""
     return str(request.param)

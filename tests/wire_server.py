@@ -58,12 +58,14 @@ UNNUMBERED = b'{"queue_length": 0, "is_processing": false, "current_message_id":
 
 
 class WireServer:
-    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None, queue: bytes | None = NUMBERED) -> None:
+    def __init__(
+        self, *answers: Answer, tls: ssl.SSLContext | None = None, queue: bytes | None = NUMBERED, port: int = 0
+    ) -> None:
         """`queue`: what a request for a broker's queue is answered, whenever it comes; None: it is one of the requests."""
         self._queue = queue
         self._answers = list(answers)
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._open: set[socket.socket] = set()

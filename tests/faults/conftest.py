@@ -1,7 +1,7 @@
 import pytest
 
 
-@pytest.fixture(params=["gunicorn", "flask", "fleet"])
+@pytest.fixture(scope="module", params=["gunicorn", "flask", "fleet"])
 def kind(request: pytest.FixtureRequest) -> str:
     """How the app is served: greenlets, plain threads, or many processes around one Redis."""
     return str(request.param)

@@ -25,9 +25,9 @@ def say(browser: Browser, client_message_id: str, message: str = "hello", **head
 
 
 @pytest.mark.parametrize("way", ["in the body", "in the header"])
-def test_fifty_of_the_same_at_once_make_one_turn_and_fifty_equal_streams(start, kind, way):
-    with WireServer(answer) as engine:
-        browser = Browser(start(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", **ROOM))
+def test_fifty_of_the_same_at_once_make_one_turn_and_fifty_equal_streams(share, kind, user, port, way):
+    with WireServer(answer, port=port) as engine:
+        browser = Browser(share(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", **ROOM), user)
 
         def send(_number: int) -> tuple[str, list[str]]:
             reply = say(browser, "once") if way == "in the body" else browser.say("hello", Idempotency_Key="once")
@@ -40,8 +40,8 @@ def test_fifty_of_the_same_at_once_make_one_turn_and_fifty_equal_streams(start, 
         assert len(engine.requests) == 1
 
 
-def test_the_same_again_is_the_same_answer_again(start, kind):
-    browser = Browser(start(kind))
+def test_the_same_again_is_the_same_answer_again(share, kind, user):
+    browser = Browser(share(kind), user)
     first = say(browser, "once")
     frames = take(first)
 
@@ -51,8 +51,8 @@ def test_the_same_again_is_the_same_answer_again(start, kind):
     assert take(again) == frames
 
 
-def test_another_message_under_the_same_id_is_a_conflict(start, kind):
-    browser = Browser(start(kind))
+def test_another_message_under_the_same_id_is_a_conflict(share, kind, user):
+    browser = Browser(share(kind), user)
     take(say(browser, "once"))
 
     refused = say(browser, "once", "something else")
@@ -61,8 +61,8 @@ def test_another_message_under_the_same_id_is_a_conflict(start, kind):
     assert browser.active() == []
 
 
-def test_the_header_wins_over_the_body(start, kind):
-    browser = Browser(start(kind))
+def test_the_header_wins_over_the_body(share, kind, user):
+    browser = Browser(share(kind), user)
     first = say(browser, "a", Idempotency_Key="key")
     same, other = say(browser, "b", Idempotency_Key="key"), say(browser, "a", Idempotency_Key="other key")
 
@@ -71,9 +71,9 @@ def test_the_header_wins_over_the_body(start, kind):
         take(reply)
 
 
-def test_ids_of_different_users_are_different_ids(start, kind):
-    server = start(kind)
-    adas, bobs = say(Browser(server, "ada"), "once"), say(Browser(server, "bob"), "once", "something else")
+def test_ids_of_different_users_are_different_ids(share, kind, user):
+    server = share(kind)
+    adas, bobs = say(Browser(server, user), "once"), say(Browser(server, f"not {user}"), "once", "something else")
 
     assert adas.message_id != bobs.message_id
     assert len(take(adas)) == 4

@@ -28,15 +28,21 @@ def start_with(start, kind: str, engine: WireServer, **settings: str) -> Server:
     return start(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", **settings)
 
 
+@pytest.fixture
+def browser_of(share, kind, user):
+    """`browser_of(engine)`: of a user of the test's own, on a server that the tests share."""
+    return lambda engine: Browser(start_with(share, kind, engine), user)
+
+
 def stopped_with(*responses: str) -> dict:
     response = {"responses": list(responses), "response_language": None, "voice_audio_base64": None}
     return {"type": "stopped", "response": response}
 
 
 @pytest.mark.parametrize("steps", [MUTE, SO_FAR], ids=["before its headers", "in the middle"])
-def test_a_stop_lets_go_of_the_engine_at_once_and_the_next_message_runs(start, kind, steps):
-    with WireServer(steps, WHOLE) as engine:
-        browser = Browser(start_with(start, kind, engine))
+def test_a_stop_lets_go_of_the_engine_at_once_and_the_next_message_runs(browser_of, port, steps):
+    with WireServer(steps, WHOLE, port=port) as engine:
+        browser = browser_of(engine)
         reply = browser.say("hello")
         frames = take(browser.follow(reply.message_id), 2 if steps is MUTE else 4)
         waiting = browser.say("next")
@@ -53,9 +59,9 @@ def test_a_stop_lets_go_of_the_engine_at_once_and_the_next_message_runs(start, k
         assert len(engine.requests) == 2
 
 
-def test_a_message_that_waits_is_taken_out_and_never_runs(start, kind):
-    with WireServer(SO_FAR, WHOLE) as engine:
-        browser = Browser(start_with(start, kind, engine))
+def test_a_message_that_waits_is_taken_out_and_never_runs(browser_of, port):
+    with WireServer(SO_FAR, WHOLE, port=port) as engine:
+        browser = browser_of(engine)
         running, waiting, last = browser.say("running"), browser.say("waiting"), browser.say("last")
 
         assert status_of(browser.stop(waiting.message_id)) == 202
@@ -71,8 +77,8 @@ def test_a_message_that_waits_is_taken_out_and_never_runs(start, kind):
         assert [json.loads(request.body)["message"] for request in engine.requests] == ["running", "last"]
 
 
-def test_a_stop_that_comes_too_late_changes_nothing(start, kind):
-    browser = Browser(start(kind))
+def test_a_stop_that_comes_too_late_changes_nothing(share, kind, user):
+    browser = Browser(share(kind), user)
     reply = browser.say("one two")
     frames = take(reply)
 
@@ -82,9 +88,9 @@ def test_a_stop_that_comes_too_late_changes_nothing(start, kind):
     assert take(browser.follow(reply.message_id)) == frames
 
 
-def test_a_second_stop_is_as_good_as_the_first(start, kind):
-    with WireServer(SO_FAR) as engine:
-        browser = Browser(start_with(start, kind, engine))
+def test_a_second_stop_is_as_good_as_the_first(browser_of, port):
+    with WireServer(SO_FAR, port=port) as engine:
+        browser = browser_of(engine)
         reply = browser.say("hello")
         take(browser.follow(reply.message_id), 4)
 
@@ -94,9 +100,9 @@ def test_a_second_stop_is_as_good_as_the_first(start, kind):
         assert kinds == ["status", "status", "progress", "progress", "stopped"]
 
 
-def test_an_answer_that_nobody_reads_can_be_stopped(start, kind):
-    with WireServer(SO_FAR) as engine:
-        browser = Browser(start_with(start, kind, engine))
+def test_an_answer_that_nobody_reads_can_be_stopped(browser_of, port):
+    with WireServer(SO_FAR, port=port) as engine:
+        browser = browser_of(engine)
         reply = browser.say("hello")
         take(reply, 4)
 
@@ -106,9 +112,9 @@ def test_an_answer_that_nobody_reads_can_be_stopped(start, kind):
         assert last_of(browser.follow(reply.message_id)) == stopped_with("so far ")
 
 
-def test_only_ones_own_answers_can_be_stopped(start, kind):
-    server = start(kind)
-    browser = Browser(server)
+def test_only_ones_own_answers_can_be_stopped(share, kind, user):
+    server = share(kind)
+    browser = Browser(server, user)
     reply = browser.say("/slow 0.5 one two three")
 
     for asked in (Browser(server, "eve").stop(reply.message_id), browser.stop("unknown"), browser.stop("%2e%2e")):

@@ -359,8 +359,8 @@ def test_ten_rapid_messages_to_the_original_broker_are_answered_in_order(start, 
     ],
     ids=["declared too large", "chunked too large", "chunked", "no length"],
 )
-def test_a_body_is_bounded_however_it_comes(start, kind, field, body, status):
-    server = start(kind, MAX_BODY_BYTES="4096")
+def test_a_body_is_bounded_however_it_comes(share, kind, field, body, status):
+    server = share(kind, MAX_BODY_BYTES="4096")
     request = head("POST", "/api/chat/stream", "Content-Type: application/json", field) + body
 
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
@@ -374,8 +374,8 @@ def test_a_body_is_bounded_however_it_comes(start, kind, field, body, status):
 @pytest.mark.parametrize(
     "command", ["/error", "/cut", "/unicode", "/tool", "/big 300", "/help", "/silence 0.3", "/slow 0.2 a b c"]
 )
-def test_every_command_of_the_engine_comes_to_one_end(start, kind, command):
-    with Browser(start(kind)).say(command) as reply:
+def test_every_command_of_the_engine_comes_to_one_end(share, kind, user, command):
+    with Browser(share(kind), user).say(command) as reply:
         events = list(reply.events())
 
     assert events[-1]["type"] == ("error" if command in {"/error", "/cut"} else "complete")
@@ -384,10 +384,10 @@ def test_every_command_of_the_engine_comes_to_one_end(start, kind, command):
 
 
 @pytest.mark.live
-def test_each_stream_leaves_one_line_in_the_log(start, kind):
-    server = start(kind)
+def test_each_stream_leaves_one_line_in_the_log(share, kind, user):
+    server = share(kind)
 
-    with Browser(server).say("top secret words", X_Request_ID="find-me") as reply:
+    with Browser(server, user).say("top secret words", X_Request_ID="find-me") as reply:
         list(reply.events())
 
     (line,) = eventually(lambda: [line for line in server.log_lines if line.get("request_id") == "find-me" and "ended" in line])
