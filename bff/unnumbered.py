@@ -85,7 +85,7 @@ class UnnumberedReply:
             if found := self._found_in_history(watch):
                 yield found
                 return
-            if self._started or isinstance(problem, UpstreamTimeout):
+            if self._started or not isinstance(problem, UpstreamUnavailable):
                 raise detached(problem)
             problem = yield from self._begin_again(problem, watch)
 
@@ -162,8 +162,8 @@ class UnnumberedReply:
     def _begin_again(self, problem: ChatError, watch: Watch) -> Steps:
         """Of a reply that has not begun: opens its stream again, or leaves the message once more where the broker lost it."""
         while self._failures < RECONNECTS:
-            self._failures += 1
             yield from watch.pause(PAUSE_SECONDS * 2**self._failures)
+            self._failures += 1
             try:
                 found = self._broker.occupancy(self._question.identity.user_id)
                 if self._message_id and (found.waiting or found.current == self._message_id):

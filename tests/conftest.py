@@ -1,4 +1,5 @@
 import contextlib
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -131,6 +132,14 @@ def appendonly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer
     server = RedisServer(tmp_path_factory.mktemp("appendonly"), "--appendonly", "yes")
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """An app sets the level for its whole process."""
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
 
 
 @pytest.fixture

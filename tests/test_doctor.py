@@ -30,7 +30,7 @@ def wrong(**settings: str) -> list[str]:
 
 
 def broker(*answers: bytes) -> WireServer:
-    return WireServer(*[[answer] for answer in answers])
+    return WireServer(*[[answer] for answer in answers], queue=None)
 
 
 def test_a_set_up_without_a_fault_is_said_to_be_fine():

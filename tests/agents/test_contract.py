@@ -57,7 +57,7 @@ def openai_that_has_not_answered(_: bool) -> Iterator[Working]:
 def broker(falls_silent: bool) -> Iterator[Working]:
     """Before a broker that numbers its events: the bundled one."""
     parts: Parts = new_app(ECHO_WORD_SECONDS="30" if falls_silent else "0").extensions["bff"]
-    agent = Broker(ThroughBroker(parts.broker))
+    agent = Broker(ThroughBroker(parts.broker, None, 30))
     yield agent, lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
 
 

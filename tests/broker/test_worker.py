@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from bff.broker.answering import Engines
+from bff.broker.engines import Engines
 from bff.broker.memory import MemoryQueue
 from bff.broker.queue import Message, Queue
 from bff.broker.redis import RedisQueue
-from bff.broker.worker import Times, Worker
+from bff.broker.worker import Bounds, Times, Worker
 from bff.engine_client import EngineClient
 from bff.ops.metrics import ANSWERS, LEASES_LOST
 from bff.ops.redis import connect
@@ -33,7 +33,7 @@ def work() -> Iterator[Callable[..., Worker]]:
 
     def start(queue: Queue, engine: WireServer) -> Worker:
         client = EngineClient(Remote(engine.url, "key"), new_session(), Timeouts(5, 5, 30, 30), 2**20)
-        working.append(Worker(queue, Engines(client, client), Times(answer_max=30, lease=LEASE), max_running=1))
+        working.append(Worker(queue, Engines(client, client), Times(answer_max=30, lease=LEASE), Bounds(1, 1)))
         working[-1].start()
         return working[-1]
 

@@ -10,7 +10,7 @@ from tests.broker_says import ANSWER, TICKET
 from tests.live import ADA, BROKER_KEY, Browser, eventually, head, in_parallel, text_of
 from tests.original_broker import OriginalBroker
 from tests.routes.chat_door import client, client_of
-from tests.wire_server import CUT, END, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
+from tests.wire_server import CUT, END, HANG, LAST_CHUNK, UNNUMBERED, WireServer, chunk, reply, stream_head
 
 QUEUED = [stream_head(), chunk(b"event: queued\ndata: {}\n\n")]
 """Without an id: by a broker that numbers nothing."""
@@ -248,7 +248,7 @@ def test_a_failure_is_logged_once_with_its_request_id_and_without_the_message(ca
 
 
 def test_a_stream_that_ends_early_ends_with_an_error_event():
-    with WireServer([TICKET], [*QUEUED, LAST_CHUNK]) as broker:
+    with WireServer([TICKET], [*QUEUED, LAST_CHUNK], queue=UNNUMBERED) as broker:
         response = say(client_of(broker))
         last = contents(response)[-1]
 

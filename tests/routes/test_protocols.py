@@ -7,7 +7,7 @@ import pytest
 from tests.broker_says import ANSWER, COMPLETE, TICKET
 from tests.live import ADA, BROKER_KEY, PROXY_SECRET
 from tests.routes.chat_door import client, client_of
-from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
+from tests.wire_server import LAST_CHUNK, WireServer, chunk, stream_head
 
 UI_MESSAGES = {"id": "chat-1", "messages": [{"id": "u-1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}]}
 RUN = {"threadId": "t-1", "runId": "r-1", "messages": [{"id": "u-1", "role": "user", "content": "hello"}]}
@@ -31,9 +31,8 @@ def data_of(response) -> list[str]:
 
 
 def answering(*answers):
-    """A broker that numbers, asked first for the queue, then for streams."""
-    queue = reply(json.dumps({"messages": [RUNNING]}).encode())
-    return WireServer([queue], *answers)
+    """A broker that numbers, asked for streams."""
+    return WireServer(*answers, queue=json.dumps({"messages": [RUNNING]}).encode())
 
 
 # Which one
@@ -145,16 +144,16 @@ def test_a_place_in_an_answer_is_the_brokers_whatever_was_spoken(last, asked_for
         response = browser.get("/api/chat/stream/m-1?protocol=ai-sdk", headers=headers)
         parts = [json.loads(data) for data in data_of(response)[:-1]]
 
-    assert broker.requests[1].headers.get("last-event-id") == asked_for
+    assert broker.requests[0].headers.get("last-event-id") == asked_for
     assert [part["type"] for part in parts][:2] == ["start", "text-start"]
     assert "".join(part.get("delta", "") for part in parts) == text
 
 
 def test_what_a_user_said_last_is_found_without_its_id():
     queued = {"message_id": "m-2", "state": "queued", "position": 1}
-    queue = reply(json.dumps({"messages": [RUNNING, queued]}).encode())
+    queue = json.dumps({"messages": [RUNNING, queued]}).encode()
 
-    with WireServer([queue], NUMBERED) as broker:
+    with WireServer(NUMBERED, queue=queue) as broker:
         response = client_of(broker).get("/api/chat/stream/chat-1/stream?protocol=ai-sdk", headers=ADA)
 
         assert json.loads(data_of(response)[0]) == {"type": "start", "messageId": "m-2"}
