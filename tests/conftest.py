@@ -135,11 +135,10 @@ def appendonly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer
 
 
 @pytest.fixture(autouse=True)
-def log_level() -> Iterator[None]:
-    """An app sets the level for its whole process."""
-    level = logging.getLogger().level
-    yield
-    logging.getLogger().setLevel(level)
+def log_level() -> None:
+    """An app sets the level for its whole process, which may be the process of other tests."""
+    root = logging.getLogger()
+    root.setLevel(min(root.level, logging.WARNING))
 
 
 @pytest.fixture
