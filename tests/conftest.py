@@ -6,10 +6,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import settings
 
 from bff.ops import hub
 from bff.ops.hub import Watch
+from bff.transport import sessions
 from tests.live import Server, free_port
 from tests.redis_server import RedisServer
 
@@ -57,6 +59,14 @@ class Servers:
             server.kill(signal.SIGKILL if server.kind == "worker" else signal.SIGINT)
         for server in self._started:
             server.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whom the apps in this process believe: to load all there are, for each service of an app, takes longer than its rest."""
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    sessions.DEFAULT_CA_BUNDLE_PATH = str(path)
 
 
 @pytest.fixture

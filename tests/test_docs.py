@@ -160,6 +160,14 @@ def test_every_make_target_that_is_named_exists(target):
     assert done.returncode == 0, done.stderr
 
 
+def test_what_make_test_leaves_out_under_gevent_exists():
+    said = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+
+    ignored = re.findall(r"--ignore=(\S+)", said)
+    assert ignored
+    assert [path for path in ignored if not (ROOT / path).exists()] == []
+
+
 # The README's commands, run. `make test` is what runs this.
 
 
