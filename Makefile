@@ -14,7 +14,7 @@ run: .venv/run
 AGAIN = $(if $(filter true,$(CI)),--reruns 1 -rR)
 
 # More than the cores, as much of a test is waiting. Of what is left at one worker, another that has nothing to do takes half.
-WORKERS ?= 4
+WORKERS ?= 3
 PYTEST = .venv/bin/python -m pytest
 IN_PARALLEL = -n $(WORKERS) --dist worksteal
 
@@ -32,7 +32,7 @@ test: .venv/dev
 
 # Whatever starts no server: within a minute.
 test-quick: .venv/dev
-	$(PYTEST) $(IN_PARALLEL) -m "not live and not servers and not alone"
+	$(PYTEST) -n 2 -m "not live and not servers and not alone"
 
 # What the tests use beside Python, where it is missing and may be installed.
 test-deps: .venv/dev

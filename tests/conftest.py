@@ -20,7 +20,7 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 
-SERVERS = {"start", "share", "redis", "appendonly", "postgres"}
+SERVERS = {"start", "share", "redis", "appendonly", "postgres", "guarded"}
 """The fixtures that start a process."""
 
 

@@ -213,6 +213,7 @@ def answers(port: int) -> bool:
 RUN = [cells[0].strip("`") for cells in rows("README.md") if re.match(r"`(make run|flask|gunicorn|python)\b", cells[0])]
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("command", RUN)
 def test_every_way_to_run_it_gets_as_far_as_its_settings(command, tmp_path):
     """`make run` is run above, and each of the others by the live tests: here it is that the words are right."""

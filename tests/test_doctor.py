@@ -95,6 +95,7 @@ def test_a_redis_that_is_not_there():
     assert "swordfish" not in sentence
 
 
+@pytest.mark.servers
 def test_a_redis_that_throws_answers_away(tmp_path):
     redis = RedisServer(tmp_path, "--maxmemory-policy", "allkeys-lru")
     try:

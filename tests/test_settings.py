@@ -400,6 +400,7 @@ def started(code: str, environment: dict[str, str]) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("environment", "sentence"),
     [
@@ -415,6 +416,7 @@ def test_a_process_that_cannot_start_says_one_line_and_leaves_with_3(environment
     assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{sentence}\n")
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("key", ["", "k" * 31])
 def test_a_broker_on_a_port_of_its_own_does_not_start_without_a_safe_key(key):
     process = started("from bff.broker import create_broker; create_broker()", {"BROKER_API_KEY": key})
@@ -423,6 +425,7 @@ def test_a_broker_on_a_port_of_its_own_does_not_start_without_a_safe_key(key):
     assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{sentence}\n")
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize(
     ("code", "environment"),
     [

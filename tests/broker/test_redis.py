@@ -526,6 +526,7 @@ def test_a_redis_that_follows_another_takes_nothing_until_it_leads_again(open_qu
     assert texts(queue, said) == ["words"]
 
 
+@pytest.mark.servers
 def test_limits_are_each_process_own_while_redis_says_nothing(server, monkeypatch):
     monkeypatch.setattr(redis_door, "SECONDS", 0.2)
     with connect(server.url) as client:
@@ -697,6 +698,7 @@ def test_an_absence_is_warned_of_once(open_queue, server, monkeypatch, caplog):
         assert levels().count("WARNING") == 2
 
 
+@pytest.mark.servers
 def test_who_closes_a_client_closes_its_connections(server):
     with connect(server.url) as client:
         with connect(server.url) as other:
@@ -778,6 +780,7 @@ def refusal(url: str, *, verify: bool = True) -> str:
     return str(refused.value)
 
 
+@pytest.mark.servers
 def test_a_redis_that_lets_nobody_in_is_named_without_the_password(guarded):
     server, _, _ = guarded
     url = server.url.replace("s3cret", "wr0ng")

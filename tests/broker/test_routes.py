@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
@@ -67,6 +68,7 @@ def test_a_log_that_goes_away_between_two_pages_ends_its_stream_and_is_gone_for_
     assert stream(app.test_client(), "m-3").status_code == 404
 
 
+@pytest.mark.servers
 def test_a_redis_that_goes_away_before_the_first_page_ends_the_stream(tmp_path, caplog):
     with RedisServer(tmp_path) as server:
         app = new_app(REDIS_URL=server.url)
