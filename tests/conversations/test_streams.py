@@ -11,6 +11,7 @@ from itertools import islice
 import pytest
 
 from tests.agents.openai_server import BEGIN, DONE, HEAD, piece, refusal, settings_of, words
+from tests.conversations.conftest import KINDS
 from tests.conversations.talk import ROOM, Talk, tokens, told
 from tests.live import DEADLINE, eventually, in_parallel, status_of
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
@@ -33,8 +34,21 @@ def serve_each(start, url):
     return partial(start, DATABASE_URL=url)
 
 
-def test_a_reply_is_told_in_order_and_is_the_one_that_is_kept(serve_each):
-    ada = Talk(serve_each())
+@pytest.fixture(scope="module", params=KINDS)
+def shared_url(request, tmp_path_factory):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('shared')}/chat.db"
+    return request.getfixturevalue("postgres").url()
+
+
+@pytest.fixture
+def share_each(share, shared_url):
+    """The same, of servers that the tests share."""
+    return partial(share, DATABASE_URL=shared_url)
+
+
+def test_a_reply_is_told_in_order_and_is_the_one_that_is_kept(share_each, user):
+    ada = Talk(share_each(), user)
     conversation = ada.begin(LONG)
 
     with ada.hear(conversation) as reply:
@@ -71,21 +85,21 @@ ABORTS = {
 
 
 @pytest.mark.parametrize(("answer", "count"), ABORTS.values(), ids=ABORTS.keys())
-def test_a_reader_that_leaves_stops_the_agent_and_nothing_is_kept(serve, answer, count):
-    leave_after(count, answer, serve)
+def test_a_reader_that_leaves_stops_the_agent_and_nothing_is_kept(share, port, user, answer, count):
+    leave_after(count, answer, share, port, user)
 
 
-def test_a_reader_that_leaves_stops_the_agent_on_threads_too(serve):
-    leave_after(2, ABORTS["in the middle"][0], partial(serve, "flask"))
+def test_a_reader_that_leaves_stops_the_agent_on_threads_too(share, port, user):
+    leave_after(2, ABORTS["in the middle"][0], partial(share, "flask"), port, user)
 
 
-def test_a_reader_that_leaves_stops_the_agent_on_each_database(serve_each):
-    leave_after(2, ABORTS["in the middle"][0], serve_each)
+def test_a_reader_that_leaves_stops_the_agent_on_each_database(share_each, port, user):
+    leave_after(2, ABORTS["in the middle"][0], share_each, port, user)
 
 
-def leave_after(count, answer, serve):
-    with WireServer(answer) as model:
-        ada = Talk(serve(**settings_of(model)))
+def leave_after(count, answer, serve, port, user):
+    with WireServer(answer, port=port) as model:
+        ada = Talk(serve(**settings_of(model)), user)
         conversation = ada.begin("hello")
         reply = ada.hear(conversation, "?agentId=openai")
         frames = told(reply)
@@ -141,17 +155,17 @@ def progress(*texts):
 
 
 @pytest.fixture
-def model():
+def model(port):
     """Says a word, and the rest when it is told to."""
     go_on = threading.Event()
-    with WireServer([HEAD, *words("one "), go_on, *words("two"), piece({}, "stop"), DONE, LAST_CHUNK]) as server:
+    with WireServer([HEAD, *words("one "), go_on, *words("two"), piece({}, "stop"), DONE, LAST_CHUNK], port=port) as server:
         server.go_on = go_on
         yield server
         go_on.set()
 
 
-def test_several_readers_follow_one_reply_and_the_agent_is_asked_once(serve_each, model):
-    ada = Talk(serve_each(**settings_of(model)))
+def test_several_readers_follow_one_reply_and_the_agent_is_asked_once(share_each, user, model):
+    ada = Talk(share_each(**settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
     with ada.hear(conversation) as first, ada.hear(conversation) as second:
         one, two = told(first), told(second)
@@ -165,8 +179,8 @@ def test_several_readers_follow_one_reply_and_the_agent_is_asked_once(serve_each
     assert len(ada.replies(conversation)) == 1
 
 
-def test_a_reader_is_free_to_come_back_while_another_one_reads(serve, kind, model):
-    ada = Talk(serve(kind, **settings_of(model)))
+def test_a_reader_is_free_to_come_back_while_another_one_reads(share, kind, user, model):
+    ada = Talk(share(kind, **settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
     with ada.hear(conversation) as stays:
         staying = told(stays)
@@ -181,8 +195,8 @@ def test_a_reader_is_free_to_come_back_while_another_one_reads(serve, kind, mode
     assert len(model.requests) == 1
 
 
-def test_a_reply_goes_on_without_readers_where_one_of_them_asked_for_that(serve, kind, model):
-    ada = Talk(serve(kind, **settings_of(model)))
+def test_a_reply_goes_on_without_readers_where_one_of_them_asked_for_that(share, kind, user, model):
+    ada = Talk(share(kind, **settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
     readers = [ada.hear(conversation, query) for query in ("", "?on_disconnect=continue", "?on_disconnect=cancel")]
     for reader in readers:
@@ -228,9 +242,9 @@ def test_a_stop_is_told_to_every_reader_and_may_keep_what_was_said(serve_each, k
         assert again.status == (204 if contents else 200)
 
 
-def test_another_reply_in_a_conversation_is_refused_while_one_is_written(serve_each):
-    with WireServer([HEAD, *words("one "), HANG]) as model:
-        ada = Talk(serve_each(**settings_of(model)))
+def test_another_reply_in_a_conversation_is_refused_while_one_is_written(share_each, port, user):
+    with WireServer([HEAD, *words("one "), HANG], port=port) as model:
+        ada = Talk(share_each(**settings_of(model)), user)
         conversation = ada.begin("hello", agentId="openai")
         with ada.hear(conversation) as reply:
             frames = told(reply)
@@ -276,9 +290,9 @@ def test_a_process_that_crashed_does_not_lock_a_conversation_for_ever(serve_each
     assert [message["content"] for message in other.replies(conversation)] == ["hello"]
 
 
-def test_a_conversation_that_is_deleted_ends_its_stream(serve_each):
-    with WireServer([HEAD, *words("one "), HANG]) as model:
-        ada = Talk(serve_each(**settings_of(model)))
+def test_a_conversation_that_is_deleted_ends_its_stream(share_each, port, user):
+    with WireServer([HEAD, *words("one "), HANG], port=port) as model:
+        ada = Talk(share_each(**settings_of(model)), user)
         conversation = ada.begin("hello", agentId="openai")
         with ada.hear(conversation) as reply:
             frames = told(reply)
@@ -290,8 +304,8 @@ def test_a_conversation_that_is_deleted_ends_its_stream(serve_each):
     assert (last["event"], last["data"]) == ("stopped", {"messageId": None})
 
 
-def test_an_edit_in_the_middle_of_a_reply_asks_for_another(serve_each, model):
-    ada = Talk(serve_each(**settings_of(model)))
+def test_an_edit_in_the_middle_of_a_reply_asks_for_another(share_each, user, model):
+    ada = Talk(share_each(**settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
     question = ada.kept(conversation)[0]["id"]
     with ada.hear(conversation) as reply:
