@@ -19,8 +19,6 @@ from bff.upstream import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 
 RETRY_SECONDS: Final = 2
 """After which an answer whose stream could not be opened is worth asking for again."""
-LEARN_SECONDS: Final = 0.5
-"""For the first message of a process, until its broker has said whether it numbers its events."""
 REFUSALS: Final = (
     errors.InvalidRequest,
     errors.NotFound,
@@ -147,7 +145,7 @@ class BrokerClient:
         Any user's queue shows it. Raises an UpstreamFailure while the broker cannot be asked.
         """
         if self._numbered is None:
-            self._numbered = "messages" in self._queue(user_id, min(self.opening(), monotonic() + LEARN_SECONDS))
+            self._numbered = "messages" in self._queue(user_id, min(self.opening(), monotonic() + CHECK_SECONDS))
         return self._numbered
 
     def occupancy(self, user_id: str) -> "Occupancy":

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bff import broker_client, following
+from bff import following
 from tests.broker_says import COMPLETE, TICKET
 from tests.live import (
     ADA,
@@ -111,7 +111,6 @@ class NumberedBroker:
 def _impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(following, "RECONNECT_SECONDS", 0.002)
-        patch.setattr(broker_client, "LEARN_SECONDS", 0.05)
         yield
 
 
