@@ -26,7 +26,8 @@ except SettingsError as error:
 bind = f"{'127.0.0.1' if settings.development else '0.0.0.0'}:{settings.port}"  # noqa: S104 - a platform's router is outside
 worker_class = "gevent"
 # Without Redis the bundled broker keeps its queue in memory: a second process would have a queue of its own.
-# That queue is in use with an external broker, too: replies in conversations go through it.
+# That queue is in use with an external broker, too: replies in conversations go through it, and all of one that does not
+# number its events.
 alone = not settings.redis_url
 workers = 1 if alone else settings.web_concurrency
 worker_connections = settings.max_streams + 1000  # Beyond them a client hangs unanswered: we refuse long before.

@@ -67,8 +67,9 @@ class Broker:
 
 
 @contextlib.contextmanager
-def broker(core: int | None) -> Iterator[Broker]:
-    with running([BINARIES / "broker"], core, output=subprocess.PIPE, errors=sys.stderr.fileno()) as process:
+def broker(core: int | None, *arguments: str) -> Iterator[Broker]:
+    """`arguments`: "unnumbered" for one whose events have no ids."""
+    with running([BINARIES / "broker", *arguments], core, output=subprocess.PIPE, errors=sys.stderr.fileno()) as process:
         yield Broker(process)
 
 

@@ -1,11 +1,12 @@
-/* A broker stand-in that costs next to nothing: POST /api/v1/message, GET /api/v1/stream, events with ids.
+/* A broker stand-in that costs next to nothing: POST /api/v1/message, GET /api/v1/stream and /api/v1/queue, events with ids.
  *
  * What an answer consists of is written in the message itself and comes back inside the message id, so that nothing has
  * to be remembered between the two calls:
  *     "mode=rate rate=200 count=2000 bytes=80"   events a second, events in all, characters of text in each
  *     "mode=saturate count=100000 bytes=80"      quiet until SIGUSR1, then as fast as the socket takes them
  *     "mode=idle"                                a comment every 15 s until SIGUSR1, then the answer's end
- * Every event is one HTTP chunk and, except in saturate, one send. Prints its port.
+ * Every event is one HTTP chunk and, except in saturate, one send. Prints its port. With the argument "unnumbered" its
+ * events have no ids, and its answer to GET /api/v1/queue/<user> says so.
  */
 
 #include "common.h"
@@ -37,6 +38,7 @@ struct connection {
 static struct connection **heap;
 static size_t heap_count, heap_size;
 static long messages;
+static bool numbered = true;
 static volatile sig_atomic_t signalled;
 static char filler[EVENT_MAX];
 
@@ -114,7 +116,9 @@ static void append_chunk(struct connection *c, const char *data, int size) {
 
 static void append_event(struct connection *c, const char *name, const char *data) {
     char frame[EVENT_MAX + 256];
-    append_chunk(c, frame, snprintf(frame, sizeof frame, "event: %s\nid: %ld\ndata: %s\n\n", name, ++c->id, data));
+    int size = numbered ? snprintf(frame, sizeof frame, "event: %s\nid: %ld\ndata: %s\n\n", name, ++c->id, data)
+                        : snprintf(frame, sizeof frame, "event: %s\ndata: %s\n\n", name, data);
+    append_chunk(c, frame, size);
 }
 
 static void append_progress(struct connection *c) {
@@ -230,6 +234,17 @@ static void refuse(struct connection *c) {
     flush(c);
 }
 
+static void show_queue(struct connection *c) {
+    char answer[256];
+    const char *json = numbered ? "{\"queue_length\":0,\"is_processing\":false,\"current_message_id\":null,\"messages\":[]}"
+                                : "{\"queue_length\":0,\"is_processing\":false,\"current_message_id\":null}";
+    append(c, answer,
+           (size_t)snprintf(answer, sizeof answer,
+                            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", strlen(json),
+                            json));
+    flush(c);
+}
+
 static void take_message(struct connection *c, const char *body) {
     char json[256], answer[512];
     char mode = strstr(body, "mode=saturate") ? 's' : strstr(body, "mode=idle") ? 'i' : 'r';
@@ -295,6 +310,8 @@ static void receive(struct connection *c) {
     c->received = 0;
     if (strncmp(c->request, "POST /api/v1/message ", 21) == 0) {
         take_message(c, body);
+    } else if (strncmp(c->request, "GET /api/v1/queue/", 18) == 0 && c->mode == NONE) {
+        show_queue(c);
     } else if (strncmp(c->request, "GET /api/v1/stream?", 19) == 0 && c->mode == NONE) {
         char *headers = strstr(c->request, "\r\n");
         open_stream(c, c->request, headers);
@@ -331,7 +348,8 @@ static void on_signal(int number) {
     signalled = 1;
 }
 
-int main(void) {
+int main(int count_of_arguments, char **arguments) {
+    numbered = count_of_arguments < 2 || strcmp(arguments[1], "unnumbered") != 0;
     set_up();
     memset(filler, 'x', sizeof filler);
     struct sigaction action = {.sa_handler = on_signal};

@@ -55,7 +55,7 @@ class Answering:
         """`watch.due` is the moment (monotonic) by which the engine must have answered, `give_up_at` the queue."""
         self._queue = queue
         self._engines = engines
-        self._is_ours = claim.message.handler == "bundled"
+        self._is_ours = engines.are_ours(claim.message)
         self.claim = claim
         self.watch = watch
         self._give_up_at = give_up_at
@@ -104,7 +104,11 @@ class Answering:
         log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
         self.result = problem.code
         self.refusal = detached(problem)
-        self._insist(lambda: self._queue.finish(self.claim, [ends.failed(problem)], forget=True))
+        try:
+            self._queue.finish(self.claim, [ends.failed(problem)], forget=True)
+        except (Away, ServerFull):
+            self.started.set()  # Whoever waits is told now.
+            self._insist(lambda: self._queue.finish(self.claim, [ends.failed(problem)], forget=True))
 
     def _run(self, reply: Reply) -> None:
         try:

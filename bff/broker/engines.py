@@ -6,7 +6,7 @@ from contextlib import closing
 from time import monotonic
 from typing import Final, NamedTuple, Protocol
 
-from bff.broker.queue import Claim
+from bff.broker.queue import Claim, Message
 from bff.broker_client import BrokerClient
 from bff.engine_client import EngineClient
 from bff.errors import AnswerTimeout, UpstreamError, UpstreamTimeout, UpstreamUnavailable
@@ -48,11 +48,15 @@ class Engines(NamedTuple):
     external_engine: EngineClient | None = None
     """The external broker's, whose history is asked for what was lost on the way."""
 
+    def are_ours(self, message: Message) -> bool:
+        """Whether the bundled engine answers it, the codes of whose errors are ours."""
+        return message.handler == "bundled" or (message.handler == "engine" and self.engine is self.bundled)
+
     def reply_to(self, claim: Claim) -> Reply:
         """Not begun yet. Raises UpstreamUnavailable where this process does not know who answers."""
         message = claim.message
         if message.handler != "external":
-            is_ours = message.handler == "bundled"
+            is_ours = self.are_ours(message)
             return EngineReply(self.bundled if is_ours else self.engine, claim, is_ours=is_ours)
         if self.external_broker is None:
             raise UpstreamUnavailable(detail="BROKER_BASE_URL is not set in this process")
