@@ -36,6 +36,7 @@ from bff.kinds import (
 MIB = 1024 * 1024
 OTHER_DESCRIPTORS = 200
 DEVELOPMENT_KEY = Path("instance/secret_key")
+DEFAULT_QUEUE_FILE = "instance/queue.db"
 
 
 def streams_by_descriptors(each: int, others: int) -> int:
@@ -70,6 +71,7 @@ class Settings:
     engine_api_key: str = secret("ENGINE_API_KEY")
     redis_url: str = secret("REDIS_URL", parse=redis_url)
     redis_tls_verify: bool = setting("REDIS_TLS_VERIFY", True, switch)
+    queue_file: str = setting("QUEUE_FILE", DEFAULT_QUEUE_FILE)
     lease_seconds: float = setting("LEASE_SECONDS", 10.0, seconds)
     run_worker: bool = setting("RUN_WORKER", True, switch)
     database_url: str = secret("DATABASE_URL", "sqlite:///instance/chat.db", database_url)
@@ -146,6 +148,17 @@ class Settings:
         """The browser's socket, and one to whoever is not bundled; the bundled broker calls an engine, too."""
         each = 2 if self.broker_base_url or self.engine_base_url or self.openai_base_url else 1
         return each, 0 if self.broker_base_url else self.max_running
+
+    def journal_file(self, *, alone: bool = False) -> Path | None:
+        """Where the queue in memory is journalled, None where it is not.
+
+        `alone`: by a broker in a process of its own. By default web's bundled one, which may run beside it, has another.
+        """
+        if self.redis_url or self.queue_file == "off":
+            return None
+        if self.queue_file != DEFAULT_QUEUE_FILE:
+            return Path(self.queue_file)
+        return None if self.dyno else Path(DEFAULT_QUEUE_FILE).with_stem("broker-queue" if alone else "queue")
 
     def signing_key(self) -> str:
         """SECRET_KEY; in development one that is made at the first start and kept, so that users outlive a restart."""

@@ -42,6 +42,7 @@ BASE_ENVIRONMENT = {
     "AUTH_PROXY_SECRET": PROXY_SECRET,
     "SECRET_KEY": "k" * 32,
     "DATABASE_URL": f"sqlite:///{FOLDER}/chat.db",
+    "QUEUE_FILE": "off",
     "ECHO_WORD_SECONDS": "0.002",
     "LOG_FORMAT": "json",
 }

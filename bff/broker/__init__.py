@@ -18,6 +18,8 @@ from bff.errors import Drained, SettingsError, UpstreamUnavailable
 from bff.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flask import Flask
 
     from bff.broker.queue import Queue
@@ -36,12 +38,19 @@ def create_broker() -> "Flask":
     key = settings.broker_api_key
     if len(key.encode()) < safety.KEY_BYTES:
         _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {safety.KEY_BYTES} bytes at least.")
-    return built(settings, key)
+    return built(settings, key, alone=True)
 
 
-def built(settings: Settings, key: str, services: "Services | None" = None, client: "Client | None" = None) -> "Flask":
+def built(
+    settings: Settings,
+    key: str,
+    services: "Services | None" = None,
+    client: "Client | None" = None,
+    *,
+    alone: bool = False,
+) -> "Flask":
     """`key`: what callers show. Inside web it shares the engines there, whose history then has what is answered here,
-    and the `client`.
+    and the `client`. `alone`: it is a process of its own.
     """
     from flask import Flask
 
@@ -51,17 +60,19 @@ def built(settings: Settings, key: str, services: "Services | None" = None, clie
     from bff.ops.streams import Streams
 
     client = client or _redis(settings)
-    queue = _queue(settings, client)
+    queue = _queue(settings, client, journal=settings.journal_file(alone=alone))
     worker = _worker(settings, queue, services, claims=settings.run_worker)
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
     streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
     connections = Connections(settings.slow_reader_seconds)
     app = Flask(__name__)
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
+    start = partial(_start, queue, worker)
     app.extensions["life"] = Life(
-        partial(_start, settings, worker), partial(_drain, settings, streams, connections, worker), streams.__len__
+        start, partial(_drain, settings, streams, connections, partial(_hand_over, queue, worker)), streams.__len__
     )
-    register(app, Parts(queue, worker, streams, key, settings, _check_writes(client)))
+    app.before_request(partial(_start_at_first_request, start))
+    register(app, Parts(queue, worker, streams, key, settings, _check_writes(client, queue)))
     return app
 
 
@@ -113,10 +124,13 @@ def _redis(settings: Settings) -> "Client | None":
     return redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
 
 
-def _check_writes(client: "Client | None") -> "Probe":
-    """Whether what the queue is kept in takes writes. Memory always does."""
-    if client is None:
-        return lambda: None
+def _check_writes(client: "Client | None", queue: "Queue") -> "Probe":
+    """Whether what the queue is kept in takes writes. Memory without a journal always does."""
+    from bff.broker.memory import MemoryQueue
+
+    if isinstance(queue, MemoryQueue):
+        return queue.check_writes
+    assert client is not None
     from bff.ops import health, redis
 
     return health.WriteProbe(partial(redis.ping, client), partial(redis.check_writes, client))
@@ -138,14 +152,16 @@ def _check_database(settings: Settings) -> None:
         database.close()
 
 
-def _queue(settings: Settings, client: "Client | None" = None) -> "Queue":
+def _queue(settings: Settings, client: "Client | None" = None, journal: Path | None = None) -> "Queue":
+    """`journal`: the file of a queue in memory."""
     from bff.broker.queue import Limits
 
     limits = Limits(settings.queue_depth_per_user, settings.log_max_bytes, retention=settings.retention_seconds)
     if not settings.redis_url:
+        from bff.broker.journal import Journal
         from bff.broker.memory import MemoryQueue
 
-        return MemoryQueue(limits)
+        return MemoryQueue(limits, journal=Journal(journal) if journal else None)
     from bff.broker.redis import RedisQueue
 
     client = client or _redis(settings)
@@ -165,18 +181,46 @@ def _worker(settings: Settings, queue: "Queue", services: "Services | None" = No
     return Worker(queue, engines, times, bounds, claims=claims, keep_stopped=settings.keep_stopped)
 
 
-def _start(settings: Settings, worker: "Worker") -> None:
-    """With Redis messages may be waiting already; in memory nothing can be."""
-    if settings.redis_url:
-        worker.start()
+def _start(queue: "Queue", worker: "Worker") -> None:
+    """Idempotent. In memory nothing can be waiting before the first request, but in Redis and in a journal."""
+    from bff.broker.memory import MemoryQueue
+
+    if isinstance(queue, MemoryQueue):
+        if not queue.is_journalled:
+            return
+        queue.open()
+    worker.start()
 
 
-def _drain(settings: Settings, streams: "Streams", connections: "Connections", worker: "Worker") -> None:
-    """In memory the worker works on: what its process has not answered nobody will."""
+def _start_at_first_request(start: "Callable[[], None]") -> None:
+    """Under a server that begins no app's life, such as `flask run`. A look at the health opens no file."""
+    from flask import request
+
+    from bff.broker.routes import OPEN
+
+    if request.path not in OPEN:
+        start()
+
+
+def _hand_over(queue: "Queue", worker: "Worker", seconds: float) -> None:
+    """In memory alone the worker works on: what its process has not answered nobody will."""
+    from bff.broker.memory import MemoryQueue
+
+    memory = queue if isinstance(queue, MemoryQueue) else None
+    if memory and not memory.is_journalled:
+        worker.work_off(seconds)
+        return
+    if memory:
+        memory.drain()
+    worker.drain(seconds)
+    if memory:
+        memory.close()
+
+
+def _drain(settings: Settings, streams: "Streams", connections: "Connections", hand_over: "Callable[[float], None]") -> None:
     from bff.ops.life import together
 
-    drain_worker = worker.drain if settings.redis_url else worker.work_off
-    together(settings.drain_seconds, streams.drain, connections.drain, drain_worker)
+    together(settings.drain_seconds, streams.drain, connections.drain, hand_over)
 
 
 def _own_settings() -> Settings:

@@ -24,6 +24,14 @@ class Entry:
     """Under which its client's own id is remembered."""
     log: Log = field(default_factory=Log)
     readers: list[Callable[[], None]] = field(default_factory=list)
+    rank: int = 0
+    """Of two messages of a group that wait, the one with the lower rank is answered first."""
+    foreign: bool = False
+    """Whether another process, which may still be there, answers it."""
+    since: int = 0
+    """The position of its first record in the journal."""
+    held: tuple[int, int] | None = None
+    """A position in the journal, and how many of the events may be read until that is committed."""
 
     @property
     def ahead(self) -> int:
@@ -32,9 +40,14 @@ class Entry:
             return 0
         return self.group.waiting.index(self) + (self.group.running is not None)
 
+    @property
+    def may_be_cancelled(self) -> bool:
+        """Whether it is for its readers only, and none is left."""
+        return self.message.cancel_unread and not self.readers
+
     def is_unread_since(self, moment: float) -> bool:
         """Whether it is for its readers only, and the last one left before `moment`."""
-        if not self.message.cancel_unread or self.readers or self.stopping or self.state == "finished":
+        if not self.may_be_cancelled or self.stopping or self.foreign or self.state == "finished":
             return False
         return self.unread_since < moment
 
@@ -50,6 +63,11 @@ class Group:
     running: Entry | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     """Those whose logs are kept, finished ones too, by message id."""
+
+    def insert(self, entry: Entry) -> None:
+        """Among those that wait, by rank."""
+        after = sum(waiting.rank <= entry.rank for waiting in self.waiting)
+        self.waiting.insert(after, entry)
 
     @property
     def active(self) -> list[Entry]:

@@ -18,19 +18,21 @@ class Log:
         self.size = 0
         self._numbers: list[Number] = []
 
-    def append(self, number: Number, words: Words) -> None:
-        self.events.append(Event(*words, f"{number[0]}-{number[1]}"))
+    def append(self, number: Number, words: Words) -> Event:
+        event = Event(*words, f"{number[0]}-{number[1]}")
+        self.events.append(event)
         self.size += size_of([words])
         self._numbers.append(number)
+        return event
 
     def holds(self, number: Number) -> bool:
         at = bisect_right(self._numbers, number)
         return at > 0 and self._numbers[at - 1] == number
 
-    def after(self, event_id: str) -> Sequence[Event]:
-        """A page of them, the first one for "". Raises InvalidRequest for an id that is none of ours."""
+    def after(self, event_id: str, end: int | None = None) -> Sequence[Event]:
+        """A page of them, the first one for "", of the first `end`. Raises InvalidRequest for an id that is none of ours."""
         start = bisect_right(self._numbers, parsed(event_id)) if event_id else 0
-        return self.events[start : start + PAGE_EVENTS]
+        return self.events[start : start + PAGE_EVENTS if end is None else min(end, start + PAGE_EVENTS)]
 
 
 def size_of(words: Sequence[Words]) -> int:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bff.broker.journal import Journal
 from bff.broker.memory import MemoryQueue
 from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Queue, Receipt
 from bff.broker.redis import RedisQueue
@@ -65,6 +67,23 @@ class InMemory:
         pass
 
 
+class InMemoryWithJournal:
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock()
+        self._folder = folder
+        self._made: list[MemoryQueue] = []
+
+    def make(self, **limits: float) -> Queue:
+        journal = Journal(self._folder / f"queue-{len(self._made)}.db")
+        self._made.append(MemoryQueue(Limits(**limits), self.clock, journal))
+        self._made[-1].open()
+        return self._made[-1]
+
+    def close(self) -> None:
+        for queue in self._made:
+            queue.close()
+
+
 class InRedis:
     def __init__(self, server: RedisServer) -> None:
         self.client = connect(server.url)
@@ -100,9 +119,15 @@ class RedisClock:
             self._client.zincrby(FLEETING, -seconds * 1_000_000, member)
 
 
-@pytest.fixture(params=["memory", "redis", pytest.param("appendonly", marks=pytest.mark.live)])
-def implementation(request: pytest.FixtureRequest) -> Iterator[Any]:
-    made = InMemory() if request.param == "memory" else InRedis(request.getfixturevalue(request.param))
+@pytest.fixture(params=["memory", "journal", "redis", pytest.param("appendonly", marks=pytest.mark.live)])
+def implementation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    made: InMemory | InMemoryWithJournal | InRedis
+    if request.param == "memory":
+        made = InMemory()
+    elif request.param == "journal":
+        made = InMemoryWithJournal(tmp_path)
+    else:
+        made = InRedis(request.getfixturevalue(request.param))
     yield made
     made.close()
 
@@ -927,7 +952,7 @@ def test_a_message_less_that_waits_makes_room_for_another(make, make_room):
 
 
 # Redis has a bound of its own for all users together: test_redis.py.
-@pytest.mark.parametrize("implementation", ["memory"], indirect=True)
+@pytest.mark.parametrize("implementation", ["memory", "journal"], indirect=True)
 def test_too_many_waiting_bytes_of_all_users_are_refused(make):
     queue = make(waiting_bytes=100)
     left(queue, "ann", size=60)

@@ -1,0 +1,403 @@
+"""Writes what the in-memory queue does into a file, and reads it back at the next start.
+
+The queue hands over records under its lock, which costs a list's `append`; they are committed together, every 25 ms, or at
+once where somebody waits for it. A real thread does so (bff/ops/hub): no event loop waits for a disk. Records are
+committed in the order in which they were made, so that what a crash leaves is always the state of one moment.
+
+A journal is owned by one process. While its owner drains, the process that comes next may already write into the file and
+reads there what the owner does; it becomes the owner when the first one is gone. Any other process is refused.
+"""
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
+
+from bff.broker.journal_file import TABLES, Corrupt, Foreign, JournalFile, Record, Row
+from bff.broker.remembered import REMEMBER_MOST, REMEMBER_SECONDS
+from bff.errors import Away, ServerFull
+from bff.ops.hub import Aside
+
+COMMIT_SECONDS: Final = 0.025
+"""For which records wait for others, where nobody waits for them."""
+CHECKPOINT_SECONDS: Final = 1.0
+"""Between two; also between two attempts to write after a failure."""
+FOLLOW_SECONDS: Final = 0.05
+"""Between two looks at what another process has written, or at whether it is gone."""
+TAKEOVER_SECONDS: Final = 3.0
+"""For which a start waits for the owner of the file to drain: a reload tells it a moment later."""
+
+Role = Literal["owner", "next"] | None
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Replay(Protocol):
+    """What becomes of the records that are read. Each is called with the queue's lock held."""
+
+    def reset(self) -> None:
+        """Nothing of what was applied counts."""
+
+    def apply(self, record: Record, position: int) -> None:
+        """Of another process, or of one before this."""
+
+    def join(self) -> None:
+        """Who wrote the records that were applied is still there, and drains."""
+
+    def adopt(self) -> None:
+        """Who wrote the records that were applied is gone: what they left is this process's."""
+
+    def obey(self, record: Record) -> None:
+        """What another process wants of a message of this one."""
+
+    def rewrite(self) -> None:
+        """Records all that there is."""
+
+
+class _Kept(NamedTuple):
+    """A row that is in the file."""
+
+    n: int
+    size: int
+    mark: float
+    """Of `log` the last record's position, of `remembered` the moment it was written."""
+    records: int
+
+
+class Journal:
+    def __init__(self, path: Path, file: JournalFile | None = None, takeover_seconds: float = TAKEOVER_SECONDS) -> None:
+        self._file = file or JournalFile(path)
+        self._takeover_seconds = takeover_seconds
+        self._aside = Aside()
+        self._opening = threading.Lock()
+        self.opened = False
+        """Whether it was begun; `role` says whether the file could be had."""
+        self.closing = self._draining = False
+        self.role: Role = None
+        self.failing = self._behind = False
+        """Whether the last attempt to write failed, and whether there are records that it was for."""
+        self._told = ""
+        """Why there is no role."""
+        self.position = 0
+        """How many records there were, from the first one that is read."""
+        self.done = 0
+        """The position up to which they are committed."""
+        self._records: list[Record] = []
+        self._to_remember: list[Record] = []
+        self._hurried = False
+        self._rows: deque[_Kept] = deque()
+        self._remembered_rows: deque[_Kept] = deque()
+        self.size = 0
+        """Bytes of all rows of `log`."""
+        self._dead: list[int] = []
+        self._seen = dict.fromkeys(TABLES, 0)
+        """The last row of others that was read."""
+        self._checkpoint_at = 0.0
+        self._dirty = False
+
+    def bind(self, lock: threading.Lock, replay: Replay, on_commit: Callable[[], None]) -> None:
+        """`lock`: the queue's, which is held by whoever calls `record`, `remember`, `flush` and `trim`.
+
+        `on_commit` is called without it, after each commit, and after one that failed.
+        """
+        self._lock = lock
+        self._replay = replay
+        self._on_commit = on_commit
+        self._wanted = threading.Condition(lock)
+        self._committed = threading.Condition(lock)
+
+    # Called with the lock held.
+
+    def record(self, *record: Any) -> None:
+        self.position += 1
+        self._records.append(record)
+        if len(self._records) == 1:
+            self._wanted.notify()
+
+    def remember(self, *record: Any) -> None:
+        self.position += 1
+        self._to_remember.append(record)
+        if len(self._to_remember) == 1:
+            self._wanted.notify()
+
+    def hurry(self) -> None:
+        """Commits without waiting for more records."""
+        if not self._hurried:
+            self._hurried = True
+            self._wanted.notify()
+
+    def is_done(self, position: int) -> bool:
+        return self.done >= position or self.failing or self.closing
+
+    def flush(self) -> bool:
+        """Waits, without the lock, until everything so far is committed; whether it is."""
+        position = self.position
+        if self.done < position:
+            self.hurry()
+            self._committed.wait_for(lambda: self.is_done(position))
+        return self.done >= position
+
+    def check(self) -> None:
+        """Raises Away where another process has the file, ServerFull where it takes no writes."""
+        if self.role is None:
+            raise Away(detail=self._told or "the queue's file is not open")
+        if self.failing:
+            raise ServerFull
+
+    def trim(self, oldest: int) -> None:
+        """Nobody needs the records before this position any more."""
+        while self.role == "owner" and len(self._rows) > 1 and self._rows[0].mark < oldest:  # The last one has the last id.
+            self._forget(self._rows.popleft())
+
+    def _forget(self, row: _Kept) -> None:
+        self._dead.append(row.n)
+        self.size -= row.size
+
+    # Called without it.
+
+    def open(self) -> None:
+        """Reads what is there and begins to write; idempotent. Waits a moment for a predecessor that is about to drain."""
+        with self._opening:
+            if self.opened:
+                return
+            self.opened = True
+            give_up_at = monotonic() + self._takeover_seconds
+            self._advance()
+            while self.role is None and not self._told and monotonic() < give_up_at:
+                time.sleep(FOLLOW_SECONDS)
+                self._advance()
+            if self.role is None and not self._told:
+                self._refuse(f"is in use by process {self._file.owner()}: each server needs a file of its own")
+            self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+            self._thread.start()
+            with self._lock:
+                self.flush()  # What became of the answers that were running may be told.
+
+    def drain(self) -> None:
+        """From now on the next process may write into the file, too, and reads what this one does."""
+        self._draining = True
+        self._aside(partial(self._file.release, "next"))
+
+    def close(self) -> None:
+        """Commits what there is and leaves the file to the next process."""
+        with self._opening:
+            if not self.opened or self.closing:
+                return
+            with self._lock:
+                self.flush()
+                self.closing = True
+                self.role = None
+                self._told = "the queue's file was handed over"
+                self._wanted.notify()
+                self._committed.notify_all()
+            self._thread.join()
+            self._aside(self._file.close)
+            for lock in ("owner", "next"):
+                self._aside(partial(self._file.release, lock))
+
+    def _work(self) -> None:
+        while not self.closing:
+            try:
+                self._turn()
+            except Exception:
+                log.exception("the queue's journal stumbled")
+                time.sleep(CHECKPOINT_SECONDS)
+
+    def _turn(self) -> None:
+        records, remembered, position = self._batch()
+        if records or remembered:
+            self._commit(records, remembered, position)
+        else:
+            self._settle(position)
+        if self.role == "owner":
+            self._tidy()
+        else:
+            self._advance()
+        if self.role == "next" or self._draining:
+            self._follow()
+
+    def _batch(self) -> tuple[list[Record], list[Record], int]:
+        with self._lock:
+            idle = FOLLOW_SECONDS if self.role == "next" or self._draining else CHECKPOINT_SECONDS
+            if self.failing:
+                self._wanted.wait_for(lambda: self.closing, CHECKPOINT_SECONDS)
+            elif not self._has_records():
+                self._wanted.wait_for(lambda: self._has_records() or self.closing, idle)
+            if self._has_records() and not self.failing:
+                self._wanted.wait_for(lambda: self._hurried or self.closing, COMMIT_SECONDS)
+            taken = self._records, self._to_remember, self.position
+            self._records, self._to_remember, self._hurried = [], [], False
+            return taken
+
+    def _has_records(self) -> bool:
+        return bool(self._records or self._to_remember)
+
+    def _settle(self, position: int) -> None:
+        """All of its own records are committed; what has been read from others counts as that."""
+        with self._lock:
+            self.done = position
+            self._committed.notify_all()
+
+    def _commit(self, records: list[Record], remembered: list[Record], position: int) -> None:
+        now = time.time()
+        written = self._attempt(partial(self._file.append, records, remembered, now))
+        with self._lock:
+            self._behind = written is None
+            if written is None:
+                self._records[:0], self._to_remember[:0] = records, remembered
+            else:
+                self.done = position
+                self._dirty = True
+                self._keep(*written, position, len(remembered))
+            self._committed.notify_all()
+        self._on_commit()
+
+    def _keep(self, rows: list[Row], remembered: list[Row], position: int, count: int) -> None:
+        for row in rows:
+            self._rows.append(_Kept(row.n, row.size, position, 0))
+            self.size += row.size
+        for row in remembered:
+            self._remembered_rows.append(_Kept(row.n, row.size, time.time(), count))
+
+    def _tidy(self) -> None:
+        """Deletes what nobody needs, and sees to it that a power cut costs the last second only."""
+        if monotonic() < self._checkpoint_at:
+            return
+        self._checkpoint_at = monotonic() + CHECKPOINT_SECONDS
+        with self._lock:
+            dead, self._dead = self._dead, []
+            forgotten = self._outdated()
+        if not (dead or forgotten or self._dirty or self.failing):
+            return
+        if self._attempt(partial(self._tidy_file, dead, forgotten), recovers=True) is None:
+            with self._lock:
+                self._dead[:0] = dead
+        else:
+            self._dirty = False
+
+    def _tidy_file(self, dead: list[int], forgotten: list[int]) -> bool:
+        for table, rows in (("log", dead), ("remembered", forgotten)):
+            if rows:
+                self._file.delete(table, rows)
+        self._file.checkpoint()
+        return True
+
+    def _outdated(self) -> list[int]:
+        """The rows of `remembered` that are a day old, or more than can be remembered."""
+        rows, before = self._remembered_rows, time.time() - REMEMBER_SECONDS
+        count = sum(row.records for row in rows)
+        outdated = []
+        while rows and (rows[0].mark < before or count - rows[0].records > 2 * REMEMBER_MOST):
+            count -= rows[0].records
+            outdated.append(rows.popleft().n)
+        return outdated
+
+    # Who owns the file.
+
+    def _advance(self) -> None:
+        """Becomes the owner, or the next one, if it can."""
+        try:
+            if self._aside(partial(self._file.acquire, "owner")):
+                self._aside(partial(self._file.acquire, "next"))
+                self._own()
+            elif self.role is None and self._aside(partial(self._file.acquire, "next")):
+                self._load()
+                with self._lock:
+                    self._replay.join()
+                    self.role = "next"
+        except (OSError, sqlite3.Error, Foreign, Corrupt) as error:
+            self._refuse(f"cannot be used ({error})")
+
+    def _own(self) -> None:
+        try:
+            if self.role is None:
+                self._load()
+            else:
+                self._follow()
+        except Corrupt as error:
+            self._begin_anew(error)
+        with self._lock:
+            self._replay.adopt()
+            self.role = "owner"
+        if self._told:
+            self._told = ""
+            log.info("QUEUE_FILE %s is in use by this process now", self._file.path)
+
+    def _begin_anew(self, error: Corrupt) -> None:
+        path, kept = self._file.path, self._aside(self._file.move_aside)
+        log.error("QUEUE_FILE %s was damaged (%s): it is kept as %s, and a new one begins", path, error, kept)
+        if self.role is None:
+            self._load()
+            return
+        self._aside(self._file.open)
+        with self._lock:
+            self._clear_rows()
+            self._replay.rewrite()
+
+    def _load(self) -> None:
+        with self._lock:
+            self._replay.reset()
+            self._clear_rows()
+        self._aside(self._file.open)
+        self._follow()
+
+    def _clear_rows(self) -> None:
+        self._rows.clear()
+        self._remembered_rows.clear()
+        self.size = 0
+        self._seen = dict.fromkeys(TABLES, 0)
+
+    def _follow(self) -> None:
+        """Reads what others have written since the last time."""
+        for table in TABLES:
+            while page := self._aside(partial(self._file.read, table, self._seen[table])):
+                with self._lock:
+                    for row in page:
+                        self._take(table, row)
+
+    def _take(self, table: str, row: Row) -> None:
+        for record in row.records:
+            if self.role == "owner":
+                self._replay.obey(record)
+                continue
+            self.position += 1
+            self._replay.apply(record, self.position)
+        self._seen[table] = row.n
+        if table == "remembered":
+            self._remembered_rows.append(_Kept(row.n, row.size, time.time(), len(row.records)))
+            return
+        if self.role != "owner":
+            self._rows.append(_Kept(row.n, row.size, self.position, 0))
+            self.size += row.size
+
+    # What goes wrong.
+
+    def _attempt(self, do: Callable[[], T], *, recovers: bool = False) -> T | None:
+        """None where the file cannot be written to."""
+        try:
+            result = self._aside(do)
+        except (OSError, sqlite3.Error, Corrupt) as error:
+            if not self.failing:
+                log.error(  # noqa: TRY400
+                    "QUEUE_FILE %s takes no writes (%s): new messages are refused, what runs goes on in memory",
+                    self._file.path,
+                    error,
+                )
+            self.failing = True
+            return None
+        if recovers and self.failing and not self._behind:
+            self.failing = False
+            log.info("QUEUE_FILE %s takes writes again", self._file.path)
+        return result
+
+    def _refuse(self, why: str) -> None:
+        if not self._told:
+            self._told = f"QUEUE_FILE {self._file.path} {why}"
+            log.error("%s; until then this process answers 503", self._told)

@@ -1,0 +1,242 @@
+"""The SQLite file of a journal: rows are appended, read in order and deleted from the front. Every call here blocks.
+
+A row is one transaction's records as a JSON array: one statement per commit costs a third of one statement per record, as
+SQLite gives up the interpreter's lock at each statement and has to get it back from a busy event loop.
+
+Two locks say who may do what (`flock`: they end with their process, however it dies). The owner of the first one answers
+what is in the file and deletes rows. The owner of the second one is next: a process gives it up when it begins to drain.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+Record = Sequence[Any]
+"""Its kind, then what that kind needs: see `replay.py`."""
+
+APPLICATION_ID: Final = 0x43686174
+VERSION: Final = 1
+ROW_BYTES: Final = 256 * 1024
+"""Of one row, about: encoding it stops the interpreter for less than a millisecond."""
+READ_ROWS: Final = 64
+BUSY_SECONDS: Final = 5.0
+"""Another process's commit or checkpoint takes that long at most."""
+WAL_BYTES: Final = 4 * 1024 * 1024
+SPARE_PAGES: Final = 256
+"""Free pages that are kept for the next rows: 1 MiB."""
+
+TABLES: Final = ("remembered", "log")
+
+
+class Corrupt(Exception):
+    """What is in the file cannot be what was written."""
+
+
+class Foreign(Exception):
+    """The file is another program's."""
+
+
+class Row(NamedTuple):
+    n: int
+    writer: int
+    size: int
+    records: list[Record]
+
+
+class JournalFile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.writer = int.from_bytes(os.urandom(6), "big")
+        """Marks the rows of this process."""
+        self._connection: sqlite3.Connection | None = None
+        self._locks: dict[str, int] = {}
+
+    # Locks.
+
+    def acquire(self, name: str) -> bool:
+        """The lock "owner" or "next"; whether it is ours now. Raises OSError where there can be no such file."""
+        if name in self._locks:
+            return True
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(f"{self.path}.{name}", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._locks[name] = descriptor
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        return True
+
+    def release(self, name: str) -> None:
+        """Idempotent."""
+        descriptor = self._locks.pop(name, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def owner(self) -> str:
+        """The process that holds the file, for a log line."""
+        with contextlib.suppress(OSError):
+            return Path(f"{self.path}.owner").read_text() or "unknown"
+        return "unknown"
+
+    # The file.
+
+    def open(self) -> None:
+        """Raises Corrupt, Foreign, OSError, sqlite3.Error."""
+        self.close()
+        if not self.path.exists() or not self.path.stat().st_size:
+            if self._beside("-wal").exists() and self._beside("-wal").stat().st_size:
+                raise Corrupt("the file is empty, its write-ahead log is not")
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        self.path.chmod(0o600)
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._connection = connection
+        with self._corruption():
+            self._check(connection)
+            for pragma in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0"):
+                connection.execute(f"PRAGMA {pragma}").close()
+            connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}").close()
+            self._create(connection)
+
+    def move_aside(self) -> Path:
+        """Where it is kept for whoever wants to look into it."""
+        self.close()
+        target = self.path.with_name(f"{self.path.name}.corrupt-{time.time_ns()}")
+        for suffix in ("-wal", "-shm", ""):
+            with contextlib.suppress(FileNotFoundError):
+                self._beside(suffix).rename(f"{target}{suffix}")
+        return target
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _beside(self, suffix: str) -> Path:
+        return Path(f"{self.path}{suffix}")
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        application, version, tables = (
+            connection.execute(f"SELECT * FROM {of}").fetchone()[0]  # noqa: S608 - ours
+            for of in ("pragma_application_id", "pragma_user_version", "(SELECT count(*) FROM sqlite_master)")
+        )
+        if tables and application != APPLICATION_ID:
+            raise Foreign("it is another program's database")
+        if tables and version != VERSION:
+            raise Corrupt(f"its format has version {version}, this program writes version {VERSION}")
+        if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise Corrupt(found)
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        with self._transaction(connection):
+            for table in TABLES:
+                connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table} (n INTEGER PRIMARY KEY AUTOINCREMENT,"
+                    " writer INTEGER NOT NULL, crc INTEGER NOT NULL, at REAL NOT NULL, data BLOB NOT NULL)"
+                )
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    # Rows.
+
+    def append(self, log: Sequence[Record], remembered: Sequence[Record], at: float) -> tuple[list[Row], list[Row]]:
+        """All of it or nothing; the rows by table, without their records. Raises OSError, sqlite3.Error."""
+        packed = [[*_packed(records)] for records in (log, remembered)]
+        if len(packed[0]) + len(packed[1]) == 1:  # A statement is its own transaction.
+            return self._insert("log", packed[0], at), self._insert("remembered", packed[1], at)
+        with self._transaction(self._open()):
+            return self._insert("log", packed[0], at), self._insert("remembered", packed[1], at)
+
+    def _insert(self, table: str, packed: list[bytes], at: float) -> list[Row]:
+        insert = f"INSERT INTO {table} (writer, crc, at, data) VALUES (?, ?, ?, ?)"  # noqa: S608 - ours
+        rows = []
+        for data in packed:
+            cursor = self._open().execute(insert, (self.writer, zlib.crc32(data), at, data))
+            rows.append(Row(cursor.lastrowid or 0, self.writer, len(data), []))
+        return rows
+
+    def read(self, table: str, after: int) -> list[Row]:
+        """The next rows that other processes wrote, in order. Raises Corrupt, sqlite3.Error."""
+        select = (
+            f"SELECT n, writer, crc, data FROM {table}"  # noqa: S608 - ours
+            f" WHERE n > ? AND writer != ? ORDER BY n LIMIT {READ_ROWS}"
+        )
+        with self._corruption():
+            return [_unpacked(*row) for row in self._open().execute(select, (after, self.writer)).fetchall()]
+
+    def delete(self, table: str, rows: Sequence[int]) -> None:
+        with self._transaction(self._open()):
+            self._open().executemany(f"DELETE FROM {table} WHERE n = ?", [(n,) for n in rows])  # noqa: S608 - ours
+
+    def changes(self) -> int:
+        """Another number than before, once another process has written."""
+        version: int = self._open().execute("PRAGMA data_version").fetchone()[0]
+        return version
+
+    def checkpoint(self) -> None:
+        """What is committed survives a power cut from here on. Also gives pages back that nobody needs."""
+        connection = self._open()
+        free = connection.execute("PRAGMA freelist_count").fetchone()[0]
+        if free > 2 * SPARE_PAGES:
+            connection.execute(f"PRAGMA incremental_vacuum({free - SPARE_PAGES})").fetchall()
+        large = self._beside("-wal").exists() and self._beside("-wal").stat().st_size > WAL_BYTES
+        connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if large else 'PASSIVE'})").fetchall()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise sqlite3.OperationalError("the journal is not open")
+        return self._connection
+
+    @contextlib.contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # SQLite has rolled back by itself when the disk was full.
+                connection.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _corruption(self) -> Iterator[None]:
+        """SQLite says with one family of errors that the file is damaged, and that the disk or a lock is in the way."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+                raise Corrupt(str(error)) from error
+            raise
+
+
+def _packed(records: Sequence[Record]) -> Iterator[bytes]:
+    """JSON arrays of ROW_BYTES each, about; a single record may be larger."""
+    start, size = 0, 0
+    for end, record in enumerate(records, start=1):
+        size += sum(len(field) for field in record if isinstance(field, str))
+        if size >= ROW_BYTES or end == len(records):
+            yield _encode(records[start:end])
+            start, size = end, 0
+
+
+_dump: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _encode(records: Sequence[Record]) -> bytes:
+    return _dump(records).encode("utf-8", "surrogatepass")  # Words may hold half of a surrogate pair.
+
+
+def _unpacked(n: int, writer: int, crc: int, data: bytes) -> Row:
+    if not isinstance(data, bytes) or zlib.crc32(data) != crc:
+        raise Corrupt(f"row {n} does not have the checksum it was written with")
+    return Row(n, writer, len(data), json.loads(data.decode("utf-8", "surrogatepass")))

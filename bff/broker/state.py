@@ -1,0 +1,351 @@
+"""What the in-memory queue holds, and how it changes: each call is made with the queue's lock held.
+
+Each change is handed to the journal, where there is one: `record` is called for whatever a restart has to know.
+"""
+
+import json
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from heapq import nsmallest
+
+from bff.broker import ends
+from bff.broker.groups import Entry, Group
+from bff.broker.journal import Journal
+from bff.broker.queue import MANY_WAITING, Claim, Limits, Lost, Message, Receipt, StopReason, Words
+from bff.broker.remembered import Remembered
+from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooManyRequests
+from bff.message_ids import group_mark, group_mark_of
+
+COMPACT_BYTES = 4 * 1024 * 1024
+"""A journal of that size may be twice as large as what is in it."""
+MOVED_ENTRIES, MOVED_EVENTS = 100, 1000
+"""At once. A longer log is not moved: its rows go when it expires."""
+
+ClientKey = tuple[str, str]
+"""A group and the client's own id for a message."""
+
+
+class State:
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float], journal: Journal | None, offered: Callable[[], None]
+    ) -> None:
+        """`offered` is called when there is a message to claim."""
+        self.limits = limits
+        self.clock = clock
+        self.journal = journal
+        self._offered = offered
+        self.clear()
+
+    def clear(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.groups: dict[str, Group] = {}
+        self.claimable: deque[Group] = deque()
+        self.finished: OrderedDict[str, Entry] = OrderedDict()
+        self.finished_bytes = 0
+        self.held_bytes = 0
+        self.client_ids: Remembered[ClientKey, tuple[str, str]] = Remembered()
+        """The message's id, and a digest of what it says."""
+        self.expired: Remembered[str, str] = Remembered()
+        """By message: its user."""
+        self.last_id = (0, 0)
+        self.ranks = (0, 0)
+        """The lowest and the highest one that was given."""
+        self.held: list[Entry] = []
+        """Those with events that must not be read before they are committed."""
+
+    # What is asked for.
+
+    def group(self, user_id: str, group: str) -> Group:
+        self.check_open()
+        mark = group_mark(user_id, group)
+        return self.groups.get(mark) or Group(mark)
+
+    def entry(self, user_id: str, message_id: str) -> Entry:
+        self.check_open()
+        entry = self.entries.get(message_id)
+        if entry is not None and entry.message.user_id == user_id:
+            return entry
+        if self.expired.get(message_id) == user_id:
+            raise Expired(message_id=message_id)
+        raise NotFound
+
+    def claimed(self, claim: Claim, *, concluded: bool = False) -> Entry:
+        """`concluded`: also where the log has ended."""
+        group = self.groups.get(group_mark_of(claim.message.id, claim.message.user_id))
+        entry = group.running if group else None
+        if entry is None or (entry.message.id, entry.token) != (claim.message.id, claim.token):
+            raise Lost
+        if entry.state == "finished" and not concluded:
+            raise Lost
+        return entry
+
+    def check_open(self) -> None:
+        """Raises Away while the journal is another process's, which alone knows what is kept."""
+        if self.journal and not self.journal.closing:
+            self.check_owner()
+
+    def check_owner(self) -> None:
+        """Raises Away also after the journal was handed over."""
+        if self.journal and self.journal.role is None:
+            self.journal.check()
+
+    def visible(self, entry: Entry) -> int | None:
+        """How many of its events may be read; None for all."""
+        if entry.held is None or self.journal is None or self.journal.is_done(entry.held[0]):
+            return None
+        return entry.held[1]
+
+    def released(self) -> list[Entry]:
+        """Those of `held` whose events may be read by now."""
+        released = [entry for entry in self.held if self.visible(entry) is None]
+        self.held = [entry for entry in self.held if self.visible(entry) is not None]
+        for entry in released:
+            entry.held = None
+        return released
+
+    # Coming in.
+
+    def again(self, known: tuple[str, str], digest: str) -> Receipt:
+        message_id, known_digest = known
+        if known_digest != digest:
+            raise IdempotencyConflict
+        entry = self.entries.get(message_id)
+        if entry is None:
+            raise Expired(message_id=message_id)
+        return Receipt(message_id, entry.ahead)
+
+    def check_room(self, message: Message, group: Group, on_busy: str) -> None:
+        if group.runs_for(message.run_scope) or (on_busy == "reject" and group.active):
+            raise Busy
+        if len(group.waiting) >= self.limits.depth_per_user:
+            raise TooManyRequests(MANY_WAITING)
+        if self.held_bytes + message.size > self.limits.waiting_bytes:
+            raise ServerFull
+        if self.journal:
+            self.journal.check()
+
+    def add(self, message: Message, group: Group, client_key: ClientKey | None, digest: str, *, first: bool) -> Entry:
+        """`first`: it is the group's next one."""
+        now = self.clock()
+        entry = Entry(message, group, touched=now, unread_since=now, left_at=now, client_key=client_key)
+        entry.rank = self.next_rank(first=first)
+        self.groups[group.mark] = group
+        self.entries[message.id] = group.entries[message.id] = entry
+        self.held_bytes += message.size
+        if client_key:
+            self.client_ids.keep(client_key, (message.id, digest), now)
+            self._remember("client", *client_key, message.id, digest, now)
+        group.insert(entry)
+        self.introduce(entry)
+        self.tell_positions(group)
+        return entry
+
+    def next_rank(self, *, first: bool = False) -> int:
+        low, high = self.ranks
+        self.ranks = (low - 1, high) if first else (low, high + 1)
+        return low - 1 if first else high + 1
+
+    def withdraw(self, entry: Entry) -> None:
+        """As if it had never come."""
+        group = entry.group
+        group.waiting.remove(entry)
+        self.retract(group)
+        self.held_bytes -= entry.message.size
+        self._free(entry)
+        self._remove(entry)
+        self.tell_positions(group)
+
+    def retract(self, group: Group) -> None:
+        """Nothing of it is offered any more, if nothing waits."""
+        if not group.waiting and group in self.claimable:
+            self.claimable.remove(group)
+
+    # Running.
+
+    def claim_next(self, group: Group) -> Claim:
+        entry = group.running = group.waiting.popleft()
+        entry.state = "running"
+        entry.token += 1
+        self.note(entry)
+        self.tell_positions(group)
+        begun = entry.committed and entry.said
+        return Claim(entry.message, entry.token, max(0.0, self.clock() - entry.left_at), begun)
+
+    def offer(self, group: Group) -> None:
+        if group.waiting and group.running is None and not group.waiting[0].foreign and group not in self.claimable:
+            self.claimable.append(group)
+            self._offered()
+
+    def hand_back(self, entry: Entry) -> None:
+        """Nobody answers it any more: its worker gave it back, or was gone when this process read the journal.
+
+        Here it is decided what becomes of it: somebody else begins, or goes on with what was committed; or it ends.
+        """
+        if entry.state == "finished":
+            self.vacate(entry.group)
+        elif not entry.committed and (entry.said or entry.stopping):
+            self.finish(entry, [ends.interrupted() if entry.said else ends.stopped()])
+        else:
+            group = entry.group
+            group.running = None
+            entry.state = "queued"
+            entry.rank = self.next_rank(first=True)
+            group.waiting.appendleft(entry)
+            self.note(entry)
+            self.tell_positions(group)
+            self.offer(group)
+
+    def say(self, entry: Entry, words: Sequence[Words], *, said: bool) -> bool:
+        """Whether these are the first words that count: they may be read once it is known after a crash that there were any."""
+        first = said and bool(words) and not entry.said
+        if first:
+            entry.said = True
+            self.note(entry)
+        self.write(entry, words, hold=first)
+        return first
+
+    def stop(self, entry: Entry, reason: StopReason) -> None:
+        if entry.committed or entry.state == "finished":
+            return
+        if entry.foreign:
+            if reason == "stopped":  # Whether anybody reads it is known there.
+                entry.stopping = entry.stopping or reason
+            self._record(reason, entry.message.id)
+        elif entry.state == "running":
+            entry.stopping = entry.stopping or reason
+            self.note(entry)
+        else:
+            group = entry.group
+            group.waiting.remove(entry)
+            self.retract(group)
+            self.end(entry, [ends.stopped()])
+            self.tell_positions(group)
+
+    def keep_unread(self, entry: Entry) -> None:
+        entry.message = entry.message._replace(cancel_unread=False)
+        if entry.foreign:
+            self._record("keep", entry.message.id)
+        else:
+            self.note(entry)
+
+    def finish(self, entry: Entry, words: Sequence[Words], *, forget: bool = False) -> None:
+        if forget:
+            self._free(entry)
+        self.end(entry, words)
+        self.vacate(entry.group)
+
+    def vacate(self, group: Group) -> None:
+        """Nothing of it runs any more."""
+        group.running = None
+        self.offer(group)
+        self._drop_if_empty(group)
+
+    def write(self, entry: Entry, words: Sequence[Words], *, hold: bool = False) -> None:
+        first = len(entry.log.events)
+        for said in words:
+            self.last_id = max((int(self.clock() * 1000), 0), (self.last_id[0], self.last_id[1] + 1))
+            event = entry.log.append(self.last_id, said)
+            if self.journal:
+                self.journal.record("event", entry.message.id, event.id, *said)
+        entry.touched = self.clock()
+        if self.journal and hold:
+            entry.held = self.journal.position, min(first, entry.held[1] if entry.held else first)
+            self.held.append(entry)
+            self.journal.hurry()
+        elif not entry.held:
+            wake(entry)
+
+    def end(self, entry: Entry, words: Sequence[Words]) -> None:
+        entry.state = "finished"
+        self.note(entry)
+        self.write(entry, [*words, ends.done(entry.message.id)], hold=True)
+        self.keep_finished(entry)
+        while self.finished_bytes > self.limits.log_bytes and len(self.finished) > 1:
+            self.expire(next(iter(self.finished.values())))
+
+    def keep_finished(self, entry: Entry) -> None:
+        self.held_bytes -= entry.message.size
+        entry.message = entry.message._replace(content={}, size=0)
+        self.finished[entry.message.id] = entry
+        self.finished_bytes += entry.log.size
+
+    def tell_positions(self, group: Group) -> None:
+        for position, entry in enumerate(group.waiting, start=1):
+            words = ("queued", json.dumps({"message_id": entry.message.id, "position": position}))
+            if not entry.foreign and (not entry.log.events or entry.log.events[-1][:2] != words):
+                self.write(entry, [words])
+
+    # Going.
+
+    def expire(self, entry: Entry) -> None:
+        now = self.clock()
+        del self.finished[entry.message.id]
+        self.finished_bytes -= entry.log.size
+        self._remove(entry)
+        self.expired.keep(entry.message.id, entry.message.user_id, now)
+        self._remember("expired", entry.message.id, entry.message.user_id, now)
+
+    def forget_outdated(self, now: float) -> None:
+        while self.finished and next(iter(self.finished.values())).touched < now - self.limits.retention:
+            self.expire(next(iter(self.finished.values())))
+        self.client_ids.forget(now)
+        self.expired.forget(now)
+        if self.journal:
+            self._compact(self.journal)
+
+    def _remove(self, entry: Entry) -> None:
+        del self.entries[entry.message.id]
+        del entry.group.entries[entry.message.id]
+        self._drop_if_empty(entry.group)
+        self._record("gone", entry.message.id, *self.last_id)
+
+    def _free(self, entry: Entry) -> None:
+        if entry.client_key:
+            self.client_ids.drop(entry.client_key)
+            self._remember("free", *entry.client_key)
+
+    def _drop_if_empty(self, group: Group) -> None:
+        if not group.entries and group.running is None:
+            self.groups.pop(group.mark, None)
+
+    # The journal's records; `replay.py` reads them.
+
+    def introduce(self, entry: Entry) -> None:
+        """All of it but its log."""
+        if self.journal:
+            entry.since = self.journal.position + 1
+            self.journal.record("new", list(entry.message), entry.left_at, entry.client_key)
+            self.note(entry)
+
+    def note(self, entry: Entry) -> None:
+        """What may have changed of it."""
+        if self.journal:
+            about = entry.state, entry.token, entry.stopping, entry.said, entry.committed
+            self.journal.record("set", entry.message.id, *about, entry.message.cancel_unread, entry.rank, self.clock())
+
+    def rewrite(self, entry: Entry) -> None:
+        self.introduce(entry)
+        for event in entry.log.events:
+            self._record("event", entry.message.id, event.id, event.event, event.data)
+
+    def _record(self, kind: str, *about: object) -> None:
+        if self.journal:
+            self.journal.record(kind, *about)
+
+    def _remember(self, kind: str, *about: object) -> None:
+        if self.journal:
+            self.journal.remember(kind, *about)
+
+    def _compact(self, journal: Journal) -> None:
+        """Lets go of the rows before the oldest message's; where that is too few, the oldest messages are written anew."""
+        held = self.held_bytes + sum(entry.log.size for entry in self.entries.values())
+        if journal.size > COMPACT_BYTES + 2 * held:
+            for entry in nsmallest(MOVED_ENTRIES, self.entries.values(), key=lambda entry: entry.since):
+                if not entry.foreign and len(entry.log.events) <= MOVED_EVENTS:
+                    self.rewrite(entry)
+        journal.trim(min((entry.since for entry in self.entries.values()), default=journal.position + 1))
+
+
+def wake(entry: Entry) -> None:
+    for one in entry.readers:
+        one()
