@@ -216,6 +216,8 @@ class Journal:
             self._commit(records, remembered, position)
         else:
             self._settle(position)
+        if self.closing:
+            return
         if self.role == "owner":
             self._tidy()
         else:
@@ -229,7 +231,7 @@ class Journal:
             if self.failing:
                 self._wanted.wait_for(lambda: self.closing, CHECKPOINT_SECONDS)
             elif not self._has_records():
-                self._wanted.wait_for(lambda: self._has_records() or self.closing, idle)
+                self._wanted.wait_for(lambda: self._has_records() or self._hurried or self.closing, idle)
             if self._has_records() and not self.failing:
                 self._wanted.wait_for(lambda: self._hurried or self.closing, COMMIT_SECONDS)
             taken = self._records, self._to_remember, self.position
@@ -276,18 +278,20 @@ class Journal:
             forgotten = self._outdated()
         if not (dead or forgotten or self._dirty or self.failing):
             return
-        if self._attempt(partial(self._tidy_file, dead, forgotten), recovers=True) is None:
+        more = self._attempt(partial(self._tidy_file, dead, forgotten), recovers=True)
+        if more is None:
             with self._lock:
                 self._dead[:0] = dead
         else:
-            self._dirty = False
+            self._dirty = more
 
     def _tidy_file(self, dead: list[int], forgotten: list[int]) -> bool:
         for table, rows in (("log", dead), ("remembered", forgotten)):
             if rows:
                 self._file.delete(table, rows)
+        more = self._file.shrink()
         self._file.checkpoint()
-        return True
+        return more
 
     def _outdated(self) -> list[int]:
         """The rows of `remembered` that are a day old, or more than can be remembered."""

@@ -31,6 +31,8 @@ BUSY_SECONDS: Final = 5.0
 WAL_BYTES: Final = 4 * 1024 * 1024
 SPARE_PAGES: Final = 256
 """Free pages that are kept for the next rows: 1 MiB."""
+SHRINK_PAGES: Final = 2048
+"""At most so many are given back between two commits, which wait meanwhile."""
 
 TABLES: Final = ("remembered", "log")
 
@@ -134,7 +136,7 @@ class JournalFile:
         if tables and version != VERSION:
             raise Corrupt(f"its format has version {version}, this program writes version {VERSION}")
         if (found := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise Corrupt(found)
+            raise Corrupt(found.splitlines()[-1])
 
     def _create(self, connection: sqlite3.Connection) -> None:
         with self._transaction(connection):
@@ -177,17 +179,18 @@ class JournalFile:
         with self._transaction(self._open()):
             self._open().executemany(f"DELETE FROM {table} WHERE n = ?", [(n,) for n in rows])  # noqa: S608 - ours
 
-    def changes(self) -> int:
-        """Another number than before, once another process has written."""
-        version: int = self._open().execute("PRAGMA data_version").fetchone()[0]
-        return version
+    def shrink(self) -> bool:
+        """Gives pages back that nobody needs; whether there may be more of them."""
+        free = self._open().execute("PRAGMA freelist_count").fetchone()[0] - SPARE_PAGES
+        if free < SPARE_PAGES:
+            return False
+        # It yields a row without columns for each page, which `fetchall` does not ask for.
+        self._open().executescript(f"PRAGMA incremental_vacuum({min(free, SHRINK_PAGES)})")
+        return bool(free > SHRINK_PAGES)
 
     def checkpoint(self) -> None:
-        """What is committed survives a power cut from here on. Also gives pages back that nobody needs."""
+        """What is committed survives a power cut from here on."""
         connection = self._open()
-        free = connection.execute("PRAGMA freelist_count").fetchone()[0]
-        if free > 2 * SPARE_PAGES:
-            connection.execute(f"PRAGMA incremental_vacuum({free - SPARE_PAGES})").fetchall()
         large = self._beside("-wal").exists() and self._beside("-wal").stat().st_size > WAL_BYTES
         connection.execute(f"PRAGMA wal_checkpoint({'TRUNCATE' if large else 'PASSIVE'})").fetchall()
 

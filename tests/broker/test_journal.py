@@ -195,7 +195,7 @@ def test_an_ended_log_is_read_as_it_was(processes, verb):
     queue = processes.start()
     said, after = left(queue), left(queue)
     claim = claimed(queue)
-    queue.append(claim, [("message", "a\nb\0\ud800 Ἐν"), ("message", "")])
+    queue.append(claim, [("message", "a\nb\0 Ἐν"), ("message", "")])
     getattr(queue, verb)(claim, [("message", "end")])
     before = whole(queue, said)
 
@@ -255,6 +255,7 @@ def test_a_clients_own_id_is_known_for_a_day(processes):
     queue.sweep()
 
     queue = processes.restart(retention=600)
+    queue.sweep()
     with pytest.raises(Expired):
         queue.enqueue(message(text="one"), "own", "enqueue")
     processes.clock.now += 24 * 3600
@@ -428,7 +429,7 @@ def test_a_file_that_others_could_read_is_closed_to_them(processes):
 
 def test_a_damaged_file_is_moved_aside_and_said_so_once(processes, caplog):
     left(processes.start())
-    processes.kill()
+    processes.stop()
     content = processes.path.read_bytes()
     processes.path.write_bytes(b"nonsense" + content)
 
@@ -467,74 +468,82 @@ def test_a_folder_that_cannot_be_written_to_is_said(processes, caplog):
     assert "/proc/none" in caplog.text
 
 
-def test_a_file_that_was_cut_is_read_as_it_once_was_or_moved_aside(processes, tmp_path):
-    """As after a power failure: whatever is read is a state that there was."""
+@pytest.mark.parametrize("cut", ["queue.db", "queue.db-wal"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_file_that_was_cut_is_read_as_it_once_was_or_moved_aside(processes, tmp_path, cut, seed):
+    """As after a power failure, at 200 places: whatever is read is a state that there was."""
     queue = processes.start()
-    histories: dict[str, list[Any]] = {}
+    said = [answered(queue, number) for number in range(6)]
     file = JournalFile(processes.path)
-    for number in range(12):
-        said = left(queue, f"user-{number}", text="word " * 300)
-        claim = claimed(queue)
-        for part in range(20):
-            queue.append(claim, [("message", f"{number} {part} " + "word " * 50)])
-        queue.finish(claim, [("message", "end")])
-        histories[said.id] = list(whole(queue, said).events)
-        if number == 5:
-            file.open()
-            file.checkpoint()
-            file.close()
-    told = list(histories)[:6]
+    file.open()
+    file.checkpoint()
+    file.close()
+    told = len(said)
+    said += [answered(queue, number) for number in range(6, 12)]
+    histories = {one.id: list(whole(queue, one).events) for one in said}
     processes.kill()
-    whole_file, log = processes.path.read_bytes(), Path(f"{processes.path}-wal").read_bytes()
-    chance = random.Random(1)
+    contents = {name: (tmp_path / name).read_bytes() for name in ("queue.db", "queue.db-wal")}
+    chance = random.Random(seed)
 
     outcomes = set()
-    for number in range(200):
-        cut_log = number % 2 == 0
-        folder = tmp_path / f"cut-{number}"
+    for _ in range(25):
+        folder = tmp_path / "cut"
         folder.mkdir()
-        at = chance.randrange(len(log) if cut_log else len(whole_file))
-        (folder / "queue.db").write_bytes(whole_file if cut_log else whole_file[:at])
-        (folder / "queue.db-wal").write_bytes(log[:at] if cut_log else log)
+        for name, content in contents.items():
+            end = chance.randrange(len(content)) if name == cut else None
+            (folder / name).write_bytes(content[:end])
         outcomes.add(read_back(folder / "queue.db", histories, told))
         shutil.rmtree(folder)
 
-    assert outcomes == {"read", "moved aside"}
+    assert ("moved aside" if cut == "queue.db" else "read") in outcomes
 
 
-def read_back(path: Path, histories: dict[str, list[Any]], told: list[str]) -> str:
+def answered(queue: MemoryQueue, number: int) -> Message:
+    said = left(queue, f"user-{number}", text="word " * 300)
+    claim = claimed(queue)
+    for part in range(20):
+        queue.append(claim, [("message", f"{number} {part} " + "word " * 50)])
+    queue.finish(claim, [("message", "end")])
+    return said
+
+
+def read_back(path: Path, histories: dict[str, list[Any]], told: int) -> str:
+    """`told`: so many of the first messages were in the file at the last checkpoint."""
     processes = Processes(path)
     queue = processes.start()
-    found = 0
-    for number, (message_id, events) in enumerate(histories.items()):
-        try:
-            page = queue.read(f"user-{number}", message_id, "")
-        except NotFound:
-            continue
-        found += 1
-        ended = len(page.events) == len(events) and page.over
-        so_far = page.events if ended else page.events[: -2 if page.over else len(page.events)]
-        assert [event[:2] for event in so_far if event.event == "message"] == [
-            event[:2] for event in events[: len(events)] if event.event == "message"
-        ][: sum(event.event == "message" for event in so_far)]
-    moved = list(path.parent.glob("*.corrupt-*"))
-    known = set(queue._state.entries)
+    found = [message_id for number, message_id in enumerate(histories) if known(queue, f"user-{number}", message_id)]
+    for message_id in found:
+        [page] = [queue.read(f"user-{list(histories).index(message_id)}", message_id, "")]
+        words = [event.data for event in page.events if event.event == "message"]
+        before = [event.data for event in histories[message_id] if event.event == "message"]
+        cut_short = page.over and words != before
+        assert words[: len(words) - cut_short] == before[: len(words) - cut_short]
+        assert not cut_short or json.loads(words[-1])["code"] == "interrupted"
+    assert queue.counts().queues == sum(bool(queue.places(f"user-{number}")) for number in range(len(histories))), (
+        "nothing is invented"
+    )
     processes.stop()
-    assert known <= set(histories), "nothing is invented"
-    if moved:
-        assert not known
+    if list(path.parent.glob("*.corrupt-*")):
+        assert not found
         return "moved aside"
-    assert set(told) <= known, "what was told before the checkpoint is there"
+    assert found == list(histories)[: len(found)], "a state that there was"
+    assert len(found) >= told, "what was there at the checkpoint"
     return "read"
+
+
+def known(queue: MemoryQueue, user_id: str, message_id: str) -> bool:
+    try:
+        queue.read(user_id, message_id, "")
+    except NotFound:
+        return False
+    return True
 
 
 def test_a_file_shrinks_again(processes):
     queue = processes.start(retention=1)
     for _ in range(20):
-        said = left(queue)
-        queue.append(claimed(queue), [("message", "x" * 500_000)])
-        queue.stop("ann", said.id)
-        queue._state.hand_back(queue._state.entries[said.id])
+        left(queue)
+        queue.finish(claimed(queue), [("message", "x" * 500_000)])
     large = size_of(processes.path)
     assert large > 9_000_000
     processes.clock.now += 2
@@ -609,7 +618,7 @@ def test_on_a_full_disk_new_messages_are_refused_and_what_runs_goes_on(processes
     assert whole(queue, said).over
     assert queue.places("bob") == []
     disk.resize(10_000)
-    assert eventually(lambda: "takes writes again" in caplog.text, DEADLINE)
+    assert eventually(lambda: not fails(queue), DEADLINE)
     left(queue, "bob")
     before = whole(queue, said)
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
@@ -664,10 +673,9 @@ def test_a_second_owner_is_refused_in_one_sentence_until_the_first_is_gone(proce
 
 def there(queue: MemoryQueue, said: Message) -> bool:
     try:
-        queue.read(said.user_id, said.id, "")
-    except (Away, NotFound):
+        return known(queue, said.user_id, said.id)
+    except Away:
         return False
-    return True
 
 
 @pytest.fixture
@@ -827,7 +835,7 @@ for number in itertools.count():
 def test_a_process_that_is_killed_loses_nothing_that_it_told(tmp_path):
     chance = random.Random(7)
     told: dict[str, str] = {}
-    for turn in range(6):
+    for turn in range(4):
         told |= killed_writer(tmp_path / "queue.db", f"turn{turn}", chance.uniform(0.05, 0.3))
         processes = Processes(tmp_path / "queue.db")
         queue = processes.start()
