@@ -111,6 +111,7 @@ class Server:
             "worker": ["bff.broker"],
             "counted": ["gunicorn", "tests.faults.counted:app"],
             "counted-flask": ["flask", "--app", "tests.faults.counted", "run", "--port", str(self.port)],
+            "slow disk": ["gunicorn", "tests.faults.slow_disk:app"],
             "ticking": ["gunicorn", "tests.faults.ticking:app"],
             "scaled": ["gunicorn", "tests.faults.scaled:app"],
             "scaled flask": ["flask", "--app", "tests.faults.scaled:app", "run", "--port", str(self.port)],

@@ -1,0 +1,24 @@
+"""The ticking app, whose journal is on a disk that takes SLOW_SECONDS for each commit."""
+
+from typing import Any
+
+from gevent.monkey import get_original
+
+from bff.broker.journal_file import JournalFile
+
+SLOW_SECONDS = 0.2
+
+_append = JournalFile.append
+_sleep = get_original("time", "sleep")  # Stops the whole thread, as a disk does.
+
+
+def append(self: JournalFile, *rows: Any) -> Any:
+    _sleep(SLOW_SECONDS)
+    return _append(self, *rows)
+
+
+JournalFile.append = append  # type: ignore[method-assign]
+
+from tests.faults.ticking import app  # noqa: E402 - after the disk is slow
+
+__all__ = ["app"]

@@ -1,0 +1,197 @@
+"""The embedded default with its journal, as processes: killed, reloaded, started twice, on a slow disk."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.live import BASE_ENVIRONMENT, INHERITED, ROOT, Browser, Server, eventually, in_parallel, status_of, text_of
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+
+DEADLINE = 30.0
+WORDS = " ".join(f"word-{number}" for number in range(40))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "queue" / "queue.db"
+
+
+@pytest.fixture
+def begin(start, tmp_path, file) -> Callable[..., Server]:
+    return partial(start, QUEUE_FILE=str(file), DATABASE_URL=f"sqlite:///{tmp_path}/chat.db", MESSAGES_PER_MINUTE="10000")
+
+
+def ended(browser: Browser, message_id: str) -> str:
+    return str(list(browser.follow(message_id).events())[-1]["type"])
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "flask"])
+def test_after_a_crash_what_waited_is_answered_and_what_had_ended_is_read(begin, kind):
+    server = begin(kind, ECHO_WORD_SECONDS="0.05")
+    ada = Browser(server)
+    done = ada.say("done")
+    before = list(done.events())
+    running, waiting = ada.say(WORDS), ada.say("waits")
+    said = next(event for event in running.events() if event["type"] == "progress")
+    server.crash()
+
+    again = begin(kind, port=server.port, ECHO_WORD_SECONDS="0.05")
+    ada = Browser(again)
+
+    assert list(ada.follow(done.message_id).events()) == before
+    assert text_of(list(ada.follow(waiting.message_id).events())).strip() == "waits"
+    rest = list(ada.follow(running.message_id, after=said["id"]).events())
+    assert rest[-1]["code"] == "interrupted"
+
+
+def test_one_that_is_stopped_politely_leaves_what_waits(begin):
+    server = begin(ECHO_WORD_SECONDS="0.2", DRAIN_SECONDS="2")
+    ada = Browser(server)
+    ada.say(WORDS)
+    waiting = ada.say("waits")
+    server.stop(signal.SIGTERM)
+
+    again = Browser(begin(port=server.port))
+
+    assert ended(again, waiting.message_id) == "complete"
+
+
+def test_a_reload_keeps_the_order_and_every_answer(begin):
+    server = begin(ECHO_WORD_SECONDS="0.05", DRAIN_SECONDS="10")
+    ada = Browser(server)
+    running, waiting = ada.say(WORDS), ada.say("waits")
+    old = server.worker_pid
+
+    server.kill(signal.SIGHUP)
+    assert eventually(lambda: server.children and old not in server.children[-1:], DEADLINE)
+    new = server.children[-1]
+    assert eventually(lambda: answers_of(ada, running.message_id), DEADLINE)
+    last = eventually(lambda: left(ada, "last"), DEADLINE)
+
+    for message_id, expected in ((running.message_id, WORDS), (waiting.message_id, "waits"), (last, "last")):
+        assert text_of(list(followed(ada, message_id))).strip() == expected
+    assert eventually(lambda: server.children == [new], DEADLINE)
+    assert "Traceback" not in server.log
+
+
+def answers_of(browser: Browser, message_id: str) -> bool:
+    try:
+        return status_of(browser.follow(message_id)) == 200
+    except OSError:
+        return False
+
+
+def left(browser: Browser, text: str) -> str:
+    """Its id, "" while the server is between two processes."""
+    try:
+        with browser.say(text) as reply:
+            return reply.message_id if reply.status == 200 else ""
+    except OSError:
+        return ""
+
+
+def followed(browser: Browser, message_id: str) -> list[dict]:
+    """As `EventSource` does: until the last event has come, however often the line breaks."""
+    events: list[dict] = []
+
+    def over() -> bool:
+        try:
+            reply = browser.follow(message_id, after=events[-1]["id"] if events else "")
+            events.extend(event for event in reply.events() if "id" in event)
+        except (OSError, AssertionError):
+            return False
+        return bool(events) and events[-1]["type"] in {"complete", "error", "stopped"}
+
+    assert eventually(over, DEADLINE), events
+    return events
+
+
+def test_a_second_server_on_the_file_answers_503_and_stops_for_nothing(begin):
+    first = begin()
+    second = begin()
+
+    assert status_of(Browser(second).say("hello")) == 503
+    assert status_of(Browser(first).say("hello")) == 200
+    assert second.process.poll() is None
+    assert second.log.count("is in use by process") == 1
+    first.crash()
+    assert eventually(lambda: status_of(Browser(second).say("hello")) == 200, DEADLINE)
+
+
+@pytest.mark.parametrize("command", [["routes"], ["db", "upgrade"], ["doctor"]])
+def test_no_command_opens_the_file(file, tmp_path, command):
+    environment = {**INHERITED, **BASE_ENVIRONMENT, "QUEUE_FILE": str(file), "DATABASE_URL": f"sqlite:///{tmp_path}/chat.db"}
+
+    subprocess.run([sys.executable, "-m", "flask", *command], cwd=ROOT, env=environment, timeout=60, capture_output=True)
+
+    assert not file.parent.exists()
+
+
+def test_the_file_is_opened_when_the_server_starts_and_only_its_owner_reads_it(begin, file):
+    begin()
+
+    assert {path.stat().st_mode & 0o777 for path in file.parent.iterdir()} == {0o600}
+
+
+def test_a_damaged_file_keeps_no_server_from_starting(begin, file):
+    file.parent.mkdir()
+    file.write_bytes(os.urandom(5000))
+
+    server = begin()
+
+    assert status_of(Browser(server).say("hello")) == 200
+    assert server.log.count("was damaged") == 1
+
+
+def test_with_redis_there_is_no_file(begin, file, clean_redis):
+    begin(REDIS_URL=clean_redis.url)
+
+    assert not file.parent.exists()
+
+
+STREAMS = 200
+GAP_MOST = 0.05
+"""Seconds."""
+
+
+def test_two_hundred_answers_do_not_wait_for_a_slow_disk(begin):
+    """Each commit takes 0.2 s; what the event loop does by itself is measured on a fast one."""
+    text = " ".join(f"word-{number}" for number in range(40))
+    server = begin("slow disk", ECHO_WORD_SECONDS="0.05")
+
+    # What blocks of our own blocks in every round; a machine that stops for a moment does not.
+    longest = []
+    for turn in range(4):
+        in_parallel(STREAMS, lambda number, turn=turn: hear(server, f"user-{turn}-{number}", text))
+        longest.append(Browser(server).request("GET", "/longest").json())
+        if longest[-1] < GAP_MOST:
+            break
+
+    assert min(longest) < GAP_MOST, longest
+
+
+def hear(server: Server, user: str, text: str) -> None:
+    events = list(Browser(server, user).say(text).events())
+    assert text_of(events).strip() == text
+
+
+def test_the_file_holds_nothing_that_expired(begin, file):
+    server = begin(RETENTION_SECONDS="1", ECHO_WORD_SECONDS="0")
+    for number in range(3):
+        list(Browser(server).say(f"{number} " + "secret " * 100).events())
+
+    assert eventually(lambda: b"secret" not in rows(file), DEADLINE)
+
+
+def rows(file: Path) -> bytes:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        return b"".join(data for (data,) in connection.execute("SELECT data FROM log"))
