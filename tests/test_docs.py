@@ -179,7 +179,8 @@ def test_the_first_command_runs_and_the_second_streams(tmp_path):
         re.search(rf"^```sh\n({start}.*?)\n```", text("README.md"), re.M | re.S)[1] for start in ("make run", "curl")
     )
     port = free_port()
-    environment = INHERITED | {"PORT": str(port), "DATABASE_URL": f"sqlite:///{tmp_path}/chat.db", "SECRET_KEY": "k" * 32}
+    files = {"DATABASE_URL": f"sqlite:///{tmp_path}/chat.db", "QUEUE_FILE": f"{tmp_path}/queue.db"}
+    environment = INHERITED | files | {"PORT": str(port), "SECRET_KEY": "k" * 32}
     command = first.splitlines()[0].partition("#")[0].split()
 
     with (tmp_path / "log").open("w+b") as log:

@@ -26,6 +26,7 @@ DEFAULTS = {
     "LEASE_SECONDS": 10.0,
     "RUN_WORKER": True,
     "DATABASE_URL": "sqlite:///instance/chat.db",
+    "QUEUE_FILE": "instance/queue.db",
     "OPENAI_BASE_URL": "",
     "OPENAI_API_KEY": "",
     "OPENAI_MODEL": "gpt-4o-mini",

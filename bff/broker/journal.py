@@ -12,15 +12,14 @@ import logging
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from bff.broker.journal_file import TABLES, Corrupt, Foreign, JournalFile, Record, Row
-from bff.broker.remembered import REMEMBER_MOST, REMEMBER_SECONDS
+from bff.broker.journal_rows import Rows
 from bff.errors import Away, ServerFull
 from bff.ops.hub import Aside
 
@@ -61,16 +60,6 @@ class Replay(Protocol):
         """Records all that there is."""
 
 
-class _Kept(NamedTuple):
-    """A row that is in the file."""
-
-    n: int
-    size: int
-    mark: float
-    """Of `log` the last record's position, of `remembered` the moment it was written."""
-    records: int
-
-
 class Journal:
     def __init__(self, path: Path, file: JournalFile | None = None, takeover_seconds: float = TAKEOVER_SECONDS) -> None:
         self._file = file or JournalFile(path)
@@ -92,18 +81,14 @@ class Journal:
         self._records: list[Record] = []
         self._to_remember: list[Record] = []
         self._hurried = False
-        self._rows: deque[_Kept] = deque()
-        self._remembered_rows: deque[_Kept] = deque()
-        self.size = 0
-        """Bytes of all rows of `log`."""
-        self._dead: list[int] = []
+        self.rows = Rows()
         self._seen = dict.fromkeys(TABLES, 0)
         """The last row of others that was read."""
         self._checkpoint_at = 0.0
         self._dirty = False
 
     def bind(self, lock: threading.Lock, replay: Replay, on_commit: Callable[[], None]) -> None:
-        """`lock`: the queue's, which is held by whoever calls `record`, `remember`, `flush` and `trim`.
+        """`lock`: the queue's, which is held by whoever calls `record`, `remember` and `flush`.
 
         `on_commit` is called without it, after each commit, and after one that failed.
         """
@@ -150,15 +135,6 @@ class Journal:
             raise Away(detail=self._told or "the queue's file is not open")
         if self.failing:
             raise ServerFull
-
-    def trim(self, oldest: int) -> None:
-        """Nobody needs the records before this position any more."""
-        while self.role == "owner" and len(self._rows) > 1 and self._rows[0].mark < oldest:  # The last one has the last id.
-            self._forget(self._rows.popleft())
-
-    def _forget(self, row: _Kept) -> None:
-        self._dead.append(row.n)
-        self.size -= row.size
 
     # Called without it.
 
@@ -257,16 +233,10 @@ class Journal:
             else:
                 self.done = position
                 self._dirty = True
-                self._keep(*written, position, len(remembered))
+                self.rows.keep(written[0], position)
+                self.rows.keep_remembered(written[1], len(remembered))
             self._committed.notify_all()
         self._on_commit()
-
-    def _keep(self, rows: list[Row], remembered: list[Row], position: int, count: int) -> None:
-        for row in rows:
-            self._rows.append(_Kept(row.n, row.size, position, 0))
-            self.size += row.size
-        for row in remembered:
-            self._remembered_rows.append(_Kept(row.n, row.size, time.time(), count))
 
     def _tidy(self) -> None:
         """Deletes what nobody needs, and sees to it that a power cut costs the last second only."""
@@ -274,14 +244,13 @@ class Journal:
             return
         self._checkpoint_at = monotonic() + CHECKPOINT_SECONDS
         with self._lock:
-            dead, self._dead = self._dead, []
-            forgotten = self._outdated()
+            dead, forgotten = self.rows.take_dead(), self.rows.take_outdated()
         if not (dead or forgotten or self._dirty or self.failing):
             return
         more = self._attempt(partial(self._tidy_file, dead, forgotten), recovers=True)
         if more is None:
             with self._lock:
-                self._dead[:0] = dead
+                self.rows.put_back(dead)
         else:
             self._dirty = more
 
@@ -292,16 +261,6 @@ class Journal:
         more = self._file.shrink()
         self._file.checkpoint()
         return more
-
-    def _outdated(self) -> list[int]:
-        """The rows of `remembered` that are a day old, or more than can be remembered."""
-        rows, before = self._remembered_rows, time.time() - REMEMBER_SECONDS
-        count = sum(row.records for row in rows)
-        outdated = []
-        while rows and (rows[0].mark < before or count - rows[0].records > 2 * REMEMBER_MOST):
-            count -= rows[0].records
-            outdated.append(rows.popleft().n)
-        return outdated
 
     # Who owns the file.
 
@@ -353,9 +312,7 @@ class Journal:
         self._follow()
 
     def _clear_rows(self) -> None:
-        self._rows.clear()
-        self._remembered_rows.clear()
-        self.size = 0
+        self.rows = Rows()
         self._seen = dict.fromkeys(TABLES, 0)
 
     def _follow(self) -> None:
@@ -375,11 +332,9 @@ class Journal:
             self._replay.apply(record, self.position)
         self._seen[table] = row.n
         if table == "remembered":
-            self._remembered_rows.append(_Kept(row.n, row.size, time.time(), len(row.records)))
-            return
-        if self.role != "owner":
-            self._rows.append(_Kept(row.n, row.size, self.position, 0))
-            self.size += row.size
+            self.rows.keep_remembered([row], len(row.records))
+        elif self.role != "owner":
+            self.rows.keep([row], self.position)
 
     # What goes wrong.
 

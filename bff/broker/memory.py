@@ -131,7 +131,7 @@ class MemoryQueue:
             entry = self._state.claimed(claim)
             if not entry.committed and not entry.stopping:
                 entry.committed = True
-                self._state.note(entry)
+                self._state.recorder.note(entry)
                 self._is_committed()
             return entry.committed
 

@@ -75,7 +75,7 @@ class StateReplay:
 
     def rewrite(self) -> None:
         for entry in self._state.entries.values():
-            self._state.rewrite(entry)
+            self._state.recorder.rewrite(entry)
 
     def _introduce(self, position: int, fields: list[Any], left_at: float, client_key: list[str] | None) -> None:
         state, message = self._state, Message(*fields)

@@ -1,25 +1,20 @@
 """What the in-memory queue holds, and how it changes: each call is made with the queue's lock held.
 
-Each change is handed to the journal, where there is one: `record` is called for whatever a restart has to know.
+Each change that a restart has to know of is recorded, where there is a journal.
 """
 
 import json
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from heapq import nsmallest
 
 from bff.broker import ends
 from bff.broker.groups import Entry, Group
 from bff.broker.journal import Journal
 from bff.broker.queue import MANY_WAITING, Claim, Limits, Lost, Message, Receipt, StopReason, Words
+from bff.broker.recording import Recorder
 from bff.broker.remembered import Remembered
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooManyRequests
 from bff.message_ids import group_mark, group_mark_of
-
-COMPACT_BYTES = 4 * 1024 * 1024
-"""A journal of that size may be twice as large as what is in it."""
-MOVED_ENTRIES, MOVED_EVENTS = 100, 1000
-"""At once. A longer log is not moved: its rows go when it expires."""
 
 ClientKey = tuple[str, str]
 """A group and the client's own id for a message."""
@@ -33,6 +28,7 @@ class State:
         self.limits = limits
         self.clock = clock
         self.journal = journal
+        self.recorder = Recorder(journal, clock)
         self._offered = offered
         self.clear()
 
@@ -134,9 +130,9 @@ class State:
         self.held_bytes += message.size
         if client_key:
             self.client_ids.keep(client_key, (message.id, digest), now)
-            self._remember("client", *client_key, message.id, digest, now)
+            self.recorder.remember("client", *client_key, message.id, digest, now)
         group.insert(entry)
-        self.introduce(entry)
+        self.recorder.introduce(entry)
         self.tell_positions(group)
         return entry
 
@@ -166,7 +162,7 @@ class State:
         entry = group.running = group.waiting.popleft()
         entry.state = "running"
         entry.token += 1
-        self.note(entry)
+        self.recorder.note(entry)
         self.tell_positions(group)
         begun = entry.committed and entry.said
         return Claim(entry.message, entry.token, max(0.0, self.clock() - entry.left_at), begun)
@@ -191,7 +187,7 @@ class State:
             entry.state = "queued"
             entry.rank = self.next_rank(first=True)
             group.waiting.appendleft(entry)
-            self.note(entry)
+            self.recorder.note(entry)
             self.tell_positions(group)
             self.offer(group)
 
@@ -200,7 +196,7 @@ class State:
         first = said and bool(words) and not entry.said
         if first:
             entry.said = True
-            self.note(entry)
+            self.recorder.note(entry)
         self.write(entry, words, hold=first)
         return first
 
@@ -210,10 +206,10 @@ class State:
         if entry.foreign:
             if reason == "stopped":  # Whether anybody reads it is known there.
                 entry.stopping = entry.stopping or reason
-            self._record(reason, entry.message.id)
+            self.recorder.wish(reason, entry)
         elif entry.state == "running":
             entry.stopping = entry.stopping or reason
-            self.note(entry)
+            self.recorder.note(entry)
         else:
             group = entry.group
             group.waiting.remove(entry)
@@ -224,9 +220,9 @@ class State:
     def keep_unread(self, entry: Entry) -> None:
         entry.message = entry.message._replace(cancel_unread=False)
         if entry.foreign:
-            self._record("keep", entry.message.id)
+            self.recorder.wish("keep", entry)
         else:
-            self.note(entry)
+            self.recorder.note(entry)
 
     def finish(self, entry: Entry, words: Sequence[Words], *, forget: bool = False) -> None:
         if forget:
@@ -244,9 +240,7 @@ class State:
         first = len(entry.log.events)
         for said in words:
             self.last_id = max((int(self.clock() * 1000), 0), (self.last_id[0], self.last_id[1] + 1))
-            event = entry.log.append(self.last_id, said)
-            if self.journal:
-                self.journal.record("event", entry.message.id, event.id, *said)
+            self.recorder.event(entry, entry.log.append(self.last_id, said))
         entry.touched = self.clock()
         if self.journal and hold:
             entry.held = self.journal.position, min(first, entry.held[1] if entry.held else first)
@@ -257,7 +251,7 @@ class State:
 
     def end(self, entry: Entry, words: Sequence[Words]) -> None:
         entry.state = "finished"
-        self.note(entry)
+        self.recorder.note(entry)
         self.write(entry, [*words, ends.done(entry.message.id)], hold=True)
         self.keep_finished(entry)
         while self.finished_bytes > self.limits.log_bytes and len(self.finished) > 1:
@@ -283,67 +277,30 @@ class State:
         self.finished_bytes -= entry.log.size
         self._remove(entry)
         self.expired.keep(entry.message.id, entry.message.user_id, now)
-        self._remember("expired", entry.message.id, entry.message.user_id, now)
+        self.recorder.remember("expired", entry.message.id, entry.message.user_id, now)
 
     def forget_outdated(self, now: float) -> None:
         while self.finished and next(iter(self.finished.values())).touched < now - self.limits.retention:
             self.expire(next(iter(self.finished.values())))
         self.client_ids.forget(now)
         self.expired.forget(now)
-        if self.journal:
-            self._compact(self.journal)
+        held = self.held_bytes + sum(entry.log.size for entry in self.entries.values())
+        self.recorder.compact(self.entries.values(), held)
 
     def _remove(self, entry: Entry) -> None:
         del self.entries[entry.message.id]
         del entry.group.entries[entry.message.id]
         self._drop_if_empty(entry.group)
-        self._record("gone", entry.message.id, *self.last_id)
+        self.recorder.gone(entry, self.last_id)
 
     def _free(self, entry: Entry) -> None:
         if entry.client_key:
             self.client_ids.drop(entry.client_key)
-            self._remember("free", *entry.client_key)
+            self.recorder.remember("free", *entry.client_key)
 
     def _drop_if_empty(self, group: Group) -> None:
         if not group.entries and group.running is None:
             self.groups.pop(group.mark, None)
-
-    # The journal's records; `replay.py` reads them.
-
-    def introduce(self, entry: Entry) -> None:
-        """All of it but its log."""
-        if self.journal:
-            entry.since = self.journal.position + 1
-            self.journal.record("new", list(entry.message), entry.left_at, entry.client_key)
-            self.note(entry)
-
-    def note(self, entry: Entry) -> None:
-        """What may have changed of it."""
-        if self.journal:
-            about = entry.state, entry.token, entry.stopping, entry.said, entry.committed
-            self.journal.record("set", entry.message.id, *about, entry.message.cancel_unread, entry.rank, self.clock())
-
-    def rewrite(self, entry: Entry) -> None:
-        self.introduce(entry)
-        for event in entry.log.events:
-            self._record("event", entry.message.id, event.id, event.event, event.data)
-
-    def _record(self, kind: str, *about: object) -> None:
-        if self.journal:
-            self.journal.record(kind, *about)
-
-    def _remember(self, kind: str, *about: object) -> None:
-        if self.journal:
-            self.journal.remember(kind, *about)
-
-    def _compact(self, journal: Journal) -> None:
-        """Lets go of the rows before the oldest message's; where that is too few, the oldest messages are written anew."""
-        held = self.held_bytes + sum(entry.log.size for entry in self.entries.values())
-        if journal.size > COMPACT_BYTES + 2 * held:
-            for entry in nsmallest(MOVED_ENTRIES, self.entries.values(), key=lambda entry: entry.since):
-                if not entry.foreign and len(entry.log.events) <= MOVED_EVENTS:
-                    self.rewrite(entry)
-        journal.trim(min((entry.since for entry in self.entries.values()), default=journal.position + 1))
 
 
 def wake(entry: Entry) -> None:

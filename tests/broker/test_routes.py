@@ -18,7 +18,7 @@ KEY = {"X-API-Key": BROKER_KEY}
 
 
 def new_app(**environment: str) -> Flask:
-    return built(Settings.from_environment(environment, neighbour=True), BROKER_KEY)
+    return built(Settings.from_environment({"QUEUE_FILE": "off"} | environment, neighbour=True), BROKER_KEY)
 
 
 def queue_of(app: Flask) -> Queue:
