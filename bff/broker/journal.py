@@ -16,8 +16,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
+from bff.broker.journal_buffer import Batch, Buffer
 from bff.broker.journal_file import TABLES, Corrupt, Foreign, JournalFile, Record, Row
 from bff.broker.journal_rows import Rows
 from bff.errors import Away, ServerFull
@@ -74,13 +75,7 @@ class Journal:
         """Whether the last attempt to write failed, and whether there are records that it was for."""
         self._told = ""
         """Why there is no role."""
-        self.position = 0
-        """How many records there were, from the first one that is read."""
-        self.done = 0
-        """The position up to which they are committed."""
-        self._records: list[Record] = []
-        self._to_remember: list[Record] = []
-        self._hurried = False
+        self.buffer = Buffer()
         self.rows = Rows()
         self._seen = dict.fromkeys(TABLES, 0)
         """The last row of others that was read."""
@@ -88,46 +83,14 @@ class Journal:
         self._dirty = False
 
     def bind(self, lock: threading.Lock, replay: Replay, on_commit: Callable[[], None]) -> None:
-        """`lock`: the queue's, which is held by whoever calls `record`, `remember` and `flush`.
+        """`lock`: the queue's, which is held by whoever uses `buffer` and `rows`.
 
         `on_commit` is called without it, after each commit, and after one that failed.
         """
         self._lock = lock
         self._replay = replay
         self._on_commit = on_commit
-        self._wanted = threading.Condition(lock)
-        self._committed = threading.Condition(lock)
-
-    # Called with the lock held.
-
-    def record(self, *record: Any) -> None:
-        self.position += 1
-        self._records.append(record)
-        if len(self._records) == 1:
-            self._wanted.notify()
-
-    def remember(self, *record: Any) -> None:
-        self.position += 1
-        self._to_remember.append(record)
-        if len(self._to_remember) == 1:
-            self._wanted.notify()
-
-    def hurry(self) -> None:
-        """Commits without waiting for more records."""
-        if not self._hurried:
-            self._hurried = True
-            self._wanted.notify()
-
-    def is_done(self, position: int) -> bool:
-        return self.done >= position or self.failing or self.closing
-
-    def flush(self) -> bool:
-        """Waits, without the lock, until everything so far is committed; whether it is."""
-        position = self.position
-        if self.done < position:
-            self.hurry()
-            self._committed.wait_for(lambda: self.is_done(position))
-        return self.done >= position
+        self.buffer.bind(lock)
 
     def check(self) -> None:
         """Raises Away where another process has the file, ServerFull where it takes no writes."""
@@ -135,8 +98,6 @@ class Journal:
             raise Away(detail=self._told or "the queue's file is not open")
         if self.failing:
             raise ServerFull
-
-    # Called without it.
 
     def open(self) -> None:
         """Reads what is there and begins to write; idempotent. Waits a moment for a predecessor that is about to drain."""
@@ -154,7 +115,7 @@ class Journal:
             self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
             self._thread.start()
             with self._lock:
-                self.flush()  # What became of the answers that were running may be told.
+                self.buffer.flush()  # What became of the answers that were running may be told.
 
     def drain(self) -> None:
         """From now on the next process may write into the file, too, and reads what this one does."""
@@ -167,12 +128,11 @@ class Journal:
             if not self.opened or self.closing:
                 return
             with self._lock:
-                self.flush()
-                self.closing = True
+                self.buffer.flush()
+                self.closing = self.buffer.gives_up = True
                 self.role = None
                 self._told = "the queue's file was handed over"
-                self._wanted.notify()
-                self._committed.notify_all()
+                self.buffer.wake()
             self._thread.join()
             self._aside(self._file.close)
             for lock in ("owner", "next"):
@@ -187,11 +147,14 @@ class Journal:
                 time.sleep(CHECKPOINT_SECONDS)
 
     def _turn(self) -> None:
-        records, remembered, position = self._batch()
-        if records or remembered:
-            self._commit(records, remembered, position)
+        idle = FOLLOW_SECONDS if self.role == "next" or self._draining else CHECKPOINT_SECONDS
+        with self._lock:
+            batch = self.buffer.take(idle, CHECKPOINT_SECONDS if self.failing else COMMIT_SECONDS, lambda: self.closing)
+        if batch.records or batch.remembered:
+            self._commit(batch)
         else:
-            self._settle(position)
+            with self._lock:  # What has been read from others counts as committed.
+                self.buffer.settle(batch.position)
         if self.closing:
             return
         if self.role == "owner":
@@ -201,41 +164,17 @@ class Journal:
         if self.role == "next" or self._draining:
             self._follow()
 
-    def _batch(self) -> tuple[list[Record], list[Record], int]:
-        with self._lock:
-            idle = FOLLOW_SECONDS if self.role == "next" or self._draining else CHECKPOINT_SECONDS
-            if self.failing:
-                self._wanted.wait_for(lambda: self.closing, CHECKPOINT_SECONDS)
-            elif not self._has_records():
-                self._wanted.wait_for(lambda: self._has_records() or self._hurried or self.closing, idle)
-            if self._has_records() and not self.failing:
-                self._wanted.wait_for(lambda: self._hurried or self.closing, COMMIT_SECONDS)
-            taken = self._records, self._to_remember, self.position
-            self._records, self._to_remember, self._hurried = [], [], False
-            return taken
-
-    def _has_records(self) -> bool:
-        return bool(self._records or self._to_remember)
-
-    def _settle(self, position: int) -> None:
-        """All of its own records are committed; what has been read from others counts as that."""
-        with self._lock:
-            self.done = position
-            self._committed.notify_all()
-
-    def _commit(self, records: list[Record], remembered: list[Record], position: int) -> None:
-        now = time.time()
-        written = self._attempt(partial(self._file.append, records, remembered, now))
+    def _commit(self, batch: Batch) -> None:
+        written = self._attempt(partial(self._file.append, batch.records, batch.remembered, time.time()))
         with self._lock:
             self._behind = written is None
             if written is None:
-                self._records[:0], self._to_remember[:0] = records, remembered
+                self.buffer.put_back(batch)
             else:
-                self.done = position
                 self._dirty = True
-                self.rows.keep(written[0], position)
-                self.rows.keep_remembered(written[1], len(remembered))
-            self._committed.notify_all()
+                self.rows.keep(written[0], batch.position)
+                self.rows.keep_remembered(written[1], len(batch.remembered))
+                self.buffer.settle(batch.position)
         self._on_commit()
 
     def _tidy(self) -> None:
@@ -328,13 +267,13 @@ class Journal:
             if self.role == "owner":
                 self._replay.obey(record)
                 continue
-            self.position += 1
-            self._replay.apply(record, self.position)
+            self.buffer.position += 1
+            self._replay.apply(record, self.buffer.position)
         self._seen[table] = row.n
         if table == "remembered":
             self.rows.keep_remembered([row], len(row.records))
         elif self.role != "owner":
-            self.rows.keep([row], self.position)
+            self.rows.keep([row], self.buffer.position)
 
     # What goes wrong.
 
@@ -349,10 +288,10 @@ class Journal:
                     self._file.path,
                     error,
                 )
-            self.failing = True
+            self.failing = self.buffer.gives_up = True
             return None
         if recovers and self.failing and not self._behind:
-            self.failing = False
+            self.failing = self.buffer.gives_up = False
             log.info("QUEUE_FILE %s takes writes again", self._file.path)
         return result
 

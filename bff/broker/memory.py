@@ -242,7 +242,7 @@ class MemoryQueue:
 
     def _is_committed(self) -> bool:
         """Waits, without the lock, until all that was done so far is in the journal; whether it is."""
-        return self._journal is None or self._journal.flush()
+        return self._journal is None or self._journal.buffer.flush()
 
     def _committed(self, receipt: Receipt) -> Receipt:
         """Of a message that is known: whoever brought it first may still wait for that."""

@@ -25,33 +25,33 @@ class Recorder:
     def introduce(self, entry: Entry) -> None:
         """All of it but its log."""
         if self._journal:
-            entry.since = self._journal.position + 1
-            self._journal.record("new", list(entry.message), entry.left_at, entry.client_key)
+            entry.since = self._journal.buffer.position + 1
+            self._journal.buffer.record("new", list(entry.message), entry.left_at, entry.client_key)
             self.note(entry)
 
     def note(self, entry: Entry) -> None:
         """What may have changed of it."""
         if self._journal:
             about = entry.state, entry.token, entry.stopping, entry.said, entry.committed
-            self._journal.record("set", entry.message.id, *about, entry.message.cancel_unread, entry.rank, self._clock())
+            self._journal.buffer.record("set", entry.message.id, *about, entry.message.cancel_unread, entry.rank, self._clock())
 
     def event(self, entry: Entry, event: Event) -> None:
         if self._journal:
-            self._journal.record("event", entry.message.id, event.id, event.event, event.data)
+            self._journal.buffer.record("event", entry.message.id, event.id, event.event, event.data)
 
     def gone(self, entry: Entry, last_id: Number) -> None:
         if self._journal:
-            self._journal.record("gone", entry.message.id, *last_id)
+            self._journal.buffer.record("gone", entry.message.id, *last_id)
 
     def wish(self, kind: str, entry: Entry) -> None:
         """What the process that answers it shall do: "stopped", "unread" or "keep"."""
         if self._journal:
-            self._journal.record(kind, entry.message.id)
+            self._journal.buffer.record(kind, entry.message.id)
 
     def remember(self, kind: str, *about: object) -> None:
         """For a day: "client", "free" or "expired"."""
         if self._journal:
-            self._journal.remember(kind, *about)
+            self._journal.buffer.remember(kind, *about)
 
     def rewrite(self, entry: Entry) -> None:
         self.introduce(entry)
@@ -71,4 +71,4 @@ class Recorder:
                 if len(entry.log.events) > MOVED_EVENTS:
                     break
                 self.rewrite(entry)
-        journal.rows.trim(min((entry.since for entry in entries), default=journal.position + 1))
+        journal.rows.trim(min((entry.since for entry in entries), default=journal.buffer.position + 1))

@@ -87,7 +87,7 @@ class State:
 
     def visible(self, entry: Entry) -> int | None:
         """How many of its events may be read; None for all."""
-        if entry.held is None or self.journal is None or self.journal.is_done(entry.held[0]):
+        if entry.held is None or self.journal is None or self.journal.buffer.is_done(entry.held[0]):
             return None
         return entry.held[1]
 
@@ -243,9 +243,9 @@ class State:
             self.recorder.event(entry, entry.log.append(self.last_id, said))
         entry.touched = self.clock()
         if self.journal and hold:
-            entry.held = self.journal.position, min(first, entry.held[1] if entry.held else first)
+            entry.held = self.journal.buffer.position, min(first, entry.held[1] if entry.held else first)
             self.held.append(entry)
-            self.journal.hurry()
+            self.journal.buffer.hurry()
         elif not entry.held:
             wake(entry)
 
