@@ -131,6 +131,7 @@ OURS: Final = {
     "LOG_LEVEL": "WARNING",
     "MAX_STREAMS": "10000",
     "DATABASE_URL": f"sqlite:///{OUT / 'chat.db'}",
+    "QUEUE_FILE": "off",  # Several servers run side by side, and what one run leaves the next must not answer.
 }
 
 SERVERS: Final = {

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 
 import pytest
 
@@ -439,3 +440,23 @@ def test_a_process_that_can_start_says_nothing(code, environment, tmp_path):
     process = started(f"import os; os.chdir({str(tmp_path)!r}); {code}", environment)
 
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "file"),
+    [
+        ({}, "instance/queue.db"),
+        ({"QUEUE_FILE": "/data/q.db"}, "/data/q.db"),
+        ({"QUEUE_FILE": "off"}, None),
+        ({"REDIS_URL": "redis://redis.example/0", "QUEUE_FILE": "/data/q.db"}, None),
+        ({"DYNO": "web.1", "DATABASE_URL": "postgresql://database.example/chat"}, None),
+        ({"DYNO": "web.1", "DATABASE_URL": "postgresql://database.example/chat", "QUEUE_FILE": "/data/q.db"}, "/data/q.db"),
+    ],
+)
+def test_where_the_queue_is_journalled(environment, file):
+    assert read(**environment).journal_file() == (Path(file) if file else None)
+
+
+def test_a_broker_on_its_own_has_a_journal_of_its_own():
+    assert read().journal_file(alone=True) == Path("instance/broker-queue.db")
+    assert read(QUEUE_FILE="/data/q.db").journal_file(alone=True) == Path("/data/q.db")
