@@ -80,17 +80,20 @@ class BrokerClient:
         *,
         client_id: str,
         max_event_bytes: int,
-        stands_alone: bool,
+        outlives_us: bool,
         is_ours: bool,
+        answers_here: bool = False,
     ) -> None:
-        """`stands_alone`: it outlives this process. `is_ours`: it is the bundled one, in this process."""
+        """`is_ours`: it is the bundled one, in this process. `answers_here`: it has no other process to answer meanwhile."""
         self._service = service
         self._session = session
         self._timeouts = timeouts
         self._client_id = client_id
         self._max_event_bytes = max_event_bytes
-        self.outlives_us = stands_alone
+        self.outlives_us = outlives_us
         """Whether another process can go on with an answer once this one has gone."""
+        self.answers_here = answers_here
+        """Whether what runs goes on in this process until it is gone."""
         self._refusals = OWN_REFUSALS if is_ours else REFUSALS
         self._numbered: bool | None = True if is_ours else None
 

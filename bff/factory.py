@@ -54,7 +54,7 @@ def build(settings: Settings) -> Flask:
     redis = _Redis(settings)
     services = Services(settings)
     bundled = bundled_broker(settings, services, redis.client)
-    own_broker = services.broker_client(bundled, stands_alone=bool(settings.redis_url), is_ours=True)
+    own_broker = services.own_broker(bundled)
     broker = services.external_broker or own_broker
     store = ConversationStore(services.database)
     streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=redis.limits)

@@ -1,7 +1,7 @@
 """What a process needs of the services behind it, built once: whether it serves browsers, or only answers what is queued."""
 
 from bff.agents.broker import ThroughBroker, ThroughEngine, Upstream
-from bff.agents.catalogue import create_agents
+from bff.agents.catalogue import DEFAULT, create_agents, for_direct_chat
 from bff.broker_client import BrokerClient
 from bff.conversations.database import open_database
 from bff.engine import bundled_engine
@@ -26,8 +26,19 @@ class Services:
         self.engine = self.external_engine or self.bundled_engine
         """Answers direct chat."""
 
-    def broker_client(self, service: Service, *, stands_alone: bool, is_ours: bool = False) -> BrokerClient:
-        """`stands_alone`: its queue outlives this process. `is_ours`: it is the bundled one, in this process."""
+    def is_repeatable(self, handler: str, agent_id: str) -> bool:
+        """Whether whoever answers may be asked again: see `Message.handler`. `agent_id`: "" for the default one."""
+        if handler == "external" or (handler == "engine" and self.external_engine is not None):
+            return self.settings.engine_repeatable
+        default = for_direct_chat(self.settings, self.agents) if handler == "engine" else self.agents[DEFAULT]
+        return self.agents.get(agent_id, default).repeatable
+
+    def own_broker(self, bundled: Service) -> BrokerClient:
+        in_memory = not self.settings.redis_url
+        outlives_us = not in_memory or self.settings.journal_file() is not None
+        return self._broker_client(bundled, outlives_us=outlives_us, is_ours=True, answers_here=in_memory)
+
+    def _broker_client(self, service: Service, **traits: bool) -> BrokerClient:
         settings = self.settings
         return BrokerClient(
             service,
@@ -35,15 +46,15 @@ class Services:
             Timeouts.of(settings),
             client_id=settings.client_id,
             max_event_bytes=settings.max_event_bytes,
-            stands_alone=stands_alone,
-            is_ours=is_ours,
+            **traits,
         )
 
     def _external_broker(self) -> BrokerClient | None:
         settings = self.settings
         if not settings.broker_base_url:
             return None
-        return self.broker_client(Remote(settings.broker_base_url, settings.broker_api_key), stands_alone=True)
+        service = Remote(settings.broker_base_url, settings.broker_api_key)
+        return self._broker_client(service, outlives_us=True, is_ours=False)
 
     def _engine_client(self, service: Service) -> EngineClient:
         settings = self.settings

@@ -117,6 +117,7 @@ class Settings:
     max_running: int = setting("MAX_RUNNING", 200, whole(1))
     queue_depth_per_user: int = setting("QUEUE_DEPTH_PER_USER", 20, whole(1))
     log_max_bytes: int = setting("LOG_MAX_BYTES", 32 * MIB, whole(1024))
+    engine_repeatable: bool = setting("ENGINE_REPEATABLE", False, switch)
     on_busy: str = setting("ON_BUSY", "enqueue", one_of("enqueue", "reject", "interrupt"))
     on_disconnect: str = setting("ON_DISCONNECT", "continue", one_of("continue", "cancel"))
     conversation_on_disconnect: str = setting("CONVERSATION_ON_DISCONNECT", "cancel", one_of("cancel", "continue"))

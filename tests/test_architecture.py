@@ -39,7 +39,7 @@ LEVELS = [
 ]
 NEIGHBOURS = {"broker", "engine"}
 
-FILE_LINES, FUNCTION_LINES = 310, 32
+FILE_LINES, FUNCTION_LINES = 315, 32
 """What is longer is two things. Most are far shorter: half of the files have fewer than 90, of the functions fewer than 5."""
 
 DOORS = {

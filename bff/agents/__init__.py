@@ -30,6 +30,9 @@ class Agent(Protocol):
     def name(self) -> str: ...
     @property
     def description(self) -> str: ...
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be asked again for a reply of which some was told, once the process that asked is gone."""
 
     def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Iterator[Piece]:
         """The reply to the last of `history`, piece by piece.

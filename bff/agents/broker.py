@@ -45,6 +45,7 @@ class Broker:
     id = "broker"
     name = "Broker"
     description = "Answers through the message queue and the engine behind it."
+    repeatable = False
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream

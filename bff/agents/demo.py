@@ -35,6 +35,7 @@ class Demo:
     id = "demo"
     name = "Demo"
     description = "Says your last message back, and does what /help lists."
+    repeatable = True
 
     def __init__(self, word_seconds: float) -> None:
         self._word_seconds = word_seconds

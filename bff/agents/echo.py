@@ -12,6 +12,7 @@ class Echo:
     id = "echo"
     name = "Echo"
     description = "Says your last message back, word by word."
+    repeatable = True
 
     def __init__(self, word_seconds: float) -> None:
         self._word_seconds = word_seconds

@@ -30,6 +30,7 @@ WITHHELD: Final = "The assistant may not answer this."
 class OpenAI:
     id = "openai"
     name = "OpenAI"
+    repeatable = True
 
     def __init__(self, service: Service, session: Session, timeouts: Timeouts, model: str, max_event_bytes: int) -> None:
         self._service = service

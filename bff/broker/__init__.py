@@ -58,9 +58,11 @@ def built(
     from bff.ops.connections import BoundedResponses, Connections
     from bff.ops.life import Life
     from bff.ops.streams import Streams
+    from bff.services import Services
 
     client = client or _redis(settings)
     queue = _queue(settings, client, journal=settings.journal_file(alone=alone))
+    services = services or Services(settings)
     worker = _worker(settings, queue, services, claims=settings.run_worker)
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
     streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
@@ -72,7 +74,7 @@ def built(
         start, partial(_drain, settings, streams, connections, partial(_hand_over, queue, worker)), streams.__len__
     )
     app.before_request(partial(_start_at_first_request, start))
-    register(app, Parts(queue, worker, streams, key, settings, _check_writes(client, queue)))
+    register(app, Parts(queue, worker, streams, key, settings, services.is_repeatable, _check_writes(client, queue)))
     return app
 
 

@@ -17,8 +17,13 @@ def stopped(text: str = "", reply_id: str | None = None) -> Words:
 
 
 def interrupted() -> Words:
-    """Of an answer whose worker died after it had begun: the engine is never asked twice behind the user's back."""
+    """Of an answer whose worker died after it had begun, and that must not be asked for again."""
     return failed(Interrupted())
+
+
+def restart() -> Words:
+    """What was told before no longer counts."""
+    return "message", json.dumps({"type": "restart"}, separators=(",", ":"))
 
 
 def done(message_id: str) -> Words:

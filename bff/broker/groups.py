@@ -20,6 +20,7 @@ class Entry:
     stopping: StopReason | None = None
     said: bool = False
     committed: bool = False
+    restarts: int = 0
     client_key: tuple[str, str] | None = None
     """Under which its client's own id is remembered."""
     log: Log = field(default_factory=Log)
@@ -50,6 +51,10 @@ class Entry:
         if not self.may_be_cancelled or self.stopping or self.foreign or self.state == "finished":
             return False
         return self.unread_since < moment
+
+    def wake(self) -> None:
+        for one in self.readers:
+            one()
 
     def place(self, position: int) -> Place:
         message = self.message

@@ -24,7 +24,7 @@ from bff.broker.queue import (
     Words,
 )
 from bff.broker.replay import StateReplay
-from bff.broker.state import State, wake
+from bff.broker.state import State
 from bff.errors import ServerFull, TooLarge
 from bff.message_ids import group_mark_of
 
@@ -255,7 +255,7 @@ class MemoryQueue:
             return
         with self._lock:
             for entry in self._state.released():
-                wake(entry)
+                entry.wake()
             stopping, self._replay.stopping = self._replay.stopping, []
         for entry in stopping:
             self._tell(entry)

@@ -16,6 +16,9 @@ from bff.sse import Event
 PAGE_EVENTS: Final = 500
 """Of one page, at most: a log may be of any length."""
 
+MAX_RESTARTS: Final = 3
+"""Of one answer that is begun anew after some of it was told."""
+
 MANY_WAITING: Final = "Too many of your messages are waiting."
 LONG_ANSWER: Final = "The answer is too long to be kept."
 
@@ -45,6 +48,8 @@ class Message(NamedTuple):
     """What at most one message of a group waits or runs for, such as a conversation; "" for no such bound."""
     run_key: str = ""
     """Within `run_scope`, what is asked for: who asks for the same while it waits or runs joins it."""
+    repeatable: bool = False
+    """Whether the answer may be begun again after some of it was told, once its worker is gone."""
 
 
 class Claim(NamedTuple):
@@ -125,8 +130,10 @@ class Queue(Protocol):
         """A sign of life; whether and why it shall stop, for whoever was not there to hear it. Raises Lost."""
 
     def release(self, claim: Claim) -> None:
-        """Hands it back: somebody else may claim the message, first of its group's. If it has said something and was not
-        committed, it ends. Raises Lost.
+        """Hands it back: somebody else may claim the message, first of its group's. Raises Lost.
+
+        If it has said something and was not committed, it begins anew with a `restart` in its log, at most MAX_RESTARTS
+        times and where the message is repeatable; else it ends.
         """
 
     def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:

@@ -32,7 +32,7 @@ class Recorder:
     def note(self, entry: Entry) -> None:
         """What may have changed of it."""
         if self._journal:
-            about = entry.state, entry.token, entry.stopping, entry.said, entry.committed
+            about = entry.state, entry.token, entry.stopping, entry.said, entry.committed, entry.restarts
             self._journal.buffer.record("set", entry.message.id, *about, entry.message.cancel_unread, entry.rank, self._clock())
 
     def event(self, entry: Entry, event: Event) -> None:

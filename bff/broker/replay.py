@@ -6,7 +6,7 @@ from bff.broker.groups import Entry, Group
 from bff.broker.journal_file import Record
 from bff.broker.log import Log, parsed, size_of
 from bff.broker.queue import Message
-from bff.broker.state import State, wake
+from bff.broker.state import State
 from bff.message_ids import group_mark_of
 
 ID_MILLISECONDS: Final = 60_000
@@ -111,7 +111,7 @@ class StateReplay:
             entry.log.append(number, (about[1], about[2]))
             if entry.state == "finished":
                 state.finished_bytes += size_of([(about[1], about[2])])
-            wake(entry)
+            entry.wake()
         elif kind == "set":
             self._set(entry, *about)
         elif kind == "gone":
@@ -127,14 +127,15 @@ class StateReplay:
 
     def _set(self, entry: Entry, *about: Any) -> None:
         self._take_out(entry)
-        entry.state, entry.token, stopping, entry.said, entry.committed, cancel_unread, entry.rank, entry.touched = about
+        entry.state, entry.token, stopping, entry.said, entry.committed, entry.restarts, *more = about
+        cancel_unread, entry.rank, entry.touched = more
         entry.stopping = stopping or entry.stopping
         entry.message = entry.message._replace(cancel_unread=cancel_unread)
         low, high = self._state.ranks
         self._state.ranks = min(low, entry.rank), max(high, entry.rank)
         self._put(entry)
         self._state.offer(entry.group)
-        wake(entry)
+        entry.wake()
 
     def _put(self, entry: Entry) -> None:
         if entry.state == "queued":

@@ -2,7 +2,7 @@
 
 import hmac
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -49,6 +49,8 @@ class Parts(NamedTuple):
     streams: Streams
     key: str
     settings: Settings
+    repeatable: Callable[[str, str], bool]
+    """Whether whoever answers may be asked again: by handler and agent, "" for the default one."""
     check_writes: Probe
     """Raises Away or ServerFull while what the queue is kept in takes no writes."""
 
@@ -142,6 +144,7 @@ def _message(left: MessageRequest, size: int) -> Message:
         handler=left.handler,
         run_scope=left.run_scope,
         run_key=left.run_key,
+        repeatable=_parts().repeatable(left.handler, left.agent_id or ""),
     )
 
 

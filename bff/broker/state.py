@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from bff.broker import ends
 from bff.broker.groups import Entry, Group
 from bff.broker.journal import Journal
-from bff.broker.queue import MANY_WAITING, Claim, Limits, Lost, Message, Receipt, StopReason, Words
+from bff.broker.queue import MANY_WAITING, MAX_RESTARTS, Claim, Limits, Lost, Message, Receipt, StopReason, Words
 from bff.broker.recording import Recorder
 from bff.broker.remembered import Remembered
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooManyRequests
@@ -179,7 +179,7 @@ class State:
         """
         if entry.state == "finished":
             self.vacate(entry.group)
-        elif not entry.committed and (entry.said or entry.stopping):
+        elif not entry.committed and (entry.said or entry.stopping) and not self._restarts(entry):
             self.finish(entry, [ends.interrupted() if entry.said else ends.stopped()])
         else:
             group = entry.group
@@ -190,6 +190,15 @@ class State:
             self.recorder.note(entry)
             self.tell_positions(group)
             self.offer(group)
+
+    def _restarts(self, entry: Entry) -> bool:
+        """Whether it begins anew, which its log says then."""
+        if entry.stopping or not entry.message.repeatable or entry.restarts >= MAX_RESTARTS:
+            return False
+        entry.restarts += 1
+        entry.said = False
+        self.write(entry, [ends.restart()])
+        return True
 
     def say(self, entry: Entry, words: Sequence[Words], *, said: bool) -> bool:
         """Whether these are the first words that count: they may be read once it is known after a crash that there were any."""
@@ -247,7 +256,7 @@ class State:
             self.held.append(entry)
             self.journal.buffer.hurry()
         elif not entry.held:
-            wake(entry)
+            entry.wake()
 
     def end(self, entry: Entry, words: Sequence[Words]) -> None:
         entry.state = "finished"
@@ -299,10 +308,5 @@ class State:
             self.recorder.remember("free", *entry.client_key)
 
     def _drop_if_empty(self, group: Group) -> None:
-        if not group.entries and group.running is None:
+        if not (group.entries or group.running):
             self.groups.pop(group.mark, None)
-
-
-def wake(entry: Entry) -> None:
-    for one in entry.readers:
-        one()

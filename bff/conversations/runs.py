@@ -83,11 +83,6 @@ class ReplyRuns:
         self._rate = rate
         self._on_disconnect = on_disconnect
 
-    @property
-    def outlives_us(self) -> bool:
-        """Whether another process can go on with a reply once this one has gone."""
-        return self._broker.outlives_us
-
     def agent(self, agent_id: str | None) -> Agent:
         """Raises InvalidRequest."""
         agent = self.agents.get(agent_id or self._default)

@@ -27,6 +27,8 @@ class Slot:
         self._streams = streams
         self.user_id = user_id
         self.comes_back = comes_back
+        self.leaves_early = True
+        """Whether a drain may send it away before its end, where it comes back: what it follows goes on elsewhere."""
         self.shared = ""
         """Its name among the user's streams in all processes."""
         self.watch: Watch | None = None
@@ -123,7 +125,7 @@ class Streams:
         began = monotonic()
         with self._lock:
             self.draining = True
-            leaving = [slot for slot in self._open if slot.comes_back and slot.watch is not None]
+            leaving = [slot for slot in self._open if slot.comes_back and slot.leaves_early and slot.watch is not None]
         random.shuffle(leaving)
         for number, slot in enumerate(leaving):
             _sleep_until(began + seconds * SPREAD * number / len(leaving))

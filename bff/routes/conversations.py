@@ -132,7 +132,7 @@ def stop(conversation_id: UUID) -> tuple[Response, int]:
 
 
 def _stream(opened: Opened, slot: Slot) -> Response:
-    settings, runs = door.parts().settings, _parts().runs
+    settings = door.parts().settings
     told = telling.tell(
         opened.answer,
         opened.message_id,
@@ -142,9 +142,7 @@ def _stream(opened: Opened, slot: Slot) -> Response:
         own=True,
         leave=telling.leaver(door.parts().own_broker, slot.user_id, opened.message_id),
     )
-    # In a drain only those are sent away who find the reply in another process.
-    slot.comes_back = slot.comes_back and runs.outlives_us
-
+    telling.prepare_for_drain(slot, door.parts().own_broker)
     return EventStream(
         lambda watch: conversation.encode(told.say(watch), restarted=opened.restarted),
         How(

@@ -135,8 +135,7 @@ def stream(
     settings = door.parts().settings
     resumed = retry is not None
     telling = tell(answer, message_id, kind=kind, resumed=resumed, comes_back=slot.comes_back, own=True, leave=leave)
-    # In a drain only those are sent away who find the answer in another process.
-    slot.comes_back = slot.comes_back and broker.outlives_us
+    prepare_for_drain(slot, broker)
     return EventStream(
         telling.say if words is None else lambda watch: translate(telling.say(watch), words),
         How(
@@ -152,6 +151,12 @@ def stream(
         tally=telling.tally,
         headers={"Location": f"/api/chat/stream/{message_id}", "X-Message-ID": message_id, **protocol.headers},
     )
+
+
+def prepare_for_drain(slot: Slot, broker: BrokerClient) -> None:
+    """In a drain only those are sent away who find the answer in another process, and not while it goes on here."""
+    slot.comes_back = slot.comes_back and broker.outlives_us
+    slot.leaves_early = not broker.answers_here
 
 
 def leaver(broker: BrokerClient, user_id: str, message_id: str) -> Callable[[], None]:

@@ -1778,3 +1778,59 @@ def test_a_concluded_message_stays_claimed_when_its_log_is_gone(make, clock):
     assert queue.claim(AT_ONCE) is None
     queue.finish(claim, [])
     assert claimed(queue)
+
+
+def test_a_repeatable_answer_that_is_handed_back_begins_anew_three_times_at_most(queue):
+    said = left(queue, repeatable=True)
+
+    for number in range(3):
+        claim = claimed(queue)
+        assert claim.message.id == said.id
+        queue.append(claim, [("message", f"try {number}")])
+        queue.release(claim)
+    last = claimed(queue)
+    queue.append(last, [("message", "try 3")])
+    queue.release(last)
+
+    said_events = [event.data for event in whole(queue, said).events if event.event == "message"]
+    assert said_events[:-1] == [
+        text for number in range(4) for text in (f"try {number}", *(['{"type":"restart"}'] if number < 3 else []))
+    ]
+    assert json.loads(said_events[-1])["code"] == "interrupted"
+    assert queue.claim(AT_ONCE) is None
+
+
+def test_a_repeatable_answer_that_has_said_nothing_is_handed_back_without_a_restart(queue):
+    said = left(queue, repeatable=True)
+    queue.release(claimed(queue))
+
+    assert claimed(queue).message.id == said.id
+    assert "message" not in types(queue, said)
+
+
+def test_a_repeatable_answer_that_was_to_stop_is_stopped_and_not_begun_anew(queue):
+    said = left(queue, repeatable=True)
+    claim = claimed(queue)
+    queue.append(claim, [("message", "one")])
+    queue.stop("ann", said.id)
+
+    queue.release(claim)
+
+    assert queue.claim(AT_ONCE) is None
+    assert "restart" not in "".join(event.data for event in whole(queue, said).events)
+
+
+def test_ids_go_on_rising_over_a_restart_and_a_reader_goes_on_after_any_of_them(queue):
+    said = left(queue, repeatable=True)
+    claim = claimed(queue)
+    queue.append(claim, [("message", "one")])
+    queue.release(claim)
+    again = claimed(queue)
+    queue.append(again, [("message", "two")])
+    queue.finish(again, [])
+
+    events = whole(queue, said).events
+    numbers = [tuple(map(int, event.id.split("-"))) for event in events]
+    assert numbers == sorted(set(numbers))
+    for at, event in enumerate(events):
+        assert [*queue.read("ann", said.id, event.id).events] == [*events[at + 1 :]]

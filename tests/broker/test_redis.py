@@ -852,3 +852,14 @@ def test_a_conclusion_whose_receipt_was_lost_is_made_once(open_queue, line, far)
         open_queue(lease=LEASE).conclude(claim, [("message", "the end")])
 
     assert types(open_queue(), said) == ["queued", "message", "done"]
+
+
+def test_a_repeatable_answer_whose_worker_died_begins_anew(open_queue):
+    dying, alive = open_queue(lease=LEASE), open_queue(lease=LEASE)
+    said = left(dying, repeatable=True)
+    dying.append(claimed(dying), [("message", "one")])
+
+    again = alive.claim(LEASE + REAPED_WITHIN)
+
+    assert (again.message, again.token) == (said, 2)
+    assert '{"type":"restart"}' in texts(alive, said)

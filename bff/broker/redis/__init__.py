@@ -86,7 +86,8 @@ class RedisQueue:
         if message.cancel_unread:
             self._readers.expect(f"{group} {message.id}")
         bounds = (self._limits.depth_per_user, on_busy)
-        said, *more = self._group.run("enqueue", keys, *facts, *bounds, *more_facts, self._lease if claim else "0")
+        last_facts = (self._lease if claim else "0", int(message.repeatable))
+        said, *more = self._group.run("enqueue", keys, *facts, *bounds, *more_facts, *last_facts)
         match said:
             case "conflict":
                 raise IdempotencyConflict

@@ -20,8 +20,10 @@ def message_of(
     handler: str,
     scope: str,
     key: str,
+    repeatable: str,
 ) -> Message:
-    return Message(message_id, user_id, json.loads(content), int(size), fleeting == "1", kept, handler or "engine", scope, key)
+    about = (int(size), fleeting == "1", kept, handler or "engine", scope, key, repeatable == "1")
+    return Message(message_id, user_id, json.loads(content), *about)
 
 
 def claim_of(message_id: str, token: int, waited: str, committed: str, *facts: str) -> Claim:

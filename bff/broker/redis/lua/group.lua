@@ -3,6 +3,7 @@
 --   run     hash    the message that runs: id, token, until (µs since 1970), said, stopping (why: stopped, unread), committed,
 --                   wrote (its last write's name), over (its log has ended, its worker has not)
 --   m:<id>  hash    a message: state, user, content, size, fleeting, trace, handler, scope and key (of its run),
+--                   repeatable, restarts (how often it began anew),
 --                   client (c:<key>'s key), left (µs since 1970), token, told (its last position), bytes (of its log), and where it lost its
 --                   worker after it was committed: committed ('begun' if some of it was told, else '1');
 --                   once finished: state, user, token, ended (its last write's name), and an expiry
@@ -14,6 +15,7 @@
 local EVENT_BYTES = 300
 local IDLE_MS = 3600000
 local REMEMBER_MS = 86400000
+local MAX_RESTARTS = 3
 local base = string.sub(KEYS[1], 1, -2)
 
 local function clock()
@@ -68,7 +70,7 @@ local function finish(id, words, first, name, retention, most)
   write(id, words, first)
   write(id, {'done', '{"message_id": "' .. id .. '"}'})
   local bytes = redis.call('HGET', m, 'bytes')
-  redis.call('HDEL', m, 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'client', 'left', 'told', 'bytes', 'committed')
+  redis.call('HDEL', m, 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable', 'restarts', 'client', 'left', 'told', 'bytes', 'committed')
   redis.call('HSET', m, 'state', 'finished', 'ended', name)
   redis.call('PEXPIRE', base .. 'l:' .. id, retention)
   redis.call('PEXPIRE', m, retention + REMEMBER_MS)
@@ -108,7 +110,7 @@ local function stop(id, state, why, stopped, retention, most)
 end
 
 -- Claims `id`, which waits no more, for `lease` µs.
--- → id, token, waited (µs), committed, user, content, size, fleeting, trace, handler, scope, key
+-- → id, token, waited (µs), committed, user, content, size, fleeting, trace, handler, scope, key, repeatable
 local function claim(id, lease)
   local m, now = base .. 'm:' .. id, clock()
   local token = redis.call('HINCRBY', m, 'token', 1)
@@ -118,9 +120,19 @@ local function claim(id, lease)
   tell_positions()
   local left, committed = unpack(redis.call('HMGET', m, 'left', 'committed'))
   if committed then redis.call('HSET', base .. 'run', 'committed', 1) end
-  local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key')
-  for i = 1, 8 do message[i] = message[i] or '' end -- Those left by an earlier version have fewer.
+  local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable')
+  for i = 1, 9 do message[i] = message[i] or '' end -- Those left by an earlier version have fewer.
   return id, token, digits(now - left), committed or '', unpack(message)
+end
+
+-- Of an answer that has lost its worker after it said something: whether it begins anew, which its log says then.
+local function restarts(id)
+  local m = base .. 'm:' .. id
+  local repeatable, before = unpack(redis.call('HMGET', m, 'repeatable', 'restarts'))
+  if repeatable ~= '1' or tonumber(before or 0) >= MAX_RESTARTS then return false end
+  redis.call('HINCRBY', m, 'restarts', 1)
+  write(id, {'message', '{"type":"restart"}'})
+  return true
 end
 
 -- Notes of a message that its next worker finds it committed; `said`: whether some of it was told.

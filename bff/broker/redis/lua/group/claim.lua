@@ -2,7 +2,7 @@
 -- ARGV lease (µs; 0: only look), most claims, interrupted (data), stopped (data), retention (ms), most bytes
 -- → {'got', reaped, what `claim` gives} · {'runs', until} · {'waits'} · {'idle', reaped}
 -- Also the reaper: whoever looks after a lease's end finds what its worker left. `reaped` says so: 'ended <id>', or
--- 'again <id>' for what had not been begun, or was committed, and is claimed now; '' for nothing.
+-- 'again <id>' for what had not been begun, may be begun anew, or was committed, and is claimed now; '' for nothing.
 local now = clock()
 local run = redis.call('HMGET', base .. 'run', 'id', 'until', 'said', 'stopping', 'committed', 'over')
 local id, reaped = run[1], ''
@@ -15,7 +15,7 @@ if id then
   if run[5] and not run[6] then stay_committed(id, run[3]) end
   if run[6] then
     id = nil
-  elseif (not run[5] and (run[3] or run[4])) or claims >= tonumber(ARGV[2]) then
+  elseif claims >= tonumber(ARGV[2]) or (not run[5] and (run[4] or (run[3] and not restarts(id)))) then
     finish(id, {'message', (run[4] and not run[3]) and ARGV[4] or ARGV[3]}, 1, 'reaped', ARGV[5], ARGV[6])
     reaped, id = 'ended ' .. id, nil
   else

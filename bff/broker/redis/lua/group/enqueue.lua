@@ -1,5 +1,5 @@
 -- KEYS q, [c:<key>]
--- ARGV id, user, content, size, fleeting, digest, depth, on_busy, trace, handler, scope, key, lease (µs; 0: not to be claimed)
+-- ARGV id, user, content, size, fleeting, digest, depth, on_busy, trace, handler, scope, key, lease (µs; 0: not to be claimed), repeatable
 -- → {'kept', ahead, whether the group is free} · {'claimed', what `claim` gives} · {'again', id, ahead} (also where a run is joined) · {'expired', id} · {'conflict'} · {'busy'} · {'many'}
 local id, m = ARGV[1], base .. 'm:' .. ARGV[1]
 
@@ -41,6 +41,7 @@ if waiting >= tonumber(ARGV[7]) then return {'many'} end
 
 redis.call('HSET', m, 'state', 'queued', 'user', ARGV[2], 'content', ARGV[3], 'size', ARGV[4], 'fleeting', ARGV[5])
 redis.call('HSET', m, 'trace', ARGV[9], 'left', digits(clock()), 'handler', ARGV[10], 'scope', ARGV[11], 'key', ARGV[12])
+redis.call('HSET', m, 'repeatable', ARGV[14])
 if KEYS[2] then
   redis.call('SET', KEYS[2], id .. ' ' .. ARGV[6], 'PX', REMEMBER_MS)
   redis.call('HSET', m, 'client', KEYS[2])
