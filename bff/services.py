@@ -31,7 +31,7 @@ class Services:
         if handler == "external" or (handler == "engine" and self.external_engine is not None):
             return self.settings.engine_repeatable
         default = for_direct_chat(self.settings, self.agents) if handler == "engine" else self.agents[DEFAULT]
-        return self.agents.get(agent_id, default).repeatable
+        return getattr(self.agents.get(agent_id, default), "repeatable", False)
 
     def own_broker(self, bundled: Service) -> BrokerClient:
         in_memory = not self.settings.redis_url

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -162,7 +163,8 @@ class Journal:
         else:
             self._advance()
         if self.role == "next" or self._draining:
-            self._follow()
+            with suppress(sqlite3.OperationalError):  # The other process is tidying the file up: the next turn reads it.
+                self._follow()
 
     def _commit(self, batch: Batch) -> None:
         written = self._attempt(partial(self._file.append, batch.records, batch.remembered, time.time()))
