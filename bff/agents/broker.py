@@ -180,6 +180,8 @@ def _pieces(relay: Relay, answer: Answer, watch: Watch) -> Iterator[str | None]:
         if text := events.text_in(content):
             said = True
             yield text
+        elif content["type"] == "restart" and said:
+            raise Interrupted(detail="the broker began its answer anew")
         elif content["type"] == "complete" and not said:
             yield "\n\n".join(content["response"]["responses"])
     if relay.problem is not None:

@@ -11,13 +11,13 @@ import pytest
 from bff.agents import Agent, Said
 from bff.agents.broker import Broker, ThroughBroker
 from bff.agents.catalogue import DEFAULT
-from bff.errors import AnswerTimeout, ReaderLeft
+from bff.errors import AnswerTimeout, Interrupted, ReaderLeft
 from bff.identity import Identity
 from bff.routes.door import Parts
 from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
-from tests.broker_says import COMPLETED
+from tests.broker_says import COMPLETED, TICKET
 from tests.live import BROKER_KEY, DEADLINE, eventually, new_app
-from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
+from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 ANN = Identity("ann", "org")
 HISTORY = [Said("user", "first"), Said("assistant", "a reply"), Said("user", "one two three")]
@@ -105,6 +105,29 @@ def test_the_pieces_are_the_reply(kind, watch):
         assert eventually(over, DEADLINE)
 
     assert [piece for piece in pieces if piece is not None] == ["one ", "two ", "three"]
+
+
+def answer_of(*data: str) -> list[bytes]:
+    return [stream_head(), *(chunk(f"data: {one}\n\n".encode()) for one in data), COMPLETED, LAST_CHUNK]
+
+
+@pytest.mark.parametrize("before", [(), ('{"type":"status","message":"Thinking"}', '{"type":"tool_use","tool":"t"}')])
+def test_an_external_answer_that_begins_anew_before_its_first_word_goes_on(before, watch):
+    answer = answer_of(*before, '{"type":"restart"}', '{"type":"progress","text":"ok"}')
+    with WireServer([TICKET], answer) as server:
+        agent = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)["broker"]
+
+        assert [piece for piece in agent.stream(HISTORY, ANN, watch) if piece is not None] == ["ok"]
+
+
+def test_an_external_answer_that_begins_anew_after_its_first_word_is_interrupted_and_stopped(watch):
+    answer = answer_of('{"type":"progress","text":"Half"}', '{"type":"restart"}')
+    with WireServer([TICKET], answer, [reply(b"{}", "202 Accepted")]) as server:
+        agent = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)["broker"]
+        with pytest.raises(Interrupted):
+            list(agent.stream(HISTORY, ANN, watch))
+
+        assert server.wait_for(lambda: server.requests[-1].method == "DELETE")
 
 
 @pytest.mark.parametrize("reason", [ReaderLeft(), AnswerTimeout()], ids=["its reader leaves", "its time is up"])
