@@ -3,7 +3,7 @@
 Whatever comes in, out comes exactly one terminal event, last. Only a reader that left, or a drain, ends it without one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any, Final
 
@@ -37,12 +37,24 @@ class Relay:
     `ended` tells afterwards how: the type of the last event, or an error's code; "drained" or "aborted" where there was none.
     """
 
-    def __init__(self, request_id: str, *, tool_events: bool = True, expose_errors: bool = False, own: bool = False) -> None:
-        """`own`: the broker is ours, and the codes of its errors are those of errors.py."""
+    def __init__(
+        self,
+        request_id: str,
+        *,
+        tool_events: bool = True,
+        expose_errors: bool = False,
+        own: bool = False,
+        irrevocable: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`own`: the broker is ours, and the codes of its errors are those of errors.py.
+
+        `irrevocable`: whether the reader was sent output that its protocol cannot take back. A restart is an error, then.
+        """
         self._request_id = request_id
         self._tool_events = tool_events
         self._expose_errors = expose_errors
         self._codes = BY_CODE if own else _ANYBODYS_CODES
+        self._irrevocable = irrevocable
         self.ended = ""
         self.problem: ChatError | None = None
         self.events = 0
@@ -98,6 +110,8 @@ class Relay:
             return None
         if kind == "error":
             return self._fail(self._upstream_problem(content, event.data), _id(event))
+        if kind == "restart" and self._irrevocable():
+            return self._fail(Interrupted(detail="the answer begins anew, after output"), _id(event))
         if kind in events.TERMINAL:
             if not events.has_responses(content.get("response")):
                 return self._fail(UpstreamError(detail=f"{kind} without response.responses"), _id(event))

@@ -100,6 +100,42 @@ def test_an_upstreams_own_words_are_shown_in_development_only():
     assert contents(answer, expose_errors=True)[-1]["error"] == "invalid x-api-key"
 
 
+RESTARTED = [
+    Event("message", '{"type":"progress","text":"a"}', "1-0"),
+    Event("message", '{"type":"restart"}', "2-0"),
+    Event("processing", "", "3-0"),
+    Event("message", '{"type":"progress","text":"b"}', "4-0"),
+    Event("message", COMPLETE, "5-0"),
+]
+
+
+def test_a_restart_is_passed_on_and_the_answer_goes_on():
+    relay = Relay("r")
+    told = [event for event in relay(RESTARTED) if event]
+
+    assert told[1] == Event("", '{"type":"restart"}', "2-0")
+    assert [json.loads(event.data)["type"] for event in told] == ["progress", "restart", "status", "progress", "complete"]
+    assert (relay.events, relay.dropped, relay.ended) == (5, 0, "complete")
+
+
+def test_a_restart_is_the_end_where_output_cannot_be_taken_back():
+    relay = Relay("r", irrevocable=lambda: True)
+    told = [event for event in relay(RESTARTED) if event]
+
+    assert [json.loads(event.data).get("code") for event in told] == [None, "interrupted"]
+    assert told[-1].id == "2-0"
+    assert (relay.events, relay.ended) == (2, "interrupted")
+
+
+def test_the_first_event_is_the_first_of_all_not_of_the_new_start():
+    relay, moments = Relay("r"), []
+    for event in relay(RESTARTED):
+        assert event
+        moments.append(relay.first_at)
+
+    assert len(set(moments)) == 1
+
+
 def test_tool_events_can_be_left_out():
     answer = [Event("message", '{"type":"tool_use","tool":"t"}'), Event("message", COMPLETE)]
 

@@ -5,6 +5,7 @@ A protocol reads a request's body and says one answer on. What it has no word fo
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import IntEnum
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from bff import events
@@ -13,8 +14,6 @@ from bff.event_ids import resumable
 from bff.messages import PRINTABLE
 from bff.sse import Event
 
-TOLD: Final = ";text"
-"""Ends the ids of events before which some of the answer's text was told: whoever goes on from there needs it only once."""
 HISTORY_STRINGS: Final = 20_000
 """In the body of a client that sends the whole history along: some 1,000 turns."""
 DONE: Final = "[DONE]"
@@ -30,6 +29,26 @@ class Asked(NamedTuple):
     """What the client wants to read again in the answer."""
 
 
+class Sent(IntEnum):
+    """What of an answer a reader has been sent, on this connection or before it resumed. Each includes those before it."""
+
+    NOTHING = 0
+    """Nothing that lasts: statuses, for example."""
+    TOOLS = 1
+    """After output a restart is an error, as no protocol but our own can take it back."""
+    TEXT = 2
+    """Text that came in pieces is not sent once more with the whole answer."""
+    END = 3
+
+    @classmethod
+    def of(cls, *, text: bool, tools: bool = False) -> "Sent":
+        return cls.TEXT if text else cls.TOOLS if tools else cls.NOTHING
+
+
+_SUFFIXES: Final = {Sent.NOTHING: "", Sent.TOOLS: ";tool", Sent.TEXT: ";text", Sent.END: ";end"}
+"""Of event ids, so that whoever resumes says what it was sent."""
+
+
 class Words(Protocol):
     """How one answer is said, to one reader. Valid from its first event on, wherever in the answer that is."""
 
@@ -37,8 +56,7 @@ class Words(Protocol):
     """The data of what is said before anything else."""
 
     @property
-    def told(self) -> bool:
-        """Whether any of the answer's text has been said, to this reader or before it came."""
+    def sent(self) -> Sent: ...
 
     def say(self, kind: str, content: dict[str, Any]) -> list[str]:
         """The data of each event that says ours, of type `kind`; none where the protocol has no word for it."""
@@ -47,8 +65,8 @@ class Words(Protocol):
 class ClientProtocol(NamedTuple):
     asked: Callable[[bytes], Asked]
     """Raises InvalidRequest for a body that it can say nothing of."""
-    words: Callable[[str, Mapping[str, Any], bool], Words] | None = None
-    """From a message id, `Asked.about` and whether text has been told. None: our own words are said as they are."""
+    words: Callable[[str, Mapping[str, Any], Sent], Words] | None = None
+    """From a message id, `Asked.about` and what has been sent. None: our own words are said as they are."""
     headers: Mapping[str, str] = {}
     ids: bool = True
     """Whether its clients bear events that have ids."""
@@ -59,15 +77,16 @@ class Place(NamedTuple):
 
     after: str
     """The broker's event id, "" for the start."""
-    told: bool
+    sent: Sent
 
     @classmethod
     def of(cls, last_event_id: str) -> "Place":
-        return cls(last_event_id.removesuffix(TOLD), last_event_id.endswith(TOLD))
+        sent = next((sent for sent in reversed(Sent) if last_event_id.endswith(_SUFFIXES[sent])), Sent.NOTHING)
+        return cls(last_event_id.removesuffix(_SUFFIXES[sent]), sent)
 
     def as_id(self) -> str:
-        """An id that `of` reads as this place again; "" where there is none: too long, or `after` itself ends as `TOLD`."""
-        event_id = self.after + (TOLD if self.told else "")
+        """An id that `of` reads as this place again; "" where there is none: too long, or `after` itself ends in a suffix."""
+        event_id = self.after + _SUFFIXES[self.sent]
         return event_id if self.after and resumable(event_id) and Place.of(event_id) == self else ""
 
 
@@ -79,12 +98,14 @@ def translate(said: Iterable[Event | None], words: Words) -> Iterator[Event | No
             yield None
             continue
         content = events.parsed_object(event.data)
-        if ours := words.say(content.pop("type", ""), content):
+        kind = content.pop("type", "")
+        if ours := words.say(kind, content):
             *first, last = [*opening, *ours]
             opening = []
             for data in first:
                 yield Event("", data)
-            yield Event("", last, Place(event.id, words.told).as_id())
+            sent = Sent.END if kind in events.TERMINAL else words.sent
+            yield Event("", last, Place(event.id, sent).as_id())
 
 
 def as_json(**content: Any) -> str:

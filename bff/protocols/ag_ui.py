@@ -10,7 +10,18 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from bff import bodies
-from bff.protocols import HISTORY_STRINGS, Asked, ClientProtocol, as_json, asking, beside, last_of, sayable, text_of
+from bff.protocols import (
+    HISTORY_STRINGS,
+    Asked,
+    ClientProtocol,
+    Sent,
+    as_json,
+    asking,
+    beside,
+    last_of,
+    sayable,
+    text_of,
+)
 from bff.protocols.texts import Marks, Texts
 from bff.protocols.tools import Call, Result, Tools
 
@@ -42,15 +53,15 @@ def asked(body: bytes) -> Asked:
 class AgUiWords:
     """`about`: threadId and runId; the message's id stands for what is not known."""
 
-    def __init__(self, message_id: str, about: Mapping[str, Any], told: bool) -> None:
+    def __init__(self, message_id: str, about: Mapping[str, Any], sent: Sent) -> None:
         self._run = {name: about.get(name) or message_id for name in ("threadId", "runId")}
-        self._texts = Texts(_text(message_id), told)
-        self._tools = Tools(message_id)
+        self._texts = Texts(_text(message_id), sent >= Sent.TEXT)
+        self._tools = Tools(message_id, sent >= Sent.TOOLS)
         self.opening = [as_json(type="RUN_STARTED", **self._run), _custom("message_id", message_id)]
 
     @property
-    def told(self) -> bool:
-        return self._texts.told
+    def sent(self) -> Sent:
+        return Sent.of(text=self._texts.told, tools=self._tools.told)
 
     def say(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
@@ -66,7 +77,7 @@ class AgUiWords:
                 return [*self._texts.rest(content), self._finished(outcome={"type": "cancelled"})]
             case "error":
                 return [*self._texts.end(), *_error(content)]
-            case "keepalive":
+            case "keepalive" | "restart":
                 return []
         return [_custom(kind, sayable(content))]
 

@@ -10,7 +10,19 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from bff import bodies
-from bff.protocols import DONE, HISTORY_STRINGS, Asked, ClientProtocol, as_json, asking, beside, last_of, sayable, text_of
+from bff.protocols import (
+    DONE,
+    HISTORY_STRINGS,
+    Asked,
+    ClientProtocol,
+    Sent,
+    as_json,
+    asking,
+    beside,
+    last_of,
+    sayable,
+    text_of,
+)
 from bff.protocols.texts import Marks, Texts
 from bff.protocols.tools import Call, Result, Tools
 
@@ -40,14 +52,14 @@ def asked(body: bytes) -> Asked:
 
 
 class AiSdkWords:
-    def __init__(self, message_id: str, _: Mapping[str, Any], told: bool) -> None:
+    def __init__(self, message_id: str, _: Mapping[str, Any], sent: Sent) -> None:
         self.opening = [as_json(type="start", messageId=message_id)]
-        self._texts = Texts(_TEXT, told)
-        self._tools = Tools(message_id)
+        self._texts = Texts(_TEXT, sent >= Sent.TEXT)
+        self._tools = Tools(message_id, sent >= Sent.TOOLS)
 
     @property
-    def told(self) -> bool:
-        return self._texts.told
+    def sent(self) -> Sent:
+        return Sent.of(text=self._texts.told, tools=self._tools.told)
 
     def say(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
@@ -63,7 +75,7 @@ class AiSdkWords:
                 return [*self._texts.rest(content), as_json(type="abort"), DONE]
             case "error":
                 return [*self._texts.end(), *_error(content), DONE]
-            case "keepalive":
+            case "keepalive" | "restart":
                 return []
         return [_data(kind, sayable(content))]
 

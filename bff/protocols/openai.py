@@ -10,7 +10,19 @@ from pydantic import BaseModel, Field
 
 from bff import bodies, events
 from bff.errors import BY_CODE, ChatError, InternalError
-from bff.protocols import DONE, HISTORY_STRINGS, Asked, ClientProtocol, as_json, asking, joined, last_of, responses, text_of
+from bff.protocols import (
+    DONE,
+    HISTORY_STRINGS,
+    Asked,
+    ClientProtocol,
+    Sent,
+    as_json,
+    asking,
+    joined,
+    last_of,
+    responses,
+    text_of,
+)
 
 _TYPES: Final = {
     401: "authentication_error",
@@ -55,8 +67,8 @@ def _error(message: str, code: str, status: int) -> dict[str, Any]:
 class OpenAiWords:
     """`about`: model; created, in seconds since 1970."""
 
-    def __init__(self, message_id: str, about: Mapping[str, Any], told: bool) -> None:
-        self.told = told
+    def __init__(self, message_id: str, about: Mapping[str, Any], sent: Sent) -> None:
+        self.sent = sent
         self._about = {"id": f"chatcmpl-{message_id}", "created": about["created"], "model": about["model"]}
         self.opening = [self._chunk({"role": "assistant", "content": ""})]
 
@@ -65,7 +77,7 @@ class OpenAiWords:
             case "progress":
                 return self._delta(content.get("text"))
             case "complete" | "stopped":
-                untold = [] if self.told else self._delta("\n\n".join(responses(content)))
+                untold = [] if self.sent >= Sent.TEXT else self._delta("\n\n".join(responses(content)))
                 return [*untold, self._chunk({}, "stop"), DONE]
             case "error":
                 code = content.get("code", "")
@@ -76,7 +88,7 @@ class OpenAiWords:
     def _delta(self, text: Any) -> list[str]:
         if not isinstance(text, str) or not text:
             return []
-        self.told = True
+        self.sent = Sent.TEXT
         return [self._chunk({"content": text})]
 
     def _chunk(self, delta: dict[str, Any], why: str | None = None) -> str:

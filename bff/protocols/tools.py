@@ -26,12 +26,14 @@ class Result(NamedTuple):
 class Tools:
     """The tool calls of one answer. A result belongs to the call that it names, else to the oldest open one of its tool."""
 
-    def __init__(self, message_id: str) -> None:
+    def __init__(self, message_id: str, told: bool) -> None:
+        self.told = told
         self._message_id = message_id
         self._count = 0
         self._open: dict[str, Call] = {}
 
     def call(self, content: dict[str, Any]) -> Call:
+        self.told = True
         self._count += 1
         call_id = _text(content, _IDS) or f"{self._message_id}-tool-{self._count}"
         call = Call(call_id, _text(content, _NAMES) or "tool", _value(content, _INPUTS))

@@ -12,7 +12,7 @@ from bff.broker_client import BrokerClient
 from bff.errors import InvalidRequest, NotFound, UpstreamFailure
 from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
-from bff.protocols import ClientProtocol, Place
+from bff.protocols import ClientProtocol, Place, Sent
 from bff.protocols.ag_ui import AG_UI
 from bff.protocols.ai_sdk import AI_SDK
 from bff.protocols.native import NATIVE
@@ -43,7 +43,7 @@ def say() -> Response:
         until = broker.opening() + (EXTERNAL_SECONDS if handler else 0)
         receipt = broker.enqueue(identity, telling.for_broker(message, parts.settings) | handler, until)
         answer = broker.follow(identity.user_id, receipt.message_id, until)
-        words = protocol.words and protocol.words(receipt.message_id, asked.about, False)
+        words = protocol.words and protocol.words(receipt.message_id, asked.about, Sent.NOTHING)
         return telling.stream(answer, receipt.message_id, slot, protocol, words, broker=broker)
 
 
@@ -65,13 +65,15 @@ def resume(message_id: str) -> Response:
     parts = door.parts()
     after = event_ids.from_reader(request.headers.get("Last-Event-ID", ""), request.args.get("last_event_id", ""))
     protocol = _protocol()
-    after, told = (after, False) if protocol is NATIVE else Place.of(after)
+    after, sent = (after, Sent.NOTHING) if protocol is NATIVE else Place.of(after)
     # Other clients take a clean end for the whole answer.
     with parts.streams.enter(identity.user_id, comes_back=protocol is NATIVE or door.says_it_comes_back()) as slot:
         known = _checked(message_id, identity)
         broker, answer = _of_either(identity, lambda broker: broker.resume(identity.user_id, known, broker.opening(), after))
-        if answer is not None:
-            words = protocol.words and protocol.words(message_id, {}, told)
+        if answer is not None and sent is Sent.END:
+            answer.close()  # It goes on for others: a protocol that cannot take output back has ended it at its restart.
+        elif answer is not None:
+            words = protocol.words and protocol.words(message_id, {}, sent)
             retry = door.come_back_milliseconds()
             return telling.stream(answer, message_id, slot, protocol, words, retry, broker=broker)
         slot.release()

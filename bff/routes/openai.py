@@ -14,7 +14,7 @@ from bff.following import Answer
 from bff.messages import ChatRequest
 from bff.ops import hub
 from bff.ops.streams import Slot
-from bff.protocols import Asked, openai
+from bff.protocols import Asked, Sent, openai
 from bff.protocols.openai import OPENAI, OpenAiWords
 from bff.routes import door, telling
 from bff.sse import Event
@@ -46,7 +46,7 @@ def complete() -> Response:
         about = {"model": model, "created": int(time.time())}
         if not asked.about["stream"]:
             return _whole(answer, message_id, slot, about, leave)
-        words = OpenAiWords(message_id, about, told=False)
+        words = OpenAiWords(message_id, about, Sent.NOTHING)
         return telling.stream(answer, message_id, slot, OPENAI, words, kind="v1", broker=broker, leave=leave)
 
 

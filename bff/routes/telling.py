@@ -4,20 +4,20 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from time import monotonic, time
-from typing import Any
+from typing import Any, Final
 
 from flask import Response, request
 
 from bff import events, trace
 from bff.broker_client import BrokerClient
-from bff.errors import ChatError, Drained, UpstreamFailure
+from bff.errors import ChatError, Drained, Interrupted, UpstreamFailure
 from bff.following import Answer
 from bff.messages import ChatRequest
 from bff.ops import metrics
 from bff.ops.hub import Watch
 from bff.ops.metrics import StreamEnd
 from bff.ops.streams import Slot
-from bff.protocols import ClientProtocol, Words, translate
+from bff.protocols import ClientProtocol, Sent, Words, translate
 from bff.relay import Relay
 from bff.routes import door
 from bff.settings import Settings
@@ -25,6 +25,9 @@ from bff.sse import Event, comment, encode
 from bff.streaming import EventStream, How, Tally
 
 log = logging.getLogger("bff.requests")
+
+_MAY_GO_ON: Final = frozenset({"", "aborted", Interrupted.code})
+"""Ends of a stream after which its answer may still be written: at a restart some protocols end with `interrupted`."""
 
 
 class Telling:
@@ -42,7 +45,7 @@ class Telling:
     ) -> None:
         """`began`: the moment (monotonic) of the request. `comes_back`: the reader does, after an end without a last event.
 
-        `kind`: chat, conversation or v1. `leave` is called at the end where the reader was seen to disconnect before it.
+        `kind`: chat, conversation or v1. `leave` is called at the end where the answer may go on without this reader.
         """
         self._answer = answer
         self._relay = relay
@@ -90,7 +93,7 @@ class Telling:
     def end(self) -> dict[str, Any]:
         """To be called once. What there is to say of it in a log line."""
         self._answer.close()
-        if self._leave is not None and self._relay.ended in {"", "aborted"}:
+        if self._leave is not None and self._relay.ended in _MAY_GO_ON:
             self._leave()
         relay, tally, now = self._relay, self.tally, monotonic()
         ended = relay.ended or "aborted"
@@ -134,7 +137,9 @@ def stream(
     """`words`: None for our own. `broker`: whose answer it is. `leave`: see Telling."""
     settings = door.parts().settings
     resumed = retry is not None
-    telling = tell(answer, message_id, kind=kind, resumed=resumed, comes_back=slot.comes_back, own=True, leave=leave)
+    telling = tell(
+        answer, message_id, kind=kind, words=words, resumed=resumed, comes_back=slot.comes_back, own=True, leave=leave
+    )
     prepare_for_drain(slot, broker)
     return EventStream(
         telling.say if words is None else lambda watch: translate(telling.say(watch), words),
@@ -176,15 +181,23 @@ def tell(
     message_id: str,
     *,
     kind: str,
+    words: Words | None = None,
     resumed: bool = False,
     comes_back: bool = False,
     own: bool = False,
     leave: Callable[[], None] | None = None,
 ) -> Telling:
-    """`own`: it is read from a log of our own, whose errors' codes are ours. `leave`: see Telling."""
+    """`words`: of a protocol that cannot take output back; None for others. `leave`: see Telling.
+
+    `own`: it is read from a log of our own, whose errors' codes are ours.
+    """
     settings = door.parts().settings
     relay = Relay(
-        door.request_id(), tool_events=settings.relay_tool_events, expose_errors=settings.expose_upstream_errors, own=own
+        door.request_id(),
+        tool_events=settings.relay_tool_events,
+        expose_errors=settings.expose_upstream_errors,
+        own=own,
+        irrevocable=lambda: words is not None and words.sent > Sent.NOTHING,
     )
     fields = {"message_id": message_id, "kind": kind} | trace.fields()
     return Telling(answer, relay, fields, began=door.began(), resumed=resumed, comes_back=comes_back, kind=kind, leave=leave)

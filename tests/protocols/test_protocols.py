@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.protocols import Place, translate
+from bff.protocols import Place, Sent, conversation, translate
 from bff.protocols.ag_ui import AG_UI
 from bff.protocols.ai_sdk import AI_SDK
 from bff.protocols.native import NATIVE
@@ -44,9 +44,9 @@ def numbered(contents) -> list[Event]:
     return [Event("", json.dumps(content), f"{number}-0") for number, content in enumerate(contents, start=1)]
 
 
-def said(name: str, answer, told: bool = False) -> list[Event | None]:
+def said(name: str, answer, sent: Sent = Sent.NOTHING) -> list[Event | None]:
     words = PROTOCOLS[name][0].words
-    return list(translate(answer, words("m-1", ABOUT, told)) if words else answer)
+    return list(translate(answer, words("m-1", ABOUT, sent)) if words else answer)
 
 
 def read(name: str, events):
@@ -88,7 +88,7 @@ def test_a_tool_stands_between_two_texts(name, output):
 
 @every_translator
 def test_what_is_not_there_yet_is_passed_on_as_such(name):
-    words = PROTOCOLS[name][0].words("m-1", ABOUT, False)
+    words = PROTOCOLS[name][0].words("m-1", ABOUT, Sent.NOTHING)
     stream = translate(iter([None, Event("", json.dumps(ANSWER[2]))]), words)
 
     assert next(stream, 0) is None
@@ -112,9 +112,9 @@ def test_whoever_comes_back_reads_what_follows_and_only_that(name):
 
     for cut, event in enumerate(whole, start=1):
         if event.id:
-            after, told = Place.of(event.id)
+            after, sent = Place.of(event.id)
             heard = read(name, whole[:cut])
-            rest = read(name, said(name, answer[int(after[0]) :], told))
+            rest = read(name, said(name, answer[int(after[0]) :], sent))
             assert heard.text + rest.text == "For God so loved the world"
             assert heard.end + rest.end == "complete"
 
@@ -126,12 +126,108 @@ def test_an_id_is_said_with_the_last_of_what_says_an_event(name):
     ids = [event.id for event in events]
     assert ids[0] == "", "text has a beginning, and whoever has read only that needs it again"
     assert len([name for name in ids if name]) == len({name for name in ids if name})
-    assert Place.of(ids[-1]) == Place("6-0", True)
+    assert Place.of(ids[-1]) == Place("6-0", Sent.END)
 
 
 @every_translator
 def test_events_without_ids_stay_so(name):
     assert not any(event.id for event in said(name, [Event("", json.dumps(content)) for content in ANSWER]))
+
+
+# An answer that begins anew
+
+
+TEXT, STATUS, TOOL, COMPLETE = ANSWER[2], ANSWER[0], ANSWER[3], ANSWER[-1]
+ONLY_FOR_SHOW = [STATUS, {"type": "progress", "text": ""}, {"type": "reasoning", "text": "Well"}, {"type": "keepalive"}]
+OUTPUT = {"text": [TEXT], "a tool": [TOOL], "text and a tool": [TEXT, TOOL]}
+unable = pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
+
+
+def relay_and_say(name: str, answer, sent: Sent = Sent.NOTHING) -> list[Event]:
+    """As a reader is told who resumes with `sent`."""
+    words = PROTOCOLS[name][0].words("m-1", ABOUT, sent)
+    relay = Relay("request-1", irrevocable=lambda: words.sent > Sent.NOTHING)
+    return [event for event in translate(relay(answer), words) if event]
+
+
+def restarted(before) -> list[Event]:
+    return numbered([*before, {"type": "restart"}, STATUS, TEXT, COMPLETE])
+
+
+@every_translator
+def test_a_restart_before_any_output_goes_unnoticed(name):
+    reading = read(name, relay_and_say(name, restarted(ONLY_FOR_SHOW)))
+
+    assert (reading.text, reading.end) == ("For God ", "complete")
+
+
+@every_translator
+@pytest.mark.parametrize("before", [OUTPUT["text"], [*ONLY_FOR_SHOW, TEXT], OUTPUT["text and a tool"]])
+def test_a_restart_after_text_ends_it_with_an_error(name, before):
+    events = relay_and_say(name, restarted(before))
+    reading = read(name, events)
+
+    assert (reading.text, reading.end) == ("For God ", "error")
+    assert any('"code":"interrupted"' in event.data for event in events)
+
+
+@unable
+def test_a_restart_after_a_tool_ends_it_with_an_error(name):
+    assert read(name, relay_and_say(name, restarted([TOOL]))).end == "error"
+
+
+def test_a_tool_of_which_openais_clients_are_not_told_is_no_output():
+    reading = read("openai", relay_and_say("openai", restarted([TOOL])))
+
+    assert (reading.text, reading.end) == ("For God ", "complete")
+
+
+@every_translator
+def test_a_second_restart_ends_what_the_first_did_not(name):
+    answer = numbered([STATUS, {"type": "restart"}, TEXT, {"type": "restart"}, TEXT, COMPLETE])
+
+    assert read(name, relay_and_say(name, answer)).end == "error"
+
+
+@unable
+@pytest.mark.parametrize("before", [*OUTPUT.values(), ONLY_FOR_SHOW], ids=[*OUTPUT, "nothing"])
+def test_whoever_resumes_is_told_the_same_end(name, before):
+    answer = restarted(before)
+    whole = relay_and_say(name, answer)
+
+    for event in whole:
+        after, sent = Place.of(event.id)
+        if after and sent is not Sent.END:
+            rest = relay_and_say(name, answer[int(after.partition("-")[0]) :], sent)
+            assert read(name, rest).end == read(name, whole).end
+    assert Place.of(whole[-1].id).sent is Sent.END
+
+
+@pytest.mark.parametrize("sent", Sent)
+def test_an_id_says_what_was_sent(sent):
+    assert Place.of(Place("7-0", sent).as_id()) == Place("7-0", sent)
+
+
+@pytest.mark.parametrize(
+    ("after", "sent"),
+    [("", Sent.TEXT), ("x" * 256, Sent.TEXT), *((f"7;{suffix}", Sent.NOTHING) for suffix in ("tool", "text", "end"))],
+)
+def test_an_id_that_would_be_read_as_another_place_is_left_out(after, sent):
+    assert Place(after, sent).as_id() == ""
+
+
+def test_our_own_words_pass_a_restart_on():
+    answer = restarted([TEXT])
+
+    assert [event.data for event in Relay("request-1")(answer)] == [event.data for event in answer]
+
+
+def test_a_conversations_reader_is_told_of_a_restart_where_it_was():
+    told = list(conversation.encode(Relay("request-1")(restarted([TEXT])), restarted=False))
+
+    assert told[0].event == "token"
+    assert told[1] == Event("restart", "{}", "2-0")
+    assert [event.event for event in told[2:]] == ["token", "done"]
 
 
 # What engines may send

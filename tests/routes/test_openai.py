@@ -5,10 +5,10 @@ import pytest
 
 from bff.errors import BY_CODE
 from bff.protocols.openai import error
-from tests.broker_says import ANSWER, TICKET
+from tests.broker_says import ANSWER, COMPLETED, TICKET
 from tests.live import ADA, PROXY_SECRET, in_parallel, new_app
 from tests.routes.chat_door import client, client_of
-from tests.wire_server import CUT, WireServer, chunk, reply, stream_head
+from tests.wire_server import CUT, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 ASKING = {"model": "default", "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]}
 
@@ -95,6 +95,27 @@ def test_what_breaks_on_the_way_has_a_status_only_where_nothing_was_sent(stream)
     assert response.status_code == (200 if stream else 502)
     assert '"code":"upstream_error"' in body.replace('": "', '":"')
     assert "secret" not in body
+
+
+RESTART = b'data: {"type":"progress","text":"Half"}\n\ndata: {"type":"restart"}\n\ndata: {"type":"progress","text":"ok"}\n\n'
+
+
+def test_a_whole_answer_is_that_of_the_new_start():
+    with WireServer([TICKET], [stream_head(), chunk(RESTART), COMPLETED, LAST_CHUNK]) as broker:
+        response = ask(client_of(broker))
+
+    assert response.json["choices"][0]["message"]["content"] == "ok"
+
+
+@pytest.mark.parametrize(("before", "code"), [(RESTART, "interrupted"), (RESTART.partition(b"\n\n")[2], None)])
+def test_a_streamed_answer_that_begins_anew_ends_with_an_error_if_words_were_sent(before, code):
+    with WireServer([TICKET], [stream_head(), chunk(before), COMPLETED, LAST_CHUNK]) as broker:
+        lines = ask(client_of(broker), {"stream": True}).get_data(as_text=True).split("\n\n")
+        chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+
+    assert chunks[-1].get("error", {}).get("code") == code
+    assert lines[-2] == "data: [DONE]"
+    assert ('"ok"' in "".join(lines)) == (code is None)
 
 
 @pytest.mark.parametrize("kind", BY_CODE.values(), ids=BY_CODE)

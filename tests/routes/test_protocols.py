@@ -7,7 +7,7 @@ import pytest
 from tests.broker_says import ANSWER, COMPLETE, TICKET
 from tests.live import ADA, BROKER_KEY, PROXY_SECRET
 from tests.routes.chat_door import client, client_of
-from tests.wire_server import LAST_CHUNK, WireServer, chunk, stream_head
+from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 UI_MESSAGES = {"id": "chat-1", "messages": [{"id": "u-1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}]}
 RUN = {"threadId": "t-1", "runId": "r-1", "messages": [{"id": "u-1", "role": "user", "content": "hello"}]}
@@ -18,6 +18,15 @@ NUMBERED = [
     stream_head(),
     chunk(b'id: 1-0\ndata: {"type":"progress","text":"he"}\n\nid: 2-0\ndata: {"type":"progress","text":"llo"}\n\n'),
     chunk(f"id: 3-0\ndata: {COMPLETE}\n\n".encode()),
+    LAST_CHUNK,
+]
+
+
+RESTARTED = [
+    stream_head(),
+    chunk(b'id: 1-0\ndata: {"type":"progress","text":"Half"}\n\nid: 2-0\ndata: {"type":"restart"}\n\n'),
+    chunk(b'id: 3-0\nevent: processing\ndata: {}\n\nid: 4-0\ndata: {"type":"progress","text":"ok"}\n\n'),
+    chunk(f"id: 5-0\ndata: {COMPLETE}\n\n".encode()),
     LAST_CHUNK,
 ]
 
@@ -147,6 +156,61 @@ def test_a_place_in_an_answer_is_the_brokers_whatever_was_spoken(last, asked_for
     assert broker.requests[0].headers.get("last-event-id") == asked_for
     assert [part["type"] for part in parts][:2] == ["start", "text-start"]
     assert "".join(part.get("delta", "") for part in parts) == text
+
+
+# An answer that begins anew
+
+
+def ids_of(response) -> list[str]:
+    return [line[4:] for line in response.get_data(as_text=True).splitlines() if line.startswith("id: ")]
+
+
+def test_our_own_words_tell_of_a_restart():
+    with WireServer([TICKET], RESTARTED) as broker:
+        events = [json.loads(data) for data in data_of(say(client_of(broker), BODIES["native"]))]
+
+    assert [event["type"] for event in events] == ["progress", "restart", "status", "progress", "complete"]
+
+
+@pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
+def test_a_protocol_that_cannot_take_words_back_ends_with_its_error(name):
+    path = f"?protocol={name}"
+    with WireServer([TICKET], RESTARTED) as broker:
+        browser = client_of(broker)
+        said = say(browser, BODIES[name], f"/api/chat/stream{path}")
+        told, ids = data_of(said), ids_of(said)
+        follow = f"/api/chat/stream/m-1{path}"
+        again = data_of(browser.get(follow, headers=ADA))
+        seen = browser.get(follow, headers=ADA | {"Last-Event-ID": ids[-1]})
+
+    assert '"code":"interrupted"' in "".join(told)
+    assert '"ok"' not in "".join(told), "nothing of the new start"
+    assert (ids, seen.status_code) == (["1-0;text", "2-0;end"], 204)
+    assert [json.loads(data)["type"] for data in again if data != "[DONE]"] == [
+        json.loads(data)["type"] for data in told if data != "[DONE]"
+    ]
+
+
+@pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
+def test_whoever_resumes_after_words_is_told_of_the_error_too(name):
+    rest = [RESTARTED[0], chunk(b'id: 2-0\ndata: {"type":"restart"}\n\n'), *RESTARTED[2:]]
+    with answering(rest) as broker:
+        headers = ADA | {"Last-Event-ID": "1-0;text"}
+        response = client_of(broker).get(f"/api/chat/stream/m-1?protocol={name}", headers=headers)
+        told = "".join(data_of(response))
+
+    assert broker.requests[0].headers["last-event-id"] == "1-0"
+    assert '"code":"interrupted"' in told
+    assert '"ok"' not in told
+
+
+def test_an_end_that_was_seen_is_still_only_its_users():
+    stranger = ADA | {"X-Forwarded-User": "eve", "Last-Event-ID": "2-0;end"}
+
+    with answering([reply(b'{"code":"not_found"}', "404 Not Found")]) as broker:
+        response = client_of(broker).get("/api/chat/stream/m-1?protocol=ai-sdk", headers=stranger)
+
+    assert response.status_code == 404
 
 
 def test_what_a_user_said_last_is_found_without_its_id():
