@@ -91,6 +91,44 @@ test("events without an id that come again after the last id are told once", asy
   assert.equal(textOf(await listenToTheEnd({ fetch })), "abcde");
 });
 
+const restart = (id) => frame({ type: "restart" }, id);
+const told = ({ events }) => events.map(({ type, text }) => text ?? type);
+
+test("a restart is told where it stands, and what is said again after it", async () => {
+  const processing = frame({ type: "status", message: "Processing..." }, "3");
+  const { fetch } = wire(stream(said("a", "1"), restart("2"), processing, said("a", "4"), said("b", "5"), complete("ab", "6")));
+
+  assert.deepEqual(told(await listenToTheEnd({ fetch })), ["a", "restart", "status", "a", "b", "complete"]);
+});
+
+test("after a cut behind a restart it goes on from there, and the restart is told once", async () => {
+  const { fetch, requests } = wire(
+    stream(said("a", "1"), restart("2"), CUT),
+    stream(said("a", "1"), restart("2"), said("b", "3"), CUT),
+    stream(complete("b", "4")),
+  );
+
+  assert.deepEqual(told(await listenToTheEnd({ fetch })), ["a", "restart", "b", "complete"]);
+  assert.deepEqual(
+    requests.map(({ headers }) => headers["last-event-id"]),
+    [undefined, "2", "3"],
+  );
+});
+
+test("where events have no ids, what was told before a restart and after it comes once", async () => {
+  const again = [said("a"), restart(), said("b")];
+  const { fetch } = wire(stream(...again, CUT), stream(...again, said("c"), complete("bc")));
+
+  assert.deepEqual(told(await listenToTheEnd({ fetch })), ["a", "restart", "b", "c", "complete"]);
+});
+
+test("an answer whose end was seen is read again without its restart", async () => {
+  const ended = new Response(null, { status: 204 });
+  const { fetch } = wire(ended, stream(said("a", "1"), restart("2"), said("b", "3"), complete("b", "4")));
+
+  assert.deepEqual(told(await listenToTheEnd({ fetch, messageId: "m-1", lastEventId: "4" })), ["complete"]);
+});
+
 test("an id goes back as the bytes in which it came", async () => {
   const { fetch, requests } = wire(stream(said("a", "é-日本"), CUT), stream(complete("a", "3")));
 

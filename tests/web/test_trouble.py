@@ -1,11 +1,14 @@
 """The page where something fails, comes too early, or is nothing it knows."""
 
 import json
+import threading
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.agents.openai_server import BEGIN, HEAD, refusal, settings_of, whole, words
+from tests.broker_says import COMPLETE, TICKET
+from tests.live import BROKER_KEY
 from tests.web.page import (
     WORDS,
     answers,
@@ -20,7 +23,7 @@ from tests.web.page import (
     settings,
     wait_until_answered,
 )
-from tests.wire_server import HANG, WireServer
+from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -171,6 +174,26 @@ def test_a_reply_that_is_interrupted_begins_again(visit):
     expect(answers(page)).to_have_text("Say it again")
     wait_until_answered(page)
     expect(log(page).locator(".note")).to_have_text("The reply was interrupted, and begins again.")
+
+
+def test_a_direct_answer_that_begins_anew_takes_back_what_it_said(visit, start, tmp_path):
+    shown, taken_back = threading.Event(), threading.Event()
+    half, restart, whole_answer = (
+        chunk(f"id: {number}-0\ndata: {data}\n\n".encode())
+        for number, data in enumerate(('{"type":"progress","text":"**Half"}', '{"type":"restart"}', COMPLETE), start=1)
+    )
+    answer = [stream_head(), half, shown, restart, taken_back, whole_answer, LAST_CHUNK]
+    with WireServer([TICKET], answer) as broker:
+        page = direct_chat(visit(start(**settings(tmp_path), BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY).url))
+        say(page, "hello")
+        expect(answers(page)).to_contain_text("Half")
+        shown.set()
+        expect(answers(page)).to_have_text("")
+        expect(log(page).locator(".note")).to_have_text("The reply was interrupted, and begins again.")
+        taken_back.set()
+
+        expect(answers(page)).to_have_text("ok")
+        wait_until_answered(page)
 
 
 def test_a_reply_that_failed_can_be_tried_again(visit, start, tmp_path):

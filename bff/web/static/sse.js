@@ -248,7 +248,8 @@ class Answer {
   #deliver(streamEvent) {
     const event = this.#kind.decode(streamEvent);
     if (this.#lifetime.signal.aborted || typeof event?.type !== "string") return;
-    if (event.type === "restart") this.#delivered.clear();
+    const ofAnotherRun = !streamEvent.numbered && this.lastEventId !== ""; // Its log is another one, with ids of its own.
+    if (event.type === "restart" && ofAnotherRun) this.#delivered.clear();
     const last = ["complete", "stopped", "error"].includes(event.type);
     const content = event.type !== "keepalive";
     if (content && this.#wasDelivered(streamEvent) && !last) return;
