@@ -81,7 +81,7 @@ def test_every_code_is_at_its_status():
 
 def test_every_event_has_a_schema():
     sources = Path(events.__file__).read_text() + Path(events.__file__).with_name("relay.py").read_text()
-    said = {*re.findall(r'"type":\s*"(\w+)"', sources), *events.TERMINAL, "progress", "tool_use", "tool_result"}
+    said = {*re.findall(r'"type":\s*"(\w+)"', sources), *events.TERMINAL, "progress", "tool_use", "tool_result", "restart"}
 
     for route in ("POST /api/chat/stream", "GET /api/chat/stream/<message_id>"):
         listed = operation_of(route)["responses"]["200"]["content"]["text/event-stream"]["x-events"]["message"]["oneOf"]

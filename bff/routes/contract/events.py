@@ -55,6 +55,12 @@ class ToolResult(Passed):
     type: Literal["tool_result"]
 
 
+class Restart(Passed):
+    """What was said of the answer before no longer counts: it begins anew."""
+
+    type: Literal["restart"]
+
+
 class Keepalive(Passed):
     """A sign of life after silence. Never carries an id."""
 
@@ -83,7 +89,7 @@ class ReplyStopped(BaseModel):
     messageId: UUID | None  # noqa: N815
 
 
-class Restart(BaseModel):
+class ReplyRestart(BaseModel):
     """The tokens before it no longer count: the reply begins anew."""
 
 
@@ -97,11 +103,11 @@ class Tick(BaseModel):
     elapsed_ms: int = Field(description="Since the stream began.")
 
 
-ANSWER: Final = (Status, Progress, Complete, Error, Stopped, ToolUse, ToolResult, Keepalive)
+ANSWER: Final = (Status, Progress, Complete, Error, Stopped, ToolUse, ToolResult, Restart, Keepalive)
 REPLY: Final[dict[str, tuple[type[BaseModel], ...]]] = {
     "token": (Token,),
     "done": (Done,),
     "failure": (Failure,),
     "stopped": (ReplyStopped,),
-    "restart": (Restart,),
+    "restart": (ReplyRestart,),
 }
