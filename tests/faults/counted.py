@@ -11,8 +11,20 @@ from typing import Any
 from greenlet import greenlet
 
 from bff import create_app
+from bff.broker import memory
 from bff.broker.memory import MemoryQueue
 
+QUEUES: list[MemoryQueue] = []
+"""Those of this process: once they are frozen, the collector does not list them."""
+
+
+class CountedQueue(MemoryQueue):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        QUEUES.append(self)
+
+
+memory.MemoryQueue = CountedQueue  # type: ignore[misc]
 app = create_app()
 _served = app.wsgi_app
 
@@ -34,13 +46,12 @@ def _is_ours(module: str) -> bool:
 
 def counts() -> dict[str, int]:
     things = gc.get_objects()
-    queues = [thing for thing in things if isinstance(thing, MemoryQueue)]
     return {
         "greenlets": sum(isinstance(thing, greenlet) and not thing.dead for thing in things),
         "slots": len(app.extensions["bff"].streams),
-        "readers": sum(len(entry.readers) for queue in queues for entry in list(queue._entries.values())),
-        "busy": sum(queue.counts().queues for queue in queues),
-        "kept": sum(len(queue._entries) for queue in queues),
+        "readers": sum(len(entry.readers) for queue in QUEUES for entry in list(queue._state.entries.values())),
+        "busy": sum(queue.counts().queues for queue in QUEUES),
+        "kept": sum(len(queue._state.entries) for queue in QUEUES),
         "ours": sum(_is_ours(str(type(thing).__module__)) for thing in things),
         "objects": len(things),
     }
