@@ -73,7 +73,8 @@ def built(
     app.extensions["life"] = Life(
         start, partial(_drain, settings, streams, connections, partial(_hand_over, queue, worker)), streams.__len__
     )
-    app.before_request(partial(_start_at_first_request, start))
+    if settings.journal_file(alone=alone):
+        app.before_request(partial(_start_at_first_request, start))
     register(app, Parts(queue, worker, streams, key, settings, services.is_repeatable, _check_writes(client, queue)))
     return app
 

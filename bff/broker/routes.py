@@ -114,12 +114,12 @@ def leave() -> Response:
     body = bodies.read(request.environ, parts.settings.max_body_bytes, parts.settings.request_seconds)
     left = bodies.validated(MessageRequest, body)
     message = _message(left, len(body))
-    parts.worker.start()
     about = (message, left.client_message_id, left.on_busy or parts.settings.on_busy)
     if left.handler == "external":
         receipt = parts.worker.start_now(lambda: parts.queue.enqueue(*about, claim=True))
     else:
         receipt = parts.queue.enqueue(*about)
+    parts.worker.start()
     if receipt.message_id != message.id and not message.cancel_unread:
         parts.queue.keep_unread(left.user_id, receipt.message_id)
     log.info("message %s was left", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})

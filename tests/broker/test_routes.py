@@ -71,7 +71,7 @@ def test_a_log_that_goes_away_between_two_pages_ends_its_stream_and_is_gone_for_
 @pytest.mark.servers
 def test_a_redis_that_goes_away_before_the_first_page_ends_the_stream(tmp_path, caplog):
     with RedisServer(tmp_path) as server:
-        app = new_app(REDIS_URL=server.url)
+        app = new_app(REDIS_URL=server.url, RUN_WORKER="0")
         queue = queue_of(app)
         answered(queue, 5, cancel_unread=True)
         pieces = unread_stream(app)
@@ -84,7 +84,7 @@ def test_a_redis_that_goes_away_before_the_first_page_ends_the_stream(tmp_path, 
 
 
 def test_a_log_that_goes_away_in_redis_ends_its_stream(clean_redis, caplog):
-    app = new_app(REDIS_URL=clean_redis.url)
+    app = new_app(REDIS_URL=clean_redis.url, RUN_WORKER="0")
     answered(queue_of(app), PAGE_EVENTS + 100)
     pieces = iter(stream(app.test_client()).response)
     assert b'"number":0' in next(pieces)
