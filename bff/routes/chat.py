@@ -1,6 +1,5 @@
 """/api/chat: say something, follow the answer."""
 
-import contextlib
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -9,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from bff import event_ids, message_ids, messages
 from bff.broker_client import BrokerClient
-from bff.errors import InvalidRequest, NotFound, UpstreamFailure
+from bff.errors import InvalidRequest, NotFound
 from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
 from bff.protocols import ClientProtocol, Place, Sent
@@ -24,8 +23,6 @@ T = TypeVar("T")
 bp = Blueprint("chat", __name__, url_prefix="/api/chat")
 
 PROTOCOLS: Final = {"native": NATIVE, "ai-sdk": AI_SDK, "ag-ui": AG_UI}
-EXTERNAL_SECONDS: Final = 1.0
-"""The bundled broker waits for an external one as long as we wait for a broker: it shall be the one to tell."""
 _ACCEPTED: Final = re.compile(r"text/event-stream\s*;\s*protocol=\"?([\w-]+)")
 
 
@@ -39,8 +36,7 @@ def say() -> Response:
     parts = door.parts()
     parts.rate.count(identity.user_id)
     with parts.streams.enter(identity.user_id, comes_back=door.says_it_comes_back()) as slot:
-        broker, handler = _for_new_message(identity.user_id)
-        until = broker.opening() + (EXTERNAL_SECONDS if handler else 0)
+        broker, until, handler = telling.destination(identity.user_id)
         receipt = broker.enqueue(identity, telling.for_broker(message, parts.settings) | handler, until)
         answer = broker.follow(identity.user_id, receipt.message_id, until)
         words = protocol.words and protocol.words(receipt.message_id, asked.about, Sent.NOTHING)
@@ -113,17 +109,6 @@ def _checked(message_id: str, identity: Identity) -> str:
     if not MESSAGE_ID.fullmatch(message_id) or not message_ids.may_be_of(message_id, identity.org):
         raise NotFound
     return message_id
-
-
-def _for_new_message(user_id: str) -> tuple[BrokerClient, dict[str, str]]:
-    """Who takes it, and what is said to it besides. What a broker says without numbers is kept in our own queue's log."""
-    parts = door.parts()
-    if parts.own_broker is parts.broker:
-        return parts.broker, {}
-    with contextlib.suppress(UpstreamFailure):  # Leaving it will show whether the broker is there.
-        if parts.broker.numbers_events(user_id):
-            return parts.broker, {}
-    return parts.own_broker, {"handler": "external"}
 
 
 def _of_either(identity: Identity, do: Callable[[BrokerClient], T]) -> tuple[BrokerClient, T]:

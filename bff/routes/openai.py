@@ -35,12 +35,14 @@ def complete() -> Response:
     _check_model(model)
     message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
     parts.rate.count(identity.user_id)
-    broker = parts.broker if model == DEFAULT else parts.own_broker
     # Who leaves here cannot come back, and has no other way to say stop.
     content = _content(message, asked) | {"on_disconnect": "cancel"}
     with parts.streams.enter(identity.user_id) as slot:
-        until = broker.opening()
-        message_id = broker.enqueue(identity, content, until).message_id
+        if model == DEFAULT:
+            broker, until, handler = telling.destination(identity.user_id)
+        else:
+            broker, until, handler = parts.own_broker, parts.own_broker.opening(), {}
+        message_id = broker.enqueue(identity, content | handler, until).message_id
         answer = broker.follow(identity.user_id, message_id, until)
         leave = telling.leaver(broker, identity.user_id, message_id) if broker is parts.own_broker else None
         about = {"model": model, "created": int(time.time())}

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flask import Response, request
 
@@ -26,6 +26,8 @@ from bff.streaming import EventStream, How, Tally
 
 log = logging.getLogger("bff.requests")
 
+EXTERNAL_SECONDS: Final = 1.0
+"""The bundled broker waits for an external one as long as we wait for a broker: it shall be the one to tell."""
 _MAY_GO_ON: Final = frozenset({"", "aborted", Interrupted.code})
 """Ends of a stream after which its answer may still be written: at a restart some protocols end with `interrupted`."""
 
@@ -120,6 +122,27 @@ def for_broker(message: ChatRequest, settings: Settings) -> dict[str, Any]:
     ours = {name: wish for name, wish in all_of_them.items() if wish not in {"enqueue", "continue"}}
     given = {"on_busy": message.on_busy, "client_message_id": message.client_message_id}
     return message.for_upstream() | ours | {name: value for name, value in given.items() if value}
+
+
+class Destination(NamedTuple):
+    """Who takes a new message of direct chat."""
+
+    broker: BrokerClient
+    until: float
+    """The moment (monotonic) by which the message is left and its stream open."""
+    handler: dict[str, str]
+    """What the broker is told besides."""
+
+
+def destination(user_id: str) -> Destination:
+    """The configured broker; but what a broker says without numbers is kept in our own queue's log."""
+    parts = door.parts()
+    if parts.own_broker is parts.broker:
+        return Destination(parts.broker, parts.broker.opening(), {})
+    with contextlib.suppress(UpstreamFailure):  # Leaving it will show whether the broker is there.
+        if parts.broker.numbers_events(user_id):
+            return Destination(parts.broker, parts.broker.opening(), {})
+    return Destination(parts.own_broker, parts.own_broker.opening() + EXTERNAL_SECONDS, {"handler": "external"})
 
 
 def stream(

@@ -354,6 +354,28 @@ def test_other_protocols_are_served_from_the_same_log(start, single, broker, pro
     assert b"three" in followed
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_openais_clients_are_served_from_our_log_too(serve, broker, stream):
+    completion = {"model": "default", "messages": [{"role": "user", "content": "one two"}], "stream": stream}
+
+    said = Browser(serve()).request("POST", "/v1/chat/completions", completion).read()
+
+    assert b"two" in said
+    assert b"finish_reason" in said
+    assert (broker.left, len(broker.opened)) == (["one two"], 1)
+    assert broker.given_up == []
+
+
+def test_an_openai_client_that_leaves_holds_up_no_next_message(serve, broker):
+    browser = Browser(serve())
+    completion = {"model": "default", "messages": [{"role": "user", "content": LONG}], "stream": True}
+    take(browser.request("POST", "/v1/chat/completions", completion), 2)
+
+    assert last_of(browser.say("next"))["type"] == "complete"
+    assert broker.answered == [LONG, "next"]
+    assert broker.given_up == []
+
+
 def test_a_worker_that_dies_in_the_middle_interrupts_what_had_begun(start, clean_redis, broker):
     settings = {**settings_of(broker), "REDIS_URL": clean_redis.url, "LEASE_SECONDS": "1"}
     dying, alive = start(**settings), start(**settings)
