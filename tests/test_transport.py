@@ -2,6 +2,7 @@ import random
 import socket
 import ssl
 import threading
+from contextlib import closing
 from itertools import pairwise
 from time import monotonic
 
@@ -12,6 +13,7 @@ import trustme
 from bff import transport
 from bff.errors import ReaderLeft, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.ops import hub
+from bff.sse import Event
 from bff.transport import EventSource, new_session, tls_context
 from tests.live import in_parallel
 from tests.wire_server import CUT, END, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
@@ -149,6 +151,12 @@ def test_an_answer_that_is_no_plain_event_stream_is_refused_and_closed(head):
         assert server.wait_for(lambda: server.hung_up == 1)
 
 
+def first_event(source: EventSource) -> Event | None:
+    with closing(hub.watch()) as watch:
+        watch.due = monotonic() + 5
+        return next((event for event in source.events(watch) if event is not None or monotonic() >= watch.due), None)
+
+
 def test_a_stream_that_has_ended_gives_its_connection_to_the_next():
     session = new_session()
 
@@ -164,7 +172,7 @@ def test_a_stream_left_in_the_middle_gives_its_connection_to_nobody():
 
     with WireServer([stream_head(), chunk(DATA), HANG], [reply(b"{}")]) as server:
         source = EventSource(ask(server.url, session), 5.0)
-        source.peek(monotonic() + 5)
+        first_event(source)
         source.close()
 
         assert transport.read_json(ask(server.url, session), monotonic() + 5) == {}
@@ -406,7 +414,7 @@ def test_what_comes_with_the_headers_is_given_at_once_over_tls(trusting, serving
 
     with WireServer([stream_head() + chunk(data), HANG], tls=serving) as server:
         source = EventSource(ask(server.url, trusting), 60.0)
-        event = source.peek(monotonic() + 5)
+        event = first_event(source)
         source.close()
 
     assert event is not None

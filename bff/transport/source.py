@@ -6,7 +6,6 @@ from time import monotonic
 import requests
 
 from bff.errors import UpstreamError
-from bff.ops import hub
 from bff.ops.hub import Watch
 from bff.sse import MAX_EVENT_BYTES, Decoder, Event
 from bff.transport.reading import ByteSource
@@ -31,7 +30,6 @@ class EventSource(ByteSource):
         self._join_seconds = join_seconds
         self._told_at = 0.0
         self._fast = False
-        self._ahead: list[Event] = []
         if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "text/event-stream":
             self.close()
             raise UpstreamError(detail="an answer that is no event stream")
@@ -41,27 +39,12 @@ class EventSource(ByteSource):
 
         None means: all that has come has been told. Whoever waits may now write out what it holds and look at the clock.
         """
-        ahead, self._ahead = self._ahead, []
-        yield from ahead
         for chunk in self.chunks(watch):
             events = self._decoder.feed(chunk)
             yield from events
             yield None
             if events and self._join_seconds:
                 self._let_some_come(watch, len(events))
-
-    def peek(self, until: float) -> Event | None:
-        """The first event, which `events` will give again; None when there is none until `until`."""
-        watch = hub.watch()
-        watch.due = until
-        try:
-            for chunk in self.chunks(watch):
-                self._ahead += self._decoder.feed(chunk)
-                if self._ahead or monotonic() >= until:
-                    break
-        finally:
-            watch.close()
-        return self._ahead[0] if self._ahead else None
 
     def _let_some_come(self, watch: Watch, count: int) -> None:
         """Waits a little where events come fast, so that they are read, and written, together.
