@@ -48,7 +48,7 @@ class Patient:
             return Finding(True, "The broker is the bundled one, in this process.")
         try:
             self._broker.check()
-            self._broker.places(NOBODY)
+            self._broker.numbers_events(NOBODY)
         except ChatError as problem:
             return Finding(False, _away("broker", where, problem))
         return Finding(True, f"The broker at {where} answers, and takes our key.")

@@ -7,7 +7,7 @@ from bff.errors import UpstreamUnavailable
 from bff.settings import descriptor_limit
 from tests.live import BASE_ENVIRONMENT, new_app
 from tests.redis_server import RedisServer
-from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
+from tests.wire_server import LAST_CHUNK, UNNUMBERED, WireServer, chunk, reply, stream_head
 
 KEY = "k" * 40
 NOWHERE = "http://127.0.0.1:1"
@@ -46,6 +46,11 @@ def test_a_broker_that_is_not_there():
 
     assert sentence.startswith(f"The broker at {NOWHERE} does not answer as it should (GET failed")
     assert sentence.endswith("see BROKER_BASE_URL.")
+
+
+def test_a_broker_that_does_not_number_its_events_is_none_the_worse():
+    with broker(HEALTHY, reply(UNNUMBERED)) as server:
+        assert wrong(BROKER_BASE_URL=server.url, BROKER_API_KEY=KEY) == []
 
 
 def test_a_broker_that_refuses_our_key():
