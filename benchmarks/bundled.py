@@ -153,8 +153,8 @@ def starts(checkout: Path, pinned: Cores) -> dict[str, float]:
         return {"CPU ms per answer of one word": (cpu_seconds(place.pids) - before) * 1000 / 600}
 
 
-def _events(place: Web) -> dict[str, float]:
-    with place.load(WORDS, STREAMS, 50) as load:
+def events(place: Web, message: str = WORDS) -> dict[str, float]:
+    with place.load(message, STREAMS, 50) as load:
         load.opened(30)
         time.sleep(2)
         load.mark()
@@ -167,13 +167,13 @@ def _events(place: Web) -> dict[str, float]:
 
 def echoed(checkout: Path, pinned: Cores) -> dict[str, float]:
     with web(checkout, pinned, ECHO_WORD_SECONDS=str(1 / RATE)) as place:
-        said = _events(place)
+        said = events(place)
     return {"CPU µs per event, bundled engine": said["us"], "events per second, bundled engine": said["rate"]}
 
 
 def relayed(checkout: Path, pinned: Cores) -> dict[str, float]:
     with engine(pinned) as url, web(checkout, pinned, ENGINE_BASE_URL=url, ENGINE_API_KEY="key") as place:
-        said = _events(place)
+        said = events(place)
     return {"CPU µs per event, engine elsewhere": said["us"], "events per second, engine elsewhere": said["rate"]}
 
 

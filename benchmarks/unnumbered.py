@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Final
 
 import driver
-from bundled import web
+from bundled import events, web
 from driver import Plan, compile_driver
 from processes import Cores, cores, cpu_seconds, memory_kib, raise_file_limit
 
 ROUNDS: Final = 3
-STREAMS: Final = 100
 IDLE_STREAMS: Final = 1000
-WINDOW_SECONDS: Final = 5.0
 KINDS: Final = {"passed through": (), "unnumbered": ("unnumbered",)}
 
 
@@ -26,15 +24,7 @@ def measure(arguments: tuple[str, ...], pinned: Cores) -> dict[str, float]:
     found: dict[str, float] = {}
     for rate in (50, 200):
         with driver.broker(pinned.driver, *arguments) as broker, web(Path.cwd(), pinned, **_settings(broker.port)) as place:
-            with place.load(Plan("rate", rate=rate).message, STREAMS, 50) as load:
-                load.opened(30)
-                time.sleep(2)
-                load.mark()
-                before = cpu_seconds(place.pids)
-                time.sleep(WINDOW_SECONDS)
-                used = cpu_seconds(place.pids) - before
-                report = load.mark()
-            found[f"CPU µs per event, {rate} events/s a stream"] = used * 1e6 / report["events"]
+            found[f"CPU µs per event, {rate} events/s a stream"] = events(place, Plan("rate", rate=rate).message)["us"]
     with driver.broker(pinned.driver, *arguments) as broker, web(Path.cwd(), pinned, **_settings(broker.port)) as place:
         before = cpu_seconds(place.pids)
         with place.load(Plan("rate", rate=1000, count=1).message, 600, 100) as load:

@@ -151,7 +151,7 @@ class BrokerClient:
             self._numbered = "messages" in self._queue(user_id, min(self.opening(), monotonic() + CHECK_SECONDS))
         return self._numbered
 
-    def occupancy(self, user_id: str) -> "Occupancy":
+    def occupancy(self, user_id: str) -> Occupancy:
         """What the broker has of the user. Raises an UpstreamFailure."""
         content = self._queue(user_id, self.opening())
         current, waiting = content.get("current_message_id"), content.get("queue_length")

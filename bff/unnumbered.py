@@ -4,7 +4,7 @@ Such a broker allows one stream for each message: a second one would steal the r
 hold up the user's next message. It answers one message of a user at a time, and gives up one that waits for too long.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from json import dumps
@@ -108,13 +108,12 @@ class UnnumberedReply:
 
     def _read(self, watch: Watch) -> Steps:
         """Reads the stream, opened again as often as the broker had no slot for it; what went wrong, None after the end."""
-        pause = PAUSE_SECONDS
+        pauses = _pauses()
         while True:
             problem = yield from self._read_once(watch)
             if not isinstance(problem, _NoSlot):
                 return problem
-            yield from watch.pause(pause)
-            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            yield from watch.pause(next(pauses))
             try:
                 self._reopen(watch)
             except UpstreamFailure as error:
@@ -146,10 +145,9 @@ class UnnumberedReply:
 
     def _take_over(self, watch: Watch) -> Steps:
         """Where a process before has left the message, waits until the broker is done with it, and has no reply of it."""
-        pause = PAUSE_SECONDS
+        pauses = _pauses()
         while self._left_before and self._may_be_at_it():
-            yield from watch.pause(pause)
-            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            yield from watch.pause(next(pauses))
         if self._left_before and (found := self._found_in_history(watch)):
             yield found
             return None
@@ -203,6 +201,14 @@ class UnnumberedReply:
             return None
         more = {name: turn[name] for name in ("voice_audio_url", "attachments") if turn.get(name)}
         return events.event({"type": "complete", "response": events.response([reply]) | more}).data
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds, doubling."""
+    seconds = PAUSE_SECONDS
+    while True:
+        yield seconds
+        seconds = min(2 * seconds, MAX_PAUSE_SECONDS)
 
 
 def _error_text(event: Event) -> str:

@@ -88,6 +88,8 @@ def bundled_broker(settings: Settings, services: "Services", client: "Client | N
 
 def work() -> None:
     """A process that only answers, until it is told to stop. What waits is in Redis."""
+    from bff.services import Services
+
     settings = _own_settings()
     if not settings.redis_url:
         _refuse("REDIS_URL is required for a worker: in any other process's memory it would find nothing.")
@@ -101,7 +103,7 @@ def work() -> None:
         _check_database(settings)
     except SettingsError as error:
         _refuse(str(error))
-    worker = _worker(settings, _queue(settings))
+    worker = _worker(settings, _queue(settings), Services(settings))
     worker.start()
     log = logging.getLogger(__name__)
     for sentence in safety.warnings(settings):
@@ -172,12 +174,10 @@ def _queue(settings: Settings, client: "Client | None" = None, journal: Path | N
     return RedisQueue(client, limits, settings.lease_seconds)
 
 
-def _worker(settings: Settings, queue: "Queue", services: "Services | None" = None, *, claims: bool = True) -> "Worker":
+def _worker(settings: Settings, queue: "Queue", services: "Services", *, claims: bool = True) -> "Worker":
     from bff.broker.engines import Engines
     from bff.broker.worker import Bounds, Times, Worker
-    from bff.services import Services
 
-    services = services or Services(settings)
     engines = Engines(services.engine, services.bundled_engine, services.external_broker, services.external_engine)
     times = Times(settings.answer_max_seconds, settings.lease_seconds)
     bounds = Bounds(settings.max_running, settings.max_streams)

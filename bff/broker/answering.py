@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -92,11 +93,10 @@ class Answering:
 
     def _start(self, reply: Reply) -> bool:
         try:
-            reply.start(self.watch)
+            with suppress(Stopped, HandedBack, Lost):  # The watch has ended for it: so will the reply, at its first step.
+                reply.start(self.watch)
         except ChatError as problem:
             self._refuse(problem)
-        except (Stopped, HandedBack, Lost) as reason:
-            self.watch.end(reason)  # As it would end in the middle of the reply.
         self.started.set()
         return self.refusal is None
 
@@ -104,11 +104,12 @@ class Answering:
         log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
         self.result = problem.code
         self.refusal = detached(problem)
+        finish = partial(self._queue.finish, self.claim, [ends.failed(problem)], forget=True)
         try:
-            self._queue.finish(self.claim, [ends.failed(problem)], forget=True)
+            finish()
         except (Away, ServerFull):
             self.started.set()  # Whoever waits is told now.
-            self._insist(lambda: self._queue.finish(self.claim, [ends.failed(problem)], forget=True))
+            self._insist(finish)
 
     def _run(self, reply: Reply) -> None:
         try:

@@ -51,7 +51,7 @@ class Worker:
     def __init__(
         self, queue: Queue, engines: Engines, times: Times, bounds: Bounds, *, claims: bool = True, keep_stopped: bool = False
     ) -> None:
-        """`claims`: it answers what waits in the queue, and not only what is given to `begin`.
+        """`claims`: it answers what waits in the queue, and not only what is given to `start_now`.
 
         `keep_stopped`: what a reply in a conversation had said when its user stopped it is stored.
         """

@@ -31,7 +31,7 @@ from bff.broker.queue import (
 )
 from bff.broker.redis.answers import claim_of, places_of, reason_of, tell_reaped
 from bff.broker.redis.due import Due
-from bff.broker.redis.keys import claim_key, digest_of, flat, group_of, queue_key
+from bff.broker.redis.keys import claim_key, digest_of, flat, group_of, queue_key, queue_of
 from bff.broker.redis.listening import Listener
 from bff.broker.redis.logs import Logs
 from bff.broker.redis.readers import Readers
@@ -149,7 +149,7 @@ class RedisQueue:
         return reason_of(self._write(claim, (), said=False))
 
     def commit(self, claim: Claim) -> bool:
-        answer = self._group.run("commit", [queue_key(group_of(claim.message))], claim.message.id, claim.token)
+        answer = self._group.run("commit", [queue_of(claim)], claim.message.id, claim.token)
         if answer == "lost":
             raise Lost
         return bool(answer)
@@ -161,7 +161,7 @@ class RedisQueue:
     def _write(self, claim: Claim, words: Sequence[Words], *, said: bool) -> str:
         name = self._name(claim) if words else ""
         about = (claim.message.id, claim.token, self._lease, name, int(said), self._limits.log_bytes)
-        answer: str = self._group.run("write", [queue_key(group_of(claim.message))], *about, *flat(words))
+        answer: str = self._group.run("write", [queue_of(claim)], *about, *flat(words))
         if words:
             self._writing.pop(claim_key(claim), None)
         if answer == "lost":
@@ -181,12 +181,12 @@ class RedisQueue:
 
     def _finish(self, claim: Claim, words: Sequence[Words], mode: str) -> str | int:
         about = (claim.message.id, claim.token, self._name(claim), *self._keep, mode)
-        answer: str | int = self._group.run("finish", [queue_key(group_of(claim.message))], *about, *flat(words))
+        answer: str | int = self._group.run("finish", [queue_of(claim)], *about, *flat(words))
         return answer
 
     def release(self, claim: Claim) -> None:
         about = (claim.message.id, claim.token, INTERRUPTED, STOPPED, *self._keep)
-        self._end(claim, self._group.run("release", [queue_key(group_of(claim.message))], *about))
+        self._end(claim, self._group.run("release", [queue_of(claim)], *about))
 
     def _end(self, claim: Claim, answer: str | int) -> None:
         group = group_of(claim.message)

@@ -47,7 +47,7 @@ def reason_of(text: str) -> StopReason | None:
 
 
 def tell_reaped(said: str) -> None:
-    """Of a message whose worker died, what became of it and its id: see lua/user/claim.lua."""
+    """Of a message whose worker died, what became of it and its id: see lua/group/claim.lua."""
     if said:
         outcome, _, message_id = said.partition(" ")
         metrics.REAPED.labels(outcome).inc()

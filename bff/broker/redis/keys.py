@@ -1,4 +1,4 @@
-"""How the scripts are told what they are about: a group's keys, and values as texts."""
+"""What the scripts are told: a group's keys, and values as texts."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -18,6 +18,10 @@ def group_of(message: Message) -> str:
 
 def queue_key(group: str) -> str:
     return f"{keys_of(group)}q"
+
+
+def queue_of(claim: Claim) -> str:
+    return queue_key(group_of(claim.message))
 
 
 def claim_key(claim: Claim) -> tuple[str, int]:
