@@ -1,4 +1,4 @@
-"""gunicorn's settings; ours come from the environment (bff/settings.py). Found by gunicorn in the working directory."""
+"""gunicorn's settings; ours come from the environment (bff/config/settings.py). Found by gunicorn in the working directory."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from pathlib import Path
 
 from gevent import config as gevent_config
 
+from bff.config.settings import Settings
 from bff.errors import SettingsError
-from bff.settings import Settings
 
 # Only what imports no urllib3, requests or ssl user may be imported here: the worker patches after this file has run.
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from bff.settings import Settings
+from bff.config.settings import Settings
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -38,7 +38,7 @@ def doctor() -> None:
 def diagnose(url: str) -> None:
     """Find out whether something between here and the server at URL holds streams back."""
     from bff import diagnosis
-    from bff.kinds import base_url
+    from bff.config.parsers import base_url
 
     try:
         heard = diagnosis.listen(base_url(url))

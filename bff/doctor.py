@@ -5,15 +5,15 @@ from contextlib import closing
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
-from bff import safety
 from bff.broker_client import BrokerClient
+from bff.config import checks
+from bff.config.settings import Settings, descriptor_limit
 from bff.diagnosis import Finding
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, NotFound
 from bff.identity import Identity
 from bff.ops import hub
 from bff.ops.health import Probe
-from bff.settings import Settings, descriptor_limit
 
 if TYPE_CHECKING:
     from bff.ops.redis import Client
@@ -79,20 +79,20 @@ def _away(name: str, where: str, problem: ChatError) -> str:
 
 def _of_settings(settings: Settings) -> Iterator[Finding]:
     yield Finding(True, f"The settings that are not at their defaults: {', '.join(_shown(settings)) or 'none'}.")
-    dangers = [*safety.dangers(settings)]
+    dangers = [*checks.dangers(settings)]
     for sentence in dangers:
         yield Finding(False, sentence)
     if settings.development:
         yield Finding(True, "This is development, which forgives much; APP_ENV=production flask doctor looks at production.")
         production = replace(settings, app_env="production")
-        for sentence in safety.refusals(production, neighbour=False):
+        for sentence in checks.refusals(production, neighbour=False):
             if sentence not in dangers:
                 yield Finding(True, f"Production would refuse to start: {sentence}")
-        for sentence in safety.warnings(production):
+        for sentence in checks.warnings(production):
             yield Finding(True, f"In production: {sentence}")
     elif not settings.metrics_token:
         yield Finding(True, "/metrics answers nobody: METRICS_TOKEN is not set.")
-    for sentence in safety.warnings(settings):
+    for sentence in checks.warnings(settings):
         yield Finding(False, sentence)
     if settings.web_concurrency > 1 and not settings.redis_url:
         yield Finding(False, "WEB_CONCURRENCY does nothing: without REDIS_URL the queue is in one process's memory.")

@@ -6,10 +6,12 @@ from functools import partial
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from bff import cli, safety
+from bff import cli
 from bff.agents.catalogue import DEFAULT
 from bff.broker import bundled_broker
 from bff.broker_client import BrokerClient
+from bff.config import checks
+from bff.config.settings import Settings
 from bff.conversations.commands import db
 from bff.conversations.replies import Replies
 from bff.conversations.runs import ReplyRuns
@@ -24,22 +26,8 @@ from bff.ops.pulse import Pulse
 from bff.ops.rate import Rate
 from bff.ops.streams import Streams
 from bff.orgs import Orgs
-from bff.routes import (
-    audio,
-    chat,
-    contract,
-    conversations,
-    diagnostics,
-    door,
-    history,
-    openai,
-    ops,
-    page,
-    preferences,
-    tickets,
-)
+from bff.routes import audio, chat, contract, conversations, diagnostics, door, history, openai, ops, page, preferences, tickets
 from bff.services import Services
-from bff.settings import Settings
 from bff.tickets import Tickets
 from bff.transport import Neighbour, new_session
 
@@ -49,7 +37,7 @@ DOORS = (chat, conversations, history, preferences, audio, tickets, openai, ops,
 def build(settings: Settings) -> Flask:
     """Raises SettingsError."""
     memory.unmap_large_blocks()
-    logs.set_up(settings.log_level, settings.log_format, safety.secrets_of(settings))
+    logs.set_up(settings.log_level, settings.log_format, checks.secrets_of(settings))
     app = Flask("bff", static_folder=None)  # It would answer for /static, where the page has its files.
     redis = _Redis(settings)
     services = Services(settings)
@@ -96,7 +84,7 @@ def _open(app: Flask, settings: Settings, connections: Connections) -> None:
     if hops := settings.trusted_proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
-    for sentence in (*safety.dangers(settings), *safety.warnings(settings)):
+    for sentence in (*checks.dangers(settings), *checks.warnings(settings)):
         logging.getLogger(__name__).warning(sentence)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple, Protocol, Self
 
-from bff.settings import Settings
+from bff.config.settings import Settings
 
 JOIN_SECONDS: Final = 0.016
 """Events that come faster than a screen shows them are told together, a frame's worth at once."""

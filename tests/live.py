@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 
 from bff import create_app
-from bff.settings import Settings
+from bff.config.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 PROXY_SECRET = "proxy-secret-of-thirty-two-bytes!"

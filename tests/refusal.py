@@ -2,8 +2,8 @@
 
 import pytest
 
+from bff.config.settings import Settings
 from bff.errors import SettingsError
-from bff.settings import Settings
 
 
 def refusal(environment: dict[str, str], **options: bool) -> str:

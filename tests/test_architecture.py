@@ -136,7 +136,7 @@ def test_a_library_has_one_door(library):
 def test_the_environment_has_one_reader():
     readers = {name(path) for path in FILES if "os.environ" in path.read_text() or "getenv" in path.read_text()}
 
-    assert readers == {"bff/settings.py"}
+    assert readers == {"bff/config/settings.py"}
 
 
 def test_nothing_heavy_is_imported_before_gevent_has_patched():

@@ -16,11 +16,11 @@ import pytest
 
 from bff import errors
 from bff.agents import Agent, Said
+from bff.config.settings import Settings
 from bff.identity import IdentityMode
 from bff.ops import hub, metrics
 from bff.orgs import Orgs
 from bff.routes import contract
-from bff.settings import Settings
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
 from tests.missing import missing
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from bff.config.settings import descriptor_limit
 from bff.doctor import Patient
 from bff.errors import UpstreamUnavailable
-from bff.settings import descriptor_limit
 from tests.live import BASE_ENVIRONMENT, new_app
 from tests.redis_server import RedisServer
 from tests.wire_server import LAST_CHUNK, UNNUMBERED, WireServer, chunk, reply, stream_head

@@ -19,6 +19,7 @@ from werkzeug.test import EnvironBuilder
 from bff import transport
 from bff.agents import Said
 from bff.agents.openai import OpenAI
+from bff.config.settings import Settings
 from bff.errors import Away, Drained, ReaderLeft, UpstreamError, UpstreamUnavailable
 from bff.following import Followed
 from bff.identity import Identity
@@ -29,7 +30,6 @@ from bff.ops.nested import Nested
 from bff.ops.streams import Streams
 from bff.relay import Relay
 from bff.services import Services
-from bff.settings import Settings
 from bff.sse import Event
 from bff.transport import EventSource, Neighbour, new_session, send
 from bff.unnumbered import Question, UnnumberedReply

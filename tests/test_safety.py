@@ -1,7 +1,7 @@
 import pytest
 
-from bff.safety import dangers, secrets_of, warnings
-from bff.settings import Settings
+from bff.config.checks import dangers, secrets_of, warnings
+from bff.config.settings import Settings
 from tests.live import Server
 from tests.refusal import refusal
 

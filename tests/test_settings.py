@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bff.settings import Settings, streams_by_descriptors
+from bff.config.settings import Settings, streams_by_descriptors
 from tests.live import ROOT, in_parallel
 from tests.refusal import refusal
 

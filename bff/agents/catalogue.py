@@ -8,8 +8,8 @@ from bff.agents.broker import Broker, Upstream
 from bff.agents.demo import Demo
 from bff.agents.echo import Echo
 from bff.agents.openai import OpenAI
+from bff.config.settings import Settings
 from bff.errors import SettingsError
-from bff.settings import Settings
 from bff.transport import new_session
 from bff.upstream import Remote, Timeouts
 

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from bff import safety
+from bff.config import checks
+from bff.config.settings import Settings
 from bff.errors import Drained, SettingsError, UpstreamUnavailable
-from bff.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +36,8 @@ def create_broker() -> "Flask":
     """What a process of its own needs: settings from the environment, whose key must be safe."""
     settings = _own_settings()
     key = settings.broker_api_key
-    if len(key.encode()) < safety.KEY_BYTES:
-        _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {safety.KEY_BYTES} bytes at least.")
+    if len(key.encode()) < checks.KEY_BYTES:
+        _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {checks.KEY_BYTES} bytes at least.")
     return built(settings, key, alone=True)
 
 
@@ -106,7 +106,7 @@ def work() -> None:
     worker = _worker(settings, _queue(settings), Services(settings))
     worker.start()
     log = logging.getLogger(__name__)
-    for sentence in safety.warnings(settings):
+    for sentence in checks.warnings(settings):
         log.warning(sentence)
     log.info("answering what waits in Redis")
     told.wait()
@@ -234,7 +234,7 @@ def _own_settings() -> Settings:
         settings = Settings.from_environment(neighbour=True)
     except SettingsError as error:
         _refuse(str(error))
-    logs.set_up(settings.log_level, settings.log_format, safety.secrets_of(settings))
+    logs.set_up(settings.log_level, settings.log_format, checks.secrets_of(settings))
     return settings
 
 

@@ -15,15 +15,7 @@ from bff import events
 from bff.broker import ends
 from bff.broker.engines import Engines, Reply
 from bff.broker.queue import Claim, Lost, Queue, StopReason, Words
-from bff.errors import (
-    AnswerTimeout,
-    Away,
-    ChatError,
-    InternalError,
-    ServerFull,
-    UpstreamUnavailable,
-    detached,
-)
+from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamUnavailable, detached
 from bff.ops import hub
 from bff.ops.hub import Watch
 

@@ -10,19 +10,7 @@ from hashlib import sha256
 from bff.broker.groups import Entry, Group
 from bff.broker.journal import Journal
 from bff.broker.log import parsed_or_none, size_of
-from bff.broker.queue import (
-    LONG_ANSWER,
-    PAGE_EVENTS,
-    Claim,
-    Counts,
-    Limits,
-    Message,
-    Page,
-    Place,
-    Receipt,
-    StopReason,
-    Words,
-)
+from bff.broker.queue import LONG_ANSWER, PAGE_EVENTS, Claim, Counts, Limits, Message, Page, Place, Receipt, StopReason, Words
 from bff.broker.replay import StateReplay
 from bff.broker.state import State
 from bff.errors import ServerFull, TooLarge

@@ -14,12 +14,12 @@ from werkzeug.exceptions import HTTPException
 from bff import bodies, message_ids, trace
 from bff.broker.queue import Counts, Message, Place, Queue
 from bff.broker.worker import Worker
+from bff.config.settings import Settings
 from bff.errors import Away, ChatError, Expired, InternalError, NotFound, ServerFull, ServerRestarting, Unauthorized, by_status
 from bff.ops import metrics
 from bff.ops.health import Probe
 from bff.ops.hub import Watch
 from bff.ops.streams import Streams
-from bff.settings import Settings
 from bff.sse import Event, comment
 from bff.streaming import EventStream, How
 from bff.url_converters import allow_any_text

@@ -19,10 +19,10 @@ from sqlalchemy import URL, Connection, Engine, Select, column, create_engine, e
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from bff.config.settings import Settings
 from bff.conversations import migrations
 from bff.errors import UpstreamUnavailable
 from bff.ops import hub
-from bff.settings import Settings
 
 T = TypeVar("T")
 

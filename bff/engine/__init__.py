@@ -5,7 +5,7 @@ A neighbour, spoken to over HTTP only.
 
 from typing import TYPE_CHECKING
 
-from bff.settings import Settings
+from bff.config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,18 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from bff import bodies
-from bff.protocols import (
-    HISTORY_STRINGS,
-    Asked,
-    ClientProtocol,
-    Sent,
-    as_json,
-    asking,
-    beside,
-    last_of,
-    sayable,
-    text_of,
-)
+from bff.protocols import HISTORY_STRINGS, Asked, ClientProtocol, Sent, as_json, asking, beside, last_of, sayable, text_of
 from bff.protocols.texts import Marks, Texts
 from bff.protocols.tools import Call, Result, Tools
 

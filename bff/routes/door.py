@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from bff import bodies, errors, trace
 from bff.agents import Agent
 from bff.broker_client import BrokerClient
+from bff.config.settings import Settings
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, InternalError, InvalidRequest, ReaderLeft
 from bff.identity import COOKIE, Identity, IdentityMode
@@ -25,7 +26,6 @@ from bff.ops.pulse import Pulse
 from bff.ops.rate import Rate
 from bff.ops.streams import Slot, Streams
 from bff.routes import headers, origin
-from bff.settings import Settings
 from bff.streaming import HEADERS
 from bff.tickets import Tickets
 

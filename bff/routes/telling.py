@@ -10,6 +10,7 @@ from flask import Response, request
 
 from bff import events, trace
 from bff.broker_client import BrokerClient
+from bff.config.settings import Settings
 from bff.errors import ChatError, Drained, Interrupted, UpstreamFailure
 from bff.following import Answer
 from bff.messages import ChatRequest
@@ -20,7 +21,6 @@ from bff.ops.streams import Slot
 from bff.protocols import ClientProtocol, Sent, Words, translate
 from bff.relay import Relay
 from bff.routes import door
-from bff.settings import Settings
 from bff.sse import Event, comment, encode
 from bff.streaming import EventStream, How, Tally
 

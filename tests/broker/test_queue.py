@@ -22,16 +22,7 @@ from bff.broker.memory import MemoryQueue
 from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Queue, Receipt
 from bff.broker.redis import RedisQueue
 from bff.broker.redis.readers import FLEETING
-from bff.errors import (
-    Busy,
-    Expired,
-    IdempotencyConflict,
-    InvalidRequest,
-    NotFound,
-    ServerFull,
-    TooLarge,
-    TooManyRequests,
-)
+from bff.errors import Busy, Expired, IdempotencyConflict, InvalidRequest, NotFound, ServerFull, TooLarge, TooManyRequests
 from bff.message_ids import new_id
 from bff.ops.redis import Client, connect
 from tests.broker.queues import AT_ONCE, claimed, left, message, positions, types, whole

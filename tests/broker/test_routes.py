@@ -9,8 +9,8 @@ from werkzeug.test import EnvironBuilder
 
 from bff.broker import built
 from bff.broker.queue import PAGE_EVENTS, Message, Queue
+from bff.config.settings import Settings
 from bff.ops.redis import connect, key_of
-from bff.settings import Settings
 from tests.live import BROKER_KEY
 from tests.redis_server import RedisServer
 

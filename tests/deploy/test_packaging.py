@@ -9,7 +9,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from bff import __version__
-from bff.settings import Settings
+from bff.config.settings import Settings
 from tests.live import ROOT
 
 LOCK = (ROOT / "requirements.lock").read_text()

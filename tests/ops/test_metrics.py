@@ -3,7 +3,7 @@ import re
 import pytest
 
 from bff.broker import built
-from bff.settings import Settings
+from bff.config.settings import Settings
 from tests.live import BROKER_KEY, new_app, who
 from tests.ops.numbers import numbers
 from tests.wire_server import CUT, WireServer, reply

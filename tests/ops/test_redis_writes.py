@@ -5,9 +5,9 @@ import shutil
 import pytest
 
 from bff.broker import built
+from bff.config.settings import Settings
 from bff.ops import health
 from bff.ops.redis import Client, check_writes, connect
-from bff.settings import Settings
 from tests.live import BROKER_KEY, eventually, new_app
 from tests.redis_server import RedisServer
 

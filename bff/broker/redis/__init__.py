@@ -35,16 +35,7 @@ from bff.broker.redis.keys import claim_key, digest_of, flat, group_of, queue_ke
 from bff.broker.redis.listening import Listener
 from bff.broker.redis.logs import Logs
 from bff.broker.redis.readers import Readers
-from bff.errors import (
-    Away,
-    Busy,
-    Expired,
-    IdempotencyConflict,
-    NotFound,
-    ServerFull,
-    TooLarge,
-    TooManyRequests,
-)
+from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
 from bff.message_ids import group_mark, group_mark_of
 from bff.ops.redis import Client, Scripts, keys_of, translated
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from bff.settings import Settings
+    from bff.config.settings import Settings
 
 AUTH_MODES: Final = ("anonymous", "proxy", "jwt")
 KEY_BYTES: Final = 32

@@ -14,9 +14,8 @@ from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bff import safety
-from bff.errors import SettingsError
-from bff.kinds import (
+from bff.config import checks
+from bff.config.parsers import (
     Parse,
     base_url,
     cookie_name,
@@ -32,6 +31,7 @@ from bff.kinds import (
     url,
     whole,
 )
+from bff.errors import SettingsError
 
 MIB = 1024 * 1024
 OTHER_DESCRIPTORS = 200
@@ -83,7 +83,7 @@ class Settings:
     default_org: str = setting("DEFAULT_ORG", "unfoldingWord", org)
     org_map_file: str = setting("ORG_MAP_FILE", "")
 
-    auth_mode: str = setting("AUTH_MODE", "", one_of(*safety.AUTH_MODES))
+    auth_mode: str = setting("AUTH_MODE", "", one_of(*checks.AUTH_MODES))
     auth_proxy_user_header: str = setting("AUTH_PROXY_USER_HEADER", "X-Forwarded-User", header_name)
     auth_proxy_secret: str = secret("AUTH_PROXY_SECRET")
     auth_jwt_cookie: str = setting("AUTH_JWT_COOKIE", "", cookie_name)
@@ -168,7 +168,7 @@ class Settings:
         DEVELOPMENT_KEY.parent.mkdir(exist_ok=True)
         made = DEVELOPMENT_KEY.with_suffix(f".{secrets.token_hex(4)}")
         made.touch(0o600)
-        made.write_text(secrets.token_hex(safety.KEY_BYTES))
+        made.write_text(secrets.token_hex(checks.KEY_BYTES))
         with contextlib.suppress(FileExistsError):
             DEVELOPMENT_KEY.hardlink_to(made)  # Whole at once: another process may start at the same moment.
         made.unlink()
@@ -192,7 +192,7 @@ class Settings:
             max_streams=self.max_streams or streams_by_descriptors(*self._descriptors()),
             log_format=self.log_format or ("text" if self.development else "json"),
         )
-        for sentence in safety.refusals(completed, neighbour=neighbour):
+        for sentence in checks.refusals(completed, neighbour=neighbour):
             raise SettingsError(sentence)
         return completed
 

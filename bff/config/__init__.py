@@ -1,0 +1,1 @@
+"""Settings: the environment variables, how each is parsed, and what makes a start unsafe."""
