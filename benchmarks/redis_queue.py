@@ -144,9 +144,9 @@ def read(options: argparse.Namespace) -> None:
 
 def follow(queue: Any, message: Any, listening: list[Any], late: list[float]) -> None:
     """To its end. `late`: seconds from the writing of each event, added as it is heard."""
-    from bff.ops import hub
+    from bff.http import waiting
 
-    watch, after, over = hub.watch(), "", False
+    watch, after, over = waiting.watch(), "", False
     with queue.listen(message.user_id, message.id, watch.wake):
         listening.append(message)
         while not over:

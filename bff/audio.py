@@ -8,9 +8,9 @@ from typing import IO, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from bff.errors import InvalidRequest, NotFound, RangeNotSatisfiable, UpstreamError, UpstreamTimeout
+from bff.http.waiting import Watch
 from bff.identity import Identity
 from bff.messages import AUDIO_MAX_BYTES
-from bff.ops.hub import Watch
 from bff.transport import ByteSource
 
 PREFIXES: Final = ("/api/v1/audio/", "/api/v1/voice-submissions/")

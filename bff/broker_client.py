@@ -7,13 +7,14 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from bff import errors, trace, transport
+from bff import errors, transport
 from bff.errors import BY_CODE, Away, ChatError, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.following import Answer, Followed
+from bff.http import tracing
+from bff.http.waiting import Watch
 from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
 from bff.ops import metrics
-from bff.ops.hub import Watch
 from bff.transport import EventSource, Response, Session
 from bff.upstream import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 
@@ -229,7 +230,7 @@ class BrokerClient:
                 self._session,
                 method,
                 self._service.url + path,
-                headers={"X-API-Key": self._service.key, **trace.headers(), **(headers or {})},
+                headers={"X-API-Key": self._service.key, **tracing.headers(), **(headers or {})},
                 connect=self._timeouts.connect,
                 until=until,
                 **parts,

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from bff import events, transport
 from bff.errors import UpstreamError
-from bff.ops import hub
+from bff.http import waiting
 from bff.transport import EventSource, Response, Session
 
 PATH: Final = "/api/diagnostics/stream"
@@ -54,7 +54,7 @@ def listen(url: str) -> Heard:
         encoding = as_a_browser.headers.get("Content-Encoding", "")
     response = _opened(session, address, {})
     ticks = []
-    with closing(hub.watch()) as watch, closing(EventSource(response, LISTEN_SECONDS)) as source:
+    with closing(waiting.watch()) as watch, closing(EventSource(response, LISTEN_SECONDS)) as source:
         for event in source.events(watch):
             content = {} if event is None else events.parsed_object(event.data)
             if isinstance(sent := content.get("elapsed_ms"), int):

@@ -11,8 +11,8 @@ from bff.config.settings import Settings, descriptor_limit
 from bff.diagnosis import Finding
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, NotFound
+from bff.http import waiting
 from bff.identity import Identity
-from bff.ops import hub
 from bff.ops.health import Probe
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Patient:
         if not where:
             return Finding(True, "The engine is the bundled one, in this process: it echoes.")
         try:
-            with closing(hub.watch()) as watch:
+            with closing(waiting.watch()) as watch:
                 self._engine.known_preferences(Identity(NOBODY, self._settings.default_org), watch)
         except NotFound:
             # Most say so of a user they have never seen, and every other server of a path it does not have.

@@ -10,12 +10,13 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from bff import audio, errors, events, trace, transport
+from bff import audio, errors, events, transport
 from bff.audio import Recording
 from bff.errors import ChatError, UpstreamError, UpstreamFailure
+from bff.http import tracing, waiting
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops import hub, metrics
-from bff.ops.hub import Watch
+from bff.ops import metrics
 from bff.transport import ByteSource, EventSource, Response, Session
 from bff.upstream import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 
@@ -55,7 +56,7 @@ class EngineClient:
 
     def keep_stopped(self, content: Mapping[str, Any], text: str) -> str:
         """Stores `text` as the reply to what the bundled engine was asked with `content`; its id. Raises an UpstreamFailure."""
-        with closing(hub.watch()) as watch:
+        with closing(waiting.watch()) as watch:
             answer = self._ask("POST", "/api/v1/chat/stopped", watch, body={**content, "text": text})
         return str(answer.get("message_id", ""))
 
@@ -126,7 +127,7 @@ class EngineClient:
     def check(self) -> None:
         """Raises an UpstreamFailure when nobody is there. Whatever is answered, somebody is: no two engines agree on a path."""
         until = monotonic() + CHECK_SECONDS
-        with closing(hub.watch()) as watch:
+        with closing(waiting.watch()) as watch:
             self._send("GET", "/health", until, watch).close()
 
     def _send(
@@ -136,7 +137,7 @@ class EngineClient:
             self._session,
             method,
             self._service.url + path,
-            headers={"Authorization": f"Bearer {self._service.key}", "Accept": accept, **trace.headers()},
+            headers={"Authorization": f"Bearer {self._service.key}", "Accept": accept, **tracing.headers()},
             connect=self._timeouts.connect,
             until=until,
             watch=watch,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from bff.errors import ChatError
-from bff.sse import Event
+from bff.http.sse import Event
 
 QUEUED: Final = "Message queued..."
 PROCESSING: Final = "Processing..."

@@ -17,6 +17,7 @@ from bff.conversations.replies import Replies
 from bff.conversations.runs import ReplyRuns
 from bff.conversations.store import ConversationStore
 from bff.engine_client import EngineClient
+from bff.http.streams import Streams
 from bff.identity import Anonymous, IdentityMode, Proxy
 from bff.ops import logs, memory
 from bff.ops.connections import BoundedResponses, Connections
@@ -24,7 +25,6 @@ from bff.ops.health import Health, Probe, WriteProbe
 from bff.ops.life import Life, together
 from bff.ops.pulse import Pulse
 from bff.ops.rate import Rate
-from bff.ops.streams import Streams
 from bff.orgs import Orgs
 from bff.routes import audio, chat, contract, conversations, diagnostics, door, history, openai, ops, page, preferences, tickets
 from bff.services import Services

@@ -6,9 +6,9 @@ from time import monotonic
 from typing import Final, Protocol
 
 from bff.errors import ChatError, TooManyRequests, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
-from bff.event_ids import ReadPosition
-from bff.ops.hub import Watch
-from bff.sse import Event
+from bff.http.event_ids import ReadPosition
+from bff.http.sse import Event
+from bff.http.waiting import Watch
 from bff.transport import EventSource
 
 RECONNECTS: Final = 6

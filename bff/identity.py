@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, Protocol
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from bff.errors import Forbidden, Unauthorized
+from bff.http.tracing import Fields
 from bff.orgs import Orgs
-from bff.trace import Fields
 
 COOKIE: Final = "chat_user"
 USER_ID_MAX_BYTES: Final = 256

@@ -10,10 +10,10 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from bff.errors import Unauthorized
+from bff.http.tracing import Fields
 from bff.identity import Identity, checked
 from bff.keys import Keys
 from bff.orgs import Orgs
-from bff.trace import Fields
 
 LEEWAY_SECONDS: Final = 30
 """How far the issuer's clock may be from ours."""

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
 
-from bff import bodies
 from bff.errors import InvalidRequest, TooLarge
+from bff.http import request_body
 
 AUDIO_MAX_BYTES: Final = 25 * 1024 * 1024
 AUDIO_FORMATS: Final = ("ogg", "mp3", "wav", "webm", "flac", "m4a")
@@ -63,12 +63,12 @@ class ChatRequest(BaseModel):
 
 def parse(body: bytes, idempotency_key: str | None = None) -> ChatRequest:
     """Raises InvalidRequest, or TooLarge for audio over AUDIO_MAX_BYTES. `idempotency_key` wins over the body's own."""
-    request = bodies.validated(ChatRequest, body)
+    request = request_body.validated(ChatRequest, body)
     if idempotency_key is not None:
         try:
             request = ChatRequest.model_validate(request.model_dump() | {"client_message_id": idempotency_key})
         except ValidationError as error:
-            raise InvalidRequest(bodies.sentence(error)) from None
+            raise InvalidRequest(request_body.sentence(error)) from None
     if request.message_type == "audio":
         _check_audio(request.audio_base64 or "")
     return request

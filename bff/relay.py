@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any, Final
 
-from bff import event_ids, events
+from bff import events
 from bff.errors import (
     BY_CODE,
     AnswerIncomplete,
@@ -21,7 +21,8 @@ from bff.errors import (
     UpstreamTimeout,
     detached,
 )
-from bff.sse import Event
+from bff.http import event_ids
+from bff.http.sse import Event
 
 NO_SLOT: Final = "Timed out waiting for processing slot"
 """The one error of the original broker that means "too slow" and not "broken"."""

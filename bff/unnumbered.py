@@ -24,10 +24,10 @@ from bff.errors import (
     detached,
 )
 from bff.following import RECONNECTS
+from bff.http.sse import Event
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops.hub import Watch
 from bff.relay import NO_SLOT
-from bff.sse import Event
 from bff.transport import EventSource
 
 PAUSE_SECONDS: Final = 0.2

@@ -9,8 +9,8 @@ import pytest
 import trustme
 from hypothesis import settings
 
-from bff.ops import hub
-from bff.ops.hub import Watch
+from bff.http import waiting
+from bff.http.waiting import Watch
 from bff.transport import sessions
 from tests.live import Server, free_port
 from tests.redis_server import RedisServer
@@ -153,7 +153,7 @@ def log_level() -> None:
 
 @pytest.fixture
 def watch() -> Iterator[Watch]:
-    watch = hub.watch()
+    watch = waiting.watch()
     yield watch
     watch.close()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bff.sse import MAX_EVENT_BYTES, Decoder, Event
+from bff.http.sse import MAX_EVENT_BYTES, Decoder, Event
 
 
 def decoded(chunks: Iterable[bytes], max_event_bytes: int = MAX_EVENT_BYTES) -> list[Event]:

@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.serving import DechunkedInput
 
-from bff import bodies
-from bff.bodies import PIECE_BYTES, validated
 from bff.errors import InvalidRequest, LengthRequired, TooLarge, UnsupportedMediaType
+from bff.http import request_body
+from bff.http.request_body import PIECE_BYTES, validated
 from bff.messages import ChatRequest
 
 LIMIT = 1024
 
 
 def read(environ: dict, limit: int = LIMIT) -> bytes:
-    return bodies.read(environ, limit, 30.0)
+    return request_body.read(environ, limit, 30.0)
 
 
 def declared(body: bytes, length: str | None = None, **more) -> dict:

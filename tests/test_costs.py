@@ -15,8 +15,8 @@ import pytest
 from flask import Flask
 
 from bff.following import Followed
+from bff.http.responses import EventStream, How
 from bff.relay import Relay
-from bff.streaming import EventStream, How
 from bff.transport import EventSource, new_session, send
 from tests.wire_server import chunk, stream_head
 

@@ -11,10 +11,10 @@ import pytest
 from flask import Flask, Response, request
 
 from bff.errors import Drained, ReaderLeft, ServerRestarting, UpstreamTimeout, UpstreamUnavailable
-from bff.ops import hub
-from bff.ops.streams import Streams
-from bff.sse import Event, comment
-from bff.streaming import EventStream, How
+from bff.http import waiting
+from bff.http.responses import EventStream, How
+from bff.http.sse import Event, comment
+from bff.http.streams import Streams
 from bff.transport import ByteSource, EventSource, Neighbour, new_session, read_json, send
 from tests.live import DEADLINE
 
@@ -43,7 +43,7 @@ class Talk:
         return EventStream(self._say, self._how, environ=request.environ, slot=slot, close=self.closed.set)
 
     def _wait(self) -> str:
-        with closing(hub.watch(hub.place(request.environ))) as watch:
+        with closing(waiting.watch(waiting.place(request.environ))) as watch:
             while True:
                 watch.wait()
 
@@ -283,7 +283,7 @@ def test_a_stream_that_is_let_go_of_is_closed(watch, begun):
 
 
 def test_a_first_event_can_be_read_at_one_place_and_the_rest_at_another(watch):
-    with closing(hub.watch()) as first, closing(Talk(lambda _: [Event("", "a"), None, Event("", "b")]).open()) as source:
+    with closing(waiting.watch()) as first, closing(Talk(lambda _: [Event("", "a"), None, Event("", "b")]).open()) as source:
         assert next(event for event in source.events(first) if event is not None).data == "a"
 
         assert data(source.events(watch)) == ["b"]

@@ -17,8 +17,9 @@ import pytest
 from bff import errors
 from bff.agents import Agent, Said
 from bff.config.settings import Settings
+from bff.http import waiting
 from bff.identity import IdentityMode
-from bff.ops import hub, metrics
+from bff.ops import metrics
 from bff.orgs import Orgs
 from bff.routes import contract
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
@@ -140,7 +141,7 @@ def test_what_extends_it_fits():
         exec(compile(block, "docs/extending.md", "exec"), names)
     agent: Agent = names["Shout"]()
     mode: IdentityMode = names["ApiKeys"]({"key": "ann"}, Orgs("home", ""))
-    watch = hub.watch(None)
+    watch = waiting.watch(None)
 
     ann = mode.identify({"X-API-Key": "key"}, {})
     said = "".join(piece or "" for piece in agent.stream([Said("user", "a word")], ann, watch))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bff import events
 from bff.errors import ServerFull
-from bff.sse import Event, encode
+from bff.http.sse import Event, encode
 from tests.frames import decoded
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))

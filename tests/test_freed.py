@@ -22,15 +22,15 @@ from bff.agents.openai import OpenAI
 from bff.config.settings import Settings
 from bff.errors import Away, Drained, ReaderLeft, UpstreamError, UpstreamUnavailable
 from bff.following import Followed
+from bff.http import waiting
+from bff.http.sse import Event
+from bff.http.streams import Streams
+from bff.http.waiting.background import beside
+from bff.http.waiting.inner import Nested
 from bff.identity import Identity
 from bff.keys import FetchedKeys
-from bff.ops import hub
-from bff.ops.beside import beside
-from bff.ops.nested import Nested
-from bff.ops.streams import Streams
 from bff.relay import Relay
 from bff.services import Services
-from bff.sse import Event
 from bff.transport import EventSource, Neighbour, new_session, send
 from bff.unnumbered import Question, UnnumberedReply
 from bff.upstream import Remote, Timeouts
@@ -51,7 +51,7 @@ def fail(*_: Any) -> Any:
     raise UpstreamError
 
 
-def ask(url: str, session: transport.Session | None = None, watch: hub.Watch | None = None, body: Any = None) -> Any:
+def ask(url: str, session: transport.Session | None = None, watch: waiting.Watch | None = None, body: Any = None) -> Any:
     until = monotonic() + DEADLINE
     return send(session or new_session(), "POST", url, headers={}, connect=5, until=until, watch=watch, body=body)
 
@@ -61,21 +61,21 @@ def source(server: WireServer) -> EventSource:
 
 
 def a_wait_that_is_ended(_: Thing) -> None:
-    with closing(hub.watch()) as watch:
+    with closing(waiting.watch()) as watch:
         watch.end(ReaderLeft())
         with suppress(ReaderLeft):
             watch.wait()
 
 
 def a_reader_that_is_asked_for(_: Thing) -> None:
-    with closing(hub.watch()) as watch:
+    with closing(waiting.watch()) as watch:
         watch.end(ReaderLeft())
         with suppress(ReaderLeft):
             list(watch.make_sure())
 
 
 def a_reason_that_was_raised_before(_: Thing) -> None:
-    with closing(hub.watch()) as watch:
+    with closing(waiting.watch()) as watch:
         try:
             raise UpstreamError
         except UpstreamError as error:
@@ -84,7 +84,7 @@ def a_reason_that_was_raised_before(_: Thing) -> None:
 
 def a_nested_wait_whose_reader_has_left(_: Thing) -> None:
     place = Nested(inf)
-    with closing(hub.watch()) as watch:
+    with closing(waiting.watch()) as watch:
         place.lend(watch)
         watch.end(ReaderLeft())
         with suppress(ReaderLeft):
@@ -99,7 +99,7 @@ def a_nested_wait_that_is_cut(_: Thing) -> None:
 
 
 def a_slot_that_is_drained(_: Thing) -> None:
-    with Streams(1, 1).enter("ada") as slot, closing(hub.watch()) as watch:
+    with Streams(1, 1).enter("ada") as slot, closing(waiting.watch()) as watch:
         slot.end(Drained())
         slot.wait_at(watch)
         with suppress(Drained):
@@ -108,16 +108,16 @@ def a_slot_that_is_drained(_: Thing) -> None:
 
 
 def a_call_that_fails_beside(_: Thing) -> None:
-    with closing(hub.watch()) as watch, suppress(UpstreamError):
+    with closing(waiting.watch()) as watch, suppress(UpstreamError):
         list(beside(fail, watch, fail))
 
 
 def a_call_beside_that_is_left(thing: Thing) -> None:
-    def work(watch: hub.Watch) -> Thing:
+    def work(watch: waiting.Watch) -> Thing:
         watch.wait()
         return thing
 
-    with closing(hub.watch()) as watch:
+    with closing(waiting.watch()) as watch:
         call = beside(work, watch, lambda _: None)
         next(call)
         call.close()
@@ -125,13 +125,13 @@ def a_call_beside_that_is_left(thing: Thing) -> None:
 
 def a_call_that_fails_aside(_: Thing) -> None:
     with suppress(UpstreamError):
-        hub.Aside()(fail)
+        waiting.Aside()(fail)
 
 
 def an_unnumbered_reply_that_is_cut(thing: Thing) -> None:
     with (
         WireServer([TICKET], [stream_head(), ONE_WORD, CUT], queue=UNNUMBERED) as server,
-        closing(hub.watch()) as watch,
+        closing(waiting.watch()) as watch,
         suppress(UpstreamUnavailable),
     ):
         services = Services(
@@ -146,7 +146,7 @@ def an_unnumbered_reply_that_is_cut(thing: Thing) -> None:
 
 
 def an_answer_that_breaks_for_good(_: Thing) -> None:
-    with WireServer([stream_head(), CUT]) as broker, closing(hub.watch()) as watch, suppress(UpstreamUnavailable):
+    with WireServer([stream_head(), CUT]) as broker, closing(waiting.watch()) as watch, suppress(UpstreamUnavailable):
         list(Followed(fail, source(broker)).events(watch))
 
 
@@ -155,7 +155,7 @@ def an_answer_that_is_left_while_its_broker_is_away(_: Thing) -> None:
         watch.end(ReaderLeft())
         raise Away
 
-    with WireServer([stream_head(), ONE_WORD, CUT]) as broker, closing(hub.watch()) as watch, suppress(ReaderLeft):
+    with WireServer([stream_head(), ONE_WORD, CUT]) as broker, closing(waiting.watch()) as watch, suppress(ReaderLeft):
         list(Followed(away, source(broker)).events(watch))
 
 
@@ -170,13 +170,13 @@ def a_relay_whose_answer_breaks(thing: Thing) -> None:
 
 
 def a_refusal_of_the_models_server(_: Thing) -> None:
-    with WireServer([reply(b"{}", "500 Oops")]) as server, closing(hub.watch()) as watch, suppress(UpstreamError):
+    with WireServer([reply(b"{}", "500 Oops")]) as server, closing(waiting.watch()) as watch, suppress(UpstreamError):
         model = OpenAI(Remote(server.url, "key"), new_session(), Timeouts(5, 5, 5, 5), "a-model", 1000)
         list(model.stream([Said("user", "hello")], Identity("ada", "org"), watch))
 
 
 def a_neighbour_whose_asker_leaves(_: Thing) -> None:
-    with closing(hub.watch()) as watch, suppress(ReaderLeft):
+    with closing(waiting.watch()) as watch, suppress(ReaderLeft):
 
         def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
             start_response("200 OK", [])
@@ -193,7 +193,7 @@ def a_neighbour_whose_reader_leaves(_: Thing) -> None:
         watch.end(ReaderLeft())
         yield b"one"
 
-    with closing(hub.watch()) as watch:
+    with closing(waiting.watch()) as watch:
         neighbour = Neighbour("name", lambda _: lambda *_: app(*_))
         with suppress(ReaderLeft), closing(transport.ByteSource(ask(neighbour.url, new_session(to=neighbour)), 5)) as body:
             list(body.chunks(watch))

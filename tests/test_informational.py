@@ -15,7 +15,7 @@ import trustme
 
 from bff import transport
 from bff.errors import ReaderLeft, UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from bff.ops import hub
+from bff.http import waiting
 from bff.transport import EventSource, new_session, tls_context
 from bff.transport.head import MAX_HEAD_BYTES, MAX_INFORMATIONAL
 from tests.broker_says import COMPLETED, QUEUED, TICKET
@@ -56,7 +56,7 @@ def test_they_are_skipped_wherever_their_bytes_are_cut():
 def test_a_stream_may_begin_with_them_too():
     with WireServer([EARLY_HINTS, 0.01, EARLY_HINTS + stream_head() + chunk(b"data: x\n\n"), LAST_CHUNK]) as server:
         source = EventSource(ask(server), 5.0)
-        with closing(hub.watch()) as watch, closing(source):
+        with closing(waiting.watch()) as watch, closing(source):
             assert b"".join(source.chunks(watch)) == b"data: x\n\n"
 
 
@@ -127,7 +127,7 @@ TRICKLES = {"informational ones": EARLY_HINTS, "one head": b"HTTP/1.1 200 OK\r\n
 @pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize("wire", TRICKLES.values(), ids=TRICKLES)
 def test_what_trickles_is_given_up_in_time(wire, watched):
-    with WireServer(lambda _: trickle(wire)) as server, closing(hub.watch()) as watch:
+    with WireServer(lambda _: trickle(wire)) as server, closing(waiting.watch()) as watch:
         began = monotonic()
         with pytest.raises(UpstreamTimeout):
             ask(server, seconds=0.2, watch=watch if watched else None)
@@ -137,7 +137,7 @@ def test_what_trickles_is_given_up_in_time(wire, watched):
 
 
 def test_a_reader_that_leaves_meanwhile_is_noticed():
-    with WireServer(lambda _: trickle(EARLY_HINTS)) as server, closing(hub.watch()) as watch:
+    with WireServer(lambda _: trickle(EARLY_HINTS)) as server, closing(waiting.watch()) as watch:
         threading.Timer(0.1, watch.end, [ReaderLeft()]).start()
         with pytest.raises(ReaderLeft):
             ask(server, watch=watch)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from bff.events import TERMINAL
+from bff.http.sse import Event
 from bff.relay import Relay
-from bff.sse import Event
 from tests.broker_says import COMPLETE
 from tests.frames import decoded
 

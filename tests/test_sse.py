@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.errors import UpstreamError
-from bff.sse import Decoder, Event, encode
+from bff.http.sse import Decoder, Event, encode
 from tests.frames import decoded
 
 CASES = json.loads((Path(__file__).parent / "cases" / "sse.json").read_text())["cases"]

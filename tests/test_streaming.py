@@ -7,8 +7,8 @@ from time import monotonic
 import pytest
 from flask import Flask
 
-from bff.sse import Event, comment
-from bff.streaming import EventStream, How
+from bff.http.responses import EventStream, How
+from bff.http.sse import Event, comment
 from tests.broker_says import QUEUED, TICKET
 from tests.live import BROKER_KEY, Browser, eventually, head, in_parallel
 from tests.wire_server import HANG, LAST_CHUNK, RESET, WireServer, chunk, stream_head

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from bff import trace
+from bff.http import tracing
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 GIVEN = f"00-{TRACE}-{SPAN}-00"
@@ -10,13 +10,13 @@ GIVEN = f"00-{TRACE}-{SPAN}-00"
 
 @pytest.fixture(autouse=True)
 def no_request():
-    trace.current.set(None)
+    tracing.current.set(None)
     yield
-    trace.current.set(None)
+    tracing.current.set(None)
 
 
-def begun(traceparent: str) -> trace.Trace:
-    return trace.begin({"traceparent": traceparent})
+def begun(traceparent: str) -> tracing.Trace:
+    return tracing.begin({"traceparent": traceparent})
 
 
 @pytest.mark.parametrize("traceparent", [GIVEN, f"01-{TRACE}-{SPAN}-00", f"cc-{TRACE}-{SPAN}-00-what.comes.later"])
@@ -47,9 +47,9 @@ def test_a_trace_that_makes_no_sense_is_not_gone_on_with(traceparent):
 
 
 def test_each_call_to_a_service_is_a_span_of_its_own_in_the_one_trace():
-    trace.begin({"traceparent": GIVEN, "X-Request-ID": "r-1"})
+    tracing.begin({"traceparent": GIVEN, "X-Request-ID": "r-1"})
 
-    calls = [trace.headers() for _ in range(3)]
+    calls = [tracing.headers() for _ in range(3)]
 
     spans = [re.fullmatch(f"00-{TRACE}-([0-9a-f]{{16}})-00", call["traceparent"])[1] for call in calls]
     assert len({SPAN, *spans}) == 4
@@ -58,24 +58,24 @@ def test_each_call_to_a_service_is_a_span_of_its_own_in_the_one_trace():
 
 @pytest.mark.parametrize("said", ["", "two words", "x" * 129, "line\nfeed"])
 def test_a_request_id_that_could_not_be_searched_for_is_replaced(said):
-    assert re.fullmatch("[0-9a-f]{32}", trace.begin({"X-Request-ID": said}).request_id)
+    assert re.fullmatch("[0-9a-f]{32}", tracing.begin({"X-Request-ID": said}).request_id)
 
 
 def test_what_is_kept_with_a_message_is_gone_on_with_by_whoever_answers_it():
-    begun = trace.begin({"traceparent": GIVEN, "X-Request-ID": "r-1"})
-    kept = trace.kept()
-    trace.current.set(None)
+    begun = tracing.begin({"traceparent": GIVEN, "X-Request-ID": "r-1"})
+    kept = tracing.kept()
+    tracing.current.set(None)
 
-    trace.go_on(kept)
+    tracing.go_on(kept)
 
-    assert trace.current.get() == begun
-    assert trace.fields() == {"request_id": "r-1", "trace_id": TRACE}
+    assert tracing.current.get() == begun
+    assert tracing.fields() == {"request_id": "r-1", "trace_id": TRACE}
 
 
 @pytest.mark.parametrize("kept", ["", "of another version"])
 def test_a_message_without_a_trace_is_answered_all_the_same(kept):
     begun(GIVEN)
 
-    trace.go_on(kept)
+    tracing.go_on(kept)
 
-    assert (trace.headers(), trace.fields(), trace.kept()) == ({}, {}, "")
+    assert (tracing.headers(), tracing.fields(), tracing.kept()) == ({}, {}, "")

@@ -12,8 +12,8 @@ import trustme
 
 from bff import transport
 from bff.errors import ReaderLeft, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
-from bff.ops import hub
-from bff.sse import Event
+from bff.http import waiting
+from bff.http.sse import Event
 from bff.transport import EventSource, new_session, tls_context
 from tests.live import in_parallel
 from tests.wire_server import CUT, END, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
@@ -28,8 +28,8 @@ def ask(url, session=None, method="GET", seconds=5.0, **options):
     return transport.send(session, method, url, headers={"X-API-Key": KEY}, connect=1.0, until=until, **options)
 
 
-def read(source: EventSource, watch: hub.Watch | None = None) -> bytes:
-    watch = watch or hub.watch()
+def read(source: EventSource, watch: waiting.Watch | None = None) -> bytes:
+    watch = watch or waiting.watch()
     try:
         return b"".join(source.chunks(watch))
     finally:
@@ -77,7 +77,7 @@ def test_a_stream_of_no_bytes_ends_cleanly():
 
 def test_what_has_come_is_given_at_once():
     more = threading.Event()
-    watch = hub.watch()
+    watch = waiting.watch()
 
     with WireServer([stream_head() + b"b\r\ndata: first", b"\r\n", more, chunk(b"\n\n"), LAST_CHUNK]) as server:
         chunks = EventSource(ask(server.url), 5.0).chunks(watch)
@@ -122,7 +122,7 @@ def test_pings_keep_a_stream_from_timing_out():
 
 
 def test_a_chunk_is_empty_when_the_watch_woke_for_something_else():
-    watch = hub.watch()
+    watch = waiting.watch()
     watch.due = monotonic() + 0.05
 
     with WireServer([stream_head(), HANG]) as server:
@@ -152,7 +152,7 @@ def test_an_answer_that_is_no_plain_event_stream_is_refused_and_closed(head):
 
 
 def first_event(source: EventSource) -> Event | None:
-    with closing(hub.watch()) as watch:
+    with closing(waiting.watch()) as watch:
         watch.due = monotonic() + 5
         return next((event for event in source.events(watch) if event is not None or monotonic() >= watch.due), None)
 
@@ -187,7 +187,7 @@ def test_an_address_is_not_looked_up(monkeypatch):
 
 
 def test_a_reader_that_took_its_time_is_no_silence():
-    watch = hub.watch()
+    watch = waiting.watch()
     more = threading.Event()
 
     with WireServer([stream_head(), chunk(b"data: a\n\n"), more, 0.05, chunk(b"data: b\n\n"), LAST_CHUNK]) as server:
@@ -202,7 +202,7 @@ def test_a_reader_that_took_its_time_is_no_silence():
 
 
 def test_a_reader_that_left_ends_the_reading():
-    watch = hub.watch()
+    watch = waiting.watch()
 
     with WireServer([stream_head(), HANG]) as server:
         threading.Timer(0.05, watch.end, [ReaderLeft()]).start()
@@ -350,7 +350,7 @@ def test_an_answer_that_stops_is_a_timeout_at_its_moment(body):
 
 
 def test_an_answer_that_nobody_waits_for_any_more_is_let_go():
-    watch = hub.watch()
+    watch = waiting.watch()
 
     with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", HANG]) as server:
         response = ask(server.url)
@@ -423,7 +423,7 @@ def test_what_comes_with_the_headers_is_given_at_once_over_tls(trusting, serving
 
 def test_an_answer_that_does_not_come_is_waited_for_at_the_watch(trusting, serving):
     for tls, session in ((None, new_session()), (serving, trusting)):
-        watch = hub.watch()
+        watch = waiting.watch()
         with WireServer([HANG], tls=tls) as server:
             threading.Timer(0.1, watch.end, [ReaderLeft()]).start()
             began = monotonic()

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from bff.errors import AnswerIncomplete, UpstreamError
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops.hub import Watch
 
 REPLY_MOST: Final = 200_000
 """Characters of one reply."""

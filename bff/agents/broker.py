@@ -16,13 +16,13 @@ from bff.agents import Said, last_question
 from bff.broker_client import BrokerClient
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, Interrupted, detached
+from bff.http import waiting
+from bff.http.sse import Event
+from bff.http.waiting import Watch
+from bff.http.waiting.background import beside
 from bff.identity import Identity
 from bff.messages import ChatRequest
-from bff.ops import hub
-from bff.ops.beside import beside
-from bff.ops.hub import Watch
 from bff.relay import Relay
-from bff.sse import Event
 from bff.unnumbered import Question, UnnumberedReply
 
 
@@ -104,7 +104,7 @@ class _Unnumbered(NamedTuple):
         threading.Thread(target=self._read_out, name="read-out", daemon=True).start()
 
     def _read_out(self) -> None:
-        with contextlib.closing(hub.watch()) as watch:
+        with contextlib.closing(waiting.watch()) as watch:
             watch.due = self.until
             self.reply.read_out(watch)
 

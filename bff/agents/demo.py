@@ -7,8 +7,8 @@ from typing import Final
 from bff.agents import Piece, Said, last_question
 from bff.agents.echo import spread, words
 from bff.errors import ReaderLeft, UpstreamError
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops.hub import Watch
 
 HELP: Final = """\
 /slow N text – the text, evenly over N seconds

@@ -4,8 +4,8 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from bff.agents import Said, last_question
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops.hub import Watch
 
 
 class Echo:

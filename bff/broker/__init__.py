@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from bff.broker.queue import Queue
     from bff.broker.worker import Worker
+    from bff.http.streams import Streams
     from bff.ops.connections import Connections
     from bff.ops.health import Probe
     from bff.ops.redis import Client
-    from bff.ops.streams import Streams
     from bff.services import Services
     from bff.transport import Neighbour
 
@@ -55,9 +55,9 @@ def built(
     from flask import Flask
 
     from bff.broker.routes import Parts, register
+    from bff.http.streams import Streams
     from bff.ops.connections import BoundedResponses, Connections
     from bff.ops.life import Life
-    from bff.ops.streams import Streams
     from bff.services import Services
 
     client = client or _redis(settings)

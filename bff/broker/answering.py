@@ -16,8 +16,8 @@ from bff.broker import ends
 from bff.broker.engines import Engines, Reply
 from bff.broker.queue import Claim, Lost, Queue, StopReason, Words
 from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamUnavailable, detached
-from bff.ops import hub
-from bff.ops.hub import Watch
+from bff.http import waiting
+from bff.http.waiting import Watch
 
 T = TypeVar("T")
 
@@ -194,7 +194,7 @@ class Answering:
         self._insist(lambda: self._queue.finish(self.claim, words))
 
     def _read_out(self, reply: Reply, until: float) -> None:
-        ended, self.watch = self.watch, hub.watch()
+        ended, self.watch = self.watch, waiting.watch()
         ended.close()
         self.watch.due = until
         with suppress(HandedBack, Lost):

@@ -10,8 +10,8 @@ from bff.broker.queue import Claim, Message
 from bff.broker_client import BrokerClient
 from bff.engine_client import EngineClient
 from bff.errors import AnswerTimeout, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops.hub import Watch
 from bff.transport import EventSource
 from bff.unnumbered import Question, UnnumberedReply
 

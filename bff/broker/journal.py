@@ -23,7 +23,7 @@ from bff.broker.journal_buffer import Batch, Buffer
 from bff.broker.journal_file import TABLES, Corrupt, Foreign, JournalFile, Record, Row
 from bff.broker.journal_rows import Rows
 from bff.errors import Away, ServerFull
-from bff.ops.hub import Aside
+from bff.http.waiting import Aside
 
 COMMIT_SECONDS: Final = 0.025
 """For which records wait for others, where nobody waits for them."""

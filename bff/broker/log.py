@@ -3,10 +3,10 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from bff import sse
 from bff.broker.queue import PAGE_EVENTS, Words
 from bff.errors import InvalidRequest
-from bff.sse import Event
+from bff.http import sse
+from bff.http.sse import Event
 
 Number = tuple[int, int]
 """What an id says: milliseconds since 1970 and a count, as in a Redis Stream. Unique over restarts, as the clock goes on."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from bff.sse import Event
+from bff.http.sse import Event
 
 PAGE_EVENTS: Final = 500
 """Of one page, at most: a log may be of any length."""
@@ -39,7 +39,7 @@ class Message(NamedTuple):
     cancel_unread: bool = False
     """Whether nobody needs the answer once its last reader has left."""
     trace: str = ""
-    """Which request left it: see bff/trace.py."""
+    """Which request left it: see bff/http/tracing.py."""
     handler: str = "engine"
     """Who answers it: "engine", the configured one; "bundled", the bundled engine whatever is configured; or "external", an
     external broker that does not number its events.

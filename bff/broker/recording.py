@@ -7,7 +7,7 @@ from typing import Final
 from bff.broker.groups import Entry
 from bff.broker.journal import Journal
 from bff.broker.log import Number
-from bff.sse import Event
+from bff.http.sse import Event
 
 COMPACT_BYTES: Final = 4 * 1024 * 1024
 """A journal of that size may be twice as large as what is in it."""

@@ -11,18 +11,19 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
-from bff import bodies, message_ids, trace
+from bff import message_ids
 from bff.broker.queue import Counts, Message, Place, Queue
 from bff.broker.worker import Worker
 from bff.config.settings import Settings
 from bff.errors import Away, ChatError, Expired, InternalError, NotFound, ServerFull, ServerRestarting, Unauthorized, by_status
+from bff.http import request_body, tracing
+from bff.http.responses import EventStream, How
+from bff.http.sse import Event, comment
+from bff.http.streams import Streams
+from bff.http.url_converters import allow_any_text
+from bff.http.waiting import Watch
 from bff.ops import metrics
 from bff.ops.health import Probe
-from bff.ops.hub import Watch
-from bff.ops.streams import Streams
-from bff.sse import Event, comment
-from bff.streaming import EventStream, How
-from bff.url_converters import allow_any_text
 
 PING: Final = comment("ping")
 PING_SECONDS: Final = 15.0
@@ -100,7 +101,7 @@ def _parts() -> Parts:
 
 @bp.before_request
 def _check_key() -> None:
-    trace.begin(request.headers)
+    tracing.begin(request.headers)
     shown = request.headers.get("X-API-Key", "").encode("utf-8", "replace")
     if request.path not in OPEN and not hmac.compare_digest(shown, _parts().key.encode()):
         raise Unauthorized("The X-API-Key is missing or wrong.")
@@ -111,8 +112,8 @@ def leave() -> Response:
     parts = _parts()
     if parts.streams.draining:
         raise ServerRestarting  # What is left now might be lost with this process's memory.
-    body = bodies.read(request.environ, parts.settings.max_body_bytes, parts.settings.request_seconds)
-    left = bodies.validated(MessageRequest, body)
+    body = request_body.read(request.environ, parts.settings.max_body_bytes, parts.settings.request_seconds)
+    left = request_body.validated(MessageRequest, body)
     message = _message(left, len(body))
     about = (message, left.client_message_id, left.on_busy or parts.settings.on_busy)
     if left.handler == "external":
@@ -140,7 +141,7 @@ def _message(left: MessageRequest, size: int) -> Message:
         content=left.for_engine(),
         size=size,
         cancel_unread=(left.on_disconnect or _parts().settings.on_disconnect) == "cancel",
-        trace=trace.kept(),
+        trace=tracing.kept(),
         handler=left.handler,
         run_scope=left.run_scope,
         run_key=left.run_key,

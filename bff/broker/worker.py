@@ -8,13 +8,13 @@ from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import Final, NamedTuple
 
-from bff import trace
 from bff.broker import ends
 from bff.broker.answering import AWAY_SECONDS, Answering, HandedBack, Stopped
 from bff.broker.engines import Engines
 from bff.broker.queue import Claim, Lost, Message, Queue, Receipt, StopReason
 from bff.errors import Away, ServerFull, ServerRestarting, detached
-from bff.ops import hub, metrics
+from bff.http import tracing, waiting
+from bff.ops import metrics
 
 CLAIM_SECONDS: Final = 1.0
 """For which a free place, and then a message, is waited for, before it is seen whether to go on at all."""
@@ -173,7 +173,7 @@ class Worker:
             undoing.callback(self._queue.release, claim)
             if claim.token == 1:
                 metrics.QUEUE_WAIT.observe(claim.waited)
-            watch = hub.watch()
+            watch = waiting.watch()
             undoing.callback(watch.close)
             watch.due = monotonic() + self._times.answer_max
             give_up_at = watch.due + self._times.lease
@@ -219,7 +219,7 @@ class Worker:
 
     def _answer(self, answering: Answering, place: threading.Semaphore | None, start_first: bool) -> None:
         message = answering.claim.message
-        trace.go_on(message.trace)
+        tracing.go_on(message.trace)
         try:
             with suppress(Away):  # The lease's own thread asks again.
                 self._show_life(answering)  # It may have been told to stop before it could be heard here.

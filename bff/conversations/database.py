@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from bff.config.settings import Settings
 from bff.conversations import migrations
 from bff.errors import UpstreamUnavailable
-from bff.ops import hub
+from bff.http import waiting
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Database:
         self._migrate = migrate
         self._opening = threading.Lock()
         self._engine: Engine | None = None
-        self._aside = hub.Aside() if self._is_sqlite else None
+        self._aside = waiting.Aside() if self._is_sqlite else None
 
     @property
     def _is_sqlite(self) -> bool:

@@ -9,9 +9,9 @@ from flask import Response, current_app, jsonify, request
 from pydantic import StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
-from bff import bodies, trace
 from bff.engine.turns import Turns
 from bff.errors import ChatError, InternalError, ReaderLeft, Unauthorized, by_status
+from bff.http import request_body, tracing
 from bff.identity import Identity
 
 log = logging.getLogger("bff.engine")
@@ -36,11 +36,11 @@ def parts() -> Parts:
 
 
 def body() -> bytes:
-    return bodies.read(request.environ, parts().max_body_bytes, parts().request_seconds)
+    return request_body.read(request.environ, parts().max_body_bytes, parts().request_seconds)
 
 
 def check_key() -> None:
-    trace.begin(request.headers)
+    tracing.begin(request.headers)
     shown = request.headers.get("Authorization", "").encode("utf-8", "replace")
     if not hmac.compare_digest(shown, f"Bearer {parts().key}".encode()):
         raise Unauthorized("The bearer key is missing or wrong.")

@@ -6,10 +6,10 @@ from uuid import UUID
 from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 
-from bff import bodies
 from bff.conversations.direct import DirectChat, Turn
 from bff.engine import door, tone
 from bff.errors import InvalidRequest, NotFound
+from bff.http import request_body
 from bff.identity import Identity
 
 PAGE_MOST: Final = 50
@@ -64,7 +64,7 @@ def prefer(org: str, user_id: str) -> Response:
     owner = Identity(user_id, org).owner
     if len(owner) > OWNER_MOST:
         raise InvalidRequest
-    changes = bodies.validated(Changes, door.body())
+    changes = request_body.validated(Changes, door.body())
     if changes.response_language:
         _direct().choose_language(owner, changes.response_language)
     return jsonify(response_language=_direct().language(owner) or None)

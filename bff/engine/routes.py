@@ -9,18 +9,18 @@ from uuid import UUID
 from flask import Blueprint, Flask, Response, jsonify, request
 from pydantic import BaseModel, Field, StrictStr, model_validator
 
-from bff import bodies, events
+from bff import events
 from bff.agents import Said
 from bff.engine import door, kept
 from bff.engine.door import Id, Parts
 from bff.engine.turns import Completion, Contents, ConversationTurn, DirectTurn
 from bff.errors import ChatError, InvalidRequest, UpstreamError
+from bff.http import request_body, waiting
+from bff.http.responses import EventStream, How
+from bff.http.sse import Event, encode
+from bff.http.url_converters import allow_any_text
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops import hub
-from bff.ops.hub import Watch
-from bff.sse import Event, encode
-from bff.streaming import EventStream, How
-from bff.url_converters import allow_any_text
 
 KEEPALIVE: Final = encode(events.keepalive())
 KEEPALIVE_SECONDS: Final = 30.0
@@ -118,7 +118,7 @@ def stream() -> Response:
 @bp.post("/api/v1/chat/stopped")
 def keep_stopped() -> Response:
     """What a reply in a conversation had said when its user stopped it."""
-    stopped = bodies.validated(StoppedTurn, door.body())
+    stopped = request_body.validated(StoppedTurn, door.body())
     if (turn := stopped.conversation_turn) is None:
         raise InvalidRequest("conversation_id: is required.")
     return jsonify(message_id=str(door.parts().turns.keep_stopped(turn, stopped.text).id))
@@ -127,7 +127,7 @@ def keep_stopped() -> Response:
 @bp.post("/api/v1/chat")
 def chat() -> Response:
     turn = _asked().direct_turn
-    watch = hub.watch(hub.place(request.environ), half_open=False)
+    watch = waiting.watch(waiting.place(request.environ), half_open=False)
     try:
         for content in door.parts().turns.direct(turn, watch):
             if content is not None and content["type"] == "complete":
@@ -138,4 +138,4 @@ def chat() -> Response:
 
 
 def _asked() -> EngineRequest:
-    return bodies.validated(EngineRequest, door.body())
+    return request_body.validated(EngineRequest, door.body())

@@ -16,8 +16,8 @@ from bff.conversations.direct import DirectChat
 from bff.conversations.models import Message
 from bff.conversations.replies import Replies
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops.hub import Watch
 
 DATABASE_SECONDS: Final = 30.0
 """For which a turn insists while the database is away, before it fails."""

@@ -15,7 +15,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from bff.ops import hub, metrics
+from bff.http import waiting
+from bff.ops import metrics
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -134,7 +135,7 @@ class BoundedResponses:
         self._connections = connections
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        sock = hub.browser(environ)
+        sock = waiting.browser(environ)
         if sock is None:
             return self._app(environ, start_response)
         exchange = self._connections.begin(sock)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bff.errors import Away, ServerFull, TooManyRequests
+from bff.http.streams import MANY_STREAMS
 from bff.ops.redis import Client, Scripts, key_of, keys_of
-from bff.ops.streams import MANY_STREAMS
 
 GIVEN_UP_SECONDS: Final = 30.0
 """After which the streams of a process that was killed count no more."""

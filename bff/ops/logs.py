@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from bff import trace
+from bff.http import tracing
 
 _STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "asctime", "taskName"}
 
@@ -65,7 +65,7 @@ class JSONLines(_Discreet):
         line = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line | trace.fields() | _fields(record), default=str)
+        return json.dumps(line | tracing.fields() | _fields(record), default=str)
 
 
 class TextLines(_Discreet):

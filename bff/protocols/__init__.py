@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from bff import events
 from bff.errors import InvalidRequest
-from bff.event_ids import resumable
+from bff.http.event_ids import resumable
+from bff.http.sse import Event
 from bff.messages import PRINTABLE
-from bff.sse import Event
 
 HISTORY_STRINGS: Final = 20_000
 """In the body of a client that sends the whole history along: some 1,000 turns."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
-from bff import bodies
+from bff.http import request_body
 from bff.protocols import HISTORY_STRINGS, Asked, ClientProtocol, Sent, as_json, asking, beside, last_of, sayable, text_of
 from bff.protocols.texts import Marks, Texts
 from bff.protocols.tools import Call, Result, Tools
@@ -30,7 +30,7 @@ class RunAgentInput(BaseModel):
 
 
 def asked(body: bytes) -> Asked:
-    request = bodies.validated(RunAgentInput, body, HISTORY_STRINGS)
+    request = request_body.validated(RunAgentInput, body, HISTORY_STRINGS)
     said = last_of(request.messages)
     forwarded = request.forwarded if isinstance(request.forwarded, dict) else {}
     # A message that is said again in a run of its own wants an answer of its own; the same run is the same question.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
-from bff import bodies
+from bff.http import request_body
 from bff.protocols import DONE, HISTORY_STRINGS, Asked, ClientProtocol, Sent, as_json, asking, beside, last_of, sayable, text_of
 from bff.protocols.texts import Marks, Texts
 from bff.protocols.tools import Call, Result, Tools
@@ -32,7 +32,7 @@ class ChatTransportRequest(BaseModel):
 
 
 def asked(body: bytes) -> Asked:
-    request = bodies.validated(ChatTransportRequest, body, HISTORY_STRINGS)
+    request = request_body.validated(ChatTransportRequest, body, HISTORY_STRINGS)
     said = last_of(request.messages)
     # Said anew, a message is another one to us: under its old id the old answer would come back.
     anew = request.trigger != "submit-message" or request.message_id is not None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from bff import events
-from bff.sse import Event
+from bff.http.sse import Event
 
 
 def encode(said: Iterable[Event | None], *, restarted: bool) -> Iterator[Event | None]:

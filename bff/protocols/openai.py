@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
-from bff import bodies, events
+from bff import events
 from bff.errors import BY_CODE, ChatError, InternalError
+from bff.http import request_body
 from bff.protocols import (
     DONE,
     HISTORY_STRINGS,
@@ -48,7 +49,7 @@ class CompletionRequest(BaseModel):
 
 
 def asked(body: bytes) -> Asked:
-    request = bodies.validated(CompletionRequest, body, HISTORY_STRINGS)
+    request = request_body.validated(CompletionRequest, body, HISTORY_STRINGS)
     now = text_of(last_of(request.messages).content)
     spoken = (said for said in request.messages if said.role in {"user", "assistant"})
     history = [(said.role, text) for said in spoken if (text := joined(said.content))]  # Others call tools, or show images.

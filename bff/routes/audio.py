@@ -9,9 +9,9 @@ from werkzeug.http import unquote_etag
 
 from bff import audio
 from bff.audio import Part, Recording
-from bff.download import Download
 from bff.errors import InvalidRequest, RangeNotSatisfiable
-from bff.ops.streams import Slot
+from bff.http.download import Download
+from bff.http.streams import Slot
 from bff.routes import door
 from bff.routes.waiting import asking
 

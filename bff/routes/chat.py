@@ -6,9 +6,10 @@ from typing import Any, Final, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff import event_ids, message_ids, messages
+from bff import message_ids, messages
 from bff.broker_client import BrokerClient
 from bff.errors import InvalidRequest, NotFound
+from bff.http import event_ids
 from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
 from bff.protocols import ClientProtocol, Place, Sent

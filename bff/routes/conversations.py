@@ -8,17 +8,17 @@ from uuid import UUID
 from flask import Blueprint, Response, current_app, jsonify, request
 from pydantic import ValidationError
 
-from bff import bodies, event_ids
 from bff.conversations import schemas
 from bff.conversations.runs import Opened, ReplyRuns
 from bff.conversations.schemas import EditMessage, NewConversation, NewMessage, StreamMessage, UpdateConversation
 from bff.conversations.store import ConversationStore
 from bff.errors import ChatError, InvalidRequest
-from bff.ops.streams import Slot
+from bff.http import event_ids, request_body
+from bff.http.responses import HEADERS, EventStream, How
+from bff.http.sse import comment
+from bff.http.streams import Slot
 from bff.protocols import conversation
 from bff.routes import door, telling
-from bff.sse import comment
-from bff.streaming import HEADERS, EventStream, How
 
 bp = Blueprint("conversations", __name__, url_prefix="/api")
 
@@ -161,14 +161,14 @@ def _stream(opened: Opened, slot: Slot) -> Response:
 
 
 def _said(model: type[Model]) -> Model:
-    return bodies.validated(model, door.body(BODY_MOST))
+    return request_body.validated(model, door.body(BODY_MOST))
 
 
 def _wish() -> StreamMessage:
     try:
         return StreamMessage.model_validate(request.args.to_dict())
     except ValidationError as error:
-        raise InvalidRequest(bodies.sentence(error)) from None
+        raise InvalidRequest(request_body.sentence(error)) from None
 
 
 def _limit() -> int:

@@ -7,10 +7,10 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
-from bff.ops.hub import Watch
+from bff.http.responses import EventStream, How
+from bff.http.sse import Event, comment
+from bff.http.waiting import Watch
 from bff.routes import door
-from bff.sse import Event, comment
-from bff.streaming import EventStream, How
 
 bp = Blueprint("diagnostics", __name__, url_prefix="/api/diagnostics")
 

@@ -11,22 +11,23 @@ from typing import Any, Final
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from bff import bodies, errors, trace
+from bff import errors
 from bff.agents import Agent
 from bff.broker_client import BrokerClient
 from bff.config.settings import Settings
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, InternalError, InvalidRequest, ReaderLeft
+from bff.http import request_body, tracing, waiting
+from bff.http.responses import HEADERS
+from bff.http.streams import Slot, Streams
 from bff.identity import COOKIE, Identity, IdentityMode
-from bff.ops import hub, metrics
+from bff.ops import metrics
 from bff.ops.connections import SEND_BUFFER_BYTES
 from bff.ops.health import Health
 from bff.ops.metrics import QueueSizes
 from bff.ops.pulse import Pulse
 from bff.ops.rate import Rate
-from bff.ops.streams import Slot, Streams
 from bff.routes import headers, origin
-from bff.streaming import HEADERS
 from bff.tickets import Tickets
 
 COOKIE_SECONDS: Final = 365 * 24 * 3600
@@ -93,7 +94,9 @@ def identity_of_reader() -> Identity:
 def body(most: int | None = None) -> bytes:
     """`most`: bytes, where that is fewer than MAX_BODY_BYTES."""
     settings = parts().settings
-    return bodies.read(request.environ, min(most or settings.max_body_bytes, settings.max_body_bytes), settings.request_seconds)
+    return request_body.read(
+        request.environ, min(most or settings.max_body_bytes, settings.max_body_bytes), settings.request_seconds
+    )
 
 
 def whole(name: str, default: int) -> int:
@@ -132,7 +135,7 @@ def _log_line(status: int) -> None:
 
 def _begin() -> Response | None:
     g.began = monotonic()
-    g.request_id = trace.begin(request.headers).request_id
+    g.request_id = tracing.begin(request.headers).request_id
     allowed = parts().settings.cors_allow_origins
     if origin.is_preflight(allowed):
         return Response(status=204)
@@ -184,7 +187,7 @@ def _slot_of_page(response: Response) -> Slot | None:
 
 def _may_wait(response: Response) -> bool:
     """Whether it may have to wait for its reader: smaller ones fit into the kernel's buffer."""
-    if response.is_streamed or hub.browser(request.environ) is None:
+    if response.is_streamed or waiting.browser(request.environ) is None:
         return False
     return (response.calculate_content_length() or 0) > SEND_BUFFER_BYTES
 

@@ -11,13 +11,13 @@ from bff import messages
 from bff.agents.broker import Broker
 from bff.errors import NotFound, ReaderLeft, TooLarge, detached
 from bff.following import Answer
+from bff.http import waiting
+from bff.http.sse import Event
+from bff.http.streams import Slot
 from bff.messages import ChatRequest
-from bff.ops import hub
-from bff.ops.streams import Slot
 from bff.protocols import Asked, Sent, openai
 from bff.protocols.openai import OPENAI, OpenAiWords
 from bff.routes import door, telling
-from bff.sse import Event
 
 bp = Blueprint("openai", __name__, url_prefix="/v1")
 
@@ -100,7 +100,7 @@ def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]
     """Waits for the answer's end. Raises what broke it, with a status of its own."""
     door.hold(slot)
     told = telling.tell(answer, message_id, kind="v1", own=leave is not None, leave=leave)
-    watch = hub.watch(hub.browser(request.environ), half_open=False)
+    watch = waiting.watch(waiting.browser(request.environ), half_open=False)
     try:
         slot.wait_at(watch)
         last = _last(told.say(watch))

@@ -5,7 +5,7 @@ from typing import Annotated
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, StrictStr, StringConstraints
 
-from bff import bodies
+from bff.http import request_body
 from bff.routes import door
 from bff.routes.waiting import asking_once
 
@@ -28,6 +28,6 @@ def read() -> Response:
 @bp.put("")
 def change() -> Response:
     door.identity()
-    changes = bodies.validated(Changes, door.body()).model_dump(exclude_unset=True)
+    changes = request_body.validated(Changes, door.body()).model_dump(exclude_unset=True)
     with asking_once() as (who, _, watch):
         return jsonify(door.parts().engine.prefer(who, changes, watch))

@@ -8,21 +8,22 @@ from typing import Any, Final, NamedTuple
 
 from flask import Response, request
 
-from bff import events, trace
+from bff import events
 from bff.broker_client import BrokerClient
 from bff.config.settings import Settings
 from bff.errors import ChatError, Drained, Interrupted, UpstreamFailure
 from bff.following import Answer
+from bff.http import tracing
+from bff.http.responses import EventStream, How, Tally
+from bff.http.sse import Event, comment, encode
+from bff.http.streams import Slot
+from bff.http.waiting import Watch
 from bff.messages import ChatRequest
 from bff.ops import metrics
-from bff.ops.hub import Watch
 from bff.ops.metrics import StreamEnd
-from bff.ops.streams import Slot
 from bff.protocols import ClientProtocol, Sent, Words, translate
 from bff.relay import Relay
 from bff.routes import door
-from bff.sse import Event, comment, encode
-from bff.streaming import EventStream, How, Tally
 
 log = logging.getLogger("bff.requests")
 
@@ -220,7 +221,7 @@ def tell(
         own=own,
         irrevocable=lambda: words is not None and words.sent > Sent.NOTHING,
     )
-    fields = {"message_id": message_id, "kind": kind} | trace.fields()
+    fields = {"message_id": message_id, "kind": kind} | tracing.fields()
     return Telling(answer, relay, fields, began=door.began(), resumed=resumed, comes_back=comes_back, kind=kind, leave=leave)
 
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from flask import request
 
+from bff.http import waiting
+from bff.http.streams import Slot
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops import hub
-from bff.ops.hub import Watch
-from bff.ops.streams import Slot
 from bff.routes import door
 
 
@@ -25,7 +25,7 @@ def asking() -> Iterator[Asking]:
     """Raises Unauthorized, Forbidden, ServerRestarting, ServerFull, TooManyRequests. The slot is the caller's to release."""
     who = door.identity()
     with door.parts().streams.enter(door.aside(who)) as slot:
-        watch = hub.watch(hub.browser(request.environ), half_open=False)
+        watch = waiting.watch(waiting.browser(request.environ), half_open=False)
         try:
             slot.wait_at(watch)
             yield Asking(who, slot, watch)

@@ -6,7 +6,7 @@ import socket
 from contextlib import closing
 from typing import Any, Final, cast
 
-from bff.ops.hub import Watch
+from bff.http.waiting import Watch
 from bff.transport.head import read_head
 from bff.transport.patience import receive, received
 

@@ -14,8 +14,8 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from bff.errors import UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
-from bff.ops import hub
-from bff.ops.hub import Watch
+from bff.http import waiting
+from bff.http.waiting import Watch
 from bff.transport.patience import Patience, patience
 from bff.transport.reading import LIBRARY_ERRORS, ByteSource
 
@@ -115,7 +115,7 @@ def _read(response: requests.Response, until: float, watch: Watch | None, most: 
         source = ByteSource(response, max(0.0, until - monotonic()))
         over.callback(source.close)
         if watch is None:
-            watch = hub.watch()
+            watch = waiting.watch()
             over.callback(watch.close)
         watch.due = until
         pieces, size = [], 0

@@ -18,9 +18,9 @@ import requests
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
-from bff.ops import hub
-from bff.ops.hub import Watch
-from bff.ops.nested import Nested
+from bff.http import waiting
+from bff.http.waiting import Watch
+from bff.http.waiting.inner import Nested
 from bff.transport.patience import asking
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _environ(request: requests.PreparedRequest, place: Nested) -> dict[str, Any]
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        hub.PLACE: place,
+        waiting.PLACE: place,
     }
 
 

@@ -10,8 +10,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from bff.errors import UpstreamTimeout
-from bff.ops import hub
-from bff.ops.hub import Watch
+from bff.http.waiting import Watch
 
 READ_BYTES: Final = 65536
 
@@ -30,12 +29,12 @@ patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
 @contextmanager
 def asking() -> Iterator[Watch]:
     """Where the one who asks waits for the answer; what else it has to say there it says afterwards."""
-    waiting = patience.get()
-    if waiting is None or waiting.watch is None:
-        with closing(hub.watch()) as watch:
+    current = patience.get()
+    if current is None or current.watch is None:
+        with closing(waiting.watch()) as watch:
             yield watch
         return
-    watch = waiting.watch
+    watch = current.watch
     due, watch.due = watch.due, inf
     try:
         yield watch
@@ -69,8 +68,8 @@ def received(sock: socket.socket) -> Generator[bytes]:
 
 def _moment(sock: socket.socket) -> float:
     """By which the answer must have come; by the library's own timeout where nobody has said."""
-    if (waiting := patience.get()) is not None:
-        return waiting.until
+    if (current := patience.get()) is not None:
+        return current.until
     seconds = sock.gettimeout()
     return inf if seconds is None else monotonic() + seconds
 

@@ -11,7 +11,7 @@ import requests
 import urllib3
 
 from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from bff.ops.hub import Watch
+from bff.http.waiting import Watch
 from bff.transport.body import Body
 from bff.transport.direct import DirectBody
 from bff.transport.patience import READ_BYTES

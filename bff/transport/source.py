@@ -6,8 +6,8 @@ from time import monotonic
 import requests
 
 from bff.errors import UpstreamError
-from bff.ops.hub import Watch
-from bff.sse import MAX_EVENT_BYTES, Decoder, Event
+from bff.http.sse import MAX_EVENT_BYTES, Decoder, Event
+from bff.http.waiting import Watch
 from bff.transport.reading import ByteSource
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from bff.agents import Said
 from bff.agents.demo import HELP, UNICODE, Demo, command_of
 from bff.errors import ReaderLeft, UpstreamError
+from bff.http import waiting
+from bff.http.waiting import Watch
 from bff.identity import Identity
-from bff.ops import hub
-from bff.ops.hub import Watch
 
 ANN = Identity("ann", "org")
 NAMES = ["slow", "error", "cut", "silence", "big", "unicode", "tool", "help"]
@@ -132,7 +132,7 @@ def test_error_says_a_piece_and_fails(watch):
 
 def test_cut_breaks_the_callers_connection():
     ours, theirs = socket.socketpair()
-    with ours, theirs, closing(hub.watch(ours)) as watch:
+    with ours, theirs, closing(waiting.watch(ours)) as watch:
         with pytest.raises(ReaderLeft):
             list(command_of("/cut")(watch))
 

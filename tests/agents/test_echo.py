@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from bff.agents import Said
 from bff.agents.echo import Echo, spread, words
 from bff.errors import ReaderLeft
+from bff.http import waiting
 from bff.identity import Identity
-from bff.ops import hub
 from tests.live import DEADLINE
 
 FOR_EVER = 3600.0
@@ -50,7 +50,7 @@ def test_a_long_text_is_cut_in_no_time():
 
 @given(st.text())
 def test_what_was_said_is_said_back(text):
-    watch = hub.watch()
+    watch = waiting.watch()
 
     reply = [piece for piece in Echo(0).stream(user(text), ANN, watch) if piece is not None]
     watch.close()

@@ -3,9 +3,9 @@ from time import monotonic
 
 import pytest
 
-from bff import trace
 from bff.errors import ReaderLeft, UpstreamError
-from bff.ops.beside import beside
+from bff.http import tracing
+from bff.http.waiting.background import beside
 from tests.live import DEADLINE, eventually
 
 
@@ -31,9 +31,9 @@ def test_its_result_is_given(watch):
 
 
 def test_what_is_asked_there_belongs_to_the_same_trace(watch):
-    begun = trace.begin({"X-Request-ID": "find-me"})
+    begun = tracing.begin({"X-Request-ID": "find-me"})
 
-    asked_with, _ = finished(beside(lambda _: trace.headers(), watch, keep))
+    asked_with, _ = finished(beside(lambda _: tracing.headers(), watch, keep))
 
     assert asked_with["X-Request-ID"] == "find-me"
     assert begun.trace_id in asked_with["traceparent"]

@@ -5,7 +5,7 @@ from time import monotonic
 import pytest
 
 from bff.errors import ReaderLeft, ServerRestarting
-from bff.ops import hub
+from bff.http import waiting
 from tests.wire_server import RESET
 
 
@@ -21,12 +21,12 @@ def pair():
 
 @pytest.fixture
 def watching(pair):
-    watch = hub.watch(pair[0])
+    watch = waiting.watch(pair[0])
     yield watch
     watch.close()
 
 
-def wait_until_ended(watch: hub.Watch, seconds: float = 2.0) -> float:
+def wait_until_ended(watch: waiting.Watch, seconds: float = 2.0) -> float:
     """Waits as a stream does, and gives the seconds until it was told to end."""
     began = monotonic()
     with pytest.raises(ReaderLeft):
@@ -129,7 +129,7 @@ def test_a_browser_that_closed_is_told_something_at_once_and_then_has_left(pair,
 
 
 def test_a_browser_that_closed_has_left_where_nothing_can_be_said_to_it(pair):
-    watch = hub.watch(pair[0], half_open=False)
+    watch = waiting.watch(pair[0], half_open=False)
     threading.Timer(0.05, pair[1].close).start()
 
     assert wait_until_ended(watch, 15) < 10
@@ -167,14 +167,14 @@ def test_watching_costs_no_descriptor_in_the_end(pair):
     before = len(os.listdir("/proc/self/fd"))
 
     for _ in range(50):
-        watch = hub.watch(pair[0])
+        watch = waiting.watch(pair[0])
         watch.wait(until=monotonic() + 0.001)
         watch.close()
 
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def made_sure(watch: hub.Watch) -> int:
+def made_sure(watch: waiting.Watch) -> int:
     """How often it said that it does not know yet."""
     return sum(1 for _ in watch.make_sure())
 
@@ -186,7 +186,7 @@ def test_a_browser_that_is_there_is_there_at_once(watching):
 
 
 def test_a_browser_that_left_a_moment_ago_is_found_out(pair):
-    watch = hub.watch(pair[0])
+    watch = waiting.watch(pair[0])
     pair[1].close()
 
     with pytest.raises(ReaderLeft):
@@ -198,7 +198,7 @@ def test_a_browser_that_left_a_moment_ago_is_found_out(pair):
 
 
 def test_a_browser_that_only_stopped_sending_is_there(pair):
-    watch = hub.watch(pair[0])
+    watch = waiting.watch(pair[0])
     pair[1].shutdown(socket.SHUT_WR)
 
     assert made_sure(watch) > 0
@@ -207,7 +207,7 @@ def test_a_browser_that_only_stopped_sending_is_there(pair):
 
 
 def test_what_is_done_aside_gives_its_result_or_its_error():
-    aside = hub.Aside()
+    aside = waiting.Aside()
 
     assert aside(lambda: 5) == 5
     with pytest.raises(ZeroDivisionError):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff import trace
+from bff.http import tracing
 from bff.ops import logs
 from tests.frames import decoded
 
@@ -26,7 +26,7 @@ def root() -> Iterator[logging.Logger]:
 @pytest.fixture(autouse=True)
 def no_request() -> None:
     """Whatever a test before this one has left in this thread."""
-    trace.current.set(None)
+    tracing.current.set(None)
 
 
 def record(message: str = "hello", *args: object, level: int = logging.INFO, exc_info=None, **extra) -> logging.LogRecord:
@@ -62,7 +62,7 @@ def test_a_json_line_says_when_who_and_what():
 
 
 def test_a_json_line_says_which_request_it_is_about():
-    trace.begin({"X-Request-ID": "r-1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+    tracing.begin({"X-Request-ID": "r-1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
 
     line = as_json("hello")
 

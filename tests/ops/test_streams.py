@@ -4,8 +4,8 @@ from time import monotonic
 import pytest
 
 from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests
-from bff.ops import hub
-from bff.ops.streams import Slot, Streams
+from bff.http import waiting
+from bff.http.streams import Slot, Streams
 from tests.live import in_parallel
 
 
@@ -23,7 +23,7 @@ class Stream:
         assert self._waits.wait(5)
 
     def _wait(self) -> None:
-        self.slot.watch = watch = hub.watch()
+        self.slot.watch = watch = waiting.watch()
         self._waits.set()
         until = monotonic() + self._seconds
         try:

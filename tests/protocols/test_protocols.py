@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bff.http.sse import Event, encode
 from bff.protocols import Place, Sent, conversation, translate
 from bff.protocols.ag_ui import AG_UI
 from bff.protocols.ai_sdk import AI_SDK
 from bff.protocols.native import NATIVE
 from bff.protocols.openai import OPENAI
 from bff.relay import Relay
-from bff.sse import Event, encode
 from tests.frames import decoded
 from tests.protocols import readers
 

@@ -6,8 +6,8 @@ from contextvars import copy_context
 from typing import Generic, TypeVar
 
 from bff.errors import ReaderLeft
-from bff.ops import hub
-from bff.ops.hub import Watch
+from bff.http import waiting
+from bff.http.waiting import Watch
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class _Call(Generic[T]):
         self._do = do
         self._caller = caller
         self._discard = discard
-        self._watch = hub.watch()
+        self._watch = waiting.watch()
         self._lock = threading.Lock()
         self._results: list[T] = []
         self._errors: list[BaseException] = []

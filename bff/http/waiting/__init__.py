@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
-from bff.ops.hub.waiting import HasDescriptor, Watch
+from bff.http.waiting.base import HasDescriptor, Watch
 
 __all__ = ["PLACE", "Aside", "HasDescriptor", "Timer", "Watch", "browser", "later", "place", "watch"]
 
@@ -53,10 +53,10 @@ def watch(browser: socket.socket | Watch | None = None, *, half_open: bool = Tru
 
 def _new_watch(browser: socket.socket | None) -> Watch:
     if _patched():
-        from bff.ops.hub.loop import LoopWatch
+        from bff.http.waiting.greenlets import LoopWatch
 
         return LoopWatch(browser)
-    from bff.ops.hub.threads import PollWatch
+    from bff.http.waiting.threads import PollWatch
 
     return PollWatch(browser)
 
@@ -64,10 +64,10 @@ def _new_watch(browser: socket.socket | None) -> Watch:
 def later(seconds: float, do: Callable[[], None]) -> Timer:
     """Calls `do`, which must not block, unless cancelled before."""
     if _patched():
-        from bff.ops.hub.loop import LoopTimer
+        from bff.http.waiting.greenlets import LoopTimer
 
         return LoopTimer(seconds, do)
-    from bff.ops.hub.threads import ThreadTimer
+    from bff.http.waiting.threads import ThreadTimer
 
     return ThreadTimer(seconds, do)
 
@@ -82,7 +82,7 @@ class Aside:
         if not _patched():
             return do()
         if self._thread is None:
-            from bff.ops.hub.loop import RealThread
+            from bff.http.waiting.greenlets import RealThread
 
             self._thread = RealThread()
         done: T = self._thread(do)

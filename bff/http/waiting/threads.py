@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import inf
 from time import monotonic
 
-from bff.ops.hub.waiting import RESET_SECONDS, HasDescriptor, Watch
+from bff.http.waiting.base import RESET_SECONDS, HasDescriptor, Watch
 
 
 class PollWatch(Watch):

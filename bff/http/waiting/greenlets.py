@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from gevent import get_hub, getcurrent
 from gevent.threadpool import ThreadPool
 
-from bff.ops.hub.waiting import RESET_SECONDS, HasDescriptor, Watch
+from bff.http.waiting.base import RESET_SECONDS, HasDescriptor, Watch
 
 T = TypeVar("T")
 

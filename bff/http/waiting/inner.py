@@ -5,7 +5,7 @@ from math import inf
 from time import monotonic
 
 from bff.errors import ReaderLeft
-from bff.ops.hub import HasDescriptor, Watch
+from bff.http.waiting import HasDescriptor, Watch
 
 
 class Nested(Watch):

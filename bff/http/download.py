@@ -8,11 +8,11 @@ from time import monotonic
 from typing import Any, Final
 
 from bff.errors import ChatError, ReaderLeft
-from bff.ops import hub
+from bff.http import waiting
+from bff.http.responses import Stream
+from bff.http.streams import Slot
+from bff.http.waiting import Watch
 from bff.ops.connections import SEND_BUFFER_BYTES, limit_send_buffer
-from bff.ops.hub import Watch
-from bff.ops.streams import Slot
-from bff.streaming import Stream
 
 LONGEST_SECONDS: Final = 3600.0
 """A player that is paused, or plays, takes its time; each slice is timed as well."""
@@ -45,12 +45,12 @@ class Download(Stream):
         over = ExitStack()
         over.callback(slot.release)
         over.callback(lambda: close(self._ended, self._sent))
-        sending = self._sending(pieces, hub.browser(environ), slow_seconds, over)
+        sending = self._sending(pieces, waiting.browser(environ), slow_seconds, over)
         super().__init__(sending, over.close, **options)
         self.headers["Content-Length"] = str(length)
 
     def _sending(self, pieces: Pieces, sock: socket.socket | None, slow_seconds: float, over: ExitStack) -> Iterator[bytes]:
-        watch = hub.watch(sock, half_open=False)
+        watch = waiting.watch(sock, half_open=False)
         until = monotonic() + LONGEST_SECONDS
         try:
             self._slot.wait_at(watch)

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Self
 
 from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests, detached
-from bff.ops.hub import Watch
+from bff.http.waiting import Watch
 
 if TYPE_CHECKING:
     from bff.ops.limits import SharedLimits  # Which brings Redis's library: for those who use it.

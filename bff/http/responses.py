@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple
 from flask import Response
 
 from bff.errors import ReaderLeft
-from bff.ops import hub
+from bff.http import waiting
+from bff.http.sse import Event, encode
+from bff.http.streams import Slot
+from bff.http.waiting import Watch
 from bff.ops.connections import SEND_BUFFER_BYTES, limit_send_buffer
-from bff.ops.hub import Watch
-from bff.ops.streams import Slot
-from bff.sse import Event, encode
 
 HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 HEAD_SECONDS: Final = 0.1
@@ -77,7 +77,7 @@ class EventStream(Stream):
         if slot is not None:
             over.callback(slot.release)
         over.callback(close)
-        frames = _frames(say, how, hub.place(environ), slot, over, tally or Tally())
+        frames = _frames(say, how, waiting.place(environ), slot, over, tally or Tally())
         fields = {**HEADERS, **(headers or {})}
         super().__init__(frames, over.close, content_type="text/event-stream; charset=utf-8", headers=fields)
 
@@ -113,7 +113,7 @@ class How(NamedTuple):
 def _frames(
     say: Say, how: How, place: socket.socket | Watch | None, slot: Slot | None, over: ExitStack, tally: Tally
 ) -> Iterator[bytes]:
-    watch = hub.watch(place)
+    watch = waiting.watch(place)
     try:
         if slot is not None:
             slot.wait_at(watch)

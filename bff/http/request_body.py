@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bff.errors import InvalidRequest, LengthRequired, TooLarge, UnsupportedMediaType
-from bff.ops import hub
+from bff.http import waiting
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -87,8 +87,8 @@ def sentence(error: ValidationError) -> str:
 def _read(environ: Mapping[str, Any], most: int, seconds: float) -> bytes:
     """Up to `most` bytes. A body that trickles is given up: its connection is no longer read from."""
     stream, pieces, left = environ["wsgi.input"], [], most
-    sock = hub.browser(environ)
-    give_up = hub.later(seconds, lambda: sock.shutdown(socket.SHUT_RD)) if sock is not None else None
+    sock = waiting.browser(environ)
+    give_up = waiting.later(seconds, lambda: sock.shutdown(socket.SHUT_RD)) if sock is not None else None
     try:
         while left > 0 and (piece := stream.read(min(left, PIECE_BYTES))):
             pieces.append(piece)

@@ -1,0 +1,1 @@
+"""What HTTP needs on both sides: server-sent events, waiting for sockets, responses, request bodies, tracing."""
