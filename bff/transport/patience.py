@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from bff.errors import UpstreamTimeout
+from bff.http import waiting
 from bff.http.waiting import Watch
 
 READ_BYTES: Final = 65536
