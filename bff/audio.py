@@ -7,9 +7,9 @@ from time import monotonic
 from typing import IO, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from bff.auth.identity import Identity
 from bff.errors import InvalidRequest, NotFound, RangeNotSatisfiable, UpstreamError, UpstreamTimeout
 from bff.http.waiting import Watch
-from bff.identity import Identity
 from bff.messages import AUDIO_MAX_BYTES
 from bff.transport import ByteSource
 

@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from bff import errors, transport
+from bff.auth.identity import Identity
 from bff.errors import BY_CODE, Away, ChatError, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.following import Answer, Followed
 from bff.http import tracing
 from bff.http.waiting import Watch
-from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
 from bff.ops import metrics
 from bff.transport import EventSource, Response, Session

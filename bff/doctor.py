@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
+from bff.auth.identity import Identity
 from bff.broker_client import BrokerClient
 from bff.config import checks
 from bff.config.settings import Settings, descriptor_limit
@@ -12,7 +13,6 @@ from bff.diagnosis import Finding
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, NotFound
 from bff.http import waiting
-from bff.identity import Identity
 from bff.ops.health import Probe
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 from bff import audio, errors, events, transport
 from bff.audio import Recording
+from bff.auth.identity import Identity
 from bff.errors import ChatError, UpstreamError, UpstreamFailure
 from bff.http import tracing, waiting
 from bff.http.waiting import Watch
-from bff.identity import Identity
 from bff.ops import metrics
 from bff.transport import ByteSource, EventSource, Response, Session
 from bff.upstream import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts

@@ -8,6 +8,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from bff import cli
 from bff.agents.catalogue import DEFAULT
+from bff.auth.identity import Anonymous, IdentityMode, Proxy
+from bff.auth.orgs import Orgs
+from bff.auth.tickets import Tickets
 from bff.broker import bundled_broker
 from bff.broker_client import BrokerClient
 from bff.config import checks
@@ -18,17 +21,14 @@ from bff.conversations.runs import ReplyRuns
 from bff.conversations.store import ConversationStore
 from bff.engine_client import EngineClient
 from bff.http.streams import Streams
-from bff.identity import Anonymous, IdentityMode, Proxy
 from bff.ops import logs, memory
 from bff.ops.connections import BoundedResponses, Connections
 from bff.ops.health import Health, Probe, WriteProbe
 from bff.ops.life import Life, together
 from bff.ops.pulse import Pulse
 from bff.ops.rate import Rate
-from bff.orgs import Orgs
 from bff.routes import audio, chat, contract, conversations, diagnostics, door, history, openai, ops, page, preferences, tickets
 from bff.services import Services
-from bff.tickets import Tickets
 from bff.transport import Neighbour, new_session
 
 DOORS = (chat, conversations, history, preferences, audio, tickets, openai, ops, diagnostics, contract, page)
@@ -98,8 +98,8 @@ def _identity_mode(settings: Settings) -> IdentityMode:
 
 
 def _jwt(settings: Settings, orgs: Orgs) -> IdentityMode:
-    from bff.jwt_identity import JWT, Claims, Key, keys_of  # Brings a library for cryptography: for those who use it.
-    from bff.keys import FetchedKeys, FixedKey, Keys
+    from bff.auth.jwks import FetchedKeys, FixedKey, Keys
+    from bff.auth.jwt import JWT, Claims, Key, keys_of  # Brings a library for cryptography: for those who use it.
     from bff.transport import read_url
 
     keys: Keys[Key]

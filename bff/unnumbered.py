@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from bff import events
+from bff.auth.identity import Identity
 from bff.broker_client import BrokerClient
 from bff.engine_client import EngineClient
 from bff.errors import (
@@ -26,7 +27,6 @@ from bff.errors import (
 from bff.following import RECONNECTS
 from bff.http.sse import Event
 from bff.http.waiting import Watch
-from bff.identity import Identity
 from bff.relay import NO_SLOT
 from bff.transport import EventSource
 

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.audio import Address, Part, address, part
+from bff.auth.identity import Identity
 from bff.errors import ChatError, InvalidRequest, NotFound, RangeNotSatisfiable
-from bff.identity import Identity
 
 ENGINE = "https://engine.example"
 ADA = Identity("ada", "Word Collective")

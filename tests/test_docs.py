@@ -16,11 +16,11 @@ import pytest
 
 from bff import errors
 from bff.agents import Agent, Said
+from bff.auth.identity import IdentityMode
+from bff.auth.orgs import Orgs
 from bff.config.settings import Settings
 from bff.http import waiting
-from bff.identity import IdentityMode
 from bff.ops import metrics
-from bff.orgs import Orgs
 from bff.routes import contract
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
 from tests.missing import missing

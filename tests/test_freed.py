@@ -19,6 +19,8 @@ from werkzeug.test import EnvironBuilder
 from bff import transport
 from bff.agents import Said
 from bff.agents.openai import OpenAI
+from bff.auth.identity import Identity
+from bff.auth.jwks import FetchedKeys
 from bff.config.settings import Settings
 from bff.errors import Away, Drained, ReaderLeft, UpstreamError, UpstreamUnavailable
 from bff.following import Followed
@@ -27,8 +29,6 @@ from bff.http.sse import Event
 from bff.http.streams import Streams
 from bff.http.waiting.background import beside
 from bff.http.waiting.inner import Nested
-from bff.identity import Identity
-from bff.keys import FetchedKeys
 from bff.relay import Relay
 from bff.services import Services
 from bff.transport import EventSource, Neighbour, new_session, send

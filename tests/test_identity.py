@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bff.auth.identity import COOKIE, Anonymous, Proxy, checked
+from bff.auth.orgs import Orgs
 from bff.errors import Forbidden, Unauthorized
-from bff.identity import COOKIE, Anonymous, Proxy, checked
-from bff.orgs import Orgs
 from tests.odd_users import ODD, REFUSED, shown
 
 SECRET = "s" * 32

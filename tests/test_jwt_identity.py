@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bff.auth.identity import Identity
+from bff.auth.jwks import FetchedKeys, FixedKey
+from bff.auth.jwt import JWT, Claims, Key, keys_of
+from bff.auth.orgs import Orgs
 from bff.errors import Unauthorized
-from bff.identity import Identity
-from bff.jwt_identity import JWT, Claims, Key, keys_of
-from bff.keys import FetchedKeys, FixedKey
-from bff.orgs import Orgs
 from tests.live import new_app
 from tests.wire_server import HANG, WireServer, reply
 

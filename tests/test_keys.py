@@ -3,8 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from bff.auth.jwks import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, FetchedKeys, FixedKey
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
-from bff.keys import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, FetchedKeys, FixedKey
 from tests.live import DEADLINE, eventually
 
 

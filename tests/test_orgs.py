@@ -3,9 +3,9 @@ import json
 import pytest
 
 from bff import create_app
+from bff.auth.orgs import MAP_MAX_BYTES, Orgs
 from bff.config.settings import Settings
 from bff.errors import SettingsError
-from bff.orgs import MAP_MAX_BYTES, Orgs
 
 DEFAULT = "unfoldingWord"
 

@@ -2,10 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff import tickets
+from bff.auth import tickets
+from bff.auth.identity import Identity
+from bff.auth.tickets import OPEN_SECONDS, Tickets
 from bff.errors import Unauthorized
-from bff.identity import Identity
-from bff.tickets import OPEN_SECONDS, Tickets
 
 ADA = Identity("ada", "Some Org")
 SECONDS = 600.0

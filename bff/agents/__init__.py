@@ -6,9 +6,9 @@ A further agent is a file here, with a class that is an `Agent`, and its line in
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
+from bff.auth.identity import Identity
 from bff.errors import AnswerIncomplete, UpstreamError
 from bff.http.waiting import Watch
-from bff.identity import Identity
 
 REPLY_MOST: Final = 200_000
 """Characters of one reply."""

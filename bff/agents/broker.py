@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from bff import events
 from bff.agents import Said, last_question
+from bff.auth.identity import Identity
 from bff.broker_client import BrokerClient
 from bff.engine_client import EngineClient
 from bff.errors import ChatError, Interrupted, detached
@@ -20,7 +21,6 @@ from bff.http import waiting
 from bff.http.sse import Event
 from bff.http.waiting import Watch
 from bff.http.waiting.background import beside
-from bff.identity import Identity
 from bff.messages import ChatRequest
 from bff.relay import Relay
 from bff.unnumbered import Question, UnnumberedReply

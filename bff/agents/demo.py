@@ -6,9 +6,9 @@ from typing import Final
 
 from bff.agents import Piece, Said, last_question
 from bff.agents.echo import spread, words
+from bff.auth.identity import Identity
 from bff.errors import ReaderLeft, UpstreamError
 from bff.http.waiting import Watch
-from bff.identity import Identity
 
 HELP: Final = """\
 /slow N text – the text, evenly over N seconds

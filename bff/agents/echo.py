@@ -4,8 +4,8 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from bff.agents import Said, last_question
+from bff.auth.identity import Identity
 from bff.http.waiting import Watch
-from bff.identity import Identity
 
 
 class Echo:

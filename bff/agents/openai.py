@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from bff import transport
 from bff.agents import Said
+from bff.auth.identity import Identity
 from bff.errors import AnswerIncomplete, ChatError, TooManyRequests, UpstreamError, UpstreamUnavailable, detached
 from bff.events import parsed_object
 from bff.http.sse import Event
 from bff.http.waiting import Watch
 from bff.http.waiting.background import beside
-from bff.identity import Identity
 from bff.transport import EventSource, Response, Session
 from bff.upstream import Service, Timeouts
 

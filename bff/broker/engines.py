@@ -6,12 +6,12 @@ from contextlib import closing
 from time import monotonic
 from typing import Final, NamedTuple, Protocol
 
+from bff.auth.identity import Identity
 from bff.broker.queue import Claim, Message
 from bff.broker_client import BrokerClient
 from bff.engine_client import EngineClient
 from bff.errors import AnswerTimeout, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.http.waiting import Watch
-from bff.identity import Identity
 from bff.transport import EventSource
 from bff.unnumbered import Question, UnnumberedReply
 

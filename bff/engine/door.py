@@ -9,10 +9,10 @@ from flask import Response, current_app, jsonify, request
 from pydantic import StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
+from bff.auth.identity import Identity
 from bff.engine.turns import Turns
 from bff.errors import ChatError, InternalError, ReaderLeft, Unauthorized, by_status
 from bff.http import request_body, tracing
-from bff.identity import Identity
 
 log = logging.getLogger("bff.engine")
 

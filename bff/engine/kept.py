@@ -6,11 +6,11 @@ from uuid import UUID
 from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 
+from bff.auth.identity import Identity
 from bff.conversations.direct import DirectChat, Turn
 from bff.engine import door, tone
 from bff.errors import InvalidRequest, NotFound
 from bff.http import request_body
-from bff.identity import Identity
 
 PAGE_MOST: Final = 50
 OWNER_MOST: Final = 400

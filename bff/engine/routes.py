@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, StrictStr, model_validator
 
 from bff import events
 from bff.agents import Said
+from bff.auth.identity import Identity
 from bff.engine import door, kept
 from bff.engine.door import Id, Parts
 from bff.engine.turns import Completion, Contents, ConversationTurn, DirectTurn
@@ -20,7 +21,6 @@ from bff.http.responses import EventStream, How
 from bff.http.sse import Event, encode
 from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Watch
-from bff.identity import Identity
 
 KEEPALIVE: Final = encode(events.keepalive())
 KEEPALIVE_SECONDS: Final = 30.0

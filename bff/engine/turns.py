@@ -12,12 +12,12 @@ from uuid import UUID
 from bff import events
 from bff.agents import REPLY_MOST, Agent, Said, Whole
 from bff.agents.catalogue import DEFAULT
+from bff.auth.identity import Identity
 from bff.conversations.direct import DirectChat
 from bff.conversations.models import Message
 from bff.conversations.replies import Replies
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Watch
-from bff.identity import Identity
 
 DATABASE_SECONDS: Final = 30.0
 """For which a turn insists while the database is away, before it fails."""

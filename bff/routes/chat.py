@@ -7,10 +7,10 @@ from typing import Any, Final, TypeVar
 from flask import Blueprint, Response, jsonify, request
 
 from bff import message_ids, messages
+from bff.auth.identity import Identity
 from bff.broker_client import BrokerClient
 from bff.errors import InvalidRequest, NotFound
 from bff.http import event_ids
-from bff.identity import Identity
 from bff.message_ids import MESSAGE_ID
 from bff.protocols import ClientProtocol, Place, Sent
 from bff.protocols.ag_ui import AG_UI

@@ -13,6 +13,8 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from bff import errors
 from bff.agents import Agent
+from bff.auth.identity import COOKIE, Identity, IdentityMode
+from bff.auth.tickets import Tickets
 from bff.broker_client import BrokerClient
 from bff.config.settings import Settings
 from bff.engine_client import EngineClient
@@ -20,7 +22,6 @@ from bff.errors import ChatError, InternalError, InvalidRequest, ReaderLeft
 from bff.http import request_body, tracing, waiting
 from bff.http.responses import HEADERS
 from bff.http.streams import Slot, Streams
-from bff.identity import COOKIE, Identity, IdentityMode
 from bff.ops import metrics
 from bff.ops.connections import SEND_BUFFER_BYTES
 from bff.ops.health import Health
@@ -28,7 +29,6 @@ from bff.ops.metrics import QueueSizes
 from bff.ops.pulse import Pulse
 from bff.ops.rate import Rate
 from bff.routes import headers, origin
-from bff.tickets import Tickets
 
 COOKIE_SECONDS: Final = 365 * 24 * 3600
 ALIVE: Final = frozenset({"ops.healthz", "ops.readyz", "ops.numbers"})

@@ -2,8 +2,8 @@
 
 from flask import Blueprint, Response, jsonify
 
+from bff.auth.tickets import OPEN_SECONDS
 from bff.routes import door
-from bff.tickets import OPEN_SECONDS
 
 bp = Blueprint("tickets", __name__, url_prefix="/api")
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from flask import request
 
+from bff.auth.identity import Identity
 from bff.http import waiting
 from bff.http.streams import Slot
 from bff.http.waiting import Watch
-from bff.identity import Identity
 from bff.routes import door
 
 

@@ -11,8 +11,8 @@ import pytest
 from bff.agents import Agent, Said
 from bff.agents.broker import Broker, ThroughBroker
 from bff.agents.catalogue import DEFAULT
+from bff.auth.identity import Identity
 from bff.errors import AnswerTimeout, Interrupted, ReaderLeft
-from bff.identity import Identity
 from bff.routes.door import Parts
 from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
 from tests.broker_says import COMPLETED, TICKET

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from bff.agents import Said
 from bff.agents.demo import HELP, UNICODE, Demo, command_of
+from bff.auth.identity import Identity
 from bff.errors import ReaderLeft, UpstreamError
 from bff.http import waiting
 from bff.http.waiting import Watch
-from bff.identity import Identity
 
 ANN = Identity("ann", "org")
 NAMES = ["slow", "error", "cut", "silence", "big", "unicode", "tool", "help"]

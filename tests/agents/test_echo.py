@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from bff.agents import Said
 from bff.agents.echo import Echo, spread, words
+from bff.auth.identity import Identity
 from bff.errors import ReaderLeft
 from bff.http import waiting
-from bff.identity import Identity
 from tests.live import DEADLINE
 
 FOR_EVER = 3600.0

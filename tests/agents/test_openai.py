@@ -7,10 +7,10 @@ import pytest
 from bff import create_app
 from bff.agents import Said, catalogue
 from bff.agents.openai import RETRIES
+from bff.auth.identity import Identity
 from bff.config.settings import Settings
 from bff.engine import create_engine
 from bff.errors import AnswerIncomplete, TooManyRequests, UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from bff.identity import Identity
 from tests.agents.openai_server import BEGIN, DONE, HEAD, completion, data, piece, refusal, settings_of, whole, words
 from tests.live import BASE_ENVIRONMENT, free_port
 from tests.wire_server import CUT, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head

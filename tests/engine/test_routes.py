@@ -11,9 +11,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from bff.agents import Said
 from bff.agents.demo import HELP, UNICODE
+from bff.auth.identity import Identity
 from bff.config.settings import Settings
 from bff.engine import create_engine
-from bff.identity import Identity
 from tests.frames import decoded
 from tests.live import DEADLINE, FOLDER
 

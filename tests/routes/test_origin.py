@@ -1,6 +1,6 @@
 import pytest
 
-from bff.identity import COOKIE
+from bff.auth.identity import COOKIE
 from tests.live import new_app
 
 FRIEND = "https://friend.example"

@@ -8,8 +8,8 @@ from typing import Any, Final
 from pydantic.json_schema import models_json_schema
 
 from bff import __version__
+from bff.auth.identity import COOKIE
 from bff.errors import ChatError
-from bff.identity import COOKIE
 from bff.routes.contract import chat, conversations, openai, ops
 from bff.routes.contract.answers import Problem
 from bff.routes.contract.operation import Answer, Model, Operation, Parameter, bodies_of

@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
+from bff.auth.identity import Identity, checked
+from bff.auth.jwks import Keys
+from bff.auth.orgs import Orgs
 from bff.errors import Unauthorized
 from bff.http.tracing import Fields
-from bff.identity import Identity, checked
-from bff.keys import Keys
-from bff.orgs import Orgs
 
 LEEWAY_SECONDS: Final = 30
 """How far the issuer's clock may be from ours."""

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple, Protocol
 
 from itsdangerous import BadSignature, URLSafeSerializer
 
+from bff.auth.orgs import Orgs
 from bff.errors import Forbidden, Unauthorized
 from bff.http.tracing import Fields
-from bff.orgs import Orgs
 
 COOKIE: Final = "chat_user"
 USER_ID_MAX_BYTES: Final = 256
@@ -41,7 +41,7 @@ class Anonymous:
     """Each browser is a user of its own, by a signed cookie."""
 
     def __init__(self, secret_key: str, orgs: Orgs) -> None:
-        self._signer = URLSafeSerializer(secret_key, salt="bff.identity.anonymous")
+        self._signer = URLSafeSerializer(secret_key, salt="bff.auth.identity.anonymous")
         self._orgs = orgs
 
     def identify(self, headers: Fields, cookies: Fields) -> Identity:

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 
 from itsdangerous import BadData, URLSafeSerializer
 
+from bff.auth.identity import Identity
 from bff.errors import Unauthorized
-from bff.identity import Identity
 
 OPEN_SECONDS: Final = 30
 """From its issue until it has opened its stream."""
@@ -32,7 +32,7 @@ class Tickets:
     """A stream that breaks may be opened again until `stream_seconds` after its ticket's issue."""
 
     def __init__(self, secret_key: str, stream_seconds: float, clock: Callable[[], float] = time.time) -> None:
-        self._signer = URLSafeSerializer(secret_key, salt="bff.tickets")
+        self._signer = URLSafeSerializer(secret_key, salt="bff.auth.tickets")
         self._stream_seconds = stream_seconds
         self._clock = clock
         self._lock = threading.Lock()
