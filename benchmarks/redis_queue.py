@@ -35,9 +35,9 @@ def main() -> None:
     parser.add_argument("--logs", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.as_process:
-        from bff.ops import patch
+        from bff.ops import monkey
 
-        patch.all()
+        monkey.all()
         {"reader": read, "writer": write}[options.as_process](options)
         return
     with redis_server() as url:

@@ -21,12 +21,13 @@ from bff.conversations.runs import ReplyRuns
 from bff.conversations.store import ConversationStore
 from bff.engine_client import EngineClient
 from bff.http.streams import Streams
-from bff.ops import logs, memory
+from bff.ops import memory
 from bff.ops.connections import BoundedResponses, Connections
 from bff.ops.health import Health, Probe, WriteProbe
-from bff.ops.life import Life, together
-from bff.ops.pulse import Pulse
-from bff.ops.rate import Rate
+from bff.ops.lag import Pulse
+from bff.ops.lifecycle import Life, together
+from bff.ops.logging import configure_logging
+from bff.ops.rate_limiter import Rate
 from bff.routes import audio, chat, contract, conversations, diagnostics, door, history, openai, ops, page, preferences, tickets
 from bff.services import Services
 from bff.transport import Neighbour, new_session
@@ -37,7 +38,7 @@ DOORS = (chat, conversations, history, preferences, audio, tickets, openai, ops,
 def build(settings: Settings) -> Flask:
     """Raises SettingsError."""
     memory.unmap_large_blocks()
-    logs.set_up(settings.log_level, settings.log_format, checks.secrets_of(settings))
+    configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
     app = Flask("bff", static_folder=None)  # It would answer for /static, where the page has its files.
     redis = _Redis(settings)
     services = Services(settings)
@@ -121,7 +122,7 @@ class _Redis:
         self.client = self.limits = None
         if settings.redis_url:
             from bff.ops import redis
-            from bff.ops.limits import SharedLimits
+            from bff.ops.redis_limits import SharedLimits
 
             self.client = redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
             self.limits = SharedLimits(

@@ -57,7 +57,7 @@ DOORS = {
     "requests": {"bff/transport"},
     "urllib3": {"bff/transport"},
     "sseclient": {"bff/http/sse.py"},
-    "gevent": {"bff/http/waiting/greenlets.py", "bff/ops/patch.py", "gunicorn.conf.py"},
+    "gevent": {"bff/http/waiting/greenlets.py", "bff/ops/monkey.py", "gunicorn.conf.py"},
     "redis": {"bff/ops/redis.py", "bff/broker/redis"},
     "prometheus_client": {"bff/ops/metrics.py"},
     "jwt": {"bff/auth/jwt.py"},

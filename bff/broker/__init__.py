@@ -57,7 +57,7 @@ def built(
     from bff.broker.routes import Parts, register
     from bff.http.streams import Streams
     from bff.ops.connections import BoundedResponses, Connections
-    from bff.ops.life import Life
+    from bff.ops.lifecycle import Life
     from bff.services import Services
 
     client = client or _redis(settings)
@@ -221,20 +221,21 @@ def _hand_over(queue: "Queue", worker: "Worker", seconds: float) -> None:
 
 
 def _drain(settings: Settings, streams: "Streams", connections: "Connections", hand_over: "Callable[[float], None]") -> None:
-    from bff.ops.life import together
+    from bff.ops.lifecycle import together
 
     together(settings.drain_seconds, streams.drain, connections.drain, hand_over)
 
 
 def _own_settings() -> Settings:
-    from bff.ops import logs, memory
+    from bff.ops import memory
+    from bff.ops.logging import configure_logging
 
     memory.unmap_large_blocks()
     try:
         settings = Settings.from_environment(neighbour=True)
     except SettingsError as error:
         _refuse(str(error))
-    logs.set_up(settings.log_level, settings.log_format, checks.secrets_of(settings))
+    configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
     return settings
 
 

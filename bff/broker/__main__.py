@@ -1,8 +1,8 @@
 """`python -m bff.broker`: a process that answers what waits in Redis, and nothing else."""
 
-from bff.ops import patch
+from bff.ops import monkey
 
-patch.all()
+monkey.all()
 
 from bff.broker import work  # noqa: E402 - nothing that opens sockets may be there before
 

@@ -16,7 +16,7 @@ from bff.conversations.replies import Question, Replies
 from bff.conversations.schemas import StreamMessage
 from bff.errors import Busy, Expired, InvalidRequest, NotFound
 from bff.following import Answer
-from bff.ops.rate import Rate
+from bff.ops.rate_limiter import Rate
 
 OWN_GROUP = ""
 

@@ -12,7 +12,7 @@ from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests, d
 from bff.http.waiting import Watch
 
 if TYPE_CHECKING:
-    from bff.ops.limits import SharedLimits  # Which brings Redis's library: for those who use it.
+    from bff.ops.redis_limits import SharedLimits  # Which brings Redis's library: for those who use it.
 
 MANY_STREAMS: Final = "Too many of your answers are streaming."
 SPREAD: Final = 0.4

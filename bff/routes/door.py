@@ -25,9 +25,9 @@ from bff.http.streams import Slot, Streams
 from bff.ops import metrics
 from bff.ops.connections import SEND_BUFFER_BYTES
 from bff.ops.health import Health
+from bff.ops.lag import Pulse
 from bff.ops.metrics import QueueSizes
-from bff.ops.pulse import Pulse
-from bff.ops.rate import Rate
+from bff.ops.rate_limiter import Rate
 from bff.routes import headers, origin
 
 COOKIE_SECONDS: Final = 365 * 24 * 3600

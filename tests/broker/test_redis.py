@@ -18,11 +18,11 @@ from bff.broker.redis import CLAIMS_MOST, WORKER, RedisQueue, listening, readers
 from bff.broker.redis.due import DUE
 from bff.broker.redis.readers import FLEETING
 from bff.errors import Away, IdempotencyConflict, ServerFull, SettingsError, TooManyRequests
-from bff.ops import limits
 from bff.ops import redis as redis_door
-from bff.ops.limits import SharedLimits
-from bff.ops.rate import Rate
+from bff.ops import redis_limits
+from bff.ops.rate_limiter import Rate
 from bff.ops.redis import Client, check, connect, key_of
+from bff.ops.redis_limits import SharedLimits
 from tests.broker.queues import AT_ONCE, claimed, left, message, positions, types, whole
 from tests.live import DEADLINE, eventually, free_port, in_parallel
 from tests.redis_server import RedisServer
@@ -367,7 +367,7 @@ def test_a_sign_that_somebody_reads_is_given_again_after_whatever_went_wrong(ope
 
 
 def test_a_users_streams_are_renewed_after_whatever_went_wrong(client, monkeypatch, caplog):
-    monkeypatch.setattr(limits, "GIVEN_UP_SECONDS", 0.06)
+    monkeypatch.setattr(redis_limits, "GIVEN_UP_SECONDS", 0.06)
     shared, key = SharedLimits(client, streams=5, per_minute=1), f"chat:{{{key_of('ann')}}}:streams"
     stream = shared.enter("ann")
     client.set(key, "of another type")

@@ -5,7 +5,7 @@ import os
 from bff import create_app, following
 from bff.broker import answering, routes, worker
 from bff.broker.redis import listening
-from bff.ops import limits, redis
+from bff.ops import redis, redis_limits
 
 WAITS = {
     following: ("RECONNECT_SECONDS", "REOPEN_SECONDS", "LEAST_REOPEN_SECONDS"),
@@ -13,7 +13,7 @@ WAITS = {
     worker: ("PAUSE_SECONDS", "SWEEP_SECONDS", "CLAIM_SECONDS"),
     routes: ("PING_SECONDS",),
     listening: ("PING_SECONDS", "AGAIN_SECONDS"),
-    limits: ("AWAY_SECONDS",),
+    redis_limits: ("AWAY_SECONDS",),
     redis: ("SECONDS",),
 }
 SCALE = float(os.environ["TIME_SCALE"])

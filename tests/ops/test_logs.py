@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.http import tracing
-from bff.ops import logs
+from bff.ops.logging import JSONLines, TextLines, configure_logging
 from tests.frames import decoded
 
 
@@ -43,13 +43,13 @@ def a_failure():
 
 
 def as_json(*args, **more) -> dict:
-    line = logs.JSONLines().format(record(*args, **more))
+    line = JSONLines().format(record(*args, **more))
     assert len(line.splitlines()) == 1
     return json.loads(line)
 
 
 def as_text(*args, **more) -> str:
-    return logs.TextLines().format(record(*args, **more))
+    return TextLines().format(record(*args, **more))
 
 
 def test_a_json_line_says_when_who_and_what():
@@ -119,8 +119,8 @@ def test_nobody_can_write_a_text_line_of_their_own(cut):
 
 @pytest.mark.parametrize(("style", "line"), [("json", r'\{.*"hello".*\}\n'), ("text", r"[0-9:.]{12} INFO    hello\n")])
 def test_everything_goes_to_stderr_once(style, line, root, capsys):
-    logs.set_up("INFO", style)
-    logs.set_up("INFO", style)
+    configure_logging("INFO", style)
+    configure_logging("INFO", style)
 
     logging.getLogger("anything").info("hello")
     logging.getLogger("anything").debug("unheard")
@@ -131,7 +131,7 @@ def test_everything_goes_to_stderr_once(style, line, root, capsys):
 
 
 def test_a_lower_level_lets_more_through(root, capsys):
-    logs.set_up("DEBUG", "json")
+    configure_logging("DEBUG", "json")
 
     logging.getLogger("anything").debug("heard")
 
@@ -139,7 +139,7 @@ def test_a_lower_level_lets_more_through(root, capsys):
 
 
 def test_what_comes_over_the_wire_is_in_no_log_even_at_debug(root, capsys):
-    logs.set_up("DEBUG", "json")
+    configure_logging("DEBUG", "json")
 
     decoded([b"somebody's message\ndata: x\n\n"])
 
@@ -149,7 +149,7 @@ def test_what_comes_over_the_wire_is_in_no_log_even_at_debug(root, capsys):
 @pytest.mark.parametrize("style", ["json", "text"])
 @pytest.mark.parametrize("secret", ["s3cret-key", 'quo"ted\\key'])
 def test_a_secret_that_somebody_repeats_to_us_is_left_out(style, secret, root, capsys):
-    logs.set_up("INFO", style, [secret, ""])
+    configure_logging("INFO", style, [secret, ""])
 
     logging.getLogger("anything").info("refused: %s", secret, extra={"detail": f"bad key {secret}!"})
 
@@ -162,8 +162,8 @@ def test_a_secret_that_somebody_repeats_to_us_is_left_out(style, secret, root, c
 
 @pytest.mark.parametrize("server", ["gunicorn.error", "werkzeug"])
 def test_a_servers_own_lines_hold_no_ticket(server, root, capsys):
-    logs.set_up("INFO", "json")
-    logs.set_up("INFO", "json")
+    configure_logging("INFO", "json")
+    configure_logging("INFO", "json")
 
     logging.getLogger(server).error('Error handling "%s" %d', "GET /x?ids=0&ticket=abc.def-_1&more=1 HTTP/1.1", 7)
 

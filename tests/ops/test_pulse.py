@@ -1,13 +1,13 @@
 import pytest
 
-from bff.ops import pulse
-from bff.ops.pulse import Pulse
+from bff.ops import lag
+from bff.ops.lag import Pulse
 from tests.live import eventually
 
 
 @pytest.fixture
 def beating(monkeypatch):
-    monkeypatch.setattr(pulse, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lag, "BEAT_SECONDS", 0.01)
     return Pulse()
 
 
@@ -24,10 +24,10 @@ def test_whoever_asks_first_starts_it():
 
 
 def test_without_a_beat_for_long_it_is_not_there(monkeypatch):
-    monkeypatch.setattr(pulse, "BEAT_SECONDS", 3600.0)
+    monkeypatch.setattr(lag, "BEAT_SECONDS", 3600.0)
     starved = Pulse()
     starved.start()
 
-    starved._beat_at -= pulse.STILL_SECONDS + 1
+    starved._beat_at -= lag.STILL_SECONDS + 1
 
     assert not starved.is_there()

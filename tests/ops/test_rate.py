@@ -4,8 +4,8 @@ from time import monotonic
 import pytest
 
 from bff.errors import TooManyRequests
-from bff.ops import rate
-from bff.ops.rate import Rate
+from bff.ops import rate_limiter
+from bff.ops.rate_limiter import Rate
 from tests.live import eventually
 
 
@@ -22,7 +22,7 @@ def test_a_user_has_so_many_a_minute():
 
 
 def test_who_comes_back_when_told_to_finds_room(monkeypatch):
-    monkeypatch.setattr(rate, "MINUTE", 1.4)
+    monkeypatch.setattr(rate_limiter, "MINUTE", 1.4)
     users = Rate(1)
     users.count("ada")
 
@@ -42,7 +42,7 @@ def counted(users: Rate) -> tuple[float, float] | None:
 
 
 def test_there_is_room_again_after_a_minute(monkeypatch):
-    monkeypatch.setattr(rate, "MINUTE", 0.3)
+    monkeypatch.setattr(rate_limiter, "MINUTE", 0.3)
     users = Rate(2)
 
     moments = [eventually(lambda: counted(users)) for _ in range(6)]
@@ -53,7 +53,7 @@ def test_there_is_room_again_after_a_minute(monkeypatch):
 
 
 def test_who_is_refused_waits_no_longer_for_asking_again(monkeypatch):
-    monkeypatch.setattr(rate, "MINUTE", 0.3)
+    monkeypatch.setattr(rate_limiter, "MINUTE", 0.3)
     users, began = Rate(1), monotonic()
     users.count("ada")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from bff.errors import TooManyRequests
 
 if TYPE_CHECKING:
-    from bff.ops.limits import SharedLimits  # Which brings Redis's library: for those who use it.
+    from bff.ops.redis_limits import SharedLimits  # Which brings Redis's library: for those who use it.
 
 MINUTE: Final = 60.0
 

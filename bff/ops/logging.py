@@ -16,7 +16,7 @@ _STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__d
 _TICKET: Final = re.compile(r"(\bticket=)[^&\s\"']+")
 
 
-def set_up(level: str, style: str, secrets: Iterable[str] = ()) -> None:
+def configure_logging(level: str, style: str, secrets: Iterable[str] = ()) -> None:
     """`style` is json or text. Everything goes to stderr, where platforms look; `secrets` do not."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines(secrets) if style == "json" else TextLines(secrets))
