@@ -9,10 +9,10 @@ from itertools import pairwise
 from time import monotonic
 from typing import Final, NamedTuple
 
-from bff import events, transport
 from bff.errors import UpstreamError
 from bff.http import waiting
-from bff.transport import EventSource, Response, Session
+from bff.upstream import events, http
+from bff.upstream.http import EventSource, Response, Session
 
 PATH: Final = "/api/diagnostics/stream"
 CONNECT_SECONDS: Final = 10.0
@@ -48,7 +48,7 @@ class Finding(NamedTuple):
 
 def listen(url: str) -> Heard:
     """Raises an UpstreamFailure."""
-    session = transport.new_session()
+    session = http.new_session()
     address = url.rstrip("/") + PATH
     with closing(_opened(session, address, {"Accept-Encoding": "gzip, deflate, br"})) as as_a_browser:
         encoding = as_a_browser.headers.get("Content-Encoding", "")
@@ -65,7 +65,7 @@ def listen(url: str) -> Heard:
 def _opened(session: Session, address: str, headers: Mapping[str, str]) -> Response:
     """Raises an UpstreamFailure. A server of ours refuses in so many words only who does not ask for an event stream."""
     until = monotonic() + LISTEN_SECONDS
-    response = transport.send(session, "GET", address, headers=headers, connect=CONNECT_SECONDS, until=until)
+    response = http.send(session, "GET", address, headers=headers, connect=CONNECT_SECONDS, until=until)
     if response.status_code != 200:
         response.close()
         raise UpstreamError(detail=f"it answered {response.status_code}")

@@ -6,14 +6,14 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
 from bff.auth.identity import Identity
-from bff.broker_client import BrokerClient
 from bff.config import checks
 from bff.config.settings import Settings, descriptor_limit
 from bff.diagnosis import Finding
-from bff.engine_client import EngineClient
 from bff.errors import ChatError, NotFound
 from bff.http import waiting
 from bff.ops.health import Probe
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.engine_client import EngineClient
 
 if TYPE_CHECKING:
     from bff.ops.redis import Client

@@ -12,14 +12,12 @@ from bff.auth.identity import Anonymous, IdentityMode, Proxy
 from bff.auth.orgs import Orgs
 from bff.auth.tickets import Tickets
 from bff.broker import bundled_broker
-from bff.broker_client import BrokerClient
 from bff.config import checks
 from bff.config.settings import Settings
 from bff.conversations.commands import db
 from bff.conversations.replies import Replies
 from bff.conversations.runs import ReplyRuns
 from bff.conversations.store import ConversationStore
-from bff.engine_client import EngineClient
 from bff.http.streams import Streams
 from bff.ops import memory
 from bff.ops.connections import BoundedResponses, Connections
@@ -30,7 +28,9 @@ from bff.ops.logging import configure_logging
 from bff.ops.rate_limiter import Rate
 from bff.routes import audio, chat, contract, conversations, diagnostics, door, history, openai, ops, page, preferences, tickets
 from bff.services import Services
-from bff.transport import Neighbour, new_session
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.engine_client import EngineClient
+from bff.upstream.http import Neighbour, new_session
 
 DOORS = (chat, conversations, history, preferences, audio, tickets, openai, ops, diagnostics, contract, page)
 
@@ -101,7 +101,7 @@ def _identity_mode(settings: Settings) -> IdentityMode:
 def _jwt(settings: Settings, orgs: Orgs) -> IdentityMode:
     from bff.auth.jwks import FetchedKeys, FixedKey, Keys
     from bff.auth.jwt import JWT, Claims, Key, keys_of  # Brings a library for cryptography: for those who use it.
-    from bff.transport import read_url
+    from bff.upstream.http import read_url
 
     keys: Keys[Key]
     if url := settings.auth_jwt_jwks_url:

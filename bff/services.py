@@ -2,13 +2,13 @@
 
 from bff.agents.broker import ThroughBroker, ThroughEngine, Upstream
 from bff.agents.catalogue import DEFAULT, create_agents, for_direct_chat
-from bff.broker_client import BrokerClient
 from bff.config.settings import Settings
 from bff.conversations.database import open_database
 from bff.engine import bundled_engine
-from bff.engine_client import EngineClient
-from bff.transport import new_session
-from bff.upstream import Remote, Service, Timeouts
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.engine_client import EngineClient
+from bff.upstream.http import new_session
+from bff.upstream.services import Remote, Service, Timeouts
 
 
 class Services:

@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from bff.http import waiting
 from bff.http.waiting import Watch
-from bff.transport import sessions
+from bff.upstream.http import sessions
 from tests.live import Server, free_port
 from tests.redis_server import RedisServer
 

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.audio import Address, Part, address, part
 from bff.auth.identity import Identity
 from bff.errors import ChatError, InvalidRequest, NotFound, RangeNotSatisfiable
+from bff.upstream.recordings import Address, Part, address, part
 
 ENGINE = "https://engine.example"
 ADA = Identity("ada", "Word Collective")

@@ -11,7 +11,7 @@ from werkzeug.serving import DechunkedInput
 from bff.errors import InvalidRequest, LengthRequired, TooLarge, UnsupportedMediaType
 from bff.http import request_body
 from bff.http.request_body import PIECE_BYTES, validated
-from bff.messages import ChatRequest
+from bff.upstream.messages import ChatRequest
 
 LIMIT = 1024
 

@@ -14,10 +14,10 @@ from time import monotonic
 import pytest
 from flask import Flask
 
-from bff.following import Followed
 from bff.http.responses import EventStream, How
-from bff.relay import Relay
-from bff.transport import EventSource, new_session, send
+from bff.upstream.http import EventSource, new_session, send
+from bff.upstream.reconnect import Followed
+from bff.upstream.relay import Relay
 from tests.wire_server import chunk, stream_head
 
 pytestmark = pytest.mark.live

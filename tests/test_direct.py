@@ -15,7 +15,7 @@ from bff.http import waiting
 from bff.http.responses import EventStream, How
 from bff.http.sse import Event, comment
 from bff.http.streams import Streams
-from bff.transport import ByteSource, EventSource, Neighbour, new_session, read_json, send
+from bff.upstream.http import ByteSource, EventSource, Neighbour, new_session, read_json, send
 from tests.live import DEADLINE
 
 

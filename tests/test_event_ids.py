@@ -7,7 +7,7 @@ from bff.http import event_ids
 from bff.http.event_ids import ReadPosition, resumable
 from bff.http.sse import Event
 from bff.protocols import Place, Sent
-from bff.relay import Relay
+from bff.upstream.relay import Relay
 
 CAN_COME_BACK = ["1-0", "x", "~!\"#%&'()*,/:;<=>?@[]{}|", "é", "à", "Ω…", "日本語", "👩‍💻", "x" * 256, "é" * 128, "\u200b"]
 CANNOT = ["", " ", "a b", " a", "a\t", "\x01", "\x7f", "\x85", "a\xa0", "\u2028", "\u3000", "\ufffd", "x" * 257, "é" * 129]

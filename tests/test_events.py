@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff import events
 from bff.errors import ServerFull
 from bff.http.sse import Event, encode
+from bff.upstream import events
 from tests.frames import decoded
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))

@@ -16,24 +16,24 @@ import pytest
 from flask import Flask
 from werkzeug.test import EnvironBuilder
 
-from bff import transport
 from bff.agents import Said
 from bff.agents.openai import OpenAI
 from bff.auth.identity import Identity
 from bff.auth.jwks import FetchedKeys
 from bff.config.settings import Settings
 from bff.errors import Away, Drained, ReaderLeft, UpstreamError, UpstreamUnavailable
-from bff.following import Followed
 from bff.http import waiting
 from bff.http.sse import Event
 from bff.http.streams import Streams
 from bff.http.waiting.background import beside
 from bff.http.waiting.inner import Nested
-from bff.relay import Relay
 from bff.services import Services
-from bff.transport import EventSource, Neighbour, new_session, send
-from bff.unnumbered import Question, UnnumberedReply
-from bff.upstream import Remote, Timeouts
+from bff.upstream import http
+from bff.upstream.http import EventSource, Neighbour, new_session, send
+from bff.upstream.reconnect import Followed
+from bff.upstream.relay import Relay
+from bff.upstream.services import Remote, Timeouts
+from bff.upstream.unnumbered import Question, UnnumberedReply
 from tests.broker_says import TICKET
 from tests.live import ADA, BASE_ENVIRONMENT, DEADLINE, eventually, new_app
 from tests.routes.chat_door import client_of
@@ -51,7 +51,7 @@ def fail(*_: Any) -> Any:
     raise UpstreamError
 
 
-def ask(url: str, session: transport.Session | None = None, watch: waiting.Watch | None = None, body: Any = None) -> Any:
+def ask(url: str, session: http.Session | None = None, watch: waiting.Watch | None = None, body: Any = None) -> Any:
     until = monotonic() + DEADLINE
     return send(session or new_session(), "POST", url, headers={}, connect=5, until=until, watch=watch, body=body)
 
@@ -195,7 +195,7 @@ def a_neighbour_whose_reader_leaves(_: Thing) -> None:
 
     with closing(waiting.watch()) as watch:
         neighbour = Neighbour("name", lambda _: lambda *_: app(*_))
-        with suppress(ReaderLeft), closing(transport.ByteSource(ask(neighbour.url, new_session(to=neighbour)), 5)) as body:
+        with suppress(ReaderLeft), closing(http.ByteSource(ask(neighbour.url, new_session(to=neighbour)), 5)) as body:
             list(body.chunks(watch))
 
 

@@ -13,11 +13,11 @@ import jwt
 import pytest
 import trustme
 
-from bff import transport
 from bff.errors import ReaderLeft, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.http import waiting
-from bff.transport import EventSource, new_session, tls_context
-from bff.transport.head import MAX_HEAD_BYTES, MAX_INFORMATIONAL
+from bff.upstream import http
+from bff.upstream.http import EventSource, new_session, tls_context
+from bff.upstream.http.response_head import MAX_HEAD_BYTES, MAX_INFORMATIONAL
 from tests.broker_says import COMPLETED, QUEUED, TICKET
 from tests.live import ADA, BROKER_KEY, Browser, in_parallel, new_app
 from tests.wire_server import END, HANG, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
@@ -29,13 +29,13 @@ ALL = CONTINUE + EARLY_HINTS + PROCESSING + EARLY_HINTS
 JSON = reply(b'{"a":1}')
 
 
-def ask(server: WireServer, seconds: float = 5.0, session: Any = None, **options: Any) -> transport.Response:
+def ask(server: WireServer, seconds: float = 5.0, session: Any = None, **options: Any) -> http.Response:
     until = monotonic() + seconds
-    return transport.send(session or new_session(), "GET", server.url, headers={}, connect=1.0, until=until, **options)
+    return http.send(session or new_session(), "GET", server.url, headers={}, connect=1.0, until=until, **options)
 
 
 def read(server: WireServer, **options: Any) -> dict[str, Any]:
-    return transport.read_json(ask(server, **options), monotonic() + 5)
+    return http.read_json(ask(server, **options), monotonic() + 5)
 
 
 @pytest.mark.parametrize("before", [CONTINUE, EARLY_HINTS, PROCESSING, ALL, EARLY_HINTS * MAX_INFORMATIONAL])
@@ -150,7 +150,7 @@ def test_an_answer_without_a_body_that_says_more_gives_its_connection_to_nobody(
 
     with WireServer([b"HTTP/1.1 204 No Content\r\n\r\n" + JSON], [JSON]) as server:
         ask(server, session=session).close()
-        source = transport.ByteSource(ask(server, session=session), 5.0)
+        source = http.ByteSource(ask(server, session=session), 5.0)
         source.close()
 
         assert len(server.requests) == 2

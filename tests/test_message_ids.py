@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.message_ids import MESSAGE_ID, group_mark, group_mark_of, may_be_of, new_id
+from bff.upstream.message_ids import MESSAGE_ID, group_mark, group_mark_of, may_be_of, new_id
 
 
 @given(st.text(max_size=100), st.text(max_size=100))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bff.errors import InvalidRequest, TooLarge
-from bff.messages import AUDIO_FORMATS, AUDIO_MAX_BYTES, parse
+from bff.upstream.messages import AUDIO_FORMATS, AUDIO_MAX_BYTES, parse
 
 OGG = {"message": "", "message_type": "audio", "audio_base64": b64encode(b"OggS").decode(), "audio_format": "ogg"}
 MIB = 1024 * 1024

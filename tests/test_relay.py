@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
-from bff.events import TERMINAL
 from bff.http.sse import Event
-from bff.relay import Relay
+from bff.upstream.events import TERMINAL
+from bff.upstream.relay import Relay
 from tests.broker_says import COMPLETE
 from tests.frames import decoded
 

@@ -10,11 +10,11 @@ import pytest
 import responses
 import trustme
 
-from bff import transport
 from bff.errors import ReaderLeft, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.http import waiting
 from bff.http.sse import Event
-from bff.transport import EventSource, new_session, tls_context
+from bff.upstream import http
+from bff.upstream.http import EventSource, new_session, tls_context
 from tests.live import in_parallel
 from tests.wire_server import CUT, END, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
@@ -25,7 +25,7 @@ DATA = b"data: hello\n\n" * 1000
 def ask(url, session=None, method="GET", seconds=5.0, **options):
     session = session or new_session()
     until = monotonic() + seconds
-    return transport.send(session, method, url, headers={"X-API-Key": KEY}, connect=1.0, until=until, **options)
+    return http.send(session, method, url, headers={"X-API-Key": KEY}, connect=1.0, until=until, **options)
 
 
 def read(source: EventSource, watch: waiting.Watch | None = None) -> bytes:
@@ -175,7 +175,7 @@ def test_a_stream_left_in_the_middle_gives_its_connection_to_nobody():
         first_event(source)
         source.close()
 
-        assert transport.read_json(ask(server.url, session), monotonic() + 5) == {}
+        assert http.read_json(ask(server.url, session), monotonic() + 5) == {}
         assert server.wait_for(lambda: server.hung_up == 1)
 
 
@@ -239,7 +239,7 @@ def test_a_cookie_set_for_one_user_is_not_sent_with_anothers_request():
 
     with WireServer([reply(b"{}", Set_Cookie="sticky=1; Path=/")], [reply(b"{}")]) as server:
         for _ in range(2):
-            transport.read_json(ask(server.url, session), monotonic() + 5)
+            http.read_json(ask(server.url, session), monotonic() + 5)
 
         assert "cookie" not in server.requests[1].headers
 
@@ -268,7 +268,7 @@ def test_a_connection_serves_one_request_after_the_other():
 
     with WireServer([reply(b'{"a": 1}')]) as server:
         for _ in range(5):
-            assert transport.read_json(ask(server.url, session), monotonic() + 5) == {"a": 1}
+            assert http.read_json(ask(server.url, session), monotonic() + 5) == {"a": 1}
 
         assert server.open_connections == 1
 
@@ -302,7 +302,7 @@ def test_a_service_that_is_not_there_is_unavailable():
 @pytest.mark.parametrize("key", ["a\r\nX-Evil: 1", "\u2028"])
 def test_a_key_that_is_no_header_is_an_error_of_ours(key):
     with WireServer([reply()]) as server, pytest.raises(UpstreamFailure):
-        transport.send(new_session(), "GET", server.url, headers={"X-API-Key": key}, connect=1, until=monotonic() + 1)
+        http.send(new_session(), "GET", server.url, headers={"X-API-Key": key}, connect=1, until=monotonic() + 1)
 
 
 BAD_JSON = {
@@ -321,12 +321,12 @@ BAD_JSON = {
 @pytest.mark.parametrize("answer", BAD_JSON.values(), ids=BAD_JSON)
 def test_an_answer_that_is_no_small_json_object_is_an_error(answer):
     with WireServer([answer]) as server, pytest.raises(UpstreamError):
-        transport.read_json(ask(server.url), monotonic() + 5)
+        http.read_json(ask(server.url), monotonic() + 5)
 
 
 def test_an_answer_that_is_cut_is_unavailable():
     with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", END]) as server, pytest.raises(UpstreamUnavailable):
-        transport.read_json(ask(server.url), monotonic() + 5)
+        http.read_json(ask(server.url), monotonic() + 5)
 
 
 def test_an_answer_that_trickles_is_given_up_in_time():
@@ -334,7 +334,7 @@ def test_an_answer_that_trickles_is_given_up_in_time():
     began = monotonic()
 
     with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", *trickle]) as server, pytest.raises(UpstreamTimeout):
-        transport.read_json(ask(server.url, seconds=5), began + 0.3)
+        http.read_json(ask(server.url, seconds=5), began + 0.3)
 
     assert monotonic() - began < 2
 
@@ -344,7 +344,7 @@ def test_an_answer_that_stops_is_a_timeout_at_its_moment(body):
     with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + body, HANG]) as server:
         response = ask(server.url, seconds=60)
         with pytest.raises(UpstreamTimeout):
-            transport.read_json(response, monotonic() + 0.2)
+            http.read_json(response, monotonic() + 0.2)
 
         assert server.wait_for(lambda: server.hung_up == 1, 15)
 
@@ -356,7 +356,7 @@ def test_an_answer_that_nobody_waits_for_any_more_is_let_go():
         response = ask(server.url)
         threading.Timer(0.05, watch.end, [ReaderLeft()]).start()
         with pytest.raises(ReaderLeft):
-            transport.read_json(response, monotonic() + 60, watch)
+            http.read_json(response, monotonic() + 60, watch)
 
         assert server.wait_for(lambda: server.hung_up == 1, 15)
     watch.close()
@@ -364,7 +364,7 @@ def test_an_answer_that_nobody_waits_for_any_more_is_let_go():
 
 def test_an_answer_may_be_larger_where_it_is_said_so():
     with WireServer([reply(b'{"a": "' + b"x" * 2**21 + b'"}')]) as server:
-        content = transport.read_json(ask(server.url), monotonic() + 20, most=2**22)
+        content = http.read_json(ask(server.url), monotonic() + 20, most=2**22)
 
     assert len(content["a"]) == 2**21
 
@@ -374,7 +374,7 @@ def test_a_connection_that_says_more_than_was_asked_for_serves_nobody_else():
 
     with WireServer([reply(b"{}") + b"HTTP/1.1 200 OK\r\n"]) as server:
         for _ in range(2):
-            assert transport.read_json(ask(server.url, session), monotonic() + 5) == {}
+            assert http.read_json(ask(server.url, session), monotonic() + 5) == {}
 
         assert server.wait_for(lambda: server.open_connections == 0, 15)
 

@@ -11,19 +11,19 @@ from collections.abc import Generator, Iterator, Sequence
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from bff import events
 from bff.agents import Said, last_question
 from bff.auth.identity import Identity
-from bff.broker_client import BrokerClient
-from bff.engine_client import EngineClient
 from bff.errors import ChatError, Interrupted, detached
 from bff.http import waiting
 from bff.http.sse import Event
 from bff.http.waiting import Watch
 from bff.http.waiting.background import beside
-from bff.messages import ChatRequest
-from bff.relay import Relay
-from bff.unnumbered import Question, UnnumberedReply
+from bff.upstream import events
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.engine_client import EngineClient
+from bff.upstream.messages import ChatRequest
+from bff.upstream.relay import Relay
+from bff.upstream.unnumbered import Question, UnnumberedReply
 
 
 class Answer(Protocol):

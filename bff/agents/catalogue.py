@@ -10,8 +10,8 @@ from bff.agents.echo import Echo
 from bff.agents.openai import OpenAI
 from bff.config.settings import Settings
 from bff.errors import SettingsError
-from bff.transport import new_session
-from bff.upstream import Remote, Timeouts
+from bff.upstream.http import new_session
+from bff.upstream.services import Remote, Timeouts
 
 DEFAULT: Final = Echo.id
 """Who replies in conversations where nobody else is named."""

@@ -8,16 +8,16 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from bff import transport
 from bff.agents import Said
 from bff.auth.identity import Identity
 from bff.errors import AnswerIncomplete, ChatError, TooManyRequests, UpstreamError, UpstreamUnavailable, detached
-from bff.events import parsed_object
 from bff.http.sse import Event
 from bff.http.waiting import Watch
 from bff.http.waiting.background import beside
-from bff.transport import EventSource, Response, Session
-from bff.upstream import Service, Timeouts
+from bff.upstream import http
+from bff.upstream.events import parsed_object
+from bff.upstream.http import EventSource, Response, Session
+from bff.upstream.services import Service, Timeouts
 
 RETRIES: Final = 2
 """Of a request that was answered with 429, when its Retry-After is no longer than RETRY_AFTER_MOST seconds."""
@@ -68,7 +68,7 @@ class OpenAI:
 
     def _ask(self, body: dict[str, Any], watch: Watch) -> Response:
         key = {"Authorization": f"Bearer {self._service.key}"} if self._service.key else {}
-        return transport.send(
+        return http.send(
             self._session,
             "POST",
             self._service.url + "/chat/completions",
@@ -82,7 +82,7 @@ class OpenAI:
 
 def _refusal(response: Response) -> ChatError:
     if response.status_code == 429:
-        return TooManyRequests(BUSY, retry_after=transport.retry_after(response, default=2))
+        return TooManyRequests(BUSY, retry_after=http.retry_after(response, default=2))
     if response.status_code in {502, 503, 504}:
         return UpstreamUnavailable(detail=f"the model's server answered {response.status_code}")
     return UpstreamError(detail=f"the model's server answered {response.status_code}")

@@ -1,6 +1,6 @@
 """The bundled broker: keeps messages in order, has them answered, and logs every answer for whoever reads it.
 
-A neighbour, spoken to over HTTP only: inside the web process (bff/transport/direct.py), or a process of its own
+A neighbour, spoken to over HTTP only: inside the web process (bff/upstream/http/in_process.py), or a process of its own
 (`gunicorn 'bff.broker:create_broker()'`). With Redis its queue is everybody's, and a process may only answer
 (`python -m bff.broker`).
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bff.ops.health import Probe
     from bff.ops.redis import Client
     from bff.services import Services
-    from bff.transport import Neighbour
+    from bff.upstream.http import Neighbour
 
 
 def create_broker() -> "Flask":
@@ -81,7 +81,7 @@ def built(
 
 def bundled_broker(settings: Settings, services: "Services", client: "Client | None") -> "Neighbour":
     """Inside this process. `client`: where REDIS_URL is set, the process's one."""
-    from bff.transport import Neighbour
+    from bff.upstream.http import Neighbour
 
     return Neighbour("broker", lambda key: built(settings, key, services, client))
 

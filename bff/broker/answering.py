@@ -11,13 +11,13 @@ from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from bff import events
 from bff.broker import ends
 from bff.broker.engines import Engines, Reply
 from bff.broker.queue import Claim, Lost, Queue, StopReason, Words
 from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamUnavailable, detached
 from bff.http import waiting
 from bff.http.waiting import Watch
+from bff.upstream import events
 
 T = TypeVar("T")
 

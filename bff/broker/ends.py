@@ -2,9 +2,9 @@
 
 import json
 
-from bff import events
 from bff.broker.queue import Words
 from bff.errors import ChatError, Interrupted
+from bff.upstream import events
 
 
 def failed(problem: ChatError) -> Words:

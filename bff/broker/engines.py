@@ -8,12 +8,12 @@ from typing import Final, NamedTuple, Protocol
 
 from bff.auth.identity import Identity
 from bff.broker.queue import Claim, Message
-from bff.broker_client import BrokerClient
-from bff.engine_client import EngineClient
 from bff.errors import AnswerTimeout, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.http.waiting import Watch
-from bff.transport import EventSource
-from bff.unnumbered import Question, UnnumberedReply
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.engine_client import EngineClient
+from bff.upstream.http import EventSource
+from bff.upstream.unnumbered import Question, UnnumberedReply
 
 FOR_EXTERNAL_BROKER: Final = {"message", "message_type", "audio_base64", "audio_format"}
 

@@ -14,7 +14,7 @@ from bff.broker.queue import LONG_ANSWER, PAGE_EVENTS, Claim, Counts, Limits, Me
 from bff.broker.replay import StateReplay
 from bff.broker.state import State
 from bff.errors import ServerFull, TooLarge
-from bff.message_ids import group_mark_of
+from bff.upstream.message_ids import group_mark_of
 
 
 class MemoryQueue:

@@ -2,7 +2,7 @@
 
 Messages of one group are answered one after the other, in order; groups do not wait for each other. A user has a group of
 their own, and any number of others, such as one for each conversation; which group a message belongs to is part of its id
-(bff/message_ids.py). A message is claimed by one worker, which writes the answer into the message's log; any number of
+(bff/upstream/message_ids.py). A message is claimed by one worker, which writes the answer into the message's log; any number of
 readers follow the log, from any place. A log's last event is always `done`. Where the queue is elsewhere, each verb may
 raise `Away`; a worker that then repeats the same call has it done once; only `release` then raises Lost.
 """

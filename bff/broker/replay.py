@@ -7,7 +7,7 @@ from bff.broker.journal_file import Record
 from bff.broker.log import Log, parsed, size_of
 from bff.broker.queue import Message
 from bff.broker.state import State
-from bff.message_ids import group_mark_of
+from bff.upstream.message_ids import group_mark_of
 
 ID_MILLISECONDS: Final = 60_000
 """By which new ids are ahead of those in the file. What was told and not yet committed when a process died had later ones

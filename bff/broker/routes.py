@@ -11,7 +11,6 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
-from bff import message_ids
 from bff.broker.queue import Counts, Message, Place, Queue
 from bff.broker.worker import Worker
 from bff.config.settings import Settings
@@ -24,6 +23,7 @@ from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Watch
 from bff.ops import metrics
 from bff.ops.health import Probe
+from bff.upstream import message_ids
 
 PING: Final = comment("ping")
 PING_SECONDS: Final = 15.0

@@ -14,7 +14,7 @@ from bff.broker.queue import MANY_WAITING, MAX_RESTARTS, Claim, Limits, Lost, Me
 from bff.broker.recording import Recorder
 from bff.broker.remembered import Remembered
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooManyRequests
-from bff.message_ids import group_mark, group_mark_of
+from bff.upstream.message_ids import group_mark, group_mark_of
 
 ClientKey = tuple[str, str]
 """A group and the client's own id for a message."""

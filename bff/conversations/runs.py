@@ -11,12 +11,12 @@ from uuid import UUID
 from bff.agents import Agent
 from bff.agents.broker import Broker
 from bff.auth.identity import Identity
-from bff.broker_client import BrokerClient
 from bff.conversations.replies import Question, Replies
 from bff.conversations.schemas import StreamMessage
 from bff.errors import Busy, Expired, InvalidRequest, NotFound
-from bff.following import Answer
 from bff.ops.rate_limiter import Rate
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.reconnect import Answer
 
 OWN_GROUP = ""
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bff.agents import Agent
     from bff.conversations.database import Database
-    from bff.transport import Neighbour
+    from bff.upstream.http import Neighbour
 
 
 def create_engine(
@@ -46,6 +46,6 @@ def create_engine(
 
 def bundled_engine(settings: Settings, agents: "Mapping[str, Agent]", database: "Database") -> "Neighbour":
     """Inside this process."""
-    from bff.transport import Neighbour
+    from bff.upstream.http import Neighbour
 
     return Neighbour("engine", lambda key: create_engine(settings, key, agents, database))

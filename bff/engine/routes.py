@@ -9,7 +9,6 @@ from uuid import UUID
 from flask import Blueprint, Flask, Response, jsonify, request
 from pydantic import BaseModel, Field, StrictStr, model_validator
 
-from bff import events
 from bff.agents import Said
 from bff.auth.identity import Identity
 from bff.engine import door, kept
@@ -21,6 +20,7 @@ from bff.http.responses import EventStream, How
 from bff.http.sse import Event, encode
 from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Watch
+from bff.upstream import events
 
 KEEPALIVE: Final = encode(events.keepalive())
 KEEPALIVE_SECONDS: Final = 30.0

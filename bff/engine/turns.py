@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from bff import events
 from bff.agents import REPLY_MOST, Agent, Said, Whole
 from bff.agents.catalogue import DEFAULT
 from bff.auth.identity import Identity
@@ -18,6 +17,7 @@ from bff.conversations.models import Message
 from bff.conversations.replies import Replies
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Watch
+from bff.upstream import events
 
 DATABASE_SECONDS: Final = 30.0
 """For which a turn insists while the database is away, before it fails."""

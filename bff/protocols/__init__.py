@@ -1,6 +1,7 @@
-"""What a client speaks: our events (bff/events.py) in the words of a protocol it already knows. Pure: events in, events out.
+"""The base of the adapters: our events (bff/upstream/events.py) become those of a protocol that a client already speaks.
 
-A protocol reads a request's body and says one answer on. What it has no word for it leaves out, and `docs/clients.md` says so.
+An adapter parses a request's body and encodes the events of one reply; it does no I/O. What its protocol has no event for it
+leaves out: see `docs/clients.md`.
 """
 
 import json
@@ -8,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from bff import events
 from bff.errors import InvalidRequest
 from bff.http.event_ids import resumable
 from bff.http.sse import Event
-from bff.messages import PRINTABLE
+from bff.upstream import events
+from bff.upstream.messages import PRINTABLE
 
 HISTORY_STRINGS: Final = 20_000
 """In the body of a client that sends the whole history along: some 1,000 turns."""

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from bff import events
 from bff.http.sse import Event
+from bff.upstream import events
 
 
 def encode(said: Iterable[Event | None], *, restarted: bool) -> Iterator[Event | None]:

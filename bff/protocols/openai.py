@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
-from bff import events
 from bff.errors import BY_CODE, ChatError, InternalError
 from bff.http import request_body
 from bff.protocols import (
@@ -24,6 +23,7 @@ from bff.protocols import (
     responses,
     text_of,
 )
+from bff.upstream import events
 
 _TYPES: Final = {
     401: "authentication_error",

@@ -7,13 +7,13 @@ from time import monotonic
 from flask import Blueprint, Response, after_this_request, request
 from werkzeug.http import unquote_etag
 
-from bff import audio
-from bff.audio import Part, Recording
 from bff.errors import InvalidRequest, RangeNotSatisfiable
 from bff.http.download import Download
 from bff.http.streams import Slot
 from bff.routes import door
 from bff.routes.waiting import asking
+from bff.upstream import recordings
+from bff.upstream.recordings import Part, Recording
 
 bp = Blueprint("audio", __name__, url_prefix="/api/audio")
 log = logging.getLogger("bff.requests")
@@ -66,7 +66,7 @@ def _part(recording: Recording) -> Part | None:
     if condition is not None and (condition != recording.etag or condition.startswith("W/")):
         return None
     try:
-        return audio.part(request.headers.get("Range", ""), recording.size)
+        return recordings.part(request.headers.get("Range", ""), recording.size)
     except RangeNotSatisfiable:
         after_this_request(_with_size(recording.size))
         raise

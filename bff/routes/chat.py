@@ -6,18 +6,18 @@ from typing import Any, Final, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff import message_ids, messages
 from bff.auth.identity import Identity
-from bff.broker_client import BrokerClient
 from bff.errors import InvalidRequest, NotFound
 from bff.http import event_ids
-from bff.message_ids import MESSAGE_ID
 from bff.protocols import ClientProtocol, Place, Sent
 from bff.protocols.ag_ui import AG_UI
 from bff.protocols.ai_sdk import AI_SDK
 from bff.protocols.native import NATIVE
 from bff.routes import door, telling
 from bff.routes.waiting import asking_once
+from bff.upstream import message_ids, messages
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.message_ids import MESSAGE_ID
 
 T = TypeVar("T")
 

@@ -15,9 +15,7 @@ from bff import errors
 from bff.agents import Agent
 from bff.auth.identity import COOKIE, Identity, IdentityMode
 from bff.auth.tickets import Tickets
-from bff.broker_client import BrokerClient
 from bff.config.settings import Settings
-from bff.engine_client import EngineClient
 from bff.errors import ChatError, InternalError, InvalidRequest, ReaderLeft
 from bff.http import request_body, tracing, waiting
 from bff.http.responses import HEADERS
@@ -29,6 +27,8 @@ from bff.ops.lag import Pulse
 from bff.ops.metrics import QueueSizes
 from bff.ops.rate_limiter import Rate
 from bff.routes import headers, origin
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.engine_client import EngineClient
 
 COOKIE_SECONDS: Final = 365 * 24 * 3600
 ALIVE: Final = frozenset({"ops.healthz", "ops.readyz", "ops.numbers"})

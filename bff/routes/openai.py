@@ -7,17 +7,17 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff import messages
 from bff.agents.broker import Broker
 from bff.errors import NotFound, ReaderLeft, TooLarge, detached
-from bff.following import Answer
 from bff.http import waiting
 from bff.http.sse import Event
 from bff.http.streams import Slot
-from bff.messages import ChatRequest
 from bff.protocols import Asked, Sent, openai
 from bff.protocols.openai import OPENAI, OpenAiWords
 from bff.routes import door, telling
+from bff.upstream import messages
+from bff.upstream.messages import ChatRequest
+from bff.upstream.reconnect import Answer
 
 bp = Blueprint("openai", __name__, url_prefix="/v1")
 

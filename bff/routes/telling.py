@@ -8,22 +8,22 @@ from typing import Any, Final, NamedTuple
 
 from flask import Response, request
 
-from bff import events
-from bff.broker_client import BrokerClient
 from bff.config.settings import Settings
 from bff.errors import ChatError, Drained, Interrupted, UpstreamFailure
-from bff.following import Answer
 from bff.http import tracing
 from bff.http.responses import EventStream, How, Tally
 from bff.http.sse import Event, comment, encode
 from bff.http.streams import Slot
 from bff.http.waiting import Watch
-from bff.messages import ChatRequest
 from bff.ops import metrics
 from bff.ops.metrics import StreamEnd
 from bff.protocols import ClientProtocol, Sent, Words, translate
-from bff.relay import Relay
 from bff.routes import door
+from bff.upstream import events
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.messages import ChatRequest
+from bff.upstream.reconnect import Answer
+from bff.upstream.relay import Relay
 
 log = logging.getLogger("bff.requests")
 

@@ -23,8 +23,8 @@ from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, 
 from bff.broker.redis import RedisQueue
 from bff.broker.redis.readers import FLEETING
 from bff.errors import Busy, Expired, IdempotencyConflict, InvalidRequest, NotFound, ServerFull, TooLarge, TooManyRequests
-from bff.message_ids import new_id
 from bff.ops.redis import Client, connect
+from bff.upstream.message_ids import new_id
 from tests.broker.queues import AT_ONCE, claimed, left, message, positions, types, whole
 from tests.live import DEADLINE, eventually
 from tests.redis_server import RedisServer

@@ -11,11 +11,11 @@ from bff.broker.memory import MemoryQueue
 from bff.broker.queue import Message, Queue
 from bff.broker.redis import RedisQueue
 from bff.broker.worker import Bounds, Times, Worker
-from bff.engine_client import EngineClient
 from bff.ops.metrics import ANSWERS, LEASES_LOST
 from bff.ops.redis import connect
-from bff.transport import new_session
-from bff.upstream import Remote, Timeouts
+from bff.upstream.engine_client import EngineClient
+from bff.upstream.http import new_session
+from bff.upstream.services import Remote, Timeouts
 from tests.broker.queues import claimed, left, types, whole
 from tests.broker_says import COMPLETED
 from tests.live import DEADLINE, eventually

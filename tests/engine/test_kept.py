@@ -8,7 +8,7 @@ import pytest
 from bff.config.settings import Settings
 from bff.engine import create_engine
 from bff.engine.tone import NOTE_SECONDS, NOTES_MOST, RATE, speak
-from bff.engine_client import HISTORY_MAX_BYTES
+from bff.upstream.engine_client import HISTORY_MAX_BYTES
 
 KEY = "k" * 64
 BEARER = {"Authorization": f"Bearer {KEY}"}

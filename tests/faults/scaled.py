@@ -2,13 +2,14 @@
 
 import os
 
-from bff import create_app, following
+from bff import create_app
 from bff.broker import answering, routes, worker
 from bff.broker.redis import listening
 from bff.ops import redis, redis_limits
+from bff.upstream import reconnect
 
 WAITS = {
-    following: ("RECONNECT_SECONDS", "REOPEN_SECONDS", "LEAST_REOPEN_SECONDS"),
+    reconnect: ("RECONNECT_SECONDS", "REOPEN_SECONDS", "LEAST_REOPEN_SECONDS"),
     answering: ("AWAY_SECONDS",),
     worker: ("PAUSE_SECONDS", "SWEEP_SECONDS", "CLAIM_SECONDS"),
     routes: ("PING_SECONDS",),

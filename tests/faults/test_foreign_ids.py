@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from bff import following
+from bff.upstream import reconnect
 from tests.broker_says import COMPLETE, TICKET
 from tests.live import ADA, BROKER_KEY, Browser, content_of, id_of, new_app, take, text_of
 from tests.wire_server import CUT, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
@@ -49,7 +49,7 @@ class ForeignBroker:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "RECONNECT_SECONDS", 0.002)
+    monkeypatch.setattr(reconnect, "RECONNECT_SECONDS", 0.002)
 
 
 def client_of(broker: WireServer) -> Any:
@@ -131,7 +131,7 @@ def test_a_broker_that_never_gets_further_is_given_up():
         frames = frames_of(client_of(broker).post("/api/chat/stream", json={"message": "hello"}, headers=ADA))
 
     assert [content_of(frame)["type"] for frame in frames] == ["progress"] * 3 + ["error"]
-    assert len(plan.asked_after) == 1 + following.RECONNECTS
+    assert len(plan.asked_after) == 1 + reconnect.RECONNECTS
 
 
 @pytest.mark.live

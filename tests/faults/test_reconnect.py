@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bff import following
+from bff.upstream import reconnect
 from tests.broker_says import COMPLETE, TICKET
 from tests.live import (
     ADA,
@@ -110,7 +110,7 @@ class NumberedBroker:
 @pytest.fixture(autouse=True, scope="module")
 def _impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(following, "RECONNECT_SECONDS", 0.002)
+        patch.setattr(reconnect, "RECONNECT_SECONDS", 0.002)
         yield
 
 
@@ -172,7 +172,7 @@ def test_a_break_after_each_event_is_not_one_too_many():
 
     assert text_of(events) == "".join(WORDS * 4)
     assert ends_of(events) == ["complete"]
-    assert len(plan.asked_after) > following.RECONNECTS
+    assert len(plan.asked_after) > reconnect.RECONNECTS
     assert all(int(a.partition("-")[0] or 0) < int(b.partition("-")[0]) for a, b in pairwise(plan.asked_after))
 
 
@@ -254,8 +254,8 @@ SOON = {"UPSTREAM_READ_SECONDS": "0.1"}
 
 @pytest.fixture
 def _in_a_hurry(monkeypatch) -> None:
-    monkeypatch.setattr(following, "LEAST_REOPEN_SECONDS", 0.05)
-    monkeypatch.setattr(following, "REOPEN_SECONDS", 0.05)
+    monkeypatch.setattr(reconnect, "LEAST_REOPEN_SECONDS", 0.05)
+    monkeypatch.setattr(reconnect, "REOPEN_SECONDS", 0.05)
 
 
 @pytest.mark.usefixtures("_in_a_hurry")
@@ -267,7 +267,7 @@ def test_a_reader_that_does_not_come_back_is_told_what_went_wrong_first(ending, 
 
     assert ends_of(events) == [code]
     assert events[-1]["type"] == "error"
-    assert len(plan.asked_after) == 1 + (1 if then[-1] in FINAL else following.RECONNECTS)
+    assert len(plan.asked_after) == 1 + (1 if then[-1] in FINAL else reconnect.RECONNECTS)
 
 
 FINAL = [LOST, EXPIRED, reply(b'{"code":"invalid_request"}', "400 Bad Request")]
@@ -286,7 +286,7 @@ def test_a_reader_that_comes_back_is_sent_away_without_an_end(ending, then, code
 
 
 def test_a_broker_that_begins_anew_each_time_is_given_up_without_an_end(monkeypatch):
-    monkeypatch.setattr(following, "RECONNECTS_MOST", 3)
+    monkeypatch.setattr(reconnect, "RECONNECTS_MOST", 3)
     for headers, ends in (({}, ["upstream_unavailable"]), (RESUMES, [])):
         plan = NumberedBroker([*map(progress, WORDS * 4), Said("message", COMPLETE)], [Line(160, ending=CUT)])
         with WireServer(plan) as broker:

@@ -14,7 +14,7 @@ from bff.protocols.ag_ui import AG_UI
 from bff.protocols.ai_sdk import AI_SDK
 from bff.protocols.native import NATIVE
 from bff.protocols.openai import OPENAI
-from bff.relay import Relay
+from bff.upstream.relay import Relay
 from tests.frames import decoded
 from tests.protocols import readers
 

@@ -3,7 +3,7 @@ from urllib.parse import quote
 import pytest
 import responses
 
-from bff.messages import AUDIO_MAX_BYTES
+from bff.upstream.messages import AUDIO_MAX_BYTES
 from tests.live import ADA
 from tests.routes.engine_doors import ENGINE, KEY, RECORDING, client, code, knock
 from tests.wire_server import END, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head

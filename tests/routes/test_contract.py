@@ -14,8 +14,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
-from bff import __version__, errors, events
+from bff import __version__, errors
 from bff.routes import contract
+from bff.upstream import events
 from tests.live import content_of
 from tests.security.matrix import MATRIX, Owner, bearer, new_app
 

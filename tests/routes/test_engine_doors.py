@@ -5,7 +5,7 @@ import json
 import pytest
 import responses
 
-from bff.transport import JSON_MAX_BYTES
+from bff.upstream.http import JSON_MAX_BYTES
 from tests.routes.engine_doors import DOORS, ENGINE, JSON_DOORS, KEY, NOBODY, client, code, knock
 from tests.wire_server import CUT, END, HANG, WireServer, reply
 

@@ -10,8 +10,8 @@ from flask.testing import FlaskClient
 
 from bff.broker.queue import Claim, Limits, Words
 from bff.broker.redis import RedisQueue
-from bff.events import response
 from bff.ops.redis import connect
+from bff.upstream.events import response
 from tests.broker.queues import claimed
 from tests.live import ADA, eventually
 from tests.routes.chat_door import client

@@ -36,8 +36,8 @@ from bff.broker.redis.listening import Listener
 from bff.broker.redis.logs import Logs
 from bff.broker.redis.readers import Readers
 from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
-from bff.message_ids import group_mark, group_mark_of
 from bff.ops.redis import Client, Scripts, keys_of, translated
+from bff.upstream.message_ids import group_mark, group_mark_of
 
 WORKER: Final = "chat:worker"
 """There while some worker sweeps."""

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 from bff.broker.queue import Claim, Message, Words
-from bff.message_ids import group_mark_of
 from bff.ops.redis import keys_of
+from bff.upstream.message_ids import group_mark_of
 
 
 def digest_of(text: str) -> str:

@@ -4,8 +4,8 @@ from bff.broker.log import parsed, parsed_or_none
 from bff.broker.queue import PAGE_EVENTS, Page
 from bff.errors import Expired, NotFound
 from bff.http.sse import Event
-from bff.message_ids import group_mark, group_mark_of
 from bff.ops.redis import Client, Scripts, keys_of, translated
+from bff.upstream.message_ids import group_mark, group_mark_of
 
 NUMBER_MOST = 2**63
 """Ids are smaller, there and here."""

@@ -3,13 +3,13 @@
 from typing import Final
 
 from bff import errors
-from bff.messages import ChatRequest
 from bff.protocols.ag_ui import RunAgentInput
 from bff.protocols.ai_sdk import ChatTransportRequest
 from bff.routes.chat import PROTOCOLS
 from bff.routes.contract import answers, events
 from bff.routes.contract.operation import BEHIND, BODY, MINE, ONCE, PLACE, Answer, Operation, Parameter, text
 from bff.routes.preferences import Changes
+from bff.upstream.messages import ChatRequest
 
 STREAM: Final = Answer(
     "One event after the other; exactly one of them is terminal (complete, error, stopped), and it is the last.",

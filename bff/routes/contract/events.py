@@ -1,4 +1,4 @@
-"""The events of streams: of an answer's one model a `type` (bff/events.py and the relay say them), then of a reply's."""
+"""The events of streams: one model for each `type` of a chat reply's event, then those of a conversation's reply."""
 
 from typing import Any, Final, Literal
 from uuid import UUID

@@ -7,16 +7,17 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from bff import errors, transport
+from bff import errors
 from bff.auth.identity import Identity
 from bff.errors import BY_CODE, Away, ChatError, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
-from bff.following import Answer, Followed
 from bff.http import tracing
 from bff.http.waiting import Watch
-from bff.message_ids import MESSAGE_ID
 from bff.ops import metrics
-from bff.transport import EventSource, Response, Session
-from bff.upstream import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
+from bff.upstream import http
+from bff.upstream.http import EventSource, Response, Session
+from bff.upstream.message_ids import MESSAGE_ID
+from bff.upstream.reconnect import Answer, Followed
+from bff.upstream.services import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 
 RETRY_SECONDS: Final = 2
 """After which an answer whose stream could not be opened is worth asking for again."""
@@ -110,7 +111,7 @@ class BrokerClient:
         body = {**content, "user_id": identity.user_id, "org_id": identity.org, "client_id": self._client_id}
         with metrics.timed(metrics.ENQUEUE), _worth_a_retry(UpstreamTimeout):
             response = self._send("POST", "/api/v1/message", until, body=body, watch=watch)
-            content = transport.read_json(response, until)
+            content = http.read_json(response, until)
         message_id, position = content.get("message_id"), content.get("queue_position")
         if not isinstance(message_id, str) or not MESSAGE_ID.fullmatch(message_id):
             raise UpstreamError(detail="no message_id in the broker's answer")
@@ -178,7 +179,7 @@ class BrokerClient:
         """
         until = self.opening()
         params = {"group": group} | ({"event_id": event_id} if event_id else {})
-        content = transport.read_json(self._send("GET", _queue_of(user_id), until, params=params), until)
+        content = http.read_json(self._send("GET", _queue_of(user_id), until, params=params), until)
         runs = [Run(run["message_id"], run["run_scope"], run["run_key"], run["stopping"]) for run in content["messages"]]
         return Runs(runs, content.get("located"))
 
@@ -195,12 +196,12 @@ class BrokerClient:
     def check(self) -> None:
         """Raises an UpstreamFailure when the broker is not there, or says itself that it cannot work."""
         until = monotonic() + CHECK_SECONDS
-        status = transport.read_json(self._send("GET", "/health", until), until).get("status")
+        status = http.read_json(self._send("GET", "/health", until), until).get("status")
         if status not in {"healthy", "degraded"}:
             raise UpstreamUnavailable(detail=f"the broker is {status}")
 
     def _queue(self, user_id: str, until: float) -> dict[str, Any]:
-        return transport.read_json(self._send("GET", _queue_of(user_id), until), until)
+        return http.read_json(self._send("GET", _queue_of(user_id), until), until)
 
     def _open(
         self,
@@ -226,7 +227,7 @@ class BrokerClient:
         self, method: str, path: str, until: float, headers: Mapping[str, str | bytes] | None = None, **parts: Any
     ) -> Response:
         with metrics.failures("broker"):
-            response = transport.send(
+            response = http.send(
                 self._session,
                 method,
                 self._service.url + path,
@@ -264,10 +265,10 @@ def _place(message: Any) -> dict[str, Any]:
 def _refusal(response: Response, until: float, refusals: Collection[type[ChatError]]) -> ChatError:
     """What a broker's status means for the one who asked; the broker's own words stay here."""
     status = response.status_code
-    seconds = transport.retry_after(response, default=RETRY_SECONDS)
+    seconds = http.retry_after(response, default=RETRY_SECONDS)
     asked_to_retry = "Retry-After" in response.headers
     try:
-        content = transport.read_json(response, until)
+        content = http.read_json(response, until)
     except UpstreamFailure:
         content = {}
     kind = BY_CODE.get(code) if isinstance(code := content.get("code"), str) else None

@@ -8,7 +8,7 @@ import requests
 from bff.errors import UpstreamError
 from bff.http.sse import MAX_EVENT_BYTES, Decoder, Event
 from bff.http.waiting import Watch
-from bff.transport.reading import ByteSource
+from bff.upstream.http.byte_stream import ByteSource
 
 
 class EventSource(ByteSource):

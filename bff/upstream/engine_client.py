@@ -10,15 +10,16 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-from bff import audio, errors, events, transport
-from bff.audio import Recording
+from bff import errors
 from bff.auth.identity import Identity
 from bff.errors import ChatError, UpstreamError, UpstreamFailure
 from bff.http import tracing, waiting
 from bff.http.waiting import Watch
 from bff.ops import metrics
-from bff.transport import ByteSource, EventSource, Response, Session
-from bff.upstream import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
+from bff.upstream import events, http, recordings
+from bff.upstream.http import ByteSource, EventSource, Response, Session
+from bff.upstream.recordings import Recording
+from bff.upstream.services import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 
 HISTORY_MAX_BYTES: Final = 4 * 1024 * 1024
 """Of one page, some 80 KiB a turn. Reading that much JSON takes some 20 ms, in which no stream moves."""
@@ -110,19 +111,19 @@ class EngineClient:
 
     def recording(self, url: str, who: Identity, watch: Watch) -> tuple[Recording, str]:
         """A spoken answer and its file's name. Raises NotFound, too, and InvalidRequest for a URL that is none of them."""
-        path, file = audio.address(url, self._service.url, who)
+        path, file = recordings.address(url, self._service.url, who)
         until = monotonic() + self._timeouts.opening
         with metrics.failures("engine"):
             response = self._checked(self._send("GET", path, until, watch, accept="*/*"), until, watch)
         source = ByteSource(response, self._timeouts.silence)
         return Recording(source, monotonic() + self._timeouts.engine, watch), file
 
-    def _ask(self, method: str, path: str, watch: Watch, most: int = transport.JSON_MAX_BYTES, **parts: Any) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, watch: Watch, most: int = http.JSON_MAX_BYTES, **parts: Any) -> dict[str, Any]:
         """Raises NotFound, too, for a GET."""
         until = monotonic() + self._timeouts.engine
         with metrics.failures("engine"):
             response = self._checked(self._send(method, path, until, watch, **parts), until, watch)
-            return transport.read_json(response, until, watch, most)
+            return http.read_json(response, until, watch, most)
 
     def check(self) -> None:
         """Raises an UpstreamFailure when nobody is there. Whatever is answered, somebody is: no two engines agree on a path."""
@@ -133,7 +134,7 @@ class EngineClient:
     def _send(
         self, method: str, path: str, until: float, watch: Watch, accept: str = "application/json", **parts: Any
     ) -> Response:
-        return transport.send(
+        return http.send(
             self._session,
             method,
             self._service.url + path,
@@ -169,11 +170,11 @@ def _refusal(response: Response, until: float, watch: Watch) -> ChatError:
 
 def _retry_after(response: Response, until: float, watch: Watch) -> int:
     """Seconds, from the header, or from the body's `retry_after_ms`."""
-    if seconds := transport.retry_after(response, default=0):
+    if seconds := http.retry_after(response, default=0):
         response.close()
         return seconds
     try:
-        milliseconds = transport.read_json(response, until, watch).get("retry_after_ms")
+        milliseconds = http.read_json(response, until, watch).get("retry_after_ms")
     except UpstreamFailure:
         milliseconds = None
     return max(1, min(ceil(milliseconds / 1000), 3600)) if type(milliseconds) is int else BUSY_SECONDS

@@ -10,8 +10,8 @@ from urllib.parse import quote, unquote, urlsplit
 from bff.auth.identity import Identity
 from bff.errors import InvalidRequest, NotFound, RangeNotSatisfiable, UpstreamError, UpstreamTimeout
 from bff.http.waiting import Watch
-from bff.messages import AUDIO_MAX_BYTES
-from bff.transport import ByteSource
+from bff.upstream.http import ByteSource
+from bff.upstream.messages import AUDIO_MAX_BYTES
 
 PREFIXES: Final = ("/api/v1/audio/", "/api/v1/voice-submissions/")
 DEFAULT_PORTS: Final = {"http": "80", "https": "443"}

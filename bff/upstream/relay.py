@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import Any, Final
 
-from bff import events
 from bff.errors import (
     BY_CODE,
     AnswerIncomplete,
@@ -23,6 +22,7 @@ from bff.errors import (
 )
 from bff.http import event_ids
 from bff.http.sse import Event
+from bff.upstream import events
 
 NO_SLOT: Final = "Timed out waiting for processing slot"
 """The one error of the original broker that means "too slow" and not "broken"."""

@@ -9,7 +9,7 @@ from bff.errors import ChatError, TooManyRequests, UpstreamFailure, UpstreamTime
 from bff.http.event_ids import ReadPosition
 from bff.http.sse import Event
 from bff.http.waiting import Watch
-from bff.transport import EventSource
+from bff.upstream.http import EventSource
 
 RECONNECTS: Final = 6
 """Attempts in a row that bring no event: with doubling pauses, some 10 s."""

@@ -16,8 +16,8 @@ from requests.structures import CaseInsensitiveDict
 from bff.errors import UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.http import waiting
 from bff.http.waiting import Watch
-from bff.transport.patience import Patience, patience
-from bff.transport.reading import LIBRARY_ERRORS, ByteSource
+from bff.upstream.http.byte_stream import LIBRARY_ERRORS, ByteSource
+from bff.upstream.http.response_wait import Patience, patience
 
 HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "chat-bff"}
 JSON_MAX_BYTES: Final = 1024 * 1024

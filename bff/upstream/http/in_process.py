@@ -21,7 +21,7 @@ from requests.structures import CaseInsensitiveDict
 from bff.http import waiting
 from bff.http.waiting import Watch
 from bff.http.waiting.inner import Nested
-from bff.transport.patience import asking
+from bff.upstream.http.response_wait import asking
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication

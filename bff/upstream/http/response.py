@@ -7,8 +7,8 @@ from contextlib import closing
 from typing import Any, Final, cast
 
 from bff.http.waiting import Watch
-from bff.transport.head import read_head
-from bff.transport.patience import receive, received
+from bff.upstream.http.response_head import read_head
+from bff.upstream.http.response_wait import receive, received
 
 CHUNK_LINE_MAX: Final = 1024
 

@@ -13,8 +13,8 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connectionpool import ConnectionPool
 
-from bff.transport.body import Body
-from bff.transport.direct import Neighbour
+from bff.upstream.http.in_process import Neighbour
+from bff.upstream.http.response import Body
 
 RECEIVE_BUFFER_BYTES: Final = 32 * 1024
 """What an upstream can pile up for a browser that reads slowly; the kernel doubles it, and else lets it grow to megabytes."""

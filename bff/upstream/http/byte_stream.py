@@ -12,9 +12,9 @@ import urllib3
 
 from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.http.waiting import Watch
-from bff.transport.body import Body
-from bff.transport.direct import DirectBody
-from bff.transport.patience import READ_BYTES
+from bff.upstream.http.in_process import DirectBody
+from bff.upstream.http.response import Body
+from bff.upstream.http.response_wait import READ_BYTES
 
 LIBRARY_ERRORS: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 """A ValueError is a header that is none."""

@@ -11,10 +11,7 @@ from json import dumps
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from bff import events
 from bff.auth.identity import Identity
-from bff.broker_client import BrokerClient
-from bff.engine_client import EngineClient
 from bff.errors import (
     AnswerIncomplete,
     ChatError,
@@ -24,11 +21,14 @@ from bff.errors import (
     UpstreamUnavailable,
     detached,
 )
-from bff.following import RECONNECTS
 from bff.http.sse import Event
 from bff.http.waiting import Watch
-from bff.relay import NO_SLOT
-from bff.transport import EventSource
+from bff.upstream import events
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.engine_client import EngineClient
+from bff.upstream.http import EventSource
+from bff.upstream.reconnect import RECONNECTS
+from bff.upstream.relay import NO_SLOT
 
 PAUSE_SECONDS: Final = 0.2
 MAX_PAUSE_SECONDS: Final = 5.0

@@ -7,11 +7,11 @@ which gunicorn would take for a browser that left.
 
 from requests import Response, Session
 
-from bff.transport.calls import JSON_MAX_BYTES, read_json, read_url, retry_after, send
-from bff.transport.direct import Neighbour
-from bff.transport.reading import ByteSource
-from bff.transport.sessions import new_session, tls_context
-from bff.transport.source import EventSource
+from bff.upstream.http.byte_stream import ByteSource
+from bff.upstream.http.event_source import EventSource
+from bff.upstream.http.in_process import Neighbour
+from bff.upstream.http.requests import JSON_MAX_BYTES, read_json, read_url, retry_after, send
+from bff.upstream.http.sessions import new_session, tls_context
 
 __all__ = [
     "JSON_MAX_BYTES",
