@@ -15,9 +15,9 @@ from bff.broker import bundled_broker
 from bff.config import checks
 from bff.config.settings import Settings
 from bff.conversations.commands import db
-from bff.conversations.replies import Replies
 from bff.conversations.runs import ReplyRuns
-from bff.conversations.store import ConversationStore
+from bff.db.replies import Replies
+from bff.db.store import ConversationStore
 from bff.http.streams import Streams
 from bff.ops import memory
 from bff.ops.connections import BoundedResponses, Connections

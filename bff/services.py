@@ -3,7 +3,7 @@
 from bff.agents.broker import ThroughBroker, ThroughEngine, Upstream
 from bff.agents.catalogue import DEFAULT, create_agents, for_direct_chat
 from bff.config.settings import Settings
-from bff.conversations.database import open_database
+from bff.db.database import open_database
 from bff.engine import bundled_engine
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient

@@ -143,8 +143,8 @@ def _check_writes(client: "Client | None", queue: "Queue") -> "Probe":
 
 def _check_database(settings: Settings) -> None:
     """A worker without HTTP is asked by nobody whether it is ready. Raises SettingsError."""
-    from bff.conversations.database import open_database
-    from bff.conversations.store import ConversationStore
+    from bff.db.database import open_database
+    from bff.db.store import ConversationStore
 
     database = open_database(settings)
     try:

@@ -1,1 +1,0 @@
-"""Conversations: kept in a database, edited, and answered by an agent."""

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import click
 
-from bff.conversations import migrations
-from bff.conversations.database import Database
+from bff.db import migrations
+from bff.db.database import Database
 from bff.errors import UpstreamUnavailable
 
 

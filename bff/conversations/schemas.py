@@ -6,8 +6,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, StringConstraints
 
-from bff.conversations.models import TITLE_MOST, Conversation, Message
-from bff.conversations.rows import as_text
+from bff.db.models import TITLE_MOST, Conversation, Message
+from bff.db.queries import as_text
 
 CONTENT_MOST: Final = 32_000
 """Characters."""

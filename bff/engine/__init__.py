@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from bff.agents import Agent
-    from bff.conversations.database import Database
+    from bff.db.database import Database
     from bff.upstream.http import Neighbour
 
 
@@ -27,9 +27,9 @@ def create_engine(
     from flask import Flask
 
     from bff.agents.catalogue import create_agents, for_direct_chat
-    from bff.conversations.database import open_database
-    from bff.conversations.direct import DirectChat
-    from bff.conversations.replies import Replies
+    from bff.db.database import open_database
+    from bff.db.direct_chat import DirectChat
+    from bff.db.replies import Replies
     from bff.engine.door import Parts
     from bff.engine.routes import register
     from bff.engine.turns import Turns

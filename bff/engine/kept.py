@@ -7,7 +7,7 @@ from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 
 from bff.auth.identity import Identity
-from bff.conversations.direct import DirectChat, Turn
+from bff.db.direct_chat import DirectChat, Turn
 from bff.engine import door, tone
 from bff.errors import InvalidRequest, NotFound
 from bff.http import request_body

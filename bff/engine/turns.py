@@ -12,9 +12,9 @@ from uuid import UUID
 from bff.agents import REPLY_MOST, Agent, Said, Whole
 from bff.agents.catalogue import DEFAULT
 from bff.auth.identity import Identity
-from bff.conversations.direct import DirectChat
-from bff.conversations.models import Message
-from bff.conversations.replies import Replies
+from bff.db.direct_chat import DirectChat
+from bff.db.models import Message
+from bff.db.replies import Replies
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Watch
 from bff.upstream import events

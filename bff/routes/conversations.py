@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from bff.conversations import schemas
 from bff.conversations.runs import Opened, ReplyRuns
 from bff.conversations.schemas import EditMessage, NewConversation, NewMessage, StreamMessage, UpdateConversation
-from bff.conversations.store import ConversationStore
+from bff.db.store import ConversationStore
 from bff.errors import ChatError, InvalidRequest
 from bff.http import event_ids, request_body
 from bff.http.responses import HEADERS, EventStream, How

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bff.conversations.database import Database
+from bff.db.database import Database
 from tests.live import BROKER_KEY, Server, eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from bff.conversations.database import Database
+from bff.db.database import Database
 from tests.conversations.postgres import Postgres, programs
 from tests.missing import missing
 

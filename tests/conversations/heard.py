@@ -3,8 +3,8 @@
 from uuid import UUID
 
 from bff.agents import Said
-from bff.conversations.database import Database
-from bff.conversations.replies import Replies
+from bff.db.database import Database
+from bff.db.replies import Replies
 
 
 def heard(database: Database, conversation_id: UUID, owner: str = "ada", characters: int = 10**6) -> list[Said]:

@@ -10,11 +10,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-from bff.conversations import migrations
-from bff.conversations.database import Database
-from bff.conversations.models import Base
-from bff.conversations.replies import Replies
-from bff.conversations.store import ConversationStore
+from bff.db import migrations
+from bff.db.database import Database
+from bff.db.models import Base
+from bff.db.replies import Replies
+from bff.db.store import ConversationStore
 from tests.conversations.heard import heard
 from tests.live import in_parallel
 
@@ -163,7 +163,7 @@ def test_a_migration_that_breaks_leaves_nothing_behind(database):
 
 
 def test_one_that_waits_for_another_longer_than_a_query_may_take_goes_on_after_it(url, monkeypatch):
-    monkeypatch.setattr("bff.conversations.database.STATEMENT_MILLISECONDS", 100)
+    monkeypatch.setattr("bff.db.database.STATEMENT_MILLISECONDS", 100)
     first, second = Database(url), Database(url)
     begun = threading.Event()
 

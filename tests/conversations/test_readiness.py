@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from bff.conversations.database import Database
-from bff.conversations.store import ConversationStore
+from bff.db.database import Database
+from bff.db.store import ConversationStore
 from bff.errors import UpstreamUnavailable
 from tests.conversations.postgres import Postgres, programs
 from tests.conversations.talk import Talk

@@ -5,10 +5,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bff.agents import Said
-from bff.conversations import history
-from bff.conversations.database import Database
-from bff.conversations.replies import Replies
-from bff.conversations.store import ConversationStore
+from bff.db import history
+from bff.db.database import Database
+from bff.db.replies import Replies
+from bff.db.store import ConversationStore
 from bff.errors import InvalidRequest, NotFound
 from tests.conversations.heard import heard
 from tests.live import in_parallel

@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select
 
-from bff.conversations import rows
-from bff.conversations.cursors import encode
-from bff.conversations.models import Message
-from bff.conversations.store import ConversationStore, title_of
+from bff.db import queries
+from bff.db.models import Message
+from bff.db.pagination import encode
+from bff.db.store import ConversationStore, title_of
 from bff.errors import InvalidRequest, NotFound
 from tests.live import in_parallel
 
@@ -99,7 +99,7 @@ def test_what_is_deleted_is_gone_with_all_that_was_said(store, database):
 
 def test_the_newest_activity_comes_first_page_by_page(store, monkeypatch):
     clock = iter(range(1_000))
-    monkeypatch.setattr(rows, "now", lambda: datetime(2024, 1, 1, tzinfo=UTC) + timedelta(milliseconds=next(clock)))
+    monkeypatch.setattr(queries, "now", lambda: datetime(2024, 1, 1, tzinfo=UTC) + timedelta(milliseconds=next(clock)))
     made = [store.create("ada", str(number)) for number in range(7)]
     store.create("eve", "not hers")
     store.add_message("ada", made[0].id, "again")
@@ -116,7 +116,7 @@ def test_the_newest_activity_comes_first_page_by_page(store, monkeypatch):
 
 
 def test_conversations_of_one_moment_are_on_one_page_each(store, monkeypatch):
-    monkeypatch.setattr(rows, "now", lambda: datetime(2024, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr(queries, "now", lambda: datetime(2024, 1, 1, tzinfo=UTC))
     made = {store.create("ada").id for _ in range(5)}
 
     seen, cursor = [], ""

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing
 
 import pytest
 
-from bff.conversations import database
+from bff.db import database
 from bff.engine import turns
 from tests.conversations.talk import ROOM, Talk, told
 from tests.faults.engine import question

@@ -11,9 +11,9 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from bff.agents import Said
-from bff.conversations import history, rows
-from bff.conversations.database import Database
-from bff.conversations.models import Message
+from bff.db import history, queries
+from bff.db.database import Database
+from bff.db.models import Message
 from bff.errors import InvalidRequest
 
 
@@ -47,7 +47,7 @@ class Replies:
         """The message `message_id`, or the user's last one. Raises NotFound, and InvalidRequest where there is no question."""
 
         def work(session: Session) -> Question:
-            conversation = rows.owned(session, owner, conversation_id)
+            conversation = queries.owned(session, owner, conversation_id)
             asked = _asked(session, conversation_id, message_id)
             answered = session.scalar(_replies_to(asked, regenerate).limit(1)) is not None
             return Question(asked.id, asked.version, conversation.agent_id, answered)
@@ -58,7 +58,7 @@ class Replies:
         """Raises NotFound, InvalidRequest."""
 
         def work(session: Session) -> Task:
-            rows.owned(session, owner, conversation_id)
+            queries.owned(session, owner, conversation_id)
             asked = _asked(session, conversation_id, question_id)
             reply = session.scalar(_replies_to(asked, regenerate).limit(1))
             told = [] if reply is not None else self._history(session, asked)
@@ -72,13 +72,13 @@ class Replies:
         """The reply; the one that is stored already where there is one. Raises NotFound."""
 
         def work(session: Session) -> Message:
-            conversation = rows.owned(session, owner, conversation_id, to_write=True)
+            conversation = queries.owned(session, owner, conversation_id, to_write=True)
             stored = select(Message).where(Message.reply_to == question_id, Message.question_version == version)
             if (reply := session.scalar(stored.where(Message.regenerate == regenerate))) is not None:
                 return reply
-            conversation.updated_at = rows.now()
+            conversation.updated_at = queries.now()
             about = {"reply_to": question_id, "question_version": version, "regenerate": regenerate}
-            return rows.add(session, conversation_id, "assistant", content, conversation.updated_at, **about)
+            return queries.add(session, conversation_id, "assistant", content, conversation.updated_at, **about)
 
         return self._database.write(work)
 
@@ -90,10 +90,10 @@ class Replies:
 
 def _asked(session: Session, conversation_id: UUID, message_id: UUID | None) -> Message:
     if message_id is None:
-        if (last := rows.last(session, conversation_id)) is None:
+        if (last := queries.last(session, conversation_id)) is None:
             raise InvalidRequest("There is no message to answer yet.")
         return last
-    message = rows.message(session, conversation_id, message_id)
+    message = queries.message(session, conversation_id, message_id)
     if message.role != "user":
         raise InvalidRequest("messageId: must be a user's message.")
     return message

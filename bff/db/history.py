@@ -8,15 +8,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from bff.agents import Said
-from bff.conversations import rows
-from bff.conversations.models import Message
+from bff.db import queries
+from bff.db.models import Message
 
 MAX_TURNS: Final = 500
 
 
 def before(session: Session, conversation_id: UUID, number: int | None, characters: int) -> list[Said]:
     """The turns whose questions came before the message `number`, all of them for None; `characters` at most."""
-    found = select(Message.id, Message.number, func.length(rows.EFFECTIVE))
+    found = select(Message.id, Message.number, func.length(queries.EFFECTIVE))
     found = found.where(Message.conversation_id == conversation_id, Message.role == "user")
     if number is not None:
         found = found.where(Message.number < number)
@@ -30,7 +30,7 @@ def before(session: Session, conversation_id: UUID, number: int | None, characte
 def _newest_replies(session: Session, questions: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
     """By question: the number of its newest reply, and how many characters that has."""
     newest = select(func.max(Message.number)).where(Message.reply_to.in_(questions)).group_by(Message.reply_to)
-    found = select(Message.reply_to, Message.number, func.length(rows.EFFECTIVE)).where(Message.number.in_(newest))
+    found = select(Message.reply_to, Message.number, func.length(queries.EFFECTIVE)).where(Message.number.in_(newest))
     return {reply_to: (number, size) for reply_to, number, size in session.execute(found) if reply_to is not None}
 
 
@@ -45,6 +45,6 @@ def _fitting(sizes: Iterable[tuple[int, int, int, int]], characters: int) -> Ite
 
 def _told(session: Session, numbers: Sequence[int]) -> list[Said]:
     """These messages, in this order."""
-    found = select(Message.number, Message.role, rows.EFFECTIVE).where(Message.number.in_(numbers))
+    found = select(Message.number, Message.role, queries.EFFECTIVE).where(Message.number.in_(numbers))
     texts = {number: Said("user" if role == "user" else "assistant", text) for number, role, text in session.execute(found)}
     return [texts[number] for number in numbers]

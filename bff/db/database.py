@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from bff.config.settings import Settings
-from bff.conversations import migrations
+from bff.db import migrations
 from bff.errors import UpstreamUnavailable
 from bff.http import waiting
 

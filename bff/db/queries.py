@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ColumnElement, CursorResult, Delete, Update, func, select
 from sqlalchemy.orm import Session
 
-from bff.conversations.models import Conversation, Message
+from bff.db.models import Conversation, Message
 from bff.errors import NotFound
 
 EFFECTIVE: Final = func.coalesce(Message.edited_content, Message.content)

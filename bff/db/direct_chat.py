@@ -9,9 +9,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from bff.agents import Said
-from bff.conversations import history, rows
-from bff.conversations.database import Database
-from bff.conversations.models import Conversation, Message, Preference
+from bff.db import history, queries
+from bff.db.database import Database
+from bff.db.models import Conversation, Message, Preference
 
 MAX_STORED: Final = 200_000
 """Characters of a question, and of a reply."""
@@ -60,11 +60,11 @@ class DirectChat:
             conversation_id = _hidden(session, owner)
             if (stored := session.scalar(_reply_of(conversation_id, turn_id))) is not None:
                 return stored
-            now = rows.now()
-            asked = rows.add(session, conversation_id, "user", question[:MAX_STORED], now, spoken=spoken)
+            now = queries.now()
+            asked = queries.add(session, conversation_id, "user", question[:MAX_STORED], now, spoken=spoken)
             about = {"reply_to": asked.id, "turn_id": turn_id, "spoken": spoken}
             session.flush()
-            return rows.add(session, conversation_id, "assistant", reply[:MAX_STORED], now, **about)
+            return queries.add(session, conversation_id, "assistant", reply[:MAX_STORED], now, **about)
 
         return self._database.write(work)
 
@@ -78,7 +78,7 @@ class DirectChat:
             found = select(Message.id, question.content, Message.content, Message.created_at, Message.spoken)
             page = found.join(question, question.id == Message.reply_to).where(*mine).order_by(Message.number)
             turns = [
-                Turn(reply_id, asked, reply, rows.as_text(created_at), spoken)
+                Turn(reply_id, asked, reply, queries.as_text(created_at), spoken)
                 for reply_id, asked, reply, created_at, spoken in session.execute(page.limit(limit).offset(offset))
             ]
             return _cut(turns), total
@@ -108,7 +108,7 @@ def _hidden_id(owner: str) -> UUID:
 
 def _hidden(session: Session, owner: str) -> UUID:
     """The id of the user's hidden conversation, which is there then; nobody else writes to it before the transaction ends."""
-    conversation_id, now = _hidden_id(owner), rows.now()
+    conversation_id, now = _hidden_id(owner), queries.now()
     values = {"id": conversation_id, "owner_id": owner, "hidden": True, "created_at": now, "updated_at": now}
     insert = _insert(session)(Conversation).values(values).on_conflict_do_nothing()
     session.execute(insert)

@@ -9,9 +9,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import Session
 
-from bff.conversations import cursors, rows
-from bff.conversations.database import Database
-from bff.conversations.models import Conversation, Message, Preference
+from bff.db import pagination, queries
+from bff.db.database import Database
+from bff.db.models import Conversation, Message, Preference
 from bff.errors import NotFound
 
 TITLE_MADE_MOST: Final = 60
@@ -22,7 +22,7 @@ Row = TypeVar("Row")
 
 
 class Page(NamedTuple, Generic[Row]):
-    rows: list[Row]
+    queries: list[Row]
     next_cursor: str | None
 
 
@@ -42,18 +42,18 @@ class ConversationStore:
 
     def recent(self, owner: str, limit: int, cursor: str = "") -> Page[Conversation]:
         """Newest activity first. Raises InvalidRequest for a cursor that is none."""
-        found = select(Conversation).where(*rows.listed(owner))
+        found = select(Conversation).where(*queries.listed(owner))
         if cursor:
-            milliseconds, last = cursors.decode(cursor, int, UUID)
+            milliseconds, last = pagination.decode(cursor, int, UUID)
             before = tuple_(Conversation.updated_at, Conversation.id) < (EPOCH + milliseconds * MILLISECOND, last)
             found = found.where(before)
         found = found.order_by(Conversation.updated_at.desc(), Conversation.id.desc()).limit(limit + 1)
         listed = self._database.read(lambda session: list(session.scalars(found)))
-        return _page(listed, limit, lambda last: cursors.encode((last.updated_at - EPOCH) // MILLISECOND, last.id))
+        return _page(listed, limit, lambda last: pagination.encode((last.updated_at - EPOCH) // MILLISECOND, last.id))
 
     def create(self, owner: str, title: str | None = None, agent_id: str | None = None) -> Conversation:
         def work(session: Session) -> Conversation:
-            now = rows.now()
+            now = queries.now()
             conversation = Conversation(
                 id=uuid4(), owner_id=owner, title=title, agent_id=agent_id, created_at=now, updated_at=now
             )
@@ -64,35 +64,35 @@ class ConversationStore:
 
     def get(self, owner: str, conversation_id: UUID) -> Conversation:
         """Raises NotFound, as everything here does that is about one conversation."""
-        return self._database.read(partial(rows.owned, owner=owner, conversation_id=conversation_id))
+        return self._database.read(partial(queries.owned, owner=owner, conversation_id=conversation_id))
 
     def update(self, owner: str, conversation_id: UUID, changes: Mapping[str, str | None]) -> Conversation:
         """Only what is in `changes`: title, agent_id."""
 
         def work(session: Session) -> Conversation:
-            conversation = rows.owned(session, owner, conversation_id, to_write=True)
+            conversation = queries.owned(session, owner, conversation_id, to_write=True)
             for name, value in changes.items():
                 setattr(conversation, name, value)
             if changes:
-                conversation.updated_at = rows.now()
+                conversation.updated_at = queries.now()
             return conversation
 
         return self._database.write(work)
 
     def delete(self, owner: str, conversation_id: UUID) -> None:
-        gone = delete(Conversation).where(Conversation.id == conversation_id, *rows.listed(owner))
-        if not self._database.write(lambda session: rows.change(session, gone)):
+        gone = delete(Conversation).where(Conversation.id == conversation_id, *queries.listed(owner))
+        if not self._database.write(lambda session: queries.change(session, gone)):
             raise NotFound
 
     def add_message(self, owner: str, conversation_id: UUID, content: str) -> Message:
         """A user's. The first one gives the conversation its title, where it has none."""
 
         def work(session: Session) -> Message:
-            conversation = rows.owned(session, owner, conversation_id, to_write=True)
-            if conversation.title is None and rows.last(session, conversation_id) is None:
+            conversation = queries.owned(session, owner, conversation_id, to_write=True)
+            if conversation.title is None and queries.last(session, conversation_id) is None:
                 conversation.title = title_of(content)
-            conversation.updated_at = rows.now()
-            return rows.add(session, conversation_id, "user", content, conversation.updated_at)
+            conversation.updated_at = queries.now()
+            return queries.add(session, conversation_id, "user", content, conversation.updated_at)
 
         return self._database.write(work)
 
@@ -100,24 +100,26 @@ class ConversationStore:
         """Oldest first. Raises InvalidRequest for a cursor that is none."""
         found = select(Message).where(Message.conversation_id == conversation_id)
         if cursor:
-            found = found.where(Message.number > cursors.decode(cursor, int)[0])
+            found = found.where(Message.number > pagination.decode(cursor, int)[0])
 
         def work(session: Session) -> list[Message]:
-            rows.owned(session, owner, conversation_id)
+            queries.owned(session, owner, conversation_id)
             return list(session.scalars(found.order_by(Message.number).limit(limit + 1)))
 
-        return _page(self._database.read(work), limit, lambda last: cursors.encode(last.number))
+        return _page(self._database.read(work), limit, lambda last: pagination.encode(last.number))
 
     def edit_message(self, owner: str, conversation_id: UUID, message_id: UUID, content: str) -> Message:
         """Keeps what was said beside it."""
 
         def work(session: Session) -> Message:
-            conversation = rows.owned(session, owner, conversation_id, to_write=True)
-            message = rows.message(session, conversation_id, message_id)
+            conversation = queries.owned(session, owner, conversation_id, to_write=True)
+            message = queries.message(session, conversation_id, message_id)
             message.edited_content = content
             # Two edits in one millisecond are two versions all the same.
-            message.edited_at = rows.now() if message.edited_at is None else max(rows.now(), message.edited_at + MILLISECOND)
-            conversation.updated_at = rows.now()
+            message.edited_at = (
+                queries.now() if message.edited_at is None else max(queries.now(), message.edited_at + MILLISECOND)
+            )
+            conversation.updated_at = queries.now()
             return message
 
         return self._database.write(work)

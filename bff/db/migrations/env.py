@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from bff.conversations.models import Base
+from bff.db.models import Base
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
 context.run_migrations()

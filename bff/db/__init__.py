@@ -1,0 +1,1 @@
+"""Conversations: kept in a database, edited, and answered by an agent."""
