@@ -22,7 +22,7 @@ Row = TypeVar("Row")
 
 
 class Page(NamedTuple, Generic[Row]):
-    queries: list[Row]
+    rows: list[Row]
     next_cursor: str | None
 
 
@@ -119,7 +119,7 @@ class ConversationStore:
             message.edited_at = (
                 queries.now() if message.edited_at is None else max(queries.now(), message.edited_at + MILLISECOND)
             )
-            conversation.updated_at = queries.now()
+            conversation.updated_at = now
             return message
 
         return self._database.write(work)
