@@ -7,7 +7,6 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from bff import cli
-from bff.agents.catalogue import DEFAULT
 from bff.auth.identity import Anonymous, IdentityMode, Proxy
 from bff.auth.orgs import Orgs
 from bff.auth.tickets import Tickets
@@ -18,6 +17,7 @@ from bff.conversations.commands import db
 from bff.conversations.runs import ReplyRuns
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
+from bff.engine.agents.registry import DEFAULT
 from bff.http.streams import Streams
 from bff.ops import memory
 from bff.ops.connections import BoundedResponses, Connections

@@ -1,10 +1,10 @@
 """What a process needs of the services behind it, built once: whether it serves browsers, or only answers what is queued."""
 
-from bff.agents.broker import ThroughBroker, ThroughEngine, Upstream
-from bff.agents.catalogue import DEFAULT, create_agents, for_direct_chat
 from bff.config.settings import Settings
 from bff.db.database import open_database
-from bff.engine import bundled_engine
+from bff.engine.agents.broker import ThroughBroker, ThroughEngine, Upstream
+from bff.engine.agents.registry import DEFAULT, create_agents, for_direct_chat
+from bff.engine.app import bundled_engine
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import new_session

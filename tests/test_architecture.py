@@ -53,7 +53,7 @@ DOORS = {
         "bff/broker/__init__.py",
         "bff/broker/routes.py",
     }
-    | {"bff/engine/__init__.py", "bff/engine/door.py", "bff/engine/routes.py", "bff/engine/kept.py"},
+    | {"bff/engine/__init__.py", "bff/engine/hooks.py", "bff/engine/routes.py", "bff/engine/user_data.py"},
     "requests": {"bff/transport"},
     "urllib3": {"bff/transport"},
     "sseclient": {"bff/http/sse.py"},

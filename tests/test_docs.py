@@ -15,10 +15,10 @@ from urllib.request import urlopen
 import pytest
 
 from bff import errors
-from bff.agents import Agent, Said
 from bff.auth.identity import IdentityMode
 from bff.auth.orgs import Orgs
 from bff.config.settings import Settings
+from bff.engine.agents.base import Agent, Said
 from bff.http import waiting
 from bff.ops import metrics
 from bff.routes import contract

@@ -16,11 +16,11 @@ import pytest
 from flask import Flask
 from werkzeug.test import EnvironBuilder
 
-from bff.agents import Said
-from bff.agents.openai import OpenAI
 from bff.auth.identity import Identity
 from bff.auth.jwks import FetchedKeys
 from bff.config.settings import Settings
+from bff.engine.agents.base import Said
+from bff.engine.agents.openai import OpenAI
 from bff.errors import Away, Drained, ReaderLeft, UpstreamError, UpstreamUnavailable
 from bff.http import waiting
 from bff.http.sse import Event

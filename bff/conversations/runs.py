@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID
 
-from bff.agents import Agent
-from bff.agents.broker import Broker
 from bff.auth.identity import Identity
 from bff.conversations.schemas import StreamMessage
 from bff.db.replies import Question, Replies
+from bff.engine.agents.base import Agent
+from bff.engine.agents.broker import Broker
 from bff.errors import Busy, Expired, InvalidRequest, NotFound
 from bff.ops.rate_limiter import Rate
 from bff.upstream.broker_client import BrokerClient

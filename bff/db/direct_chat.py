@@ -8,10 +8,10 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from bff.agents import Said
 from bff.db import history, queries
 from bff.db.database import Database
 from bff.db.models import Conversation, Message, Preference
+from bff.engine.agents.base import Said
 
 MAX_STORED: Final = 200_000
 """Characters of a question, and of a reply."""

@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from bff.agents import Said
 from bff.db import queries
 from bff.db.models import Message
+from bff.engine.agents.base import Said
 
 MAX_TURNS: Final = 500
 

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from bff.agents import Said
 from bff.db import history, queries
 from bff.db.database import Database
 from bff.db.models import Message
+from bff.engine.agents.base import Said
 from bff.errors import InvalidRequest
 
 

@@ -116,9 +116,8 @@ class ConversationStore:
             message = queries.message(session, conversation_id, message_id)
             message.edited_content = content
             # Two edits in one millisecond are two versions all the same.
-            message.edited_at = (
-                queries.now() if message.edited_at is None else max(queries.now(), message.edited_at + MILLISECOND)
-            )
+            now = queries.now()
+            message.edited_at = now if message.edited_at is None else max(now, message.edited_at + MILLISECOND)
             conversation.updated_at = now
             return message
 

@@ -9,10 +9,10 @@ from uuid import UUID
 from flask import Blueprint, Flask, Response, jsonify, request
 from pydantic import BaseModel, Field, StrictStr, model_validator
 
-from bff.agents import Said
 from bff.auth.identity import Identity
-from bff.engine import door, kept
-from bff.engine.door import Id, Parts
+from bff.engine import hooks, user_data
+from bff.engine.agents.base import Said
+from bff.engine.hooks import Id, Parts
 from bff.engine.turns import Completion, Contents, ConversationTurn, DirectTurn
 from bff.errors import ChatError, InvalidRequest, UpstreamError
 from bff.http import request_body, waiting
@@ -28,7 +28,7 @@ UNHEARD: Final = "(a voice message)"
 """What is answered to instead of what only somebody with ears could understand."""
 
 bp = Blueprint("engine", __name__)
-bp.before_request(door.check_key)
+bp.before_request(hooks.check_key)
 
 
 class GivenMessage(BaseModel):
@@ -74,10 +74,10 @@ class EngineRequest(BaseModel):
         spoken = self.message_type == "audio"
         question = UNHEARD if spoken and not self.message.strip() else self.message
         turn_id = self.message_id or str(uuid.uuid4())
-        return DirectTurn(self.identity, turn_id, question, spoken, door.audio_urls(self.identity), self.begun)
+        return DirectTurn(self.identity, turn_id, question, spoken, hooks.audio_urls(self.identity), self.begun)
 
     def contents(self) -> Callable[[Watch], Contents]:
-        turns = door.parts().turns
+        turns = hooks.parts().turns
         if (turn := self.conversation_turn) is not None:
             return partial(turns.conversation, turn)
         if self.messages is not None:
@@ -94,9 +94,9 @@ def register(app: Flask, parts: Parts) -> None:
     app.extensions["engine"] = parts
     allow_any_text(app.url_map)
     app.register_blueprint(bp)
-    app.register_blueprint(kept.bp)
-    app.register_error_handler(Exception, door.refuse)
-    app.after_request(door.tell)
+    app.register_blueprint(user_data.bp)
+    app.register_error_handler(Exception, hooks.refuse)
+    app.after_request(hooks.tell)
 
 
 @bp.post("/api/v1/chat/stream")
@@ -118,10 +118,10 @@ def stream() -> Response:
 @bp.post("/api/v1/chat/stopped")
 def keep_stopped() -> Response:
     """What a reply in a conversation had said when its user stopped it."""
-    stopped = request_body.validated(StoppedTurn, door.body())
+    stopped = request_body.validated(StoppedTurn, hooks.body())
     if (turn := stopped.conversation_turn) is None:
         raise InvalidRequest("conversation_id: is required.")
-    return jsonify(message_id=str(door.parts().turns.keep_stopped(turn, stopped.text).id))
+    return jsonify(message_id=str(hooks.parts().turns.keep_stopped(turn, stopped.text).id))
 
 
 @bp.post("/api/v1/chat")
@@ -129,7 +129,7 @@ def chat() -> Response:
     turn = _asked().direct_turn
     watch = waiting.watch(waiting.place(request.environ), half_open=False)
     try:
-        for content in door.parts().turns.direct(turn, watch):
+        for content in hooks.parts().turns.direct(turn, watch):
             if content is not None and content["type"] == "complete":
                 return jsonify({"message_id": str(uuid.uuid4())} | content["response"])
     finally:
@@ -138,4 +138,4 @@ def chat() -> Response:
 
 
 def _asked() -> EngineRequest:
-    return request_body.validated(EngineRequest, door.body())
+    return request_body.validated(EngineRequest, hooks.body())

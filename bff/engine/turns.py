@@ -9,12 +9,12 @@ from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
-from bff.agents import REPLY_MOST, Agent, Said, Whole
-from bff.agents.catalogue import DEFAULT
 from bff.auth.identity import Identity
 from bff.db.direct_chat import DirectChat
 from bff.db.models import Message
 from bff.db.replies import Replies
+from bff.engine.agents.base import REPLY_MOST, Agent, Said, Whole
+from bff.engine.agents.registry import DEFAULT
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Watch
 from bff.upstream import events

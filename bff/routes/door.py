@@ -12,10 +12,10 @@ from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from bff import errors
-from bff.agents import Agent
 from bff.auth.identity import COOKIE, Identity, IdentityMode
 from bff.auth.tickets import Tickets
 from bff.config.settings import Settings
+from bff.engine.agents.base import Agent
 from bff.errors import ChatError, InternalError, InvalidRequest, ReaderLeft
 from bff.http import request_body, tracing, waiting
 from bff.http.responses import HEADERS

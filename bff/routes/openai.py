@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff.agents.broker import Broker
+from bff.engine.agents.broker import Broker
 from bff.errors import NotFound, ReaderLeft, TooLarge, detached
 from bff.http import waiting
 from bff.http.sse import Event

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from bff.agents import Agent, Said
-from bff.agents.broker import Broker, ThroughBroker
-from bff.agents.catalogue import DEFAULT
 from bff.auth.identity import Identity
+from bff.engine.agents.base import Agent, Said
+from bff.engine.agents.broker import Broker, ThroughBroker
+from bff.engine.agents.registry import DEFAULT
 from bff.errors import AnswerTimeout, Interrupted, ReaderLeft
 from bff.routes.door import Parts
 from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words

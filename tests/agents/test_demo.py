@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.agents import Said
-from bff.agents.demo import HELP, UNICODE, Demo, command_of
 from bff.auth.identity import Identity
+from bff.engine.agents.base import Said
+from bff.engine.agents.demo import HELP, UNICODE, Demo, command_of
 from bff.errors import ReaderLeft, UpstreamError
 from bff.http import waiting
 from bff.http.waiting import Watch

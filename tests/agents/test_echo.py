@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.agents import Said
-from bff.agents.echo import Echo, spread, words
 from bff.auth.identity import Identity
+from bff.engine.agents.base import Said
+from bff.engine.agents.echo import Echo, spread, words
 from bff.errors import ReaderLeft
 from bff.http import waiting
 from tests.live import DEADLINE

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from bff import create_app
-from bff.agents import Said, catalogue
-from bff.agents.openai import RETRIES
 from bff.auth.identity import Identity
 from bff.config.settings import Settings
-from bff.engine import create_engine
+from bff.engine.agents import registry
+from bff.engine.agents.base import Said
+from bff.engine.agents.openai import RETRIES
+from bff.engine.app import create_engine
 from bff.errors import AnswerIncomplete, TooManyRequests, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from tests.agents.openai_server import BEGIN, DONE, HEAD, completion, data, piece, refusal, settings_of, whole, words
 from tests.live import BASE_ENVIRONMENT, free_port
@@ -24,7 +25,7 @@ def settings(server, **more: str) -> Settings:
 
 
 def said(server, watch, **more: str) -> str:
-    agent = catalogue.create_agents(settings(server, **more))["openai"]
+    agent = registry.create_agents(settings(server, **more))["openai"]
     assert agent.id == "openai"
     return "".join(piece or "" for piece in agent.stream(HISTORY, ANN, watch))
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from bff.agents.demo import UNICODE
+from bff.engine.agents.demo import UNICODE
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(90)]
 

@@ -8,7 +8,7 @@ import openai
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
-from bff.agents.demo import UNICODE
+from bff.engine.agents.demo import UNICODE
 from tests.live import Browser, eventually, who
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]

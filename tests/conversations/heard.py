@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
-from bff.agents import Said
 from bff.db.database import Database
 from bff.db.replies import Replies
+from bff.engine.agents.base import Said
 
 
 def heard(database: Database, conversation_id: UUID, owner: str = "ada", characters: int = 10**6) -> list[Said]:

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bff.agents import Said
 from bff.db import history
 from bff.db.database import Database
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
+from bff.engine.agents.base import Said
 from bff.errors import InvalidRequest, NotFound
 from tests.conversations.heard import heard
 from tests.live import in_parallel

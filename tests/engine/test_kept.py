@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from bff.config.settings import Settings
-from bff.engine import create_engine
-from bff.engine.tone import NOTE_SECONDS, NOTES_MOST, RATE, speak
+from bff.engine.app import create_engine
+from bff.engine.voice import NOTE_SECONDS, NOTES_MOST, RATE, speak
 from bff.upstream.engine_client import HISTORY_MAX_BYTES
 
 KEY = "k" * 64

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from bff.agents import Said
-from bff.agents.demo import HELP, UNICODE
 from bff.auth.identity import Identity
 from bff.config.settings import Settings
-from bff.engine import create_engine
+from bff.engine.agents.base import Said
+from bff.engine.agents.demo import HELP, UNICODE
+from bff.engine.app import create_engine
 from tests.frames import decoded
 from tests.live import DEADLINE, FOLDER
 

@@ -14,7 +14,7 @@ import pytest
 from bff import create_app
 from bff.broker import built
 from bff.config.settings import Settings
-from bff.engine import create_engine
+from bff.engine.app import create_engine
 from bff.errors import SettingsError
 from tests.live import FOLDER, Browser, eventually
 from tests.redis_server import RedisServer

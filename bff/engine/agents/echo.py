@@ -3,8 +3,8 @@
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
-from bff.agents import Said, last_question
 from bff.auth.identity import Identity
+from bff.engine.agents.base import Said, last_question
 from bff.http.waiting import Watch
 
 

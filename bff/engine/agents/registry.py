@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Final
 
-from bff.agents import Agent
-from bff.agents.broker import Broker, Upstream
-from bff.agents.demo import Demo
-from bff.agents.echo import Echo
-from bff.agents.openai import OpenAI
 from bff.config.settings import Settings
+from bff.engine.agents.base import Agent
+from bff.engine.agents.broker import Broker, Upstream
+from bff.engine.agents.demo import Demo
+from bff.engine.agents.echo import Echo
+from bff.engine.agents.openai import OpenAI
 from bff.errors import SettingsError
 from bff.upstream.http import new_session
 from bff.upstream.services import Remote, Timeouts

@@ -8,8 +8,8 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Final
 
-from bff.agents import Said
 from bff.auth.identity import Identity
+from bff.engine.agents.base import Said
 from bff.errors import AnswerIncomplete, ChatError, TooManyRequests, UpstreamError, UpstreamUnavailable, detached
 from bff.http.sse import Event
 from bff.http.waiting import Watch

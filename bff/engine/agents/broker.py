@@ -11,8 +11,8 @@ from collections.abc import Generator, Iterator, Sequence
 from time import monotonic
 from typing import NamedTuple, Protocol
 
-from bff.agents import Said, last_question
 from bff.auth.identity import Identity
+from bff.engine.agents.base import Said, last_question
 from bff.errors import ChatError, Interrupted, detached
 from bff.http import waiting
 from bff.http.sse import Event

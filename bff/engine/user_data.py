@@ -8,7 +8,7 @@ from pydantic import BaseModel, StrictStr, StringConstraints
 
 from bff.auth.identity import Identity
 from bff.db.direct_chat import DirectChat, Turn
-from bff.engine import door, tone
+from bff.engine import hooks, voice
 from bff.errors import InvalidRequest, NotFound
 from bff.http import request_body
 
@@ -18,7 +18,7 @@ OWNER_MOST: Final = 400
 USER: Final = "/api/v1/orgs/<org>/users/<any_text:user_id>"
 
 bp = Blueprint("kept", __name__)
-bp.before_request(door.check_key)
+bp.before_request(hooks.check_key)
 
 
 class Changes(BaseModel):
@@ -32,13 +32,13 @@ def history(org: str, user_id: str) -> Response:
     turns, total = _direct().turns(who.owner, max(1, min(limit, PAGE_MOST)), max(0, offset))
     if not total:
         raise NotFound
-    urls = door.audio_urls(who)
+    urls = hooks.audio_urls(who)
     entries = [_entry(turn, urls) for turn in turns]
     return jsonify(user_id=user_id, entries=entries, total_count=total, limit=limit, offset=offset)
 
 
 def _direct() -> DirectChat:
-    return door.parts().turns.direct_chat
+    return hooks.parts().turns.direct_chat
 
 
 def _entry(turn: Turn, urls: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def prefer(org: str, user_id: str) -> Response:
     owner = Identity(user_id, org).owner
     if len(owner) > OWNER_MOST:
         raise InvalidRequest
-    changes = request_body.validated(Changes, door.body())
+    changes = request_body.validated(Changes, hooks.body())
     if changes.response_language:
         _direct().choose_language(owner, changes.response_language)
     return jsonify(response_language=_direct().language(owner) or None)
@@ -76,7 +76,7 @@ def hear(org: str, user_id: str, reply_id: UUID) -> Response:
     text = _direct().spoken_reply(Identity(user_id, org).owner, reply_id)
     if text is None:
         raise NotFound
-    response = Response(tone.speak(text), content_type="audio/wav")
+    response = Response(voice.speak(text), content_type="audio/wav")
     response.headers["Cache-Control"] = "private, max-age=3600"
     response.set_etag(str(reply_id))
     return response

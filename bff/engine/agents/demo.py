@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from bff.agents import Piece, Said, last_question
-from bff.agents.echo import spread, words
 from bff.auth.identity import Identity
+from bff.engine.agents.base import Piece, Said, last_question
+from bff.engine.agents.echo import spread, words
 from bff.errors import ReaderLeft, UpstreamError
 from bff.http.waiting import Watch
 

@@ -1,0 +1,1 @@
+"""Agents: each produces a reply from a history of messages."""

@@ -1,0 +1,51 @@
+"""The bundled engine: agents, and the database of conversations. It answers direct chat until `ENGINE_BASE_URL` names another.
+
+A neighbour, spoken to over HTTP only.
+"""
+
+from typing import TYPE_CHECKING
+
+from bff.config.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flask import Flask
+
+    from bff.db.database import Database
+    from bff.engine.agents.base import Agent
+    from bff.upstream.http import Neighbour
+
+
+def create_engine(
+    settings: Settings,
+    key: str,
+    agents: "Mapping[str, Agent] | None" = None,
+    database: "Database | None" = None,
+) -> "Flask":
+    """`key`: what callers show. Agents and database are those of the settings, unless the process has them already."""
+    from flask import Flask
+
+    from bff.db.database import open_database
+    from bff.db.direct_chat import DirectChat
+    from bff.db.replies import Replies
+    from bff.engine.agents.registry import create_agents, for_direct_chat
+    from bff.engine.hooks import Parts
+    from bff.engine.routes import register
+    from bff.engine.turns import Turns
+
+    agents = create_agents(settings) if agents is None else agents
+    database = database or open_database(settings)
+    replies = Replies(database, settings.history_characters)
+    direct = DirectChat(database, settings.history_characters)
+    turns = Turns(replies, direct, agents, for_direct_chat(settings, agents))
+    app = Flask(__name__)
+    register(app, Parts(key, settings.max_body_bytes, settings.request_seconds, turns))
+    return app
+
+
+def bundled_engine(settings: Settings, agents: "Mapping[str, Agent]", database: "Database") -> "Neighbour":
+    """Inside this process."""
+    from bff.upstream.http import Neighbour
+
+    return Neighbour("engine", lambda key: create_engine(settings, key, agents, database))
