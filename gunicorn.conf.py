@@ -78,7 +78,7 @@ def count_together(server):
 
 
 def check_redis():
-    from bff.broker import check
+    from bff.broker.app import check
 
     try:
         check(settings)

@@ -105,8 +105,8 @@ def heard(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
 
 
 def queue_at(url: str) -> Any:
-    from bff.broker.queue import Limits
-    from bff.broker.redis import RedisQueue
+    from bff.broker.queue.base import Limits
+    from bff.broker.queue.redis import RedisQueue
     from bff.ops.redis import connect
 
     return RedisQueue(connect(url), Limits(log_bytes=2**40), 60.0)
@@ -120,7 +120,7 @@ def read(options: argparse.Namespace) -> None:
     """Leaves the messages, follows each in a greenlet of its own, and says how late it heard."""
     import threading
 
-    from bff.broker.queue import Message
+    from bff.broker.queue.base import Message
 
     queue = queue_at(options.url)
     said = [Message(str(uuid.uuid4()), f"user-{number}", {"message": ""}) for number in range(options.logs)]

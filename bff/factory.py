@@ -10,7 +10,7 @@ from bff import cli
 from bff.auth.identity import Anonymous, IdentityMode, Proxy
 from bff.auth.orgs import Orgs
 from bff.auth.tickets import Tickets
-from bff.broker import bundled_broker
+from bff.broker.app import bundled_broker
 from bff.config import checks
 from bff.config.settings import Settings
 from bff.conversations.commands import db

@@ -84,7 +84,7 @@ def imports(path: Path) -> set[str]:
 
 
 def room(dotted: str) -> str:
-    """`bff.broker.memory.MemoryQueue` is in the room `broker`."""
+    """`bff.broker.queue.memory.MemoryQueue` is in the room `broker`."""
     return dotted.split(".")[1] if dotted.startswith("bff.") else ""
 
 

@@ -4,6 +4,6 @@ from bff.ops import monkey
 
 monkey.all()
 
-from bff.broker import work  # noqa: E402 - nothing that opens sockets may be there before
+from bff.broker.app import work  # noqa: E402 - nothing that opens sockets may be there before
 
 work()

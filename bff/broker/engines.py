@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final, NamedTuple, Protocol
 
 from bff.auth.identity import Identity
-from bff.broker.queue import Claim, Message
+from bff.broker.queue.base import Claim, Message
 from bff.errors import AnswerTimeout, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.http.waiting import Watch
 from bff.upstream.broker_client import BrokerClient

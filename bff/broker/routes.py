@@ -11,7 +11,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
-from bff.broker.queue import Counts, Message, Place, Queue
+from bff.broker.queue.base import Counts, Message, Place, Queue
 from bff.broker.worker import Worker
 from bff.config.settings import Settings
 from bff.errors import Away, ChatError, Expired, InternalError, NotFound, ServerFull, ServerRestarting, Unauthorized, by_status

@@ -8,10 +8,10 @@ from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import Final, NamedTuple
 
-from bff.broker import ends
-from bff.broker.answering import AWAY_SECONDS, Answering, HandedBack, Stopped
+from bff.broker import final_events
 from bff.broker.engines import Engines
-from bff.broker.queue import Claim, Lost, Message, Queue, Receipt, StopReason
+from bff.broker.queue.base import Claim, Lost, Message, Queue, Receipt, StopReason
+from bff.broker.run import AWAY_SECONDS, Answering, HandedBack, Stopped
 from bff.errors import Away, ServerFull, ServerRestarting, detached
 from bff.http import tracing, waiting
 from bff.ops import metrics
@@ -160,7 +160,7 @@ class Worker:
 
     def _begin_external(self, claim: Claim) -> None:
         if self._leaves_nothing:
-            self._queue.finish(claim, [ends.failed(ServerRestarting())], forget=True)
+            self._queue.finish(claim, [final_events.failed(ServerRestarting())], forget=True)
         else:
             self._begin(claim, None)
 

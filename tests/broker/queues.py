@@ -3,7 +3,7 @@
 import json
 import uuid
 
-from bff.broker.queue import Claim, Message, Page, Queue
+from bff.broker.queue.base import Claim, Message, Page, Queue
 from tests.live import DEADLINE
 
 AT_ONCE = 0.0

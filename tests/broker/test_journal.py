@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from bff.broker.journal import Journal
-from bff.broker.journal_file import JournalFile
-from bff.broker.log import parsed
-from bff.broker.memory import MemoryQueue
-from bff.broker.queue import Claim, Limits, Message
+from bff.broker.queue.base import Claim, Limits, Message
+from bff.broker.queue.journal import Journal
+from bff.broker.queue.journal.file import JournalFile
+from bff.broker.queue.log import parsed
+from bff.broker.queue.memory import MemoryQueue
 from bff.errors import Away, Expired, IdempotencyConflict, NotFound, ServerFull
 from tests.broker.queues import AT_ONCE, claimed, left, message, types, whole
 from tests.live import DEADLINE, ROOT, eventually

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bff.broker.queue import Lost, Message
-from bff.broker.redis import RedisQueue
+from bff.broker.queue.base import Lost, Message
+from bff.broker.queue.redis import RedisQueue
 from bff.ops.metrics import REAPED
 from bff.ops.redis import connect
 from tests.live import eventually

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bff.broker.journal import Journal
-from bff.broker.memory import MemoryQueue
-from bff.broker.queue import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Queue, Receipt
-from bff.broker.redis import RedisQueue
-from bff.broker.redis.readers import FLEETING
+from bff.broker.queue.base import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Queue, Receipt
+from bff.broker.queue.journal import Journal
+from bff.broker.queue.memory import MemoryQueue
+from bff.broker.queue.redis import RedisQueue
+from bff.broker.queue.redis.presence import FLEETING
 from bff.errors import Busy, Expired, IdempotencyConflict, InvalidRequest, NotFound, ServerFull, TooLarge, TooManyRequests
 from bff.ops.redis import Client, connect
 from bff.upstream.message_ids import new_id

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from bff.broker import redis as redis_queue
-from bff.broker.queue import Claim, Limits, Lost, Message, Place
-from bff.broker.redis import CLAIMS_MOST, WORKER, RedisQueue, listening, readers
-from bff.broker.redis.due import DUE
-from bff.broker.redis.readers import FLEETING
+from bff.broker.queue import redis as redis_queue
+from bff.broker.queue.base import Claim, Limits, Lost, Message, Place
+from bff.broker.queue.redis import CLAIMS_MOST, WORKER, RedisQueue, presence, subscriber
+from bff.broker.queue.redis.presence import FLEETING
+from bff.broker.queue.redis.schedule import DUE
 from bff.errors import Away, IdempotencyConflict, ServerFull, SettingsError, TooManyRequests
 from bff.ops import redis as redis_door
 from bff.ops import redis_limits
@@ -352,7 +352,7 @@ def test_of_several_that_nobody_reads_none_is_forgotten_where_the_line_breaks(op
 
 
 def test_a_sign_that_somebody_reads_is_given_again_after_whatever_went_wrong(open_queue, client, monkeypatch, caplog):
-    monkeypatch.setattr(readers, "TELL_SECONDS", 0.02)
+    monkeypatch.setattr(presence, "TELL_SECONDS", 0.02)
     queue = open_queue(grace=0.5)
     said = left(queue, cancel_unread=True)
     member = f"{key_of(said.user_id)} {said.id}"
@@ -480,7 +480,7 @@ def test_scripts_that_redis_forgot_are_told_again(open_queue, client):
 
 def test_a_redis_that_says_nothing_is_away_until_it_does(open_queue, server, monkeypatch):
     monkeypatch.setattr(redis_door, "SECONDS", 0.3)
-    monkeypatch.setattr(listening, "PING_SECONDS", 0.3)
+    monkeypatch.setattr(subscriber, "PING_SECONDS", 0.3)
     queue, other = open_queue(server.url), open_queue(server.url)
     said = left(queue)
     claim = claimed(queue)
@@ -649,7 +649,7 @@ def test_many_readers_share_a_few_connections_which_are_closed_again(open_queue,
 
 
 def test_a_reader_whose_connection_is_cut_again_and_again_misses_nothing(open_queue, client, monkeypatch):
-    monkeypatch.setattr(listening, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(subscriber, "AGAIN_SECONDS", 0.01)
     writer, other = open_queue(), open_queue()
     said = left(writer)
     claim = claimed(writer)
@@ -680,8 +680,8 @@ def test_a_listener_that_cannot_send_begins_anew(open_queue, client):
 
 
 def test_an_absence_is_warned_of_once(open_queue, server, monkeypatch, caplog):
-    caplog.set_level("DEBUG", listening.__name__)
-    monkeypatch.setattr(listening, "AGAIN_SECONDS", 0.01)
+    caplog.set_level("DEBUG", subscriber.__name__)
+    monkeypatch.setattr(subscriber, "AGAIN_SECONDS", 0.01)
     queue, rung = open_queue(server.url), threading.Event()
 
     def levels() -> list[str]:
@@ -744,7 +744,7 @@ def test_a_claim_waits_for_what_another_process_is_left(open_queue):
 
 
 def test_a_reader_in_a_process_that_only_streams_is_there(open_queue, client, monkeypatch):
-    monkeypatch.setattr(readers, "TELL_SECONDS", 0.05)
+    monkeypatch.setattr(presence, "TELL_SECONDS", 0.05)
     web, worker = open_queue(grace=1.0), open_queue(grace=1.0)
     said = left(web, cancel_unread=True)
     member = f"{key_of(said.user_id)} {said.id}"

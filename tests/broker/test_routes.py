@@ -7,8 +7,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
 
-from bff.broker import built
-from bff.broker.queue import PAGE_EVENTS, Message, Queue
+from bff.broker.app import built
+from bff.broker.queue.base import PAGE_EVENTS, Message, Queue
 from bff.config.settings import Settings
 from bff.ops.redis import connect, key_of
 from tests.live import BROKER_KEY

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bff.broker.engines import Engines
-from bff.broker.memory import MemoryQueue
-from bff.broker.queue import Message, Queue
-from bff.broker.redis import RedisQueue
+from bff.broker.queue.base import Message, Queue
+from bff.broker.queue.memory import MemoryQueue
+from bff.broker.queue.redis import RedisQueue
 from bff.broker.worker import Bounds, Times, Worker
 from bff.ops.metrics import ANSWERS, LEASES_LOST
 from bff.ops.redis import connect

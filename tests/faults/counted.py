@@ -11,8 +11,8 @@ from typing import Any
 from greenlet import greenlet
 
 from bff import create_app
-from bff.broker import memory
-from bff.broker.memory import MemoryQueue
+from bff.broker.queue import memory
+from bff.broker.queue.memory import MemoryQueue
 
 QUEUES: list[MemoryQueue] = []
 """Those of this process: once they are frozen, the collector does not list them."""

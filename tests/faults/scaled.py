@@ -3,17 +3,17 @@
 import os
 
 from bff import create_app
-from bff.broker import answering, routes, worker
-from bff.broker.redis import listening
+from bff.broker import routes, run, worker
+from bff.broker.queue.redis import subscriber
 from bff.ops import redis, redis_limits
 from bff.upstream import reconnect
 
 WAITS = {
     reconnect: ("RECONNECT_SECONDS", "REOPEN_SECONDS", "LEAST_REOPEN_SECONDS"),
-    answering: ("AWAY_SECONDS",),
+    run: ("AWAY_SECONDS",),
     worker: ("PAUSE_SECONDS", "SWEEP_SECONDS", "CLAIM_SECONDS"),
     routes: ("PING_SECONDS",),
-    listening: ("PING_SECONDS", "AGAIN_SECONDS"),
+    subscriber: ("PING_SECONDS", "AGAIN_SECONDS"),
     redis_limits: ("AWAY_SECONDS",),
     redis: ("SECONDS",),
 }

@@ -4,7 +4,7 @@ from typing import Any
 
 from gevent.monkey import get_original
 
-from bff.broker.journal_file import JournalFile
+from bff.broker.queue.journal.file import JournalFile
 
 SLOW_SECONDS = 0.2
 

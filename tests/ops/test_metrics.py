@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from bff.broker import built
+from bff.broker.app import built
 from bff.config.settings import Settings
 from tests.live import BROKER_KEY, new_app, who
 from tests.ops.numbers import numbers

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from bff.broker import built
+from bff.broker.app import built
 from bff.config.settings import Settings
 from bff.ops import health
 from bff.ops.redis import Client, check_writes, connect

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 from flask.testing import FlaskClient
 
-from bff.broker.queue import Claim, Limits, Words
-from bff.broker.redis import RedisQueue
+from bff.broker.queue.base import Claim, Limits, Words
+from bff.broker.queue.redis import RedisQueue
 from bff.ops.redis import connect
 from bff.upstream.events import response
 from tests.broker.queues import claimed

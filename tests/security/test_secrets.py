@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from bff import create_app
-from bff.broker import built
+from bff.broker.app import built
 from bff.config.settings import Settings
 from bff.engine.app import create_engine
 from bff.errors import SettingsError

@@ -7,12 +7,12 @@ import json
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
-from bff.broker import ends
-from bff.broker.groups import Entry, Group
-from bff.broker.journal import Journal
-from bff.broker.queue import MANY_WAITING, MAX_RESTARTS, Claim, Limits, Lost, Message, Receipt, StopReason, Words
-from bff.broker.recording import Recorder
-from bff.broker.remembered import Remembered
+from bff.broker import final_events
+from bff.broker.queue.base import MANY_WAITING, MAX_RESTARTS, Claim, Limits, Lost, Message, Receipt, StopReason, Words
+from bff.broker.queue.groups import Entry, Group
+from bff.broker.queue.journal import Journal
+from bff.broker.queue.journal.recorder import Recorder
+from bff.broker.queue.ttl_cache import Remembered
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooManyRequests
 from bff.upstream.message_ids import group_mark, group_mark_of
 
@@ -180,7 +180,7 @@ class State:
         if entry.state == "finished":
             self.vacate(entry.group)
         elif not entry.committed and (entry.said or entry.stopping) and not self._restarts(entry):
-            self.finish(entry, [ends.interrupted() if entry.said else ends.stopped()])
+            self.finish(entry, [final_events.interrupted() if entry.said else final_events.stopped()])
         else:
             group = entry.group
             group.running = None
@@ -197,7 +197,7 @@ class State:
             return False
         entry.restarts += 1
         entry.said = False
-        self.write(entry, [ends.restart()])
+        self.write(entry, [final_events.restart()])
         return True
 
     def say(self, entry: Entry, words: Sequence[Words], *, said: bool) -> bool:
@@ -223,7 +223,7 @@ class State:
             group = entry.group
             group.waiting.remove(entry)
             self.retract(group)
-            self.end(entry, [ends.stopped()])
+            self.end(entry, [final_events.stopped()])
             self.tell_positions(group)
 
     def keep_unread(self, entry: Entry) -> None:
@@ -261,7 +261,7 @@ class State:
     def end(self, entry: Entry, words: Sequence[Words]) -> None:
         entry.state = "finished"
         self.recorder.note(entry)
-        self.write(entry, [*words, ends.done(entry.message.id)], hold=True)
+        self.write(entry, [*words, final_events.done(entry.message.id)], hold=True)
         self.keep_finished(entry)
         while self.finished_bytes > self.limits.log_bytes and len(self.finished) > 1:
             self.expire(next(iter(self.finished.values())))

@@ -14,8 +14,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from bff.broker import ends
-from bff.broker.queue import (
+from bff.broker import final_events
+from bff.broker.queue.base import (
     LONG_ANSWER,
     MANY_WAITING,
     Claim,
@@ -29,12 +29,12 @@ from bff.broker.queue import (
     StopReason,
     Words,
 )
-from bff.broker.redis.answers import claim_of, places_of, reason_of, tell_reaped
-from bff.broker.redis.due import Due
-from bff.broker.redis.keys import claim_key, digest_of, flat, group_of, queue_key, queue_of
-from bff.broker.redis.listening import Listener
-from bff.broker.redis.logs import Logs
-from bff.broker.redis.readers import Readers
+from bff.broker.queue.redis.keys import claim_key, digest_of, flat, group_of, queue_key, queue_of
+from bff.broker.queue.redis.logs import Logs
+from bff.broker.queue.redis.presence import Readers
+from bff.broker.queue.redis.replies import claim_of, places_of, reason_of, tell_reaped
+from bff.broker.queue.redis.schedule import Due
+from bff.broker.queue.redis.subscriber import Listener
 from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
 from bff.ops.redis import Client, Scripts, keys_of, translated
 from bff.upstream.message_ids import group_mark, group_mark_of
@@ -47,8 +47,8 @@ CLAIMS_MOST: Final = 5
 """A message that takes its worker along each time is not tried for ever."""
 WRITES_MOST: Final = 10_000
 """Claims of which a write is remembered that may have been done; some were given up."""
-INTERRUPTED: Final = ends.interrupted()[1]
-STOPPED: Final = ends.stopped()[1]
+INTERRUPTED: Final = final_events.interrupted()[1]
+STOPPED: Final = final_events.stopped()[1]
 
 
 class RedisQueue:

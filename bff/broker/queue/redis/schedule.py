@@ -4,8 +4,8 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
-from bff.broker.queue import Counts
-from bff.broker.redis.listening import Listener
+from bff.broker.queue.base import Counts
+from bff.broker.queue.redis.subscriber import Listener
 from bff.ops.redis import Client, Scripts, translated
 
 DUE: Final = "chat:due"

@@ -11,9 +11,9 @@ from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from bff.broker import ends
+from bff.broker import final_events
 from bff.broker.engines import Engines, Reply
-from bff.broker.queue import Claim, Lost, Queue, StopReason, Words
+from bff.broker.queue.base import Claim, Lost, Queue, StopReason, Words
 from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamUnavailable, detached
 from bff.http import waiting
 from bff.http.waiting import Watch
@@ -96,7 +96,7 @@ class Answering:
         log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
         self.result = problem.code
         self.refusal = detached(problem)
-        finish = partial(self._queue.finish, self.claim, [ends.failed(problem)], forget=True)
+        finish = partial(self._queue.finish, self.claim, [final_events.failed(problem)], forget=True)
         try:
             finish()
         except (Away, ServerFull):
@@ -117,15 +117,15 @@ class Answering:
             self.result = "handed_back"
         except Stopped as stopped:
             text = "".join(self._texts)
-            self._finish(ends.stopped(text, self._kept(text, stopped.reason)), reply)
+            self._finish(final_events.stopped(text, self._kept(text, stopped.reason)), reply)
             self.result = "stopped"
         except ChatError as problem:
             log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
-            self._finish(ends.failed(problem), reply)
+            self._finish(final_events.failed(problem), reply)
             self.result = problem.code
         except Exception:
             log.exception("message %s: the answer broke", self.claim.message.id)
-            self._finish(ends.failed(InternalError()), reply)
+            self._finish(final_events.failed(InternalError()), reply)
 
     def _said(self, reply: Reply) -> Generator[str | None, None, None]:
         """The events, None where they pause. Raises an UpstreamFailure, AnswerTimeout, and what ends the watch."""

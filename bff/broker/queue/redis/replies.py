@@ -4,7 +4,7 @@ import json
 import logging
 from typing import Any
 
-from bff.broker.queue import Claim, Message, Place, StopReason
+from bff.broker.queue.base import Claim, Message, Place, StopReason
 from bff.ops import metrics
 
 log = logging.getLogger(__name__)

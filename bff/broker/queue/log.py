@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from bff.broker.queue import PAGE_EVENTS, Words
+from bff.broker.queue.base import PAGE_EVENTS, Words
 from bff.errors import InvalidRequest
 from bff.http import sse
 from bff.http.sse import Event

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from bff.broker.journal_file import Record
+from bff.broker.queue.journal.file import Record
 
 
 class Batch(NamedTuple):

@@ -2,7 +2,7 @@
 
 import json
 
-from bff.broker.queue import Words
+from bff.broker.queue.base import Words
 from bff.errors import ChatError, Interrupted
 from bff.upstream import events
 

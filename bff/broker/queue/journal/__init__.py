@@ -19,9 +19,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Literal, Protocol, TypeVar
 
-from bff.broker.journal_buffer import Batch, Buffer
-from bff.broker.journal_file import TABLES, Corrupt, Foreign, JournalFile, Record, Row
-from bff.broker.journal_rows import Rows
+from bff.broker.queue.journal.buffer import Batch, Buffer
+from bff.broker.queue.journal.file import TABLES, Corrupt, Foreign, JournalFile, Record, Row
+from bff.broker.queue.journal.rows import Rows
 from bff.errors import Away, ServerFull
 from bff.http.waiting import Aside
 

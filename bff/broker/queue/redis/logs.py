@@ -1,7 +1,7 @@
 """The logs in Redis, read: a page of one, and where an event is."""
 
-from bff.broker.log import parsed, parsed_or_none
-from bff.broker.queue import PAGE_EVENTS, Page
+from bff.broker.queue.base import PAGE_EVENTS, Page
+from bff.broker.queue.log import parsed, parsed_or_none
 from bff.errors import Expired, NotFound
 from bff.http.sse import Event
 from bff.ops.redis import Client, Scripts, keys_of, translated

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bff.broker.log import Log, Number
-from bff.broker.queue import Message, Place, State, StopReason
+from bff.broker.queue.base import Message, Place, State, StopReason
+from bff.broker.queue.log import Log, Number
 
 
 @dataclass(eq=False)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection
 from heapq import nsmallest
 from typing import Final
 
-from bff.broker.groups import Entry
-from bff.broker.journal import Journal
-from bff.broker.log import Number
+from bff.broker.queue.groups import Entry
+from bff.broker.queue.journal import Journal
+from bff.broker.queue.log import Number
 from bff.http.sse import Event
 
 COMPACT_BYTES: Final = 4 * 1024 * 1024

@@ -2,11 +2,11 @@
 
 from typing import Any, Final
 
-from bff.broker.groups import Entry, Group
-from bff.broker.journal_file import Record
-from bff.broker.log import Log, parsed, size_of
-from bff.broker.queue import Message
-from bff.broker.state import State
+from bff.broker.queue.base import Message
+from bff.broker.queue.groups import Entry, Group
+from bff.broker.queue.journal.file import Record
+from bff.broker.queue.log import Log, parsed, size_of
+from bff.broker.queue.state import State
 from bff.upstream.message_ids import group_mark_of
 
 ID_MILLISECONDS: Final = 60_000

@@ -7,12 +7,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 
-from bff.broker.groups import Entry, Group
-from bff.broker.journal import Journal
-from bff.broker.log import parsed_or_none, size_of
-from bff.broker.queue import LONG_ANSWER, PAGE_EVENTS, Claim, Counts, Limits, Message, Page, Place, Receipt, StopReason, Words
-from bff.broker.replay import StateReplay
-from bff.broker.state import State
+from bff.broker.queue.base import (
+    LONG_ANSWER,
+    PAGE_EVENTS,
+    Claim,
+    Counts,
+    Limits,
+    Message,
+    Page,
+    Place,
+    Receipt,
+    StopReason,
+    Words,
+)
+from bff.broker.queue.groups import Entry, Group
+from bff.broker.queue.journal import Journal
+from bff.broker.queue.journal.replay import StateReplay
+from bff.broker.queue.log import parsed_or_none, size_of
+from bff.broker.queue.state import State
 from bff.errors import ServerFull, TooLarge
 from bff.upstream.message_ids import group_mark_of
 

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bff.broker.journal_file import Row
-from bff.broker.remembered import REMEMBER_MOST, REMEMBER_SECONDS
+from bff.broker.queue.journal.file import Row
+from bff.broker.queue.ttl_cache import REMEMBER_MOST, REMEMBER_SECONDS
 
 
 class _Kept(NamedTuple):

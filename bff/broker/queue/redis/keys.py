@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
-from bff.broker.queue import Claim, Message, Words
+from bff.broker.queue.base import Claim, Message, Words
 from bff.ops.redis import keys_of
 from bff.upstream.message_ids import group_mark_of
 
