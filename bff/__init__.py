@@ -14,6 +14,6 @@ __version__ = "0.1.0"
 def create_app(settings: Settings | None = None) -> "Flask":
     """Builds every part once and hands it to the doors. Raises SettingsError."""
     # Nothing heavy at module level: gunicorn.conf.py reads the settings before gevent has patched anything.
-    from bff.factory import build
+    from bff.app import build
 
     return build(settings or Settings.from_environment())

@@ -45,10 +45,10 @@ FILE_LINES, FUNCTION_LINES = 315, 32
 DOORS = {
     "flask": {
         "bff/__init__.py",
-        "bff/factory.py",
+        "bff/app.py",
         "bff/http/responses.py",
         "bff/http/download.py",
-        "bff/cli.py",
+        "bff/api/cli.py",
         "bff/routes",
         "bff/broker/__init__.py",
         "bff/broker/routes.py",
@@ -65,7 +65,7 @@ DOORS = {
     "itsdangerous": {"bff/auth/identity.py", "bff/auth/tickets.py"},
     "sqlalchemy": {"bff/conversations"},
     "alembic": {"bff/conversations/migrations"},
-    "click": {"bff/conversations/commands.py", "bff/cli.py"},
+    "click": {"bff/api/cli/db.py", "bff/api/cli.py"},
 }
 
 

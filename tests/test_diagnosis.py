@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from bff import diagnosis
-from bff.diagnosis import Heard, Tick, judge, listen
+from bff.api.cli import diagnose
+from bff.api.cli.diagnose import Heard, Tick, judge, listen
 from bff.errors import UpstreamError, UpstreamUnavailable
 from tests.live import Browser
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
@@ -73,7 +73,7 @@ def test_a_stream_is_listened_to_as_it_comes():
         heard = listen(proxy.url + "/")
 
     assert (len(heard.ticks), heard.encoding) == (10, "br")
-    assert [request.path for request in proxy.requests] == [diagnosis.PATH] * 2
+    assert [request.path for request in proxy.requests] == [diagnose.PATH] * 2
     assert "br" in proxy.requests[0].headers["accept-encoding"]
     assert len(wrong(heard)) == 2
 

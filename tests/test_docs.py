@@ -15,13 +15,13 @@ from urllib.request import urlopen
 import pytest
 
 from bff import errors
+from bff.api import openapi
 from bff.auth.identity import IdentityMode
 from bff.auth.orgs import Orgs
 from bff.config.settings import Settings
 from bff.engine.agents.base import Agent, Said
 from bff.http import waiting
 from bff.ops import metrics
-from bff.routes import contract
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
 from tests.missing import missing
 
@@ -67,7 +67,7 @@ def test_every_route_is_documented():
     app = new_app()
     lines = [line for name in ("docs/protocol.md", "docs/clients.md") for line in text(name).splitlines()]
 
-    for route in (*contract.routes(app), "GET /static/<path:filename>"):
+    for route in (*openapi.routes(app), "GET /static/<path:filename>"):
         method, rule = route.split()
         said = [line for line in lines if re.search(rf"{re.escape(rule)}`", line) and re.search(rf"`{method}\b", line)]
         assert said, route
@@ -75,7 +75,7 @@ def test_every_route_is_documented():
 
 def test_every_event_and_every_code_is_documented():
     protocol = text("docs/protocol.md")
-    schemas = contract.document(contract.routes(new_app()))["components"]["schemas"]
+    schemas = openapi.document(openapi.routes(new_app()))["components"]["schemas"]
     types = {
         schema["properties"]["type"]["const"]
         for schema in schemas.values()

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bff.api.cli.doctor import Patient
 from bff.config.settings import descriptor_limit
-from bff.doctor import Patient
 from bff.errors import UpstreamUnavailable
 from tests.live import BASE_ENVIRONMENT, new_app
 from tests.redis_server import RedisServer

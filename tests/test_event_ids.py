@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bff.api.adapters.base import Place, Sent
 from bff.errors import InvalidRequest
 from bff.http import event_ids
 from bff.http.event_ids import ReadPosition, resumable
 from bff.http.sse import Event
-from bff.protocols import Place, Sent
 from bff.upstream.relay import Relay
 
 CAN_COME_BACK = ["1-0", "x", "~!\"#%&'()*,/:;<=>?@[]{}|", "é", "à", "Ω…", "日本語", "👩‍💻", "x" * 256, "é" * 128, "\u200b"]

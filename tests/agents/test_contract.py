@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from bff.api.hooks import Parts
 from bff.auth.identity import Identity
 from bff.engine.agents.base import Agent, Said
 from bff.engine.agents.broker import Broker, ThroughBroker
 from bff.engine.agents.registry import DEFAULT
 from bff.errors import AnswerTimeout, Interrupted, ReaderLeft
-from bff.routes.door import Parts
 from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
 from tests.broker_says import COMPLETED, TICKET
 from tests.live import BROKER_KEY, DEADLINE, eventually, new_app

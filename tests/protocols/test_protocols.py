@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bff.api.adapters import conversation
+from bff.api.adapters.ag_ui import AG_UI
+from bff.api.adapters.ai_sdk import AI_SDK
+from bff.api.adapters.base import Place, Sent, translate
+from bff.api.adapters.native import NATIVE
+from bff.api.adapters.openai import OPENAI
 from bff.http.sse import Event, encode
-from bff.protocols import Place, Sent, conversation, translate
-from bff.protocols.ag_ui import AG_UI
-from bff.protocols.ai_sdk import AI_SDK
-from bff.protocols.native import NATIVE
-from bff.protocols.openai import OPENAI
 from bff.upstream.relay import Relay
 from tests.frames import decoded
 from tests.protocols import readers

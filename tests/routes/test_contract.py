@@ -15,7 +15,7 @@ from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
 from bff import __version__, errors
-from bff.routes import contract
+from bff.api import openapi
 from bff.upstream import events
 from tests.live import content_of
 from tests.security.matrix import MATRIX, Owner, bearer, new_app
@@ -56,7 +56,7 @@ def test_it_is_an_openapi_document_of_this_version():
 def test_every_route_is_described_and_nothing_else():
     paths = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
 
-    assert paths == {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route) for route in contract.routes(app)}
+    assert paths == {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route) for route in openapi.routes(app)}
 
 
 def test_every_reference_leads_somewhere():

@@ -1,7 +1,7 @@
 import json
 import threading
 
-from bff.routes import diagnostics
+from bff.api import diagnostics
 from tests.live import eventually, new_app
 
 

@@ -3,8 +3,8 @@ from time import monotonic
 
 import pytest
 
+from bff.api.adapters.openai import error
 from bff.errors import BY_CODE
-from bff.protocols.openai import error
 from tests.broker_says import ANSWER, COMPLETED, TICKET
 from tests.live import ADA, PROXY_SECRET, in_parallel, new_app
 from tests.routes.chat_door import client, client_of

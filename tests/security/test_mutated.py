@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.datastructures import Headers
 
-from bff.routes import diagnostics
+from bff.api import diagnostics
 from tests.live import eventually
 from tests.security.matrix import SECRET, bearer, is_refusal, new_app, routes
 

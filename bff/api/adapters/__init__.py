@@ -1,0 +1,1 @@
+"""Adapters from our events to the protocols of clients."""

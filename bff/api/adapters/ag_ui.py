@@ -1,0 +1,126 @@
+"""AG-UI, the agent-user interaction protocol, version 1.0: https://docs.ag-ui.com/concepts/events.
+
+What it has no event for is a `CUSTOM` one, by the name it has with us.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import BaseModel, Field
+
+from bff.api.adapters.base import (
+    HISTORY_STRINGS,
+    Asked,
+    ClientProtocol,
+    Sent,
+    as_json,
+    asking,
+    beside,
+    last_of,
+    sayable,
+    text_of,
+)
+from bff.api.adapters.texts import Marks, Texts
+from bff.api.adapters.tools import Call, Result, Tools
+from bff.http import request_body
+
+
+class AgUiMessage(BaseModel):
+    role: str
+    content: Any = None
+
+
+class RunAgentInput(BaseModel):
+    """Only the last message is said: the engine remembers the others itself, and runs its own tools."""
+
+    thread_id: str = Field(default="", alias="threadId")
+    run_id: str = Field(default="", alias="runId")
+    messages: list[AgUiMessage] = Field(min_length=1)
+    forwarded: Any = Field(default=None, alias="forwardedProps")
+
+
+def asked(body: bytes) -> Asked:
+    request = request_body.validated(RunAgentInput, body, HISTORY_STRINGS)
+    said = last_of(request.messages)
+    forwarded = request.forwarded if isinstance(request.forwarded, dict) else {}
+    # A message that is said again in a run of its own wants an answer of its own; the same run is the same question.
+    return asking(
+        text_of(said.content), request.run_id, forwarded.get("on_busy"), threadId=request.thread_id, runId=request.run_id
+    )
+
+
+class AgUiWords:
+    """`about`: threadId and runId; the message's id stands for what is not known."""
+
+    def __init__(self, message_id: str, about: Mapping[str, Any], sent: Sent) -> None:
+        self._run = {name: about.get(name) or message_id for name in ("threadId", "runId")}
+        self._texts = Texts(_text(message_id), sent >= Sent.TEXT)
+        self._tools = Tools(message_id, sent >= Sent.TOOLS)
+        self.opening = [as_json(type="RUN_STARTED", **self._run), _custom("message_id", message_id)]
+
+    @property
+    def sent(self) -> Sent:
+        return Sent.of(text=self._texts.told, tools=self._tools.told)
+
+    def say(self, kind: str, content: dict[str, Any]) -> list[str]:
+        match kind:
+            case "progress":
+                return self._texts.piece(content)
+            case "tool_use":
+                return [*self._texts.end(), *_call(self._tools.call(content))]
+            case "tool_result":
+                return [*self._texts.end(), *_result(self._tools.result(content))]
+            case "complete":
+                return [*self._texts.rest(content), _custom("response", beside(content)), self._finished()]
+            case "stopped":
+                return [*self._texts.rest(content), self._finished(outcome={"type": "cancelled"})]
+            case "error":
+                return [*self._texts.end(), *_error(content)]
+            case "keepalive" | "restart":
+                return []
+        return [_custom(kind, sayable(content))]
+
+    def _finished(self, **how: Any) -> str:
+        return as_json(type="RUN_FINISHED", **self._run, **how)
+
+
+def _call(call: Call) -> list[str]:
+    arguments = {} if call.input is None else call.input
+    return [
+        as_json(type="TOOL_CALL_START", toolCallId=call.id, toolCallName=call.name),
+        as_json(type="TOOL_CALL_ARGS", toolCallId=call.id, delta=json.dumps(arguments)),
+        as_json(type="TOOL_CALL_END", toolCallId=call.id),
+    ]
+
+
+def _result(result: Result) -> list[str]:
+    call, new, output = result
+    text = output if isinstance(output, str) else json.dumps(output)
+    said = as_json(type="TOOL_CALL_RESULT", messageId=f"{call.id}-result", toolCallId=call.id, content=text, role="tool")
+    return [*_call(call), said] if new else [said]
+
+
+def _error(content: dict[str, Any]) -> list[str]:
+    why = as_json(type="RUN_ERROR", message=content.get("error"), code=content.get("code"))
+    return [_custom("request_id", content.get("request_id")), why]
+
+
+def _custom(name: str, value: Any) -> str:
+    return as_json(type="CUSTOM", name=name, value=value)
+
+
+def _text(message_id: str) -> Marks:
+    """A text after the first is a message of its own."""
+
+    def name(number: int) -> str:
+        return message_id if number == 1 else f"{message_id}-{number}"
+
+    return Marks(
+        lambda number: as_json(type="TEXT_MESSAGE_START", messageId=name(number), role="assistant"),
+        lambda number, text: as_json(type="TEXT_MESSAGE_CONTENT", messageId=name(number), delta=text),
+        lambda number: as_json(type="TEXT_MESSAGE_END", messageId=name(number)),
+    )
+
+
+AG_UI: Final = ClientProtocol(asked, AgUiWords)

@@ -1,0 +1,41 @@
+"""What doors to the engine have in common: a place while they wait, and a wait that ends when the browser leaves."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from flask import request
+
+from bff.api import hooks
+from bff.auth.identity import Identity
+from bff.http import waiting
+from bff.http.streams import Slot
+from bff.http.waiting import Watch
+
+
+class Asking(NamedTuple):
+    who: Identity
+    slot: Slot
+    watch: Watch
+    """Ends when the browser leaves, or when the process must."""
+
+
+@contextmanager
+def asking() -> Iterator[Asking]:
+    """Raises Unauthorized, Forbidden, ServerRestarting, ServerFull, TooManyRequests. The slot is the caller's to release."""
+    who = hooks.identity()
+    with hooks.parts().streams.enter(hooks.aside(who)) as slot:
+        watch = waiting.watch(waiting.browser(request.environ), half_open=False)
+        try:
+            slot.wait_at(watch)
+            yield Asking(who, slot, watch)
+        finally:
+            watch.close()
+
+
+@contextmanager
+def asking_once() -> Iterator[Asking]:
+    """As long as the request lasts, and its response."""
+    with asking() as asked:
+        hooks.hold(asked.slot)
+        yield asked

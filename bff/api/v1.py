@@ -1,0 +1,126 @@
+"""/v1: the same chat, for clients of OpenAI's. Who asks is known as everywhere; where that is by a bearer, it is their key."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from flask import Blueprint, Response, jsonify, request
+
+from bff.api import hooks, reply_stream
+from bff.api.adapters import openai
+from bff.api.adapters.base import Asked, Sent
+from bff.api.adapters.openai import OPENAI, OpenAiWords
+from bff.engine.agents.broker import Broker
+from bff.errors import NotFound, ReaderLeft, TooLarge, detached
+from bff.http import waiting
+from bff.http.sse import Event
+from bff.http.streams import Slot
+from bff.upstream import messages
+from bff.upstream.messages import ChatRequest
+from bff.upstream.reconnect import Answer
+
+bp = Blueprint("openai", __name__, url_prefix="/v1")
+
+DEFAULT: Final = "default"
+"""The model that answers through the broker; the agents have their own names."""
+MAX_CHARACTERS: Final = 1_000_000
+"""Of all messages that an agent is given."""
+
+
+@bp.post("/chat/completions")
+def complete() -> Response:
+    identity, parts = hooks.identity(), hooks.parts()
+    asked = OPENAI.asked(hooks.body())
+    model = asked.about["model"]
+    _check_model(model)
+    message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
+    parts.rate.count(identity.user_id)
+    # Who leaves here cannot come back, and has no other way to say stop.
+    content = _content(message, asked) | {"on_disconnect": "cancel"}
+    with parts.streams.enter(identity.user_id) as slot:
+        if model == DEFAULT:
+            broker, until, handler = reply_stream.destination(identity.user_id)
+        else:
+            broker, until, handler = parts.own_broker, parts.own_broker.opening(), {}
+        message_id = broker.enqueue(identity, content | handler, until).message_id
+        answer = broker.follow(identity.user_id, message_id, until)
+        leave = reply_stream.leaver(broker, identity.user_id, message_id) if broker is parts.own_broker else None
+        about = {"model": model, "created": int(time.time())}
+        if not asked.about["stream"]:
+            return _whole(answer, message_id, slot, about, leave)
+        words = OpenAiWords(message_id, about, Sent.NOTHING)
+        return reply_stream.stream(answer, message_id, slot, OPENAI, words, kind="v1", broker=broker, leave=leave)
+
+
+def _content(message: ChatRequest, asked: Asked) -> dict[str, Any]:
+    """For direct chat the last message, as its engine remembers the others; for an agent all of them, in a group of its own."""
+    content = reply_stream.for_broker(message, hooks.parts().settings)
+    if asked.about["model"] == DEFAULT:
+        return content
+    given = [{"role": role, "content": text} for role, text in asked.about["history"]]
+    if sum(len(message["content"]) for message in given) > MAX_CHARACTERS:
+        raise TooLarge("messages: too much for an agent.")
+    own_group = {"group": f"v1:{uuid.uuid4()}", "on_busy": "enqueue"}
+    return content | own_group | {"handler": "bundled", "agent_id": asked.about["model"], "messages": given}
+
+
+@bp.get("/models")
+def models() -> Response:
+    hooks.identity()
+    return jsonify(openai.models(_models()))
+
+
+@bp.get("/models/<path:name>")
+def model(name: str) -> Response:
+    hooks.identity()
+    _check_model(name)
+    return jsonify(openai.model(name))
+
+
+@bp.errorhandler(Exception)
+def _refuse(error: Exception) -> Response:
+    problem = hooks.problem_of(error)
+    response = jsonify(openai.error(problem))
+    response.status_code = problem.status
+    if problem.retry_after is not None:
+        response.headers["Retry-After"] = str(problem.retry_after)
+    return response
+
+
+def _models() -> tuple[str, ...]:
+    return DEFAULT, *(name for name in hooks.parts().agents if name != Broker.id)
+
+
+def _check_model(name: str) -> None:
+    if name not in _models():
+        raise NotFound("There is no such model here.")
+
+
+def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any], leave: Callable[[], None] | None) -> Response:
+    """Waits for the answer's end. Raises what broke it, with a status of its own."""
+    hooks.hold(slot)
+    told = reply_stream.tell(answer, message_id, kind="v1", own=leave is not None, leave=leave)
+    watch = waiting.watch(waiting.browser(request.environ), half_open=False)
+    try:
+        slot.wait_at(watch)
+        last = _last(told.say(watch))
+    except ReaderLeft:
+        return Response(status=ReaderLeft.status)
+    finally:
+        watch.close()
+        hooks.note(told.end())
+    if told.problem is not None:
+        raise detached(told.problem)
+    response = jsonify(openai.completion(message_id, about, last))
+    response.headers["X-Message-ID"] = message_id
+    return response
+
+
+def _last(said: Iterator[Event | None]) -> str:
+    """The data of the last event. Raises ReaderLeft."""
+    last = ""
+    for event in said:
+        if event is not None:
+            last = event.data
+    return last

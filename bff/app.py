@@ -1,0 +1,171 @@
+"""Where every part is built, and nothing else: from the settings, each once, handed to those who need it."""
+
+import logging
+from functools import partial
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from bff.api import (
+    audio,
+    chat,
+    cli,
+    conversations,
+    diagnostics,
+    health,
+    history,
+    hooks,
+    openapi,
+    page,
+    preferences,
+    tickets,
+    v1,
+)
+from bff.api.cli.db import db
+from bff.api.conversation_replies import ReplyRuns
+from bff.auth.identity import Anonymous, IdentityMode, Proxy
+from bff.auth.orgs import Orgs
+from bff.auth.tickets import Tickets
+from bff.broker.app import bundled_broker
+from bff.config import checks
+from bff.config.settings import Settings
+from bff.db.replies import Replies
+from bff.db.store import ConversationStore
+from bff.engine.agents.registry import DEFAULT
+from bff.http.streams import Streams
+from bff.ops import memory
+from bff.ops.connections import BoundedResponses, Connections
+from bff.ops.health import Health, Probe, WriteProbe
+from bff.ops.lag import Pulse
+from bff.ops.lifecycle import Life, together
+from bff.ops.logging import configure_logging
+from bff.ops.rate_limiter import Rate
+from bff.services import Services
+from bff.upstream.broker_client import BrokerClient
+from bff.upstream.engine_client import EngineClient
+from bff.upstream.http import Neighbour, new_session
+
+DOORS = (chat, conversations, history, preferences, audio, tickets, v1, health, diagnostics, openapi, page)
+
+
+def build(settings: Settings) -> Flask:
+    """Raises SettingsError."""
+    memory.unmap_large_blocks()
+    configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
+    app = Flask("bff", static_folder=None)  # It would answer for /static, where the page has its files.
+    redis = _Redis(settings)
+    services = Services(settings)
+    bundled = bundled_broker(settings, services, redis.client)
+    own_broker = services.own_broker(bundled)
+    broker = services.external_broker or own_broker
+    store = ConversationStore(services.database)
+    streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=redis.limits)
+    connections = Connections(settings.slow_reader_seconds)
+    pulse = Pulse()
+    rate = Rate(settings.messages_per_minute, redis.limits)
+    app.extensions["bff"] = hooks.Parts(
+        settings=settings,
+        identity_mode=_identity_mode(settings),
+        broker=broker,
+        own_broker=own_broker,
+        streams=streams,
+        rate=rate,
+        health=Health(_probes(settings, broker, services.engine, store, redis)),
+        engine=services.engine,
+        tickets=Tickets(settings.signing_key(), settings.answer_max_seconds),
+        agents=services.agents,
+        pulse=pulse,
+        queue_sizes=lambda: bundled.app.extensions["queue_sizes"](),
+    )
+    app.extensions["conversations"] = _conversations(services, store, own_broker, rate)
+    app.extensions["life"] = _life(settings, streams, connections, pulse, bundled)
+    cli.add_commands(app, db(services.database))
+    _open(app, settings, connections)
+    return app
+
+
+def _conversations(services: Services, store: ConversationStore, broker: BrokerClient, rate: Rate) -> conversations.Parts:
+    settings = services.settings
+    replies = Replies(services.database, settings.history_characters)
+    runs = ReplyRuns(replies, broker, services.agents, DEFAULT, rate, settings.conversation_on_disconnect)
+    return conversations.Parts(store, runs)
+
+
+def _open(app: Flask, settings: Settings, connections: Connections) -> None:
+    hooks.guard(app)
+    for one in DOORS:
+        app.register_blueprint(one.bp)
+    if hops := settings.trusted_proxy_hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
+    for sentence in (*checks.dangers(settings), *checks.warnings(settings)):
+        logging.getLogger(__name__).warning(sentence)
+
+
+def _identity_mode(settings: Settings) -> IdentityMode:
+    orgs = Orgs(settings.default_org, settings.org_map_file)
+    if settings.auth_mode == "jwt":
+        return _jwt(settings, orgs)
+    if settings.auth_mode == "proxy":
+        return Proxy(settings.auth_proxy_user_header, settings.auth_proxy_secret, orgs)
+    return Anonymous(settings.signing_key(), orgs)
+
+
+def _jwt(settings: Settings, orgs: Orgs) -> IdentityMode:
+    from bff.auth.jwks import FetchedKeys, FixedKey, Keys
+    from bff.auth.jwt import JWT, Claims, Key, keys_of  # Brings a library for cryptography: for those who use it.
+    from bff.upstream.http import read_url
+
+    keys: Keys[Key]
+    if url := settings.auth_jwt_jwks_url:
+        session, seconds = new_session(), settings.upstream_connect_seconds
+        keys = FetchedKeys(lambda: keys_of(read_url(session, url, seconds)))
+    else:
+        keys = FixedKey(Key("HS256", settings.auth_jwt_secret))
+    claims = Claims(
+        settings.auth_jwt_audience, settings.auth_jwt_issuer, settings.auth_jwt_user_claim, settings.auth_jwt_org_claim
+    )
+    return JWT(keys, claims, cookie=settings.auth_jwt_cookie, orgs=orgs)
+
+
+class _Redis:
+    """What there is with REDIS_URL, None without: one client for all who need it, so that the connections are bounded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.client = self.limits = None
+        if settings.redis_url:
+            from bff.ops import redis
+            from bff.ops.redis_limits import SharedLimits
+
+            self.client = redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
+            self.limits = SharedLimits(
+                self.client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute
+            )
+
+
+def _probes(
+    settings: Settings, broker: BrokerClient, engine: EngineClient, store: ConversationStore, redis: _Redis
+) -> dict[str, Probe]:
+    """What may be away; what is bundled is where we are."""
+    probes: dict[str, Probe] = {"broker": broker.check, "database": WriteProbe(store.check, store.check_writes)}
+    if settings.engine_base_url:
+        probes["engine"] = engine.check
+    if redis.client is not None:
+        from bff.ops.redis import check_writes, ping
+
+        probes["redis"] = WriteProbe(partial(ping, redis.client), partial(check_writes, redis.client))
+    return probes
+
+
+def _life(settings: Settings, streams: Streams, connections: Connections, pulse: Pulse, broker: Neighbour) -> Life:
+    """`broker`: the bundled one, which has a life of its own."""
+
+    def start() -> None:
+        pulse.start()
+        broker.app.extensions["life"].start()
+
+    def drain() -> None:
+        drain_broker = broker.app.extensions["life"].drain
+        together(settings.drain_seconds, streams.drain, connections.drain, lambda _: drain_broker())
+
+    return Life(start, drain, streams.__len__)

@@ -1,7 +1,0 @@
-"""Our own words, those of docs/protocol.md: nothing lies between the relay and the wire."""
-
-from typing import Final
-
-from bff.protocols import Asked, ClientProtocol
-
-NATIVE: Final = ClientProtocol(Asked)
