@@ -9,7 +9,6 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from bff.api import (
     audio,
     chat,
-    cli,
     conversations,
     diagnostics,
     health,
@@ -21,6 +20,7 @@ from bff.api import (
     tickets,
     v1,
 )
+from bff.api.cli import commands
 from bff.api.cli.db import db
 from bff.api.conversation_replies import ReplyRuns
 from bff.auth.identity import Anonymous, IdentityMode, Proxy
@@ -79,7 +79,7 @@ def build(settings: Settings) -> Flask:
     )
     app.extensions["conversations"] = _conversations(services, store, own_broker, rate)
     app.extensions["life"] = _life(settings, streams, connections, pulse, bundled)
-    cli.add_commands(app, db(services.database))
+    commands.add_commands(app, db(services.database))
     _open(app, settings, connections)
     return app
 

@@ -34,9 +34,9 @@ from bff.upstream.reconnect import Followed
 from bff.upstream.relay import Relay
 from bff.upstream.services import Remote, Timeouts
 from bff.upstream.unnumbered import Question, UnnumberedReply
+from tests.api.chat_requests import client_of
 from tests.broker_says import TICKET
 from tests.live import ADA, BASE_ENVIRONMENT, DEADLINE, eventually, new_app
-from tests.routes.chat_door import client_of
 from tests.wire_server import CUT, UNNUMBERED, WireServer, chunk, reply, stream_head
 
 NOWHERE = "http://127.0.0.1:1"

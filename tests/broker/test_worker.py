@@ -16,7 +16,7 @@ from bff.ops.redis import connect
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import new_session
 from bff.upstream.services import Remote, Timeouts
-from tests.broker.queues import claimed, left, types, whole
+from tests.broker.queue.queues import claimed, left, types, whole
 from tests.broker_says import COMPLETED
 from tests.live import DEADLINE, eventually
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head

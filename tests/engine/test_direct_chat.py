@@ -5,7 +5,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
-from tests.agents.openai_server import refusal, settings_of, whole
+from tests.engine.agents.openai_server import refusal, settings_of, whole
 from tests.live import content_of, new_app, who
 from tests.wire_server import WireServer
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from tests.agents.openai_server import BEGIN, DONE, HEAD, piece, refusal, settings_of, words
+from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, piece, refusal, settings_of, words
 from tests.faults.engine import answer
 from tests.wire_server import LAST_CHUNK, Request, WireServer
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.conversations.talk import Talk
+from tests.db.talk import Talk
 from tests.faults.engine import askings
 from tests.faults.load import Crowd, Stream, in_order
 from tests.faults.model import Model

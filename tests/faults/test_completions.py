@@ -8,7 +8,7 @@ from itertools import takewhile
 
 import pytest
 
-from tests.agents.openai_server import BEGIN, DONE, HEAD, piece, settings_of, words
+from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, piece, settings_of, words
 from tests.live import DEADLINE, Browser, Reply, Server
 from tests.wire_server import HANG, LAST_CHUNK, WireServer
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conversations.talk import ROOM, Talk, tokens, told
+from tests.db.talk import ROOM, Talk, tokens, told
 from tests.faults.engine import question
 from tests.faults.houses import house
 from tests.faults.load import Crowd, all_over

@@ -9,7 +9,7 @@ import pytest
 
 from bff.db import database
 from bff.engine import turns
-from tests.conversations.talk import ROOM, Talk, told
+from tests.db.talk import ROOM, Talk, told
 from tests.faults.engine import question
 from tests.faults.load import Crowd
 from tests.faults.model import Model

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bff.ops.redis import connect
-from tests.conversations.talk import told
+from tests.db.talk import told
 from tests.faults.engine import question
 from tests.faults.load import Crowd, all_over
 from tests.faults.model import Model

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.conversations.talk import Talk
+from tests.db.talk import Talk
 from tests.faults.test_churn import MIB, YOUNG, counts, settled
 from tests.live import Browser, Reply, Server, eventually, in_parallel, last_of, status_of, take
 

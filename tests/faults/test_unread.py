@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.conversations.talk import ROOM, Talk
+from tests.api.engine_requests import RECORDING
+from tests.db.talk import ROOM, Talk
 from tests.live import BROKER_KEY, Browser, Server, eventually, head, status_of
 from tests.ops.numbers import numbers
-from tests.routes.engine_doors import RECORDING
 from tests.wire_server import HANG, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(90)]

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
+from tests.engine.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
 from tests.live import eventually
 from tests.web.page import (
     WORDS,

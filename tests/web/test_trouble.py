@@ -6,8 +6,8 @@ import threading
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.agents.openai_server import BEGIN, HEAD, refusal, settings_of, whole, words
 from tests.broker_says import COMPLETE, TICKET
+from tests.engine.agents.openai_server import BEGIN, HEAD, refusal, settings_of, whole, words
 from tests.live import BROKER_KEY
 from tests.web.page import (
     WORDS,

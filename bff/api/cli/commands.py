@@ -1,0 +1,59 @@
+"""`flask doctor` and `flask diagnose`: what is asked of a set-up before it is trusted, and when it misbehaves.
+
+Both say sentences, and leave with status 1 when something is wrong.
+"""
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+from flask import Flask
+from flask.cli import with_appcontext
+
+from bff.errors import UpstreamFailure
+
+if TYPE_CHECKING:
+    from bff.api.cli.diagnose import Finding
+
+
+def add_commands(app: Flask, *more: click.Command) -> None:
+    for command in (doctor_command, diagnose_command, *more):
+        app.cli.add_command(command)
+
+
+@click.command("doctor")
+@with_appcontext
+def doctor_command() -> None:
+    """Try the settings, the broker, the engine, Redis, the database and the limits, and say what is wrong."""
+    from bff.api import hooks
+    from bff.api.cli.doctor import Patient
+
+    parts = hooks.parts()
+    _say(Patient(parts.settings, parts.broker, parts.engine, parts.health.probes).findings())
+
+
+@click.command("diagnose")
+@click.argument("url")
+def diagnose_command(url: str) -> None:
+    """Find out whether something between here and the server at URL holds streams back."""
+    from bff.api.cli import diagnose
+    from bff.config.parsers import base_url
+
+    try:
+        heard = diagnose.listen(base_url(url))
+    except ValueError as error:
+        raise click.BadParameter(f"{url!r} {error}") from error
+    except UpstreamFailure as problem:
+        _say([diagnose.Finding(False, f"No stream came from {url}: {problem.detail or problem}.")])
+        return
+    _say(diagnose.judge(heard))
+
+
+def _say(findings: "Iterable[Finding]") -> None:
+    wrong = False
+    for fine, sentence in findings:
+        wrong = wrong or not fine
+        print(f"{'ok   ' if fine else 'WRONG'}  {sentence}", flush=True)
+    if wrong:
+        sys.exit(1)

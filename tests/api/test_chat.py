@@ -1,0 +1,402 @@
+import json
+import re
+import socket
+from itertools import pairwise
+from time import monotonic
+
+import pytest
+
+from tests.api.chat_requests import client, client_of
+from tests.broker_says import ANSWER, TICKET
+from tests.live import ADA, BROKER_KEY, Browser, eventually, head, in_parallel, text_of
+from tests.original_broker import OriginalBroker
+from tests.wire_server import CUT, END, HANG, LAST_CHUNK, UNNUMBERED, WireServer, chunk, reply, stream_head
+
+QUEUED = [stream_head(), chunk(b"event: queued\ndata: {}\n\n")]
+"""Without an id: by a broker that numbers nothing."""
+
+
+def order(event: dict) -> tuple[int, ...]:
+    return tuple(int(part) for part in event["id"].split("-"))
+
+
+def say(browser, body=b'{"message":"hello"}', **headers: str):
+    fields = {"Content-Type": "application/json", **ADA, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return browser.post("/api/chat/stream", data=body, headers=fields)
+
+
+def contents(response) -> list[dict]:
+    return [json.loads(line[6:]) for line in response.get_data(as_text=True).splitlines() if line.startswith("data: ")]
+
+
+# One answer
+
+
+def test_an_answer_streams_back_in_the_browsers_words():
+    response = say(client())
+
+    events = contents(response)
+    assert response.status_code == 200
+    assert [event["type"] for event in events] == ["status", "status", "progress", "complete"]
+    assert [event["message"] for event in events[:2]] == ["Message queued...", "Processing..."]
+    assert events[-1]["response"]["responses"] == ["hello"]
+
+
+def test_the_headers_are_those_every_reader_and_proxy_needs():
+    response = say(client(), X_Request_ID="my-own.id_1")
+
+    message_id = response.headers["X-Message-ID"]
+    assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert response.headers["Cache-Control"] == "no-store, no-transform"
+    assert response.headers["X-Accel-Buffering"] == "no"
+    assert response.headers["Location"] == f"/api/chat/stream/{message_id}"
+    assert response.headers["X-Request-ID"] == "my-own.id_1"
+
+
+def test_every_frame_is_one_data_line_then_its_id_in_line_feeds_only():
+    body = say(client()).get_data()
+
+    for frame in body.removesuffix(b"\n\n").split(b"\n\n"):
+        data, event_id = frame.split(b"\n")
+        assert data.startswith(b"data: {")
+        assert event_id.startswith(b"id: ")
+    assert b"\r" not in body
+
+
+def test_the_broker_is_told_who_asks_by_the_session_alone():
+    body = json.dumps({"message": "hi", "user_id": "eve", "org_id": "evil", "client_id": "evil"}).encode()
+
+    with WireServer([TICKET], ANSWER) as broker:
+        say(client_of(broker), body).get_data()
+
+    left, followed = broker.requests
+    told = json.loads(left.body)
+    assert (told["user_id"], told["org_id"], told["client_id"]) == ("ada", "unfoldingWord", "web")
+    assert followed.path == "/api/v1/stream?user_id=ada&message_id=m-1"
+    assert left.headers["x-api-key"] == followed.headers["x-api-key"] == BROKER_KEY
+
+
+@pytest.mark.parametrize(
+    ("setting", "asked", "told"),
+    [("reject", None, "reject"), ("reject", "enqueue", "enqueue"), ("enqueue", "reject", "reject"), ("enqueue", None, None)],
+)
+def test_the_broker_is_told_what_to_do_when_busy(setting, asked, told):
+    body = json.dumps({"message": "hi"} | ({"on_busy": asked} if asked else {})).encode()
+
+    with WireServer([TICKET], ANSWER) as broker:
+        say(client_of(broker, ON_BUSY=setting), body).get_data()
+
+    assert json.loads(broker.requests[0].body).get("on_busy") == told
+
+
+def test_audio_is_passed_on_as_it_came():
+    audio = {"message": "", "message_type": "audio", "audio_base64": "QUJD", "audio_format": "audio/ogg"}
+
+    with WireServer([TICKET], ANSWER) as broker:
+        response = say(client_of(broker), json.dumps(audio).encode())
+        response.get_data()
+
+    assert json.loads(broker.requests[0].body).items() >= audio.items()
+
+
+# Bad input: nothing is enqueued, and the reason is plain
+
+
+BAD_BODIES = {
+    "not JSON": (b"{", 400, "invalid_request"),
+    "no object": (b"[]", 400, "invalid_request"),
+    "a wrong type": (b'{"message": 5}', 400, "invalid_request"),
+    "blank": (b'{"message": " \\u2003\\n"}', 400, "invalid_request"),
+    "a lone surrogate": (b'{"message": "\\ud83d"}', 400, "invalid_request"),
+    "NUL": (b'{"message": "a\\u0000b"}', 400, "invalid_request"),
+    "invalid UTF-8": (b'{"message": "\xff"}', 400, "invalid_request"),
+    "deep nesting": (b'{"message": ' + b"[" * 4_000, 400, "invalid_request"),
+    "an unknown type": (b'{"message": "x", "message_type": "video"}', 400, "invalid_request"),
+    "audio without audio": (b'{"message": "", "message_type": "audio"}', 400, "invalid_request"),
+    "too large": (b'{"message": "' + b"x" * 5000 + b'"}', 413, "too_large"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "code"), BAD_BODIES.values(), ids=BAD_BODIES)
+def test_a_bad_body_is_refused_in_one_shape(body, status, code):
+    with WireServer([TICKET], ANSWER) as broker:
+        response = say(client_of(broker, MAX_BODY_BYTES="4096"), body)
+
+        assert (response.status_code, response.json["code"]) == (status, code)
+        assert set(response.json) == {"error", "code", "request_id"}
+        assert response.json["request_id"] == response.headers["X-Request-ID"]
+        assert not broker.requests
+
+
+def test_a_body_of_another_type_is_refused():
+    response = say(client(), Content_Type="text/plain")
+
+    assert (response.status_code, response.json["code"]) == (415, "unsupported_media_type")
+
+
+def test_somebody_unknown_is_refused():
+    assert say(client(), X_Proxy_Secret="wrong").json["code"] == "forbidden"
+    assert say(client(), X_Forwarded_User="").json["code"] == "unauthorized"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [("GET", "/nowhere", 404, "not_found"), ("PUT", "/api/chat/stream", 405, "method_not_allowed")],
+)
+def test_an_address_that_is_not_there_is_refused_in_the_same_shape(method, path, status, code):
+    response = client().open(path, method=method)
+
+    assert (response.status_code, response.json["code"]) == (status, code)
+    assert response.headers.get("Allow") == ("OPTIONS, POST" if status == 405 else None)
+
+
+# Bad brokers: before the stream has begun, an error is plain JSON
+
+
+def patience(steps: list) -> str:
+    """Seconds: short only where nothing comes, as a busy machine may take a while to say what does."""
+    return "0.3" if steps == [HANG] else "20"
+
+
+BAD_BROKERS = {
+    "HTML": ([reply(b"<html>", content_type="text/html")], 502, "upstream_error"),
+    "500": ([reply(b"Internal Server Error", "500 Internal Server Error", "text/plain")], 502, "upstream_error"),
+    "401": ([reply(b'{"detail": "secret"}', "401 Unauthorized")], 502, "upstream_error"),
+    "a 404 of nobody's": ([reply(b'{"detail": "Not Found"}', "404 Not Found")], 502, "upstream_error"),
+    "a redirect": ([reply(b"", "307 Temporary Redirect", Location="http://127.0.0.1:9/")], 502, "upstream_error"),
+    "an empty 200": ([reply(b"")], 502, "upstream_error"),
+    "no message_id": ([reply(b"{}")], 502, "upstream_error"),
+    "a message_id that is none": ([reply(b'{"message_id": "../x"}')], 502, "upstream_error"),
+    "a 422 that repeats us": ([reply(b'{"detail": [{"input": "hello"}]}', "422 Unprocessable Entity")], 502, "upstream_error"),
+    "compressed": ([reply(b"\x1f\x8b" * 50, Content_Encoding="gzip")], 502, "upstream_error"),
+    "too much": ([reply(b'{"message_id": "' + b"x" * 2**21 + b'"}')], 502, "upstream_error"),
+    "a 429": ([reply(b"{}", "429 Too Many Requests", Retry_After="7")], 429, "too_many_requests"),
+    "a 503": ([reply(b"{}", "503 Service Unavailable", Retry_After="7")], 503, "upstream_unavailable"),
+    "no answer": ([HANG], 504, "upstream_timeout"),
+    "a reset": ([CUT], 503, "upstream_unavailable"),
+}
+
+
+@pytest.mark.parametrize(("steps", "status", "code"), BAD_BROKERS.values(), ids=BAD_BROKERS)
+def test_a_broker_that_will_not_take_the_message_is_a_plain_error(steps, status, code):
+    with WireServer(steps) as broker:
+        response = say(client_of(broker, UPSTREAM_OPEN_SECONDS=patience(steps)))
+
+    assert (response.status_code, response.json["code"]) == (status, code)
+    assert "hello" not in response.get_data(as_text=True)
+    assert ("Retry-After" in response.headers) == (status in {429, 503, 504}), "whether it may be left already"
+
+
+NO_STREAMS = {
+    "JSON instead": ([reply(b"{}")], 502, "upstream_error"),
+    "500": ([reply(b"", "500 Internal Server Error")], 502, "upstream_error"),
+    "compressed": ([stream_head(Content_Encoding="gzip"), HANG], 502, "upstream_error"),
+    "no answer": ([HANG], 504, "upstream_timeout"),
+    "a reset": ([CUT], 503, "upstream_unavailable"),
+}
+
+
+@pytest.mark.parametrize(("steps", "status", "code"), NO_STREAMS.values(), ids=NO_STREAMS)
+def test_a_broker_that_opens_no_stream_is_a_plain_error(steps, status, code):
+    with WireServer([TICKET], steps) as broker:
+        response = say(client_of(broker, UPSTREAM_OPEN_SECONDS=patience(steps)))
+
+    assert (response.status_code, response.json["code"]) == (status, code)
+    assert response.headers["Retry-After"] == "2", "its answer goes on"
+
+
+@pytest.mark.parametrize("steps", [case[0] for case in NO_STREAMS.values()], ids=NO_STREAMS)
+def test_an_answer_that_cannot_be_opened_again_just_now_is_no_refusal_of_an_event_source(steps):
+    with WireServer([reply(b'{"messages": []}')], steps) as broker:
+        client = client_of(broker, UPSTREAM_OPEN_SECONDS=patience(steps))
+        source = client.get("/api/chat/stream/m-1", headers=ADA | {"Accept": "text/event-stream"})
+
+    assert (source.status_code, source.mimetype) == (200, "text/event-stream")
+    assert re.fullmatch(r"retry: [0-9]+\n\n", source.text)
+
+
+@pytest.mark.parametrize("protocol", ["ai-sdk", "ag-ui"])
+def test_clients_that_take_a_clean_end_for_the_whole_answer_are_refused_instead(protocol):
+    with WireServer([CUT]) as broker:
+        client = client_of(broker)
+        client.application.extensions["bff"].broker.numbered = True
+        fields = ADA | {"Accept": "text/event-stream"}
+        path = f"/api/chat/stream/m-1?protocol={protocol}"
+        refused = client.get(path, headers=fields)
+        sent_away = client.get(path, headers=fields | {"X-Chat-Resume": "1"})
+
+    assert (refused.status_code, refused.json["code"]) == (503, "upstream_unavailable")
+    assert (sent_away.status_code, sent_away.text[:6]) == (200, "retry:")
+
+
+def test_a_broker_that_is_not_there_is_unavailable():
+    with WireServer([END]) as broker:
+        gone = client_of(broker)
+
+    response = say(gone)
+
+    assert (response.status_code, response.json["code"]) == (503, "upstream_unavailable")
+
+
+def test_a_failure_is_logged_once_with_its_request_id_and_without_the_message(capfd):
+    with WireServer([reply(b"secret", "500 Internal Server Error")]) as broker:
+        say(client_of(broker), X_Request_ID="find-me")
+
+    lines = [line for line in capfd.readouterr().err.splitlines() if "find-me" in line]
+    assert len(lines) == 1
+    assert json.loads(lines[0])["code"] == "upstream_error"
+    assert "hello" not in lines[0]
+    assert BROKER_KEY not in lines[0]
+
+
+# Bad brokers: once it has begun, an error is the last event
+
+
+def test_a_stream_that_ends_early_ends_with_an_error_event():
+    with WireServer([TICKET], [*QUEUED, LAST_CHUNK], queue=UNNUMBERED) as broker:
+        response = say(client_of(broker))
+        last = contents(response)[-1]
+
+    assert (last["type"], last["code"]) == ("error", "answer_incomplete")
+    assert last["request_id"] == response.headers["X-Request-ID"]
+
+
+def test_a_stream_that_is_cut_ends_with_an_error_event():
+    with WireServer([TICKET], [*QUEUED, CUT]) as broker:
+        assert contents(say(client_of(broker)))[-1]["code"] == "upstream_unavailable"
+
+
+def test_a_stream_that_falls_silent_ends_with_an_error_event():
+    with WireServer([TICKET], [*QUEUED, HANG]) as broker:
+        assert contents(say(client_of(broker, UPSTREAM_READ_SECONDS="0.2")))[-1]["code"] == "upstream_timeout"
+
+
+def test_an_event_over_the_limit_ends_with_an_error_event():
+    with WireServer([TICKET], [*QUEUED, chunk(b"data: " + b"x" * 5000), HANG]) as broker:
+        assert contents(say(client_of(broker, MAX_EVENT_BYTES="1024")))[-1]["code"] == "upstream_error"
+
+
+# Whatever was opened is closed, even if the generator never starts
+
+
+def test_a_response_that_is_never_read_closes_the_brokers_stream():
+    with WireServer([TICKET], [stream_head(), HANG]) as broker:
+        say(client_of(broker)).close()
+
+        assert broker.wait_for(lambda: broker.open_connections == 0)
+
+
+def test_a_server_that_refuses_a_header_closes_the_brokers_stream():
+    def refuse(*_):
+        raise AssertionError("an invalid header")
+
+    with WireServer([TICKET], [stream_head(), HANG]) as broker:
+        app = client_of(broker).application
+        environ = app.test_request_context(
+            "/api/chat/stream", method="POST", data=b'{"message":"x"}', content_type="application/json", headers=ADA
+        ).request.environ
+        with pytest.raises(AssertionError):
+            app.wsgi_app(environ, refuse)
+
+        assert broker.wait_for(lambda: broker.open_connections == 0)
+
+
+# On real servers
+
+
+@pytest.mark.live
+def test_words_arrive_one_at_a_time(start, kind):
+    server = start(kind, ECHO_WORD_SECONDS="0.15")
+
+    with Browser(server).say("one two three") as reply:
+        moments = [(event["type"], monotonic()) for event in reply.events()]
+
+    assert [kind for kind, _ in moments] == ["status", "status", "progress", "progress", "progress", "complete"]
+    assert moments[4][1] - moments[2][1] > 0.2
+
+
+@pytest.mark.live
+def test_headers_arrive_before_the_first_word(start, kind):
+    with WireServer([TICKET], [stream_head(), HANG]) as broker:
+        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
+        began = monotonic()
+
+        with Browser(server).say("hello") as reply:
+            assert reply.message_id == "m-1"
+            assert monotonic() - began < 2
+            reply.leave()
+
+
+@pytest.mark.live
+def test_ten_rapid_messages_of_one_user_are_answered_in_order(start, kind):
+    server = start(kind, ECHO_WORD_SECONDS="0.005", MAX_STREAMS_PER_USER="10")
+    browser = Browser(server)
+    replies = [browser.say(f"number {number}") for number in range(10)]
+
+    answers = in_parallel(10, lambda number: list(replies[number].events()))
+
+    assert [text_of(answer) for answer in answers] == [f"number {number}" for number in range(10)]
+    spans = [[order(event) for event in answer if event["type"] != "status"] for answer in answers]
+    assert all(span[-1] < later[0] for span, later in pairwise(spans)), "each began after the one before had ended"
+
+
+@pytest.mark.live
+def test_ten_rapid_messages_to_the_original_broker_are_answered_in_order(start, kind):
+    with OriginalBroker() as broker:
+        server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, MAX_STREAMS_PER_USER="10")
+        browser = Browser(server)
+        replies = [browser.say(f"number {number}") for number in range(10)]
+
+        texts = in_parallel(10, lambda number: text_of(list(replies[number].events())))
+
+        assert texts == [f"number {number} " for number in range(10)]
+        assert broker.answered == [f"number {number}" for number in range(10)]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("field", "body", "status"),
+    [
+        ("Content-Length: 99999", b"", 413),
+        ("Transfer-Encoding: chunked", chunk(b"x" * 3000) + chunk(b"x" * 3000) + LAST_CHUNK, 413),
+        ("Transfer-Encoding: chunked", chunk(b'{"message":') + chunk(b'"chunked"}') + LAST_CHUNK, 200),
+        ("X-Nothing: said", b"", 411),
+    ],
+    ids=["declared too large", "chunked too large", "chunked", "no length"],
+)
+def test_a_body_is_bounded_however_it_comes(share, kind, field, body, status):
+    server = share(kind, MAX_BODY_BYTES="4096")
+    request = head("POST", "/api/chat/stream", "Content-Type: application/json", field) + body
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        sock.sendall(request)
+        answer = sock.recv(65536)
+
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "command", ["/error", "/cut", "/unicode", "/tool", "/big 300", "/help", "/silence 0.3", "/slow 0.2 a b c"]
+)
+def test_every_command_of_the_engine_comes_to_one_end(share, kind, user, command):
+    with Browser(share(kind), user).say(command) as reply:
+        events = list(reply.events())
+
+    assert events[-1]["type"] == ("error" if command in {"/error", "/cut"} else "complete")
+    if events[-1]["type"] == "complete":
+        assert text_of(events) in (events[-1]["response"]["responses"][0], "")
+
+
+@pytest.mark.live
+def test_each_stream_leaves_one_line_in_the_log(share, kind, user):
+    server = share(kind)
+
+    with Browser(server, user).say("top secret words", X_Request_ID="find-me") as reply:
+        list(reply.events())
+
+    (line,) = eventually(lambda: [line for line in server.log_lines if line.get("request_id") == "find-me" and "ended" in line])
+    assert (line["ended"], line["events"], line["message_id"]) == ("complete", 6, reply.message_id)
+    assert line["first_event_ms"] <= line["ms"]
+    assert line["bytes"] > 6 * len("data: {}")
+    assert "secret" not in server.log

@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import responses
+
+from tests.api.engine_requests import DOORS, ENGINE, client, code, knock
+from tests.live import ADA
+
+ENGINE_URL = ENGINE + DOORS["preferences"].engine_path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    return client()
+
+
+def put(browser, body: bytes, content_type: str = "application/json"):
+    return browser.put("/api/preferences", data=body, headers=ADA, content_type=content_type)
+
+
+@responses.activate
+def test_preferences_are_handed_on(browser):
+    responses.get(ENGINE_URL, json={"response_language": "sw"})
+
+    assert knock(browser, "preferences").get_json() == {"response_language": "sw"}
+
+
+@responses.activate
+def test_who_prefers_nothing_yet_has_none(browser):
+    responses.get(ENGINE_URL, status=404)
+
+    response = knock(browser, "preferences")
+
+    assert (response.status_code, response.get_json()) == (200, {})
+
+
+@responses.activate
+def test_a_change_is_told_to_the_engine_and_nothing_else_is(browser):
+    responses.put(ENGINE_URL, json={"response_language": "de"})
+
+    response = put(browser, b'{"response_language": "de", "user_id": "eve", "org": "evil"}')
+
+    assert (response.status_code, response.get_json()) == (200, {"response_language": "de"})
+    assert json.loads(responses.calls[0].request.body) == {"response_language": "de"}
+
+
+@responses.activate
+def test_no_change_changes_nothing(browser):
+    responses.get(ENGINE_URL, json={"response_language": "sw"})
+
+    response = put(browser, b"{}")
+
+    assert (response.status_code, response.get_json()) == (200, {"response_language": "sw"})
+    assert [call.request.method for call in responses.calls] == ["GET"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"null",
+        b"[]",
+        b'"en"',
+        b'{"response_language": null}',
+        b'{"response_language": ""}',
+        b'{"response_language": "e"}',
+        b'{"response_language": "eng"}',
+        b'{"response_language": "EN"}',
+        b'{"response_language": "e1"}',
+        b'{"response_language": "en\\n"}',
+        b'{"response_language": " en"}',
+        b'{"response_language": "\xc3\xa9\xc3\xa9"}',
+        b'{"response_language": 5}',
+        b'{"response_language": ["en"]}',
+        b'{"response_language": "\xff\xff"}',
+    ],
+)
+@responses.activate
+def test_what_is_no_language_is_refused_and_the_engine_not_asked(browser, body):
+    assert code(put(browser, body)) == (400, "invalid_request")
+    assert not responses.calls
+
+
+@responses.activate
+def test_what_is_not_said_to_be_json_is_refused(browser):
+    assert code(put(browser, b'{"response_language": "en"}', "text/plain")) == (415, "unsupported_media_type")
+    assert not responses.calls
+
+
+@responses.activate
+def test_a_language_the_engine_does_not_know_is_a_bad_request(browser):
+    responses.put(ENGINE_URL, status=400, json={"detail": "Unsupported language xx; try en"})
+
+    response = put(browser, b'{"response_language": "xx"}')
+
+    assert code(response) == (400, "invalid_request")
+    assert "Unsupported" not in response.get_data(as_text=True)

@@ -1,0 +1,39 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bff.db.database import Database
+from tests.db.postgres import Postgres, programs
+from tests.missing import missing
+
+KINDS = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.live, pytest.mark.timeout(120)])]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    found = programs()
+    if found is None:
+        missing("PostgreSQL")
+    server = Postgres(found)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=KINDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database, of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/chat.db"
+    return str(request.getfixturevalue("postgres").url())
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    database = Database(url)
+    database.upgrade()
+    yield database
+    database.close()

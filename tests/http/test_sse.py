@@ -1,0 +1,151 @@
+import json
+import random
+import time
+from base64 import b64decode
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bff.errors import UpstreamError
+from bff.http.sse import Decoder, Event, encode
+from tests.frames import decoded
+from tests.live import ROOT
+
+CASES = json.loads((ROOT / "tests" / "cases" / "sse.json").read_text())["cases"]
+every_case = pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted(places), len(data)]
+    return [data[a:b] for a, b in pairwise(edges)]
+
+
+def chunks_of(case) -> list[bytes]:
+    return [b64decode(chunk) for chunk in case["chunks_base64"]]
+
+
+def expected(case) -> list[Event]:
+    return [Event(e["event"], e["data"], e["id"]) for e in case["expected"]]
+
+
+@every_case
+def test_a_stream_is_read_as_the_standard_says(case):
+    decoder = Decoder()
+
+    events = [event for chunk in chunks_of(case) for event in decoder.feed(chunk)]
+
+    assert events == expected(case)
+    assert decoder.last_event_id == case["final_last_event_id"]
+    assert decoder.retry == case["final_retry"]
+
+
+@every_case
+def test_a_stream_means_the_same_byte_by_byte(case):
+    whole = b"".join(chunks_of(case))
+
+    assert decoded([whole[i : i + 1] for i in range(len(whole))]) == expected(case)
+
+
+@every_case
+def test_a_stream_means_the_same_wherever_it_is_cut(case):
+    whole = b"".join(chunks_of(case))
+    dice = random.Random(case["name"])
+
+    for _ in range(20):
+        places = [dice.randint(0, len(whole)) for _ in range(dice.randint(1, 8))]
+        assert decoded(cut(whole, places)) == expected(case), places
+
+
+@given(st.data())
+def test_any_cases_in_a_row_cut_anywhere_mean_the_same_as_whole(data):
+    whole = b"\n\n".join(b"".join(chunks_of(data.draw(st.sampled_from(CASES)))) for _ in range(2))
+    places = data.draw(st.lists(st.integers(0, len(whole)), max_size=12))
+
+    assert decoded(cut(whole, places)) == decoded([whole])
+
+
+@given(st.binary(max_size=300).map(lambda noise: noise.replace(b"x", b"\ndata: ").replace(b"y", b"\r")), st.data())
+def test_noise_never_breaks_the_decoder_and_cuts_never_change_it(noise, data):
+    places = data.draw(st.lists(st.integers(0, len(noise)), max_size=6))
+
+    assert decoded(cut(noise, places)) == decoded([noise])
+
+
+def test_sixteen_mebibytes_on_one_line_in_small_pieces_take_linear_time():
+    def seconds(size: int) -> float:
+        data = b"data: " + b"x" * size + b"\n\n"
+        pieces = [data[i : i + 128] for i in range(0, len(data), 128)]
+        start = time.process_time()
+        (event,) = decoded(pieces)
+        assert len(event.data) == size
+        return time.process_time() - start
+
+    small, large = seconds(2**21), seconds(2**24 - 8)
+
+    assert large < small * 8 * 4, "eight times the bytes should take about eight times as long"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [b"data: " + b"x" * 2000 + b"\n\n"],
+        [b"data: ", *[b"x" * 100] * 20],
+        [b": ", *[b"x" * 100] * 20],
+        [b"data: x\n" * 200],
+    ],
+    ids=["whole", "never ending", "an endless comment", "without its blank line"],
+)
+def test_an_event_over_the_limit_is_an_error_not_memory(chunks):
+    with pytest.raises(UpstreamError):
+        decoded(chunks, max_event_bytes=1024)
+
+
+@pytest.mark.parametrize("block", [b"data: x\n" * 2_001, b"data: " + b"x" * 2**17 + b"\ndata: " + b"x" * 2**17])
+def test_too_many_data_lines_are_an_error(block):
+    with pytest.raises(UpstreamError):
+        decoded([block + b"\n\n"])
+
+
+def test_many_events_in_one_chunk_are_no_large_event():
+    assert len(decoded([b"data: x\n\n" * 100_000])) == 100_000
+
+
+@pytest.mark.parametrize(
+    ("event", "frame"),
+    [
+        (Event("", "{}"), b"data: {}\n\n"),
+        (Event("", "{}", "7"), b"data: {}\nid: 7\n\n"),
+        (Event("token", "a\r\nb\rc\nd"), b"event: token\ndata: a\ndata: b\ndata: c\ndata: d\n\n"),
+        (Event("", "\u2028"), b"data: \xe2\x80\xa8\n\n"),
+        (Event("", ""), b"data: \n\n"),
+    ],
+)
+def test_a_frame_is_exactly_these_bytes(event, frame):
+    assert encode(event) == frame
+
+
+def test_retry_stands_inside_the_frame():
+    assert encode(Event("", "{}", "7"), retry=250) == b"data: {}\nid: 7\nretry: 250\n\n"
+
+
+@pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b"])
+def test_a_type_or_an_id_cannot_start_a_field_of_its_own(bad):
+    with pytest.raises(ValueError, match="must not hold"):
+        encode(Event(bad, "x"))
+    with pytest.raises(ValueError, match="must not hold"):
+        encode(Event("", "x", bad))
+
+
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), max_size=20)
+
+
+@given(st.lists(st.tuples(text.filter(bool), st.text(st.characters(exclude_categories=["Cs"])), text.filter(bool))), st.data())
+def test_what_is_encoded_is_decoded_unchanged(events, data):
+    wire = b"".join(encode(Event(*event)) for event in events)
+    places = data.draw(st.lists(st.integers(0, len(wire)), max_size=6))
+
+    assert decoded(cut(wire, places)) == [
+        Event(name, content.replace("\r\n", "\n").replace("\r", "\n"), i) for name, content, i in events
+    ]
