@@ -12,13 +12,13 @@ from pathlib import Path
 
 from gevent import config as gevent_config
 
-from bff.config.settings import Settings
+from bff.config.environment import load_settings
 from bff.errors import SettingsError
 
 # Only what imports no urllib3, requests or ssl user may be imported here: the worker patches after this file has run.
 
 try:
-    settings = Settings.from_environment(neighbour=True)
+    settings = load_settings(neighbour=True)
 except SettingsError as error:
     print(error, file=sys.stderr)
     sys.exit(3)

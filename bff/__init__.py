@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from bff.config.environment import load_settings
 from bff.config.settings import Settings
 
 if TYPE_CHECKING:
     from flask import Flask
 
 __version__ = "0.1.0"
-"""Said here only: pyproject.toml and /openapi.json read it."""
+"""The only place of the version: pyproject.toml and /openapi.json read it."""
 
 
 def create_app(settings: Settings | None = None) -> "Flask":
@@ -16,4 +17,4 @@ def create_app(settings: Settings | None = None) -> "Flask":
     # Nothing heavy at module level: gunicorn.conf.py reads the settings before gevent has patched anything.
     from bff.app import build
 
-    return build(settings or Settings.from_environment())
+    return build(settings or load_settings())

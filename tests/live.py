@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from flask import Flask
 
 from bff import create_app
-from bff.config.settings import Settings
+from bff.config.environment import load_settings
 
 ROOT = Path(__file__).parent.parent
 PROXY_SECRET = "proxy-secret-of-thirty-two-bytes!"
@@ -49,7 +49,7 @@ BASE_ENVIRONMENT = {
 
 
 def new_app(**settings: str) -> Flask:
-    return create_app(Settings.from_environment(BASE_ENVIRONMENT | settings))
+    return create_app(load_settings(BASE_ENVIRONMENT | settings))
 
 
 def who(user: str) -> dict[str, str]:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from bff.config.settings import Settings
+from bff.config.environment import load_settings
 from bff.errors import SettingsError
 
 
 def refusal(environment: dict[str, str], **options: bool) -> str:
     with pytest.raises(SettingsError) as refused:
-        Settings.from_environment(environment, **options)
+        load_settings(environment, **options)
     return str(refused.value)

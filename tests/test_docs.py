@@ -19,9 +19,10 @@ from bff.api import openapi
 from bff.auth.identity import IdentityMode
 from bff.auth.orgs import Orgs
 from bff.config.settings import Settings
-from bff.engine.agents.base import Agent, Said
+from bff.engine.agents.base import Agent
 from bff.http import waiting
 from bff.ops import metrics
+from bff.upstream.messages import ChatMessage
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
 from tests.missing import missing
 
@@ -144,7 +145,7 @@ def test_what_extends_it_fits():
     watch = waiting.watch(None)
 
     ann = mode.identify({"X-API-Key": "key"}, {})
-    said = "".join(piece or "" for piece in agent.stream([Said("user", "a word")], ann, watch))
+    said = "".join(piece or "" for piece in agent.stream([ChatMessage("user", "a word")], ann, watch))
     watch.close()
 
     assert (ann.user_id, ann.org, said) == ("ann", "home", "A WORD ")

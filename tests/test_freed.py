@@ -18,8 +18,7 @@ from werkzeug.test import EnvironBuilder
 
 from bff.auth.identity import Identity
 from bff.auth.jwks import FetchedKeys
-from bff.config.settings import Settings
-from bff.engine.agents.base import Said
+from bff.config.environment import load_settings
 from bff.engine.agents.openai import OpenAI
 from bff.errors import Away, Drained, ReaderLeft, UpstreamError, UpstreamUnavailable
 from bff.http import waiting
@@ -30,6 +29,7 @@ from bff.http.waiting.inner import Nested
 from bff.services import Services
 from bff.upstream import http
 from bff.upstream.http import EventSource, Neighbour, new_session, send
+from bff.upstream.messages import ChatMessage
 from bff.upstream.reconnect import Followed
 from bff.upstream.relay import Relay
 from bff.upstream.services import Remote, Timeouts
@@ -134,9 +134,7 @@ def an_unnumbered_reply_that_is_cut(thing: Thing) -> None:
         closing(waiting.watch()) as watch,
         suppress(UpstreamUnavailable),
     ):
-        services = Services(
-            Settings.from_environment(BASE_ENVIRONMENT | {"BROKER_BASE_URL": server.url, "BROKER_API_KEY": "key"})
-        )
+        services = Services(load_settings(BASE_ENVIRONMENT | {"BROKER_BASE_URL": server.url, "BROKER_API_KEY": "key"}))
         content = {"message": "hello", "thing": str(thing)}
         question = Question(Identity("ada", "org"), content, 0.0)
         reply = UnnumberedReply(services.external_broker, None, question)
@@ -172,7 +170,7 @@ def a_relay_whose_answer_breaks(thing: Thing) -> None:
 def a_refusal_of_the_models_server(_: Thing) -> None:
     with WireServer([reply(b"{}", "500 Oops")]) as server, closing(waiting.watch()) as watch, suppress(UpstreamError):
         model = OpenAI(Remote(server.url, "key"), new_session(), Timeouts(5, 5, 5, 5), "a-model", 1000)
-        list(model.stream([Said("user", "hello")], Identity("ada", "org"), watch))
+        list(model.stream([ChatMessage("user", "hello")], Identity("ada", "org"), watch))
 
 
 def a_neighbour_whose_asker_leaves(_: Thing) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bff.config import checks
-from bff.config.settings import Settings
+from bff.config.environment import load_settings
+from bff.config.settings import KEY_BYTES, Settings
 from bff.errors import Drained, SettingsError, UpstreamUnavailable
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def create_broker() -> "Flask":
     """What a process of its own needs: settings from the environment, whose key must be safe."""
     settings = _own_settings()
     key = settings.broker_api_key
-    if len(key.encode()) < checks.KEY_BYTES:
-        _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {checks.KEY_BYTES} bytes at least.")
+    if len(key.encode()) < KEY_BYTES:
+        _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {KEY_BYTES} bytes at least.")
     return built(settings, key, alone=True)
 
 
@@ -232,7 +233,7 @@ def _own_settings() -> Settings:
 
     memory.unmap_large_blocks()
     try:
-        settings = Settings.from_environment(neighbour=True)
+        settings = load_settings(neighbour=True)
     except SettingsError as error:
         _refuse(str(error))
     configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))

@@ -4,22 +4,18 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from bff.config.settings import Settings
+from bff.config.settings import AUTH_MODES, KEY_BYTES, Settings
 
-AUTH_MODES: Final = ("anonymous", "proxy", "jwt")
-KEY_BYTES: Final = 32
-"""A secret shorter than this can be guessed by somebody who is patient."""
 SECRET_MIN: Final = 8
 """What is shorter, as somebody's key in development, is a part of words."""
 INSIDE: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc", ".flycast")
 """Names that no public resolver knows: a platform's own network, or a house's."""
 
 
-def refusals(settings: "Settings", *, neighbour: bool) -> Iterator[str]:
+def refusals(settings: Settings, *, neighbour: bool) -> Iterator[str]:
     """Why this process must not start. A `neighbour` in a process of its own knows no browsers."""
     if not settings.run_worker and not settings.redis_url:
         yield "RUN_WORKER=0 needs REDIS_URL: without it nobody else can answer."
@@ -33,7 +29,7 @@ def refusals(settings: "Settings", *, neighbour: bool) -> Iterator[str]:
             yield from _alone_in_production(settings)
 
 
-def dangers(settings: "Settings") -> Iterator[str]:
+def dangers(settings: Settings) -> Iterator[str]:
     """What is forgiven in development, where it is said as a warning."""
     for name, url, key in _services(settings):
         if url and not key and name != "OPENAI":  # A model's server in one's own house wants none.
@@ -44,13 +40,13 @@ def dangers(settings: "Settings") -> Iterator[str]:
         yield "AUTH_JWT_JWKS_URL must begin with https://: somebody on the way could put in keys of their own."
 
 
-def warnings(settings: "Settings") -> Iterator[str]:
+def warnings(settings: Settings) -> Iterator[str]:
     """What may be meant: it is logged, and the process starts."""
     if settings.redis_url and settings.database_url.startswith("sqlite") and not settings.development:
         yield "REDIS_URL with SQLite: other machines do not see the conversations; DATABASE_URL can name PostgreSQL."
 
 
-def secrets_of(settings: "Settings") -> list[str]:
+def secrets_of(settings: Settings) -> list[str]:
     """What must be in no output, a URL's password on its own included."""
     hidden = [field for field in fields(settings) if field.metadata.get("secret")]
     values = [str(getattr(settings, field.name)) for field in hidden if getattr(settings, field.name) != field.default]
@@ -64,13 +60,13 @@ def _password(text: str) -> str:
         return ""
 
 
-def _services(settings: "Settings") -> Iterator[tuple[str, str, str]]:
+def _services(settings: Settings) -> Iterator[tuple[str, str, str]]:
     yield "BROKER", settings.broker_base_url, settings.broker_api_key
     yield "ENGINE", settings.engine_base_url, settings.engine_api_key
     yield "OPENAI", settings.openai_base_url, settings.openai_api_key
 
 
-def _identity(settings: "Settings") -> Iterator[str]:
+def _identity(settings: Settings) -> Iterator[str]:
     if settings.auth_mode == "proxy" and not _is_key(settings.auth_proxy_secret):
         yield f"AUTH_PROXY_SECRET is required with AUTH_MODE=proxy, {KEY_BYTES} bytes at least."
     if settings.auth_mode == "jwt":
@@ -80,7 +76,7 @@ def _identity(settings: "Settings") -> Iterator[str]:
             yield f"AUTH_JWT_SECRET must have {KEY_BYTES} bytes at least."
 
 
-def _alone_in_production(settings: "Settings") -> Iterator[str]:
+def _alone_in_production(settings: Settings) -> Iterator[str]:
     if not settings.auth_mode:
         yield f"AUTH_MODE is required in production: {', '.join(AUTH_MODES[:-1])} or {AUTH_MODES[-1]}."
     if not _is_key(settings.secret_key):

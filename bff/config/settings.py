@@ -1,20 +1,12 @@
-"""The environment, read once, checked, and frozen.
-
-The only reader of `os.environ`. A setting that is missing or makes no sense raises `SettingsError` with one sentence;
-whoever starts the process says it on stderr and leaves with status 3, so that gunicorn stops instead of respawning.
-"""
+"""The settings: one field for each environment variable, with its default and its parser. See `docs/configuration.md`."""
 
 import contextlib
-import os
-import re
 import resource
 import secrets
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final
 
-from bff.config import checks
 from bff.config.parsers import (
     Parse,
     base_url,
@@ -31,12 +23,14 @@ from bff.config.parsers import (
     url,
     whole,
 )
-from bff.errors import SettingsError
 
 MIB = 1024 * 1024
 OTHER_DESCRIPTORS = 200
 DEVELOPMENT_KEY = Path("instance/secret_key")
 DEFAULT_QUEUE_FILE = "instance/queue.db"
+AUTH_MODES: Final = ("anonymous", "proxy", "jwt")
+KEY_BYTES: Final = 32
+"""The minimum length of a secret. A shorter one can be guessed offline."""
 
 
 def streams_by_descriptors(each: int, others: int) -> int:
@@ -83,7 +77,7 @@ class Settings:
     default_org: str = setting("DEFAULT_ORG", "unfoldingWord", org)
     org_map_file: str = setting("ORG_MAP_FILE", "")
 
-    auth_mode: str = setting("AUTH_MODE", "", one_of(*checks.AUTH_MODES))
+    auth_mode: str = setting("AUTH_MODE", "", one_of(*AUTH_MODES))
     auth_proxy_user_header: str = setting("AUTH_PROXY_USER_HEADER", "X-Forwarded-User", header_name)
     auth_proxy_secret: str = secret("AUTH_PROXY_SECRET")
     auth_jwt_cookie: str = setting("AUTH_JWT_COOKIE", "", cookie_name)
@@ -141,11 +135,11 @@ class Settings:
         return self.app_env == "development"
 
     def descriptors(self) -> int:
-        """How many MAX_STREAMS streams need, and all else."""
-        each, others = self._descriptors()
+        """File descriptors that MAX_STREAMS streams and everything else need."""
+        each, others = self.descriptor_needs()
         return self.max_streams * each + others + OTHER_DESCRIPTORS
 
-    def _descriptors(self) -> tuple[int, int]:
+    def descriptor_needs(self) -> tuple[int, int]:
         """The browser's socket, and one to whoever is not bundled; the bundled broker calls an engine, too."""
         each = 2 if self.broker_base_url or self.engine_base_url or self.openai_base_url else 1
         return each, 0 if self.broker_base_url else self.max_running
@@ -168,57 +162,8 @@ class Settings:
         DEVELOPMENT_KEY.parent.mkdir(exist_ok=True)
         made = DEVELOPMENT_KEY.with_suffix(f".{secrets.token_hex(4)}")
         made.touch(0o600)
-        made.write_text(secrets.token_hex(checks.KEY_BYTES))
+        made.write_text(secrets.token_hex(KEY_BYTES))
         with contextlib.suppress(FileExistsError):
             DEVELOPMENT_KEY.hardlink_to(made)  # Whole at once: another process may start at the same moment.
         made.unlink()
         return DEVELOPMENT_KEY.read_text()
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None, *, neighbour: bool = False) -> Self:
-        """Raises SettingsError with a sentence that names the setting and what is wrong with it.
-
-        A `neighbour` in a process of its own knows no browsers: it needs nothing that is about them.
-        """
-        environment = dict(os.environ if environment is None else environment)
-        if environment.get("FLASK_RUN_FROM_CLI") == "true" and not environment.get("APP_ENV", "").strip():
-            environment["APP_ENV"] = "development"
-        return cls(**{f.name: value for f in fields(cls) if (value := _read(f, environment)) is not None})._completed(neighbour)
-
-    def _completed(self, neighbour: bool) -> Self:
-        """With what depends on other settings filled in, or refused."""
-        completed = replace(
-            self,
-            max_streams=self.max_streams or streams_by_descriptors(*self._descriptors()),
-            log_format=self.log_format or ("text" if self.development else "json"),
-        )
-        for sentence in checks.refusals(completed, neighbour=neighbour):
-            raise SettingsError(sentence)
-        return completed
-
-
-def _read(f: "Field[Any]", environment: Mapping[str, str]) -> Any:
-    name: str = f.metadata["name"]
-    text = environment.get(name, "").strip()
-    if f.metadata.get("secret"):
-        text = text or _from_file(name, environment.get(f"{name}_FILE", "").strip())
-        if not text.isprintable() or not text.isascii():
-            raise SettingsError(f"{name} holds characters that are not printable ASCII.")
-    if not text:
-        return None  # An empty value is an unset one: platforms' forms can't tell them apart.
-    try:
-        return f.metadata["parse"](text)
-    except ValueError as error:
-        if f.metadata.get("secret"):
-            raise SettingsError(f"{name} {error}.") from None
-        shown = re.sub(r"//.*@", "//…@", text)  # Somebody's password.
-        raise SettingsError(f"{name}={shown!r} {error}.") from error
-
-
-def _from_file(name: str, path: str) -> str:
-    if not path:
-        return ""
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name}_FILE={path!r} cannot be read.") from error

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from bff.db import history, queries
 from bff.db.database import Database
 from bff.db.models import Conversation, Message, Preference
-from bff.engine.agents.base import Said
+from bff.upstream.messages import ChatMessage
 
 MAX_STORED: Final = 200_000
 """Characters of a question, and of a reply."""
@@ -30,7 +30,7 @@ class Turn(NamedTuple):
 class DirectTask(NamedTuple):
     reply: Message | None
     """The reply, where it is stored already."""
-    history: list[Said]
+    history: list[ChatMessage]
     """Up to the question, which is last."""
     language: str
     """Two letters; "" when the user has chosen none."""
@@ -49,7 +49,7 @@ class DirectChat:
             if (reply := session.scalar(_reply_of(conversation_id, turn_id))) is not None:
                 return DirectTask(reply, [], language)
             told = history.before(session, conversation_id, None, self._characters - len(question))
-            return DirectTask(None, [*told, Said("user", question)], language)
+            return DirectTask(None, [*told, ChatMessage("user", question)], language)
 
         return self._database.read(work)
 

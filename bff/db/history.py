@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 
 from bff.db import queries
 from bff.db.models import Message
-from bff.engine.agents.base import Said
+from bff.upstream.messages import ChatMessage
 
 MAX_TURNS: Final = 500
 
 
-def before(session: Session, conversation_id: UUID, number: int | None, characters: int) -> list[Said]:
+def before(session: Session, conversation_id: UUID, number: int | None, characters: int) -> list[ChatMessage]:
     """The turns whose questions came before the message `number`, all of them for None; `characters` at most."""
     found = select(Message.id, Message.number, func.length(queries.EFFECTIVE))
     found = found.where(Message.conversation_id == conversation_id, Message.role == "user")
@@ -43,8 +43,10 @@ def _fitting(sizes: Iterable[tuple[int, int, int, int]], characters: int) -> Ite
         yield number, reply
 
 
-def _told(session: Session, numbers: Sequence[int]) -> list[Said]:
+def _told(session: Session, numbers: Sequence[int]) -> list[ChatMessage]:
     """These messages, in this order."""
     found = select(Message.number, Message.role, queries.EFFECTIVE).where(Message.number.in_(numbers))
-    texts = {number: Said("user" if role == "user" else "assistant", text) for number, role, text in session.execute(found)}
+    texts = {
+        number: ChatMessage("user" if role == "user" else "assistant", text) for number, role, text in session.execute(found)
+    }
     return [texts[number] for number in numbers]

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from bff.db import history, queries
 from bff.db.database import Database
 from bff.db.models import Message
-from bff.engine.agents.base import Said
 from bff.errors import InvalidRequest
+from bff.upstream.messages import ChatMessage
 
 
 class Question(NamedTuple):
@@ -33,7 +33,7 @@ class Task(NamedTuple):
     version: int
     reply: Message | None
     """The reply, where it is stored already."""
-    history: list[Said]
+    history: list[ChatMessage]
     """Up to the question, which is last."""
 
 
@@ -82,10 +82,10 @@ class Replies:
 
         return self._database.write(work)
 
-    def _history(self, session: Session, asked: Message) -> list[Said]:
+    def _history(self, session: Session, asked: Message) -> list[ChatMessage]:
         text = asked.edited_content or asked.content
         told = history.before(session, asked.conversation_id, asked.number, self._characters - len(text))
-        return [*told, Said("user", text)]
+        return [*told, ChatMessage("user", text)]
 
 
 def _asked(session: Session, conversation_id: UUID, message_id: UUID | None) -> Message:

@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field, StrictStr, model_validator
 
 from bff.auth.identity import Identity
 from bff.engine import hooks, user_data
-from bff.engine.agents.base import Said
 from bff.engine.hooks import Id, Parts
 from bff.engine.turns import Completion, Contents, ConversationTurn, DirectTurn
 from bff.errors import ChatError, InvalidRequest, UpstreamError
@@ -21,6 +20,7 @@ from bff.http.sse import Event, encode
 from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Watch
 from bff.upstream import events
+from bff.upstream.messages import ChatMessage
 
 KEEPALIVE: Final = encode(events.keepalive())
 KEEPALIVE_SECONDS: Final = 30.0
@@ -81,7 +81,7 @@ class EngineRequest(BaseModel):
         if (turn := self.conversation_turn) is not None:
             return partial(turns.conversation, turn)
         if self.messages is not None:
-            given = [Said(message.role, message.content) for message in self.messages]
+            given = [ChatMessage(message.role, message.content) for message in self.messages]
             return partial(turns.completion, Completion(self.identity, self.agent_id, given))
         return partial(turns.direct, self.direct_turn)
 

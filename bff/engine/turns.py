@@ -13,11 +13,12 @@ from bff.auth.identity import Identity
 from bff.db.direct_chat import DirectChat
 from bff.db.models import Message
 from bff.db.replies import Replies
-from bff.engine.agents.base import REPLY_MOST, Agent, Said, Whole
+from bff.engine.agents.base import REPLY_MOST, Agent, Whole
 from bff.engine.agents.registry import DEFAULT
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Watch
 from bff.upstream import events
+from bff.upstream.messages import ChatMessage
 
 DATABASE_SECONDS: Final = 30.0
 """For which a turn insists while the database is away, before it fails."""
@@ -59,7 +60,7 @@ class DirectTurn(NamedTuple):
 class Completion(NamedTuple):
     identity: Identity
     agent_id: str
-    messages: Sequence[Said]
+    messages: Sequence[ChatMessage]
 
 
 class Turns:
@@ -119,7 +120,7 @@ def _check_not_begun(begun: bool) -> None:
 
 
 def _reply(
-    agent: Agent, history: Sequence[Said], identity: Identity, watch: Watch, most: int = REPLY_MOST
+    agent: Agent, history: Sequence[ChatMessage], identity: Identity, watch: Watch, most: int = REPLY_MOST
 ) -> Generator[dict[str, Any] | None, None, str]:
     """Tells the pieces; gives the whole, once the agent has ended. Raises AnswerIncomplete for a reply that says nothing."""
     whole = Whole(most)

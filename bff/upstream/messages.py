@@ -2,7 +2,7 @@
 
 import binascii
 import re
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
 
@@ -25,6 +25,13 @@ def _printable(text: str) -> str:
 
 
 ClientMessageId = Annotated[StrictStr, AfterValidator(_printable)]
+
+
+class ChatMessage(NamedTuple):
+    """A message of a conversation, as agents get it."""
+
+    role: Literal["user", "assistant"]
+    content: str
 
 
 class ChatRequest(BaseModel):

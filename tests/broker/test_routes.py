@@ -9,7 +9,7 @@ from werkzeug.test import EnvironBuilder
 
 from bff.broker.app import built
 from bff.broker.queue.base import PAGE_EVENTS, Message, Queue
-from bff.config.settings import Settings
+from bff.config.environment import load_settings
 from bff.ops.redis import connect, key_of
 from tests.live import BROKER_KEY
 from tests.redis_server import RedisServer
@@ -18,7 +18,7 @@ KEY = {"X-API-Key": BROKER_KEY}
 
 
 def new_app(**environment: str) -> Flask:
-    return built(Settings.from_environment({"QUEUE_FILE": "off"} | environment, neighbour=True), BROKER_KEY)
+    return built(load_settings({"QUEUE_FILE": "off"} | environment, neighbour=True), BROKER_KEY)
 
 
 def queue_of(app: Flask) -> Queue:

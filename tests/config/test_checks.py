@@ -1,7 +1,7 @@
 import pytest
 
 from bff.config.checks import dangers, secrets_of, warnings
-from bff.config.settings import Settings
+from bff.config.environment import load_settings
 from tests.live import Server
 from tests.refusal import refusal
 
@@ -87,14 +87,14 @@ def test_who_is_asking_is_not_forgiven_in_development_either(name):
 def test_development_warns_of_what_it_forgives(name):
     environment, sentence = UNSAFE[name]
 
-    assert list(dangers(Settings.from_environment({"APP_ENV": "development"} | environment))) == [sentence]
+    assert list(dangers(load_settings({"APP_ENV": "development"} | environment))) == [sentence]
 
 
 @pytest.mark.parametrize("name", ["no SECRET_KEY", "no AUTH_MODE", "what services say of themselves", "a disk that vanishes"])
 def test_development_forgives_what_makes_it_easy(name):
     environment, _ = UNSAFE[name]
 
-    assert not list(dangers(Settings.from_environment({"APP_ENV": "development"} | environment)))
+    assert not list(dangers(load_settings({"APP_ENV": "development"} | environment)))
 
 
 @pytest.mark.parametrize("name", ["an engine without its key", "what services say of themselves"])
@@ -123,7 +123,7 @@ def test_a_broker_of_its_own_is_refused_what_is_about_services(name):
     ],
 )
 def test_a_key_may_go_where_nobody_listens(url):
-    assert Settings.from_environment(PRODUCTION | BROKER | {"BROKER_BASE_URL": url}).broker_base_url == url
+    assert load_settings(PRODUCTION | BROKER | {"BROKER_BASE_URL": url}).broker_base_url == url
 
 
 @pytest.mark.parametrize(
@@ -146,31 +146,31 @@ def test_a_key_may_not_go_where_anybody_may_listen(url):
 
 @pytest.mark.parametrize("url", [POSTGRES, "postgres://chat:pw@db.example/chat"])
 def test_a_platform_without_a_disk_needs_a_database_elsewhere(url):
-    assert Settings.from_environment(PRODUCTION | {"DYNO": "web.1", "DATABASE_URL": url}).dyno
+    assert load_settings(PRODUCTION | {"DYNO": "web.1", "DATABASE_URL": url}).dyno
 
 
 def test_a_file_that_other_machines_do_not_have_is_warned_of():
     redis = {"REDIS_URL": "redis://redis:6379/0"}
-    [sentence] = warnings(Settings.from_environment(PRODUCTION | redis))
+    [sentence] = warnings(load_settings(PRODUCTION | redis))
 
     assert sentence.startswith("REDIS_URL with SQLite: other machines do not see the conversations")
-    assert not list(warnings(Settings.from_environment(PRODUCTION | redis | {"DATABASE_URL": POSTGRES})))
-    assert not list(warnings(Settings.from_environment(PRODUCTION)))
-    assert not list(warnings(Settings.from_environment({"APP_ENV": "development"} | redis)))
+    assert not list(warnings(load_settings(PRODUCTION | redis | {"DATABASE_URL": POSTGRES})))
+    assert not list(warnings(load_settings(PRODUCTION)))
+    assert not list(warnings(load_settings({"APP_ENV": "development"} | redis)))
 
 
 def test_a_models_server_of_ones_own_needs_no_key():
-    assert Settings.from_environment(PRODUCTION | {"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}).openai_base_url
+    assert load_settings(PRODUCTION | {"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}).openai_base_url
 
 
 def test_what_must_be_in_no_output_is_every_secret_and_a_urls_password():
-    settings = Settings.from_environment(PRODUCTION | BROKER | {"DATABASE_URL": "postgres://chat:swordfish@db/chat"})
+    settings = load_settings(PRODUCTION | BROKER | {"DATABASE_URL": "postgres://chat:swordfish@db/chat"})
 
     assert set(secrets_of(settings)) == {KEY, "postgres://chat:swordfish@db/chat", "swordfish"}
 
 
 def test_a_key_that_is_a_part_of_words_is_left_in_them():
-    assert not secrets_of(Settings.from_environment({"APP_ENV": "development", "ENGINE_API_KEY": "key"}))
+    assert not secrets_of(load_settings({"APP_ENV": "development", "ENGINE_API_KEY": "key"}))
 
 
 @pytest.mark.live

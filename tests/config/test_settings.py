@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bff.config.environment import load_settings
 from bff.config.settings import Settings, streams_by_descriptors
 from tests.live import ROOT, in_parallel
 from tests.refusal import refusal
@@ -83,7 +84,7 @@ DEFAULTS = {
 
 
 def read(**environment: str) -> Settings:
-    return Settings.from_environment(PRODUCTION | environment)
+    return load_settings(PRODUCTION | environment)
 
 
 def by_name(settings: Settings) -> dict:
@@ -95,7 +96,7 @@ def test_what_is_not_set_has_its_documented_default():
 
 
 def test_development_needs_nothing_at_all():
-    settings = Settings.from_environment({"APP_ENV": "development"})
+    settings = load_settings({"APP_ENV": "development"})
 
     own = {"APP_ENV": "development", "AUTH_MODE": "", "SECRET_KEY": "", "LOG_FORMAT": "text"}
     assert by_name(settings) == DEFAULTS | own
@@ -128,7 +129,7 @@ def test_development_needs_nothing_at_all():
     ],
 )
 def test_what_is_set_is_read(name, text, value):
-    assert by_name(Settings.from_environment({"APP_ENV": "development", name: text}))[name] == value
+    assert by_name(load_settings({"APP_ENV": "development", name: text}))[name] == value
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -208,7 +209,7 @@ def test_a_password_is_not_shown_whatever_is_in_it():
 
 def test_a_stream_may_need_a_socket_to_a_models_server_too():
     def most(**services: str) -> int:
-        return Settings.from_environment(PRODUCTION | services).max_streams
+        return load_settings(PRODUCTION | services).max_streams
 
     url = {"OPENAI_BASE_URL": "https://models.example/v1", "OPENAI_API_KEY": "k"}
     assert most(**url) == most(ENGINE_BASE_URL="https://engine.example", ENGINE_API_KEY="k") < most()
@@ -226,7 +227,7 @@ def test_a_proxy_with_a_good_secret_is_taken():
 
 @pytest.mark.parametrize("environment", [{}, {"AUTH_MODE": "anonymous"}, {"AUTH_MODE": "proxy"}])
 def test_a_neighbour_needs_nothing_that_is_about_browsers(environment):
-    settings = Settings.from_environment(environment, neighbour=True)
+    settings = load_settings(environment, neighbour=True)
 
     assert not settings.development
     assert settings.log_format == "json"
@@ -234,12 +235,12 @@ def test_a_neighbour_needs_nothing_that_is_about_browsers(environment):
 
 @pytest.mark.parametrize("named", [{}, {"APP_ENV": ""}])
 def test_what_the_flask_command_starts_is_development(named):
-    assert Settings.from_environment({"FLASK_RUN_FROM_CLI": "true"} | named).development
+    assert load_settings({"FLASK_RUN_FROM_CLI": "true"} | named).development
 
 
 @pytest.mark.parametrize("said", [{"APP_ENV": "production", "FLASK_RUN_FROM_CLI": "true"}, {"FLASK_RUN_FROM_CLI": "false"}])
 def test_the_flask_command_can_be_told_otherwise(said):
-    assert not Settings.from_environment(PRODUCTION | said).development
+    assert not load_settings(PRODUCTION | said).development
 
 
 URLS = {"REDIS_URL": "redis://:{}@redis.example/0", "DATABASE_URL": "postgresql://chat:{}@database.example/chat"}
@@ -257,7 +258,7 @@ every_secret = pytest.mark.parametrize("name", [f.metadata["name"] for f in fiel
 def test_a_secret_may_come_from_a_file(name, tmp_path):
     (tmp_path / "secret").write_text(f"{some(name)}\n")
 
-    settings = Settings.from_environment({"APP_ENV": "development", f"{name}_FILE": str(tmp_path / "secret")})
+    settings = load_settings({"APP_ENV": "development", f"{name}_FILE": str(tmp_path / "secret")})
 
     assert by_name(settings)[name] == some(name)
 
@@ -281,7 +282,7 @@ def test_a_secret_whose_file_cannot_be_read_is_refused(name, tmp_path):
 def test_a_secret_whose_file_is_empty_is_unset(name, tmp_path):
     (tmp_path / "empty").write_text(" \n")
 
-    settings = Settings.from_environment({"APP_ENV": "development", f"{name}_FILE": str(tmp_path / "empty")})
+    settings = load_settings({"APP_ENV": "development", f"{name}_FILE": str(tmp_path / "empty")})
 
     assert by_name(settings)[name] == DEFAULTS.get(name, "")
 
@@ -357,22 +358,22 @@ def test_the_environment_is_this_processs_own(monkeypatch):
     for name, value in (PRODUCTION | {"PORT": "8123"}).items():
         monkeypatch.setenv(name, value)
 
-    assert Settings.from_environment().port == 8123
+    assert load_settings().port == 8123
 
 
 def test_nothing_that_is_read_changes_the_environment():
     environment = {"FLASK_RUN_FROM_CLI": "true"}
 
-    Settings.from_environment(environment)
+    load_settings(environment)
 
     assert environment == {"FLASK_RUN_FROM_CLI": "true"}
 
 
 def test_a_key_of_developments_own_outlives_a_restart(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    first = Settings.from_environment({"APP_ENV": "development"}).signing_key()
+    first = load_settings({"APP_ENV": "development"}).signing_key()
 
-    again = Settings.from_environment({"APP_ENV": "development"}).signing_key()
+    again = load_settings({"APP_ENV": "development"}).signing_key()
 
     assert again == first
     assert len(first) >= 32
@@ -382,7 +383,7 @@ def test_a_key_of_developments_own_outlives_a_restart(monkeypatch, tmp_path):
 
 def test_processes_that_start_together_sign_with_one_key(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    settings = Settings.from_environment({"APP_ENV": "development"})
+    settings = load_settings({"APP_ENV": "development"})
 
     keys = in_parallel(16, lambda _: settings.signing_key())
 

@@ -4,10 +4,10 @@ from uuid import UUID
 
 from bff.db.database import Database
 from bff.db.replies import Replies
-from bff.engine.agents.base import Said
+from bff.upstream.messages import ChatMessage
 
 
-def heard(database: Database, conversation_id: UUID, owner: str = "ada", characters: int = 10**6) -> list[Said]:
+def heard(database: Database, conversation_id: UUID, owner: str = "ada", characters: int = 10**6) -> list[ChatMessage]:
     """Up to the user's last message, as if that had no reply."""
     replies = Replies(database, characters)
     question = replies.question(owner, conversation_id, None, "")

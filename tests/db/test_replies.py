@@ -8,8 +8,8 @@ from bff.db import history
 from bff.db.database import Database
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
-from bff.engine.agents.base import Said
 from bff.errors import InvalidRequest, NotFound
+from bff.upstream.messages import ChatMessage
 from tests.db.heard import heard
 from tests.live import in_parallel
 
@@ -141,7 +141,11 @@ def test_an_agent_is_told_one_reply_a_question_the_newest(database, store, repli
     answer(replies, asked[0], "second", regenerate="again")
     store.add_message("ada", asked[0], "two")
 
-    assert heard(database, asked[0]) == [Said("user", "one"), Said("assistant", "second"), Said("user", "two")]
+    assert heard(database, asked[0]) == [
+        ChatMessage("user", "one"),
+        ChatMessage("assistant", "second"),
+        ChatMessage("user", "two"),
+    ]
 
 
 def test_an_earlier_question_is_told_with_what_came_before_it(store, replies, asked):
@@ -151,11 +155,11 @@ def test_an_earlier_question_is_told_with_what_came_before_it(store, replies, as
     answer(replies, asked[0], "to two", message_id=second)
 
     assert replies.task("ada", asked[0], second, "again").history == [
-        Said("user", "one"),
-        Said("assistant", "to one, late"),
-        Said("user", "two"),
+        ChatMessage("user", "one"),
+        ChatMessage("assistant", "to one, late"),
+        ChatMessage("user", "two"),
     ]
-    assert replies.task("ada", *asked, "again").history == [Said("user", "one")]
+    assert replies.task("ada", *asked, "again").history == [ChatMessage("user", "one")]
 
 
 def test_an_agent_is_told_what_was_meant(database, store, replies, asked):
@@ -164,7 +168,11 @@ def test_an_agent_is_told_what_was_meant(database, store, replies, asked):
     store.edit_message("ada", asked[0], asked[1], "meant")
     store.add_message("ada", asked[0], "two")
 
-    assert heard(database, asked[0]) == [Said("user", "meant"), Said("assistant", "corrected"), Said("user", "two")]
+    assert heard(database, asked[0]) == [
+        ChatMessage("user", "meant"),
+        ChatMessage("assistant", "corrected"),
+        ChatMessage("user", "two"),
+    ]
 
 
 def test_an_agent_is_told_the_newest_turns_that_fit(database, store, replies, monkeypatch):

@@ -11,9 +11,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from bff.auth.identity import Identity
 from bff.config.settings import Settings
-from bff.engine.agents.base import Said
 from bff.engine.agents.demo import HELP, UNICODE
 from bff.engine.app import create_engine
+from bff.upstream.messages import ChatMessage
 from tests.frames import decoded
 from tests.live import DEADLINE, FOLDER
 
@@ -152,7 +152,7 @@ def test_a_cut_is_no_end_on_a_real_socket():
 def test_another_agent_can_answer():
     class Parrot:
         def stream(self, history, identity, watch):
-            assert (history[-1], identity) == (Said("user", "hello"), Identity("ann", "unfoldingWord"))
+            assert (history[-1], identity) == (ChatMessage("user", "hello"), Identity("ann", "unfoldingWord"))
             yield from ("Pretty ", None, "Polly")
 
     client = create_engine(SETTINGS, KEY, {"demo": Parrot()}).test_client()

@@ -35,18 +35,24 @@ TERMINAL = {"complete", "error", "stopped"}
 WORDS = [f"word-{number} " for number in range(8)]
 
 
-class Said(NamedTuple):
+class BrokerEvent(NamedTuple):
     """An event of the broker's."""
 
     event: str
     data: str
 
 
-def progress(text: str) -> Said:
-    return Said("message", json.dumps({"type": "progress", "text": text}))
+def progress(text: str) -> BrokerEvent:
+    return BrokerEvent("message", json.dumps({"type": "progress", "text": text}))
 
 
-ANSWER = [Said("queued", "{}"), Said("processing", ""), *map(progress, WORDS), Said("message", COMPLETE), Said("done", "{}")]
+ANSWER = [
+    BrokerEvent("queued", "{}"),
+    BrokerEvent("processing", ""),
+    *map(progress, WORDS),
+    BrokerEvent("message", COMPLETE),
+    BrokerEvent("done", "{}"),
+]
 
 
 class Line(NamedTuple):
@@ -62,7 +68,7 @@ class NumberedBroker:
     """Says `log` after the last event id it is shown, a connection for each of `lines`; the last one is repeated."""
 
     def __init__(
-        self, log: list[Said], lines: list[Line], *, ids: bool = True, queue: bytes = reply(b'{"messages":[]}')
+        self, log: list[BrokerEvent], lines: list[Line], *, ids: bool = True, queue: bytes = reply(b'{"messages":[]}')
     ) -> None:
         self._log = log
         self._lines = lines
@@ -166,7 +172,7 @@ def test_the_browser_notices_nothing_of_a_break(ending):
 
 
 def test_a_break_after_each_event_is_not_one_too_many():
-    plan = NumberedBroker([*map(progress, WORDS * 4), Said("message", COMPLETE)], [Line(160, ending=CUT)])
+    plan = NumberedBroker([*map(progress, WORDS * 4), BrokerEvent("message", COMPLETE)], [Line(160, ending=CUT)])
     with WireServer(plan) as broker:
         events = told(broker)
 
@@ -288,7 +294,7 @@ def test_a_reader_that_comes_back_is_sent_away_without_an_end(ending, then, code
 def test_a_broker_that_begins_anew_each_time_is_given_up_without_an_end(monkeypatch):
     monkeypatch.setattr(reconnect, "RECONNECTS_MOST", 3)
     for headers, ends in (({}, ["upstream_unavailable"]), (RESUMES, [])):
-        plan = NumberedBroker([*map(progress, WORDS * 4), Said("message", COMPLETE)], [Line(160, ending=CUT)])
+        plan = NumberedBroker([*map(progress, WORDS * 4), BrokerEvent("message", COMPLETE)], [Line(160, ending=CUT)])
         with WireServer(plan) as broker:
             assert ends_of(told(broker, headers)) == ends
 
@@ -409,17 +415,17 @@ WORDS_OF_A_BROKER = st.one_of(
     st.builds(progress, st.text(max_size=20)),
     st.sampled_from(
         [
-            Said("queued", '{"position": 2}'),
-            Said("processing", ""),
-            Said("message", '{"type":"keepalive"}'),
-            Said("message", "no JSON"),
-            Said("message", '{"type": 5}'),
-            Said("unheard", '{"type":"tool_use"}'),
-            Said("message", COMPLETE),
-            Said("message", '{"type":"complete"}'),
-            Said("message", '{"type":"error","error":"oh"}'),
-            Said("error", "oh"),
-            Said("done", "{}"),
+            BrokerEvent("queued", '{"position": 2}'),
+            BrokerEvent("processing", ""),
+            BrokerEvent("message", '{"type":"keepalive"}'),
+            BrokerEvent("message", "no JSON"),
+            BrokerEvent("message", '{"type": 5}'),
+            BrokerEvent("unheard", '{"type":"tool_use"}'),
+            BrokerEvent("message", COMPLETE),
+            BrokerEvent("message", '{"type":"complete"}'),
+            BrokerEvent("message", '{"type":"error","error":"oh"}'),
+            BrokerEvent("error", "oh"),
+            BrokerEvent("done", "{}"),
         ]
     ),
 )

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from bff.broker.app import built
-from bff.config.settings import Settings
+from bff.config.environment import load_settings
 from tests.live import BROKER_KEY, new_app, who
 from tests.ops.numbers import numbers
 from tests.wire_server import CUT, WireServer, reply
@@ -142,7 +142,7 @@ def test_without_a_token_production_shows_nothing():
 
 
 def test_a_broker_on_a_port_of_its_own_shows_its_numbers_too():
-    settings = Settings.from_environment({"METRICS_TOKEN": TOKEN}, neighbour=True)
+    settings = load_settings({"METRICS_TOKEN": TOKEN}, neighbour=True)
     broker = built(settings, BROKER_KEY).test_client()
 
     assert broker.get("/metrics", headers={"X-API-Key": BROKER_KEY}).status_code == 401

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from bff.broker.app import built
-from bff.config.settings import Settings
+from bff.config.environment import load_settings
 from bff.ops import health
 from bff.ops.redis import Client, check_writes, connect
 from tests.live import BROKER_KEY, eventually, new_app
@@ -89,9 +89,7 @@ def test_a_process_is_unready_while_redis_cannot_save(state, admin, own):
 
 def test_a_broker_of_its_own_says_so_too(own, admin, monkeypatch):
     monkeypatch.setattr(health, "WRITE_SECONDS", 0.0)
-    client = built(
-        Settings.from_environment({"REDIS_URL": own.url, "RUN_WORKER": "0"}, neighbour=True), BROKER_KEY
-    ).test_client()
+    client = built(load_settings({"REDIS_URL": own.url, "RUN_WORKER": "0"}, neighbour=True), BROKER_KEY).test_client()
     assert client.get("/health").json["status"] == "degraded", "nobody answers here"
 
     make_replica(admin)

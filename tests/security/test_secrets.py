@@ -13,6 +13,7 @@ import pytest
 
 from bff import create_app
 from bff.broker.app import built
+from bff.config.environment import load_settings
 from bff.config.settings import Settings
 from bff.engine.app import create_engine
 from bff.errors import SettingsError
@@ -150,11 +151,11 @@ def test_no_secret_leaves_when_all_is_well(start, kind, own_redis):
 
 
 def test_no_secret_is_in_any_repr():
-    settings = Settings.from_environment(canaries() | {"APP_ENV": "development", "AUTH_MODE": "jwt"})
+    settings = load_settings(canaries() | {"APP_ENV": "development", "AUTH_MODE": "jwt"})
     external = {"BROKER_BASE_URL": "http://localhost:9", "ENGINE_BASE_URL": "http://localhost:9"}
     apps = [
         create_app(settings),
-        create_app(Settings.from_environment(canaries() | external | {"APP_ENV": "development", "AUTH_MODE": "proxy"})),
+        create_app(load_settings(canaries() | external | {"APP_ENV": "development", "AUTH_MODE": "proxy"})),
         built(settings, canaries()["BROKER_API_KEY"]),
         create_engine(settings, canaries()["ENGINE_API_KEY"]),
     ]
@@ -171,6 +172,6 @@ def test_no_secret_is_in_what_stops_a_start(name, tmp_path):
 
     for environment in ({name: canaries()[name] + "\x01"}, {f"{name}_FILE": str(tmp_path / "secret")}):
         with pytest.raises(SettingsError) as refused:
-            Settings.from_environment({"APP_ENV": "development"} | environment)
+            load_settings({"APP_ENV": "development"} | environment)
         assert name in str(refused.value)
         assert MARK not in str(refused.value)

@@ -46,7 +46,7 @@ class ChatTransportRequest(BaseModel):
 def asked(body: bytes) -> Asked:
     request = request_body.validated(ChatTransportRequest, body, HISTORY_STRINGS)
     said = last_of(request.messages)
-    # Said anew, a message is another one to us: under its old id the old answer would come back.
+    # A message that is sent again is another message: under its old id its old reply would come back.
     anew = request.trigger != "submit-message" or request.message_id is not None
     return asking(text_of(said.parts), None if anew else said.id, request.on_busy)
 

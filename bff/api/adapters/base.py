@@ -132,11 +132,11 @@ def asking(text: str, client_message_id: str | None, on_busy: Any = None, **abou
     return Asked(json.dumps(body).encode(), about)
 
 
-class Said(Protocol):
+class HasRole(Protocol):
     role: str
 
 
-Message = TypeVar("Message", bound=Said)
+Message = TypeVar("Message", bound=HasRole)
 
 
 def last_of(messages: list[Message]) -> Message:

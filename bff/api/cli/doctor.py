@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from bff.api.cli.diagnose import Finding
 from bff.auth.identity import Identity
 from bff.config import checks
+from bff.config.environment import load_settings
 from bff.config.settings import Settings, descriptor_limit
 from bff.errors import ChatError, NotFound
 from bff.http import waiting
@@ -99,7 +100,7 @@ def _of_settings(settings: Settings) -> Iterator[Finding]:
 
 
 def _shown(settings: Settings) -> Iterator[str]:
-    usual = Settings.from_environment({"APP_ENV": settings.app_env}, neighbour=True)
+    usual = load_settings({"APP_ENV": settings.app_env}, neighbour=True)
     for field in fields(settings):
         name, value = field.metadata["name"], getattr(settings, field.name)
         if value != getattr(usual, field.name):

@@ -23,7 +23,7 @@ class Problem(BaseModel):
     request_id: str = Field(description="Also in the header X-Request-ID, and in the log.")
 
 
-class Said(Passed):
+class ChatReply(Passed):
     """An answer."""
 
     responses: list[str]

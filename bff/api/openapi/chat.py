@@ -63,7 +63,7 @@ OPERATIONS: Final = {
     ),
     "POST /api/chat": Operation(
         "Say something; one JSON answer, from the engine itself.",
-        {200: Answer("The answer.", answers.Said)},
+        {200: Answer("The answer.", answers.ChatReply)},
         (*MINE, *BODY, *PLACE, *BEHIND),
         body=ChatRequest,
     ),

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from bff.api.openapi.answers import Passed, Problem, Said
+from bff.api.openapi.answers import ChatReply, Passed, Problem
 
 
 class Status(Passed):
@@ -27,14 +27,14 @@ class Complete(Passed):
     """Terminal: the whole answer."""
 
     type: Literal["complete"]
-    response: Said
+    response: ChatReply
 
 
 class Stopped(Passed):
     """Terminal, after a stop only: what had been said."""
 
     type: Literal["stopped"]
-    response: Said
+    response: ChatReply
 
 
 class Error(Problem):

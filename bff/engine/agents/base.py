@@ -4,19 +4,15 @@ A further agent is a file here, with a class that is an `Agent`, and its line in
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from bff.auth.identity import Identity
 from bff.errors import AnswerIncomplete, UpstreamError
 from bff.http.waiting import Watch
+from bff.upstream.messages import ChatMessage
 
 REPLY_MOST: Final = 200_000
 """Characters of one reply."""
-
-
-class Said(NamedTuple):
-    role: Literal["user", "assistant"]
-    content: str
 
 
 Piece = str | Mapping[str, Any] | None
@@ -34,7 +30,7 @@ class Agent(Protocol):
     def repeatable(self) -> bool:
         """Whether it may be asked again for a reply of which some was told, once the process that asked is gone."""
 
-    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Iterator[Piece]:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Iterator[Piece]:
         """The reply to the last of `history`, piece by piece.
 
         Whatever it waits for it waits for at `watch`, so that it ends when its reader does. Closed, it lets go of all it
@@ -66,6 +62,6 @@ class Whole:
         return text
 
 
-def last_question(history: Sequence[Said]) -> str:
+def last_question(history: Sequence[ChatMessage]) -> str:
     """What the user said last, "" when nothing."""
     return next((said.content for said in reversed(history) if said.role == "user"), "")

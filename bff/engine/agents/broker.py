@@ -12,7 +12,7 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import Said, last_question
+from bff.engine.agents.base import last_question
 from bff.errors import ChatError, Interrupted, detached
 from bff.http import waiting
 from bff.http.sse import Event
@@ -21,7 +21,7 @@ from bff.http.waiting.background import beside
 from bff.upstream import events
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
-from bff.upstream.messages import ChatRequest
+from bff.upstream.messages import ChatMessage, ChatRequest
 from bff.upstream.relay import Relay
 from bff.upstream.unnumbered import Question, UnnumberedReply
 
@@ -50,7 +50,7 @@ class Broker:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
-    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Generator[str | None]:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Generator[str | None]:
         text = last_question(history)
         answer = yield from beside(lambda place: self._upstream.ask(identity, text, place), watch, lambda late: late.give_up())
         relay = Relay("")

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import Piece, Said, last_question
+from bff.engine.agents.base import Piece, last_question
 from bff.engine.agents.echo import spread, words
 from bff.errors import ReaderLeft, UpstreamError
 from bff.http.waiting import Watch
+from bff.upstream.messages import ChatMessage
 
 HELP: Final = """\
 /slow N text – the text, evenly over N seconds
@@ -40,7 +41,7 @@ class Demo:
     def __init__(self, word_seconds: float) -> None:
         self._word_seconds = word_seconds
 
-    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Pieces:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Pieces:
         text = last_question(history)
         if (command := command_of(text)) is not None:
             return command(watch)

@@ -4,8 +4,9 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import Said, last_question
+from bff.engine.agents.base import last_question
 from bff.http.waiting import Watch
+from bff.upstream.messages import ChatMessage
 
 
 class Echo:
@@ -17,7 +18,7 @@ class Echo:
     def __init__(self, word_seconds: float) -> None:
         self._word_seconds = word_seconds
 
-    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Generator[str | None]:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Generator[str | None]:
         return spread(words(last_question(history)), self._word_seconds, watch)
 
 

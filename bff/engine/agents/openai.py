@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any, Final
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import Said
 from bff.errors import AnswerIncomplete, ChatError, TooManyRequests, UpstreamError, UpstreamUnavailable, detached
 from bff.http.sse import Event
 from bff.http.waiting import Watch
@@ -17,6 +16,7 @@ from bff.http.waiting.background import beside
 from bff.upstream import http
 from bff.upstream.events import parsed_object
 from bff.upstream.http import EventSource, Response, Session
+from bff.upstream.messages import ChatMessage
 from bff.upstream.services import Service, Timeouts
 
 RETRIES: Final = 2
@@ -43,7 +43,7 @@ class OpenAI:
     def description(self) -> str:
         return f"Replies with the language model {self._model}."
 
-    def stream(self, history: Sequence[Said], identity: Identity, watch: Watch) -> Generator[str | None]:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Generator[str | None]:
         messages = [{"role": said.role, "content": said.content} for said in history]
         source = yield from self._open({"model": self._model, "messages": messages, "stream": True}, watch)
         try:

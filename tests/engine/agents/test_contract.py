@@ -10,17 +10,18 @@ import pytest
 
 from bff.api.hooks import Parts
 from bff.auth.identity import Identity
-from bff.engine.agents.base import Agent, Said
+from bff.engine.agents.base import Agent
 from bff.engine.agents.broker import Broker, ThroughBroker
 from bff.engine.agents.registry import DEFAULT
 from bff.errors import AnswerTimeout, Interrupted, ReaderLeft
+from bff.upstream.messages import ChatMessage
 from tests.broker_says import COMPLETED, TICKET
 from tests.engine.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
 from tests.live import BROKER_KEY, DEADLINE, eventually, new_app
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 ANN = Identity("ann", "org")
-HISTORY = [Said("user", "first"), Said("assistant", "a reply"), Said("user", "one two three")]
+HISTORY = [ChatMessage("user", "first"), ChatMessage("assistant", "a reply"), ChatMessage("user", "one two three")]
 
 Working = tuple[Agent, Callable[[], bool], Callable[[], Any]]
 """An agent; whether nobody works for it any more; whether anybody was ever asked to."""

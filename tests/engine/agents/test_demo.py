@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import Said
 from bff.engine.agents.demo import HELP, UNICODE, Demo, command_of
 from bff.errors import ReaderLeft, UpstreamError
 from bff.http import waiting
 from bff.http.waiting import Watch
+from bff.upstream.messages import ChatMessage
 
 ANN = Identity("ann", "org")
 NAMES = ["slow", "error", "cut", "silence", "big", "unicode", "tool", "help"]
@@ -28,7 +28,7 @@ def text(pieces: list) -> str:
 
 
 def test_anything_else_is_said_back(watch):
-    assert [*Demo(0).stream([Said("user", "one"), Said("user", "two words")], ANN, watch)] == ["two ", "words"]
+    assert [*Demo(0).stream([ChatMessage("user", "one"), ChatMessage("user", "two words")], ANN, watch)] == ["two ", "words"]
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import Said
 from bff.engine.agents.echo import Echo, spread, words
 from bff.errors import ReaderLeft
 from bff.http import waiting
+from bff.upstream.messages import ChatMessage
 from tests.live import DEADLINE
 
 FOR_EVER = 3600.0
 ANN = Identity("ann", "org")
 
 
-def user(text: str) -> list[Said]:
-    return [Said("user", text)]
+def user(text: str) -> list[ChatMessage]:
+    return [ChatMessage("user", text)]
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,17 @@ def test_what_was_said_is_said_back(text):
 
 
 def test_what_the_user_said_last_is_said_back(watch):
-    history = [Said("user", "first"), Said("assistant", "a reply"), Said("user", "last words"), Said("assistant", "another")]
+    history = [
+        ChatMessage("user", "first"),
+        ChatMessage("assistant", "a reply"),
+        ChatMessage("user", "last words"),
+        ChatMessage("assistant", "another"),
+    ]
 
     assert list(Echo(0).stream(history, ANN, watch)) == ["last ", "words"]
 
 
-@pytest.mark.parametrize("history", [[], [Said("assistant", "Hello?")]], ids=["nothing", "nothing from the user"])
+@pytest.mark.parametrize("history", [[], [ChatMessage("assistant", "Hello?")]], ids=["nothing", "nothing from the user"])
 def test_without_a_question_there_is_no_reply(history, watch):
     assert list(Echo(0).stream(history, ANN, watch)) == []
 

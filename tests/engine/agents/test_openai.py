@@ -6,22 +6,23 @@ import pytest
 
 from bff import create_app
 from bff.auth.identity import Identity
+from bff.config.environment import load_settings
 from bff.config.settings import Settings
 from bff.engine.agents import registry
-from bff.engine.agents.base import Said
 from bff.engine.agents.openai import RETRIES
 from bff.engine.app import create_engine
 from bff.errors import AnswerIncomplete, TooManyRequests, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.upstream.messages import ChatMessage
 from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, completion, data, piece, refusal, settings_of, whole, words
 from tests.live import BASE_ENVIRONMENT, free_port
 from tests.wire_server import CUT, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 ANN = Identity("ann", "org")
-HISTORY = [Said("user", "Hi"), Said("assistant", "Hello."), Said("user", "Ἐν ἀρχῇ?")]
+HISTORY = [ChatMessage("user", "Hi"), ChatMessage("assistant", "Hello."), ChatMessage("user", "Ἐν ἀρχῇ?")]
 
 
 def settings(server, **more: str) -> Settings:
-    return Settings.from_environment({**BASE_ENVIRONMENT, **settings_of(server), **more})
+    return load_settings({**BASE_ENVIRONMENT, **settings_of(server), **more})
 
 
 def said(server, watch, **more: str) -> str:

@@ -1,0 +1,67 @@
+"""Reads the settings from the environment, once, and checks them.
+
+This is the only reader of `os.environ`. A missing or invalid setting raises `SettingsError` with one sentence. Whoever starts
+the process prints it to stderr and exits with status 3, so that gunicorn stops instead of starting the next worker.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from bff.config import checks
+from bff.config.settings import Settings, streams_by_descriptors
+from bff.errors import SettingsError
+
+
+def load_settings(environment: Mapping[str, str] | None = None, *, neighbour: bool = False) -> Settings:
+    """Raises SettingsError, whose message names the setting and what is wrong with it.
+
+    `neighbour`: for a broker or a worker in a process of its own, which serves no browsers and needs no settings for them.
+    """
+    environment = dict(os.environ if environment is None else environment)
+    if environment.get("FLASK_RUN_FROM_CLI") == "true" and not environment.get("APP_ENV", "").strip():
+        environment["APP_ENV"] = "development"
+    given = {f.name: value for f in fields(Settings) if (value := _read(f, environment)) is not None}
+    settings = _with_defaults(Settings(**given))
+    for message in checks.refusals(settings, neighbour=neighbour):
+        raise SettingsError(message)
+    return settings
+
+
+def _with_defaults(settings: Settings) -> Settings:
+    """Fills in the defaults that depend on other settings."""
+    return replace(
+        settings,
+        max_streams=settings.max_streams or streams_by_descriptors(*settings.descriptor_needs()),
+        log_format=settings.log_format or ("text" if settings.development else "json"),
+    )
+
+
+def _read(f: "Field[Any]", environment: Mapping[str, str]) -> Any:
+    name: str = f.metadata["name"]
+    text = environment.get(name, "").strip()
+    if f.metadata.get("secret"):
+        text = text or _from_file(name, environment.get(f"{name}_FILE", "").strip())
+        if not text.isprintable() or not text.isascii():
+            raise SettingsError(f"{name} holds characters that are not printable ASCII.")
+    if not text:
+        return None  # An empty value is an unset one: platforms' forms can't tell them apart.
+    try:
+        return f.metadata["parse"](text)
+    except ValueError as error:
+        if f.metadata.get("secret"):
+            raise SettingsError(f"{name} {error}.") from None
+        shown = re.sub(r"//.*@", "//…@", text)  # Somebody's password.
+        raise SettingsError(f"{name}={shown!r} {error}.") from error
+
+
+def _from_file(name: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}_FILE={path!r} cannot be read.") from error
