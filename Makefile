@@ -20,10 +20,12 @@ IN_PARALLEL = -n $(WORKERS) --dist worksteal
 
 # Tables of what is parsed, checked and refused: nothing waits there, so that under gevent they would say the same again.
 # Whatever is not named here is run there too.
-NOTHING_WAITS = deploy protocols engine/test_kept.py faults/test_judge.py security/test_mutated.py security/test_ownership.py \
-	$(foreach name,contract engine_doors headers history origin page preferences tickets,routes/test_$(name).py) \
-	$(foreach name,architecture audio bodies docs errors event_ids events identity jwt_identity message_ids messages orgs \
-	safety settings sse tickets trace,test_$(name).py)
+NOTHING_WAITS = deploy config api/adapters engine/test_user_data.py faults/test_judge.py test_architecture.py test_docs.py \
+	test_errors.py $(foreach name,mutated ownership,security/test_$(name).py) \
+	$(foreach name,identity jwt orgs tickets,auth/test_$(name).py) \
+	$(foreach name,openapi engine_requests security_headers history origin page preferences tickets,api/test_$(name).py) \
+	$(foreach name,event_ids request_body sse tracing,http/test_$(name).py) \
+	$(foreach name,events message_ids messages recordings,upstream/test_$(name).py)
 
 test: .venv/dev
 	$(PYTEST) $(IN_PARALLEL) -m "not alone" $(AGAIN)

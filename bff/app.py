@@ -73,7 +73,7 @@ def build(settings: Settings) -> Flask:
         health=Health(_probes(settings, broker, services.engine, store, redis)),
         engine=services.engine,
         tickets=Tickets(settings.signing_key(), settings.answer_max_seconds),
-        agents=services.agents,
+        agents=services.agent_infos,
         pulse=pulse,
         queue_sizes=lambda: bundled.app.extensions["queue_sizes"](),
     )
@@ -87,7 +87,7 @@ def build(settings: Settings) -> Flask:
 def _conversations(services: Services, store: ConversationStore, broker: BrokerClient, rate: Rate) -> conversations.Parts:
     settings = services.settings
     replies = Replies(services.database, settings.history_characters)
-    runs = ReplyRuns(replies, broker, services.agents, DEFAULT, rate, settings.conversation_on_disconnect)
+    runs = ReplyRuns(replies, broker, services.agent_infos, DEFAULT, rate, settings.conversation_on_disconnect)
     return conversations.Parts(store, runs)
 
 

@@ -5,6 +5,7 @@ from bff.db.database import open_database
 from bff.engine.agents.broker import ThroughBroker, ThroughEngine, Upstream
 from bff.engine.agents.registry import DEFAULT, create_agents, for_direct_chat
 from bff.engine.app import bundled_engine
+from bff.upstream.agents import AgentInfo
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import new_session
@@ -25,6 +26,10 @@ class Services:
         """Answers in conversations, whatever else is configured."""
         self.engine = self.external_engine or self.bundled_engine
         """Answers direct chat."""
+
+    @property
+    def agent_infos(self) -> dict[str, AgentInfo]:
+        return {agent.id: AgentInfo(agent.id, agent.name, agent.description) for agent in self.agents.values()}
 
     def is_repeatable(self, handler: str, agent_id: str) -> bool:
         """Whether whoever answers may be asked again: see `Message.handler`. `agent_id`: "" for the default one."""

@@ -8,36 +8,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglob("*.py"))]
 
-LEVELS = [
-    {"errors", "sse", "orgs", "trace", "kinds"},
-    {
-        "settings",
-        "safety",
-        "events",
-        "messages",
-        "message_ids",
-        "event_ids",
-        "identity",
-        "keys",
-        "jwt_identity",
-        "tickets",
-        "bodies",
-        "url_converters",
-        "ops",
-    },
-    {"transport", "relay", "streaming", "download", "following", "audio", "protocols"},
-    {"upstream"},
-    {"broker_client", "engine_client"},
-    {"unnumbered"},
-    {"agents", "diagnosis", "doctor"},
-    {"conversations"},
-    {"engine"},
-    {"services"},
-    {"broker"},
-    {"routes", "cli"},
-    {"factory"},
-]
+LEVELS = ["app", "api", "broker", "services", "engine", "db", "upstream", "auth", "ops", "http", "config", "errors"]
+"""The packages of `bff`. Imports point to the right."""
 NEIGHBOURS = {"broker", "engine"}
+"""Spoken to over HTTP only: nothing but what builds them imports them."""
+BUILDERS = {"app", "services"}
+MAX_ENTRIES = 14
+"""Of the folder `bff`."""
 
 FILE_LINES, FUNCTION_LINES = 315, 32
 """What is longer is two things. Most are far shorter: half of the files have fewer than 90, of the functions fewer than 5."""
@@ -46,27 +23,29 @@ DOORS = {
     "flask": {
         "bff/__init__.py",
         "bff/app.py",
-        "bff/http/responses.py",
-        "bff/http/download.py",
-        "bff/api/cli.py",
-        "bff/routes",
-        "bff/broker/__init__.py",
+        "bff/api",
+        "bff/broker/app.py",
         "bff/broker/routes.py",
-    }
-    | {"bff/engine/__init__.py", "bff/engine/hooks.py", "bff/engine/routes.py", "bff/engine/user_data.py"},
-    "requests": {"bff/transport"},
-    "urllib3": {"bff/transport"},
+        "bff/engine/app.py",
+        "bff/engine/hooks.py",
+        "bff/engine/routes.py",
+        "bff/engine/user_data.py",
+        "bff/http/responses.py",
+    },
+    "requests": {"bff/upstream/http"},
+    "urllib3": {"bff/upstream/http"},
     "sseclient": {"bff/http/sse.py"},
     "gevent": {"bff/http/waiting/greenlets.py", "bff/ops/monkey.py", "gunicorn.conf.py"},
-    "redis": {"bff/ops/redis.py", "bff/broker/redis"},
+    "redis": {"bff/ops/redis.py", "bff/broker/queue/redis"},
     "prometheus_client": {"bff/ops/metrics.py"},
     "jwt": {"bff/auth/jwt.py"},
     "cryptography": {"bff/auth/jwt.py"},
-    "itsdangerous": {"bff/auth/identity.py", "bff/auth/tickets.py"},
-    "sqlalchemy": {"bff/conversations"},
-    "alembic": {"bff/conversations/migrations"},
-    "click": {"bff/api/cli/db.py", "bff/api/cli.py"},
+    "itsdangerous": {"bff/auth"},
+    "sqlalchemy": {"bff/db"},
+    "alembic": {"bff/db/migrations"},
+    "click": {"bff/api/cli"},
 }
+"""The modules or packages that import a library."""
 
 
 def name(path: Path) -> str:
@@ -83,29 +62,47 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def room(dotted: str) -> str:
-    """`bff.broker.queue.memory.MemoryQueue` is in the room `broker`."""
-    return dotted.split(".")[1] if dotted.startswith("bff.") else ""
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def level(of_room: str) -> int:
-    return next((height for height, rooms in enumerate(LEVELS) if of_room in rooms), -1)
+MODULES = {module(path): path for path in FILES if path.parent != ROOT and path != ROOT / "bff" / "__init__.py"}
 
 
-def rooms_of_files() -> list[tuple[Path, str]]:
-    inside = [path for path in FILES if path.parent != ROOT and path != ROOT / "bff" / "__init__.py"]
-    return [(path, path.relative_to(ROOT / "bff").parts[0].removesuffix(".py")) for path in inside]
+def imported_modules(path: Path) -> set[str]:
+    return {name if name in MODULES else name.rpartition(".")[0] for name in imports(path)} & {*MODULES} - {module(path)}
 
 
-@pytest.mark.parametrize(("path", "home"), rooms_of_files(), ids=lambda value: name(value) if isinstance(value, Path) else "")
-def test_imports_only_point_down(path, home):
-    assert level(home) >= 0, f"{home} has no level yet"
+def package(dotted: str) -> str:
+    """`bff.broker.worker` is in the package `broker`."""
+    return dotted.split(".")[1]
 
-    for other in {room(dotted) for dotted in imports(path)} - {"", home}:
-        if home in NEIGHBOURS and other in NEIGHBOURS and path.name == "__init__.py":
-            continue  # A broker that is a process of its own brings the bundled engine.
-        assert level(other) <= level(home), f"{name(path)} imports {other}"
-        assert home in {"factory", "services"} or other not in NEIGHBOURS, f"{name(path)} looks into a neighbour, {other}"
+
+@pytest.mark.parametrize("importer", MODULES)
+def test_imports_only_point_down(importer):
+    home = package(importer)
+
+    for imported in imported_modules(MODULES[importer]):
+        other = package(imported)
+        assert LEVELS.index(other) >= LEVELS.index(home), f"{importer} imports {imported}"
+        if other in NEIGHBOURS and other != home:
+            assert home in BUILDERS, f"{importer} imports {imported}"
+
+
+def test_no_module_imports_itself_through_others():
+    imported = {name: imported_modules(path) for name, path in MODULES.items()}
+
+    # Modules that import nothing that is left are taken away until no module is left.
+    while done := {name for name in imported if not imported[name] & imported.keys()}:
+        imported = {name: modules for name, modules in imported.items() if name not in done}
+
+    assert not imported
+
+
+def test_the_package_has_few_entries():
+    entries = {path.relative_to(ROOT / "bff").parts[0] for path in MODULES.values()} | {"__init__.py", "web"}
+
+    assert len(entries) <= MAX_ENTRIES
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
@@ -136,7 +133,7 @@ def test_a_library_has_one_door(library):
 def test_the_environment_has_one_reader():
     readers = {name(path) for path in FILES if "os.environ" in path.read_text() or "getenv" in path.read_text()}
 
-    assert readers == {"bff/config/settings.py"}
+    assert readers == {"bff/config/environment.py"}
 
 
 def test_nothing_heavy_is_imported_before_gevent_has_patched():
@@ -144,7 +141,6 @@ def test_nothing_heavy_is_imported_before_gevent_has_patched():
         ROOT / "gunicorn.conf.py",
         ROOT / "bff" / "__init__.py",
         ROOT / "bff" / "broker" / "__init__.py",
-        ROOT / "bff" / "settings.py",
         ROOT / "bff" / "errors.py",
     ):
         at_the_top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]

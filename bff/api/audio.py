@@ -52,7 +52,6 @@ def _sent(recording: Recording, file: str, slot: Slot) -> Response:
         part.stop - part.start,
         environ=request.environ,
         slot=slot,
-        slow_seconds=hooks.parts().settings.slow_reader_seconds,
         close=_closer(recording, status),
         status=status,
         content_type=recording.content_type,

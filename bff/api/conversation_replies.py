@@ -11,10 +11,9 @@ from uuid import UUID
 from bff.api.schemas import StreamMessage
 from bff.auth.identity import Identity
 from bff.db.replies import Question, Replies
-from bff.engine.agents.base import Agent
-from bff.engine.agents.broker import Broker
 from bff.errors import Busy, Expired, InvalidRequest, NotFound
 from bff.ops.rate_limiter import Rate
+from bff.upstream.agents import BROKER, AgentInfo
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.reconnect import Answer
 
@@ -34,7 +33,7 @@ class Opened(NamedTuple):
 class _Asked(NamedTuple):
     conversation_id: UUID
     question: Question
-    agent: Agent
+    agent: AgentInfo
     regenerate: str
     on_disconnect: str
 
@@ -70,7 +69,7 @@ class ReplyRuns:
         self,
         replies: Replies,
         broker: BrokerClient,
-        agents: Mapping[str, Agent],
+        agents: Mapping[str, AgentInfo],
         default: str,
         rate: Rate,
         on_disconnect: str,
@@ -83,7 +82,7 @@ class ReplyRuns:
         self._rate = rate
         self._on_disconnect = on_disconnect
 
-    def agent(self, agent_id: str | None) -> Agent:
+    def agent(self, agent_id: str | None) -> AgentInfo:
         """Raises InvalidRequest."""
         agent = self.agents.get(agent_id or self._default)
         if agent is None:
@@ -129,6 +128,6 @@ class ReplyRuns:
                     self._broker.stop(identity.user_id, run.message_id)
 
 
-def _group(conversation_id: UUID, agent: Agent) -> str:
+def _group(conversation_id: UUID, agent: AgentInfo) -> str:
     """An external broker answers one message of a user at a time: what goes there waits in the user's own group."""
-    return OWN_GROUP if agent.id == Broker.id else f"conversation:{conversation_id}"
+    return OWN_GROUP if agent.id == BROKER else f"conversation:{conversation_id}"

@@ -48,8 +48,7 @@ def _owner() -> str:
 @bp.get("/agents")
 def agents() -> Response:
     hooks.identity()
-    listed = _parts().runs.agents.values()
-    return jsonify(agents=[{"id": agent.id, "name": agent.name, "description": agent.description} for agent in listed])
+    return jsonify(agents=[agent._asdict() for agent in _parts().runs.agents.values()])
 
 
 @bp.get("/conversations")
@@ -147,7 +146,6 @@ def _stream(opened: Opened, slot: Slot) -> Response:
         How(
             comment("keepalive"),
             settings.heartbeat_seconds,
-            settings.slow_reader_seconds,
             ids=request.args.get("ids") != "0",
             opening=OPENING,
         ),

@@ -25,7 +25,7 @@ def stream() -> Response:
     """Raises ServerFull, TooManyRequests."""
     with hooks.parts().streams.enter(VISITORS, comes_back=True) as slot:
         settings = hooks.parts().settings
-        how = How(comment("keepalive"), settings.heartbeat_seconds, settings.slow_reader_seconds)
+        how = How(comment("keepalive"), settings.heartbeat_seconds)
         return EventStream(_ticks, how, environ=request.environ, slot=slot)
 
 

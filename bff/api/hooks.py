@@ -16,7 +16,6 @@ from bff.api import origin, security_headers
 from bff.auth.identity import COOKIE, Identity, IdentityMode
 from bff.auth.tickets import Tickets
 from bff.config.settings import Settings
-from bff.engine.agents.base import Agent
 from bff.errors import ChatError, InternalError, InvalidRequest, ReaderLeft
 from bff.http import request_body, tracing, waiting
 from bff.http.responses import HEADERS
@@ -27,6 +26,7 @@ from bff.ops.health import Health
 from bff.ops.lag import Pulse
 from bff.ops.metrics import QueueSizes
 from bff.ops.rate_limiter import Rate
+from bff.upstream.agents import AgentInfo
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 
@@ -53,7 +53,7 @@ class Parts:
     health: Health
     engine: EngineClient
     tickets: Tickets
-    agents: Mapping[str, Agent]
+    agents: Mapping[str, AgentInfo]
     pulse: Pulse
     queue_sizes: QueueSizes
     """Of the bundled broker's queue."""

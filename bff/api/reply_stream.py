@@ -168,7 +168,6 @@ def stream(
         How(
             _heartbeat(settings) if words is None else comment("keepalive"),
             settings.heartbeat_seconds,
-            settings.slow_reader_seconds,
             retry,
             ids=protocol.ids and request.args.get("ids") != "0",
         ),

@@ -11,12 +11,12 @@ from bff.api import hooks, reply_stream
 from bff.api.adapters import openai
 from bff.api.adapters.base import Asked, Sent
 from bff.api.adapters.openai import OPENAI, OpenAiWords
-from bff.engine.agents.broker import Broker
 from bff.errors import NotFound, ReaderLeft, TooLarge, detached
 from bff.http import waiting
 from bff.http.sse import Event
 from bff.http.streams import Slot
 from bff.upstream import messages
+from bff.upstream.agents import BROKER
 from bff.upstream.messages import ChatRequest
 from bff.upstream.reconnect import Answer
 
@@ -89,7 +89,7 @@ def _refuse(error: Exception) -> Response:
 
 
 def _models() -> tuple[str, ...]:
-    return DEFAULT, *(name for name in hooks.parts().agents if name != Broker.id)
+    return DEFAULT, *(name for name in hooks.parts().agents if name != BROKER)
 
 
 def _check_model(name: str) -> None:

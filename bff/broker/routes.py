@@ -165,7 +165,7 @@ def follow() -> Response:
         return _follow(queue, user_id, message_id, after, watch)
 
     slot = parts.streams.enter(user_id)
-    return EventStream(say, How(PING, PING_SECONDS, parts.settings.slow_reader_seconds), environ=request.environ, slot=slot)
+    return EventStream(say, How(PING, PING_SECONDS), environ=request.environ, slot=slot)
 
 
 def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watch) -> Iterator[Event | None]:

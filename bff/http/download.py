@@ -12,7 +12,6 @@ from bff.http import waiting
 from bff.http.responses import Stream
 from bff.http.streams import Slot
 from bff.http.waiting import Watch
-from bff.ops.connections import SEND_BUFFER_BYTES, limit_send_buffer
 
 LONGEST_SECONDS: Final = 3600.0
 """A player that is paused, or plays, takes its time; each slice is timed as well."""
@@ -35,7 +34,6 @@ class Download(Stream):
         *,
         environ: Mapping[str, Any],
         slot: Slot,
-        slow_seconds: float,
         close: Callable[[str, int], None],
         **options: Any,
     ) -> None:
@@ -45,21 +43,18 @@ class Download(Stream):
         over = ExitStack()
         over.callback(slot.release)
         over.callback(lambda: close(self._ended, self._sent))
-        sending = self._sending(pieces, waiting.browser(environ), slow_seconds, over)
+        sending = self._sending(pieces, waiting.browser(environ), over)
         super().__init__(sending, over.close, **options)
         self.headers["Content-Length"] = str(length)
 
-    def _sending(self, pieces: Pieces, sock: socket.socket | None, slow_seconds: float, over: ExitStack) -> Iterator[bytes]:
+    def _sending(self, pieces: Pieces, sock: socket.socket | None, over: ExitStack) -> Iterator[bytes]:
         watch = waiting.watch(sock, half_open=False)
         until = monotonic() + LONGEST_SECONDS
         try:
             self._slot.wait_at(watch)
-            if sock is not None:
-                limit_send_buffer(sock, slow_seconds)
-            for data in pieces(watch):
-                for start in range(0, len(data), SEND_BUFFER_BYTES):
-                    yield (piece := data[start : start + SEND_BUFFER_BYTES])
-                    self._sent += len(piece)
+            for piece in pieces(watch):
+                yield piece
+                self._sent += len(piece)
                 if monotonic() >= until:
                     raise ReaderLeft
             self._ended = "complete"

@@ -18,7 +18,6 @@ from bff.http import waiting
 from bff.http.sse import Event, encode
 from bff.http.streams import Slot
 from bff.http.waiting import Watch
-from bff.ops.connections import SEND_BUFFER_BYTES, limit_send_buffer
 
 HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 HEAD_SECONDS: Final = 0.1
@@ -100,8 +99,6 @@ class How(NamedTuple):
     """A frame."""
     seconds: float
     """Of silence, after which a heartbeat is sent."""
-    slow_seconds: float = 60.0
-    """A reader that takes nothing for so long is disconnected, and so is one that vanished without a word."""
     retry: int | None = None
     """Milliseconds, said in the first event's frame."""
     ids: bool = True
@@ -117,13 +114,9 @@ def _frames(
     try:
         if slot is not None:
             slot.wait_at(watch)
-        if isinstance(place, socket.socket):
-            limit_send_buffer(place, how.slow_seconds)
         for data in _joined(say(watch), watch, how, tally):
             tally.bytes += len(data)
-            # In slices, since what is timed is a whole write: a large event may take long, a slice of it may not.
-            for start in range(0, len(data) or 1, SEND_BUFFER_BYTES):
-                yield data[start : start + SEND_BUFFER_BYTES]
+            yield data
     except ReaderLeft:
         pass  # Nobody is left to tell, or whoever is comes back elsewhere.
     except Exception:

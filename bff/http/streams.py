@@ -6,18 +6,24 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Protocol, Self
 
 from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests, detached
 from bff.http.waiting import Watch
-
-if TYPE_CHECKING:
-    from bff.ops.redis_limits import SharedLimits  # Which brings Redis's library: for those who use it.
 
 MANY_STREAMS: Final = "Too many of your answers are streaming."
 SPREAD: Final = 0.4
 """The part of a drain over which those who will come back are sent away, so that they do not all come at once."""
 LAST_WORDS_SECONDS: Final = 1.0
+
+
+class SharedCounts(Protocol):
+    """Counts a user's streams in all processes."""
+
+    def enter(self, user_id: str) -> str:
+        """The stream's name, for `leave`. Raises TooManyRequests."""
+
+    def leave(self, user_id: str, stream: str) -> None: ...
 
 
 class Slot:
@@ -72,7 +78,7 @@ class Streams:
         most: int,
         most_per_user: int,
         farewell: Callable[[], Exception] = ServerRestarting,
-        shared: "SharedLimits | None" = None,
+        shared: SharedCounts | None = None,
     ) -> None:
         self._most = most
         self._most_per_user = most_per_user

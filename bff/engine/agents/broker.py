@@ -19,6 +19,7 @@ from bff.http.sse import Event
 from bff.http.waiting import Watch
 from bff.http.waiting.background import beside
 from bff.upstream import events
+from bff.upstream.agents import BROKER
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.messages import ChatMessage, ChatRequest
@@ -42,7 +43,7 @@ class Upstream(Protocol):
 
 
 class Broker:
-    id = "broker"
+    id = BROKER
     name = "Broker"
     description = "Answers through the message queue and the engine behind it."
     repeatable = False
