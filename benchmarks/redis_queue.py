@@ -146,15 +146,15 @@ def follow(queue: Any, message: Any, listening: list[Any], late: list[float]) ->
     """To its end. `late`: seconds from the writing of each event, added as it is heard."""
     from bff.http import waiting
 
-    watch, after, over = waiting.watch(), "", False
-    with queue.listen(message.user_id, message.id, watch.wake):
+    waiter, after, over = waiting.new_waiter(), "", False
+    with queue.listen(message.user_id, message.id, waiter.wake):
         listening.append(message)
         while not over:
             page, now = queue.read(message.user_id, message.id, after), time.time()
             late += [now - float(event.data) for event in page.events if event.event == "message" and event.data]
             after, over = page.events[-1].id if page.events else after, page.over
             if not (over or page.more):
-                watch.wait()
+                waiter.wait()
 
 
 def write(options: argparse.Namespace) -> None:

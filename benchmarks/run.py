@@ -94,7 +94,7 @@ def _prepared(names: list[str], ours: Path) -> list[Server]:
 
 
 def _measured(
-    servers: list[Server], scenarios: list[str], rounds: int, sizes: Sizes, pinned: Cores, until: float
+    servers: list[Server], scenarios: list[str], rounds: int, sizes: Sizes, pinned: Cores, deadline: float
 ) -> Iterator[Result]:
     """Server by server within a scenario: what else the machine does meanwhile hits all of them alike."""
     for number in range(rounds):
@@ -102,7 +102,7 @@ def _measured(
             if number and scenario in ONCE:
                 continue
             for server in servers:
-                if time.monotonic() > until:
+                if time.monotonic() > deadline:
                     return
                 if scenario not in OURS_ALONE or server.name == "ours":
                     yield {"round": number + 1} | _one(server, scenario, sizes, pinned)

@@ -10,7 +10,7 @@
     └── TooManyRequests 429     └── IdempotencyConflict 422  └── ServerFull 503
 
     Away                           an UpstreamUnavailable that has lost nothing: only for now
-    ReaderLeft                     nobody is left to tell: no error, and nobody's answer
+    ClientDisconnected                     nobody is left to tell: no error, and nobody's answer
     └── Drained                    somebody is, and comes back elsewhere
     SettingsError                  the process cannot start
 
@@ -27,14 +27,14 @@ class SettingsError(Exception):
     """A setting is missing or makes no sense."""
 
 
-class ReaderLeft(Exception):
+class ClientDisconnected(Exception):
     """The browser is gone. Raised where a stream waits, it travels up the corridor and closes everything on its way."""
 
     status: ClassVar[int] = 499
     """For the log, in nginx's words: nobody is left to read it."""
 
 
-class Drained(ReaderLeft):
+class Draining(ClientDisconnected):
     """The reader is sent away without a last event, to go on elsewhere: this process is about to stop."""
 
 
@@ -136,7 +136,7 @@ class UpstreamUnavailable(UpstreamFailure):
     retry_after = 2
 
 
-class Away(UpstreamUnavailable):
+class StorageUnavailable(UpstreamUnavailable):
     """What keeps our state cannot be reached just now. What was asked for may have been done, or not."""
 
 
@@ -161,7 +161,7 @@ def family(root: type[ChatError] = ChatError) -> list[type[ChatError]]:
     return [root, *(kind for child in root.__subclasses__() for kind in family(child))]
 
 
-BY_CODE: Final = {kind.code: kind for kind in family() if kind not in {UpstreamFailure, Away}}
+BY_CODE: Final = {kind.code: kind for kind in family() if kind not in {UpstreamFailure, StorageUnavailable}}
 
 
 def by_status(status: int | None) -> ChatError:

@@ -10,7 +10,7 @@ import trustme
 from hypothesis import settings
 
 from bff.http import waiting
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.http import sessions
 from tests.live import Server, free_port
 from tests.redis_server import RedisServer
@@ -152,10 +152,10 @@ def log_level() -> None:
 
 
 @pytest.fixture
-def watch() -> Iterator[Watch]:
-    watch = waiting.watch()
-    yield watch
-    watch.close()
+def waiter() -> Iterator[Waiter]:
+    waiter = waiting.new_waiter()
+    yield waiter
+    waiter.close()
 
 
 @pytest.fixture(scope="module", params=["gunicorn", "flask"])

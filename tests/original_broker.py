@@ -95,8 +95,8 @@ class OriginalBroker:
 
     def queue_of(self, user_id: str) -> dict[str, Any]:
         with self._free:
-            running, until = self._locks.get(user_id, (None, 0.0))
-            running = running if until > time.monotonic() else None
+            running, deadline = self._locks.get(user_id, (None, 0.0))
+            running = running if deadline > time.monotonic() else None
             waiting = self._open[user_id] - (running is not None)
         about = {"queue_length": max(0, waiting), "is_processing": running is not None, "current_message_id": running}
         return {"user_id": user_id} | about
@@ -136,8 +136,8 @@ class OriginalBroker:
 
     def _lock(self, user: str, message_id: str) -> bool:
         def is_free() -> bool:
-            holder, until = self._locks.get(user, ("", 0.0))
-            return holder in {"", message_id} or until < time.monotonic()
+            holder, deadline = self._locks.get(user, ("", 0.0))
+            return holder in {"", message_id} or deadline < time.monotonic()
 
         end = time.monotonic() + self.slot_seconds
         with self._free:

@@ -14,7 +14,7 @@ from time import monotonic
 import pytest
 from flask import Flask
 
-from bff.http.responses import EventStream, How
+from bff.http.responses import EventStream, StreamOptions
 from bff.upstream.http import EventSource, new_session, send
 from bff.upstream.reconnect import Followed
 from bff.upstream.relay import Relay
@@ -55,10 +55,12 @@ def broker():
 
 def opened(session, url: str):
     """The whole corridor for one answer: its frames, as a server would iterate them."""
-    source = EventSource(send(session, "GET", url, headers={}, connect=5, until=monotonic() + 5), 60.0)
+    source = EventSource(send(session, "GET", url, headers={}, connect=5, deadline=monotonic() + 5), 60.0)
     answer, relay = Followed(lambda *_: None, source), Relay("request-1")
     with Flask(__name__).test_request_context():
-        return EventStream(lambda watch: relay(answer.events(watch)), How(b": beat\n\n", 60.0), environ={}, close=answer.close)
+        return EventStream(
+            lambda waiter: relay(answer.events(waiter)), StreamOptions(b": beat\n\n", 60.0), environ={}, close=answer.close
+        )
 
 
 def test_an_event_costs_one_read_one_write_and_a_bounded_number_of_calls():

@@ -142,11 +142,11 @@ def test_what_extends_it_fits():
         exec(compile(block, "docs/extending.md", "exec"), names)
     agent: Agent = names["Shout"]()
     mode: IdentityMode = names["ApiKeys"]({"key": "ann"}, Orgs("home", ""))
-    watch = waiting.watch(None)
+    waiter = waiting.new_waiter(None)
 
     ann = mode.identify({"X-API-Key": "key"}, {})
-    said = "".join(piece or "" for piece in agent.stream([ChatMessage("user", "a word")], ann, watch))
-    watch.close()
+    said = "".join(piece or "" for piece in agent.stream([ChatMessage("user", "a word")], ann, waiter))
+    waiter.close()
 
     assert (ann.user_id, ann.org, said) == ("ann", "home", "A WORD ")
     with pytest.raises(errors.Unauthorized):

@@ -3,10 +3,19 @@ import re
 import pytest
 
 from bff import errors
-from bff.errors import BY_CODE, Away, ChatError, InternalError, ReaderLeft, SettingsError, UpstreamFailure, family
+from bff.errors import (
+    BY_CODE,
+    ChatError,
+    ClientDisconnected,
+    InternalError,
+    SettingsError,
+    StorageUnavailable,
+    UpstreamFailure,
+    family,
+)
 
 KINDS = [kind for kind in family() if kind.__module__ == "bff.errors"]
-LEAVES = [kind for kind in KINDS if kind not in {ChatError, UpstreamFailure, Away}]
+LEAVES = [kind for kind in KINDS if kind not in {ChatError, UpstreamFailure, StorageUnavailable}]
 IN_STREAMS = {"AnswerIncomplete", "AnswerTimeout", "Interrupted"}
 
 every_error = pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
@@ -77,7 +86,7 @@ def test_when_to_try_again_can_be_said_for_one_error():
 def test_the_drawn_tree_has_every_error(kind):
     drawn = errors.__doc__
 
-    if kind in {ChatError, UpstreamFailure, Away} or kind.__name__ in IN_STREAMS:
+    if kind in {ChatError, UpstreamFailure, StorageUnavailable} or kind.__name__ in IN_STREAMS:
         assert re.search(rf"\b{kind.__name__}\b", drawn)
     else:
         assert re.search(rf"\b{kind.__name__} {kind.status}\b", drawn)
@@ -92,7 +101,7 @@ def test_the_drawn_tree_has_no_error_that_does_not_exist():
     assert re.search(r"in streams: (.*)", errors.__doc__)[1].split(", ") == sorted(IN_STREAMS)
 
 
-@pytest.mark.parametrize("kind", [ReaderLeft, SettingsError])
+@pytest.mark.parametrize("kind", [ClientDisconnected, SettingsError])
 def test_what_no_user_is_told_is_outside_the_family(kind):
     assert not issubclass(kind, ChatError)
     assert re.search(rf"^    {kind.__name__}\b", errors.__doc__, re.MULTILINE)

@@ -20,12 +20,12 @@ from bff.auth.identity import Identity
 from bff.auth.jwks import FetchedKeys
 from bff.config.environment import load_settings
 from bff.engine.agents.openai import OpenAI
-from bff.errors import Away, Drained, ReaderLeft, UpstreamError, UpstreamUnavailable
+from bff.errors import ClientDisconnected, Draining, StorageUnavailable, UpstreamError, UpstreamUnavailable
 from bff.http import waiting
 from bff.http.sse import Event
 from bff.http.streams import Streams
-from bff.http.waiting.background import beside
-from bff.http.waiting.inner import Nested
+from bff.http.waiting.background import in_background
+from bff.http.waiting.inner import InnerWaiter
 from bff.services import Services
 from bff.upstream import http
 from bff.upstream.http import EventSource, Neighbour, new_session, send
@@ -51,9 +51,9 @@ def fail(*_: Any) -> Any:
     raise UpstreamError
 
 
-def ask(url: str, session: http.Session | None = None, watch: waiting.Watch | None = None, body: Any = None) -> Any:
-    until = monotonic() + DEADLINE
-    return send(session or new_session(), "POST", url, headers={}, connect=5, until=until, watch=watch, body=body)
+def ask(url: str, session: http.Session | None = None, waiter: waiting.Waiter | None = None, body: Any = None) -> Any:
+    deadline = monotonic() + DEADLINE
+    return send(session or new_session(), "POST", url, headers={}, connect=5, deadline=deadline, waiter=waiter, body=body)
 
 
 def source(server: WireServer) -> EventSource:
@@ -61,77 +61,77 @@ def source(server: WireServer) -> EventSource:
 
 
 def a_wait_that_is_ended(_: Thing) -> None:
-    with closing(waiting.watch()) as watch:
-        watch.end(ReaderLeft())
-        with suppress(ReaderLeft):
-            watch.wait()
+    with closing(waiting.new_waiter()) as waiter:
+        waiter.cancel(ClientDisconnected())
+        with suppress(ClientDisconnected):
+            waiter.wait()
 
 
 def a_reader_that_is_asked_for(_: Thing) -> None:
-    with closing(waiting.watch()) as watch:
-        watch.end(ReaderLeft())
-        with suppress(ReaderLeft):
-            list(watch.make_sure())
+    with closing(waiting.new_waiter()) as waiter:
+        waiter.cancel(ClientDisconnected())
+        with suppress(ClientDisconnected):
+            list(waiter.confirm_connected())
 
 
 def a_reason_that_was_raised_before(_: Thing) -> None:
-    with closing(waiting.watch()) as watch:
+    with closing(waiting.new_waiter()) as waiter:
         try:
             raise UpstreamError
         except UpstreamError as error:
-            watch.end(error)
+            waiter.cancel(error)
 
 
 def a_nested_wait_whose_reader_has_left(_: Thing) -> None:
-    place = Nested(inf)
-    with closing(waiting.watch()) as watch:
-        place.lend(watch)
-        watch.end(ReaderLeft())
-        with suppress(ReaderLeft):
+    place = InnerWaiter(inf)
+    with closing(waiting.new_waiter()) as waiter:
+        place.borrow(waiter)
+        waiter.cancel(ClientDisconnected())
+        with suppress(ClientDisconnected):
             place.wait()
 
 
 def a_nested_wait_that_is_cut(_: Thing) -> None:
-    place = Nested(inf)
-    place.cut()
-    with suppress(ReaderLeft):
+    place = InnerWaiter(inf)
+    place.abort()
+    with suppress(ClientDisconnected):
         place.wait()
 
 
 def a_slot_that_is_drained(_: Thing) -> None:
-    with Streams(1, 1).enter("ada") as slot, closing(waiting.watch()) as watch:
-        slot.end(Drained())
-        slot.wait_at(watch)
-        with suppress(Drained):
-            watch.wait()
+    with Streams(1, 1).enter("ada") as slot, closing(waiting.new_waiter()) as waiter:
+        slot.cancel(Draining())
+        slot.attach(waiter)
+        with suppress(Draining):
+            waiter.wait()
         slot.release()
 
 
 def a_call_that_fails_beside(_: Thing) -> None:
-    with closing(waiting.watch()) as watch, suppress(UpstreamError):
-        list(beside(fail, watch, fail))
+    with closing(waiting.new_waiter()) as waiter, suppress(UpstreamError):
+        list(in_background(fail, waiter, fail))
 
 
 def a_call_beside_that_is_left(thing: Thing) -> None:
-    def work(watch: waiting.Watch) -> Thing:
-        watch.wait()
+    def work(waiter: waiting.Waiter) -> Thing:
+        waiter.wait()
         return thing
 
-    with closing(waiting.watch()) as watch:
-        call = beside(work, watch, lambda _: None)
+    with closing(waiting.new_waiter()) as waiter:
+        call = in_background(work, waiter, lambda _: None)
         next(call)
         call.close()
 
 
 def a_call_that_fails_aside(_: Thing) -> None:
     with suppress(UpstreamError):
-        waiting.Aside()(fail)
+        waiting.ThreadExecutor()(fail)
 
 
 def an_unnumbered_reply_that_is_cut(thing: Thing) -> None:
     with (
         WireServer([TICKET], [stream_head(), ONE_WORD, CUT], queue=UNNUMBERED) as server,
-        closing(waiting.watch()) as watch,
+        closing(waiting.new_waiter()) as waiter,
         suppress(UpstreamUnavailable),
     ):
         services = Services(load_settings(BASE_ENVIRONMENT | {"BROKER_BASE_URL": server.url, "BROKER_API_KEY": "key"}))
@@ -139,22 +139,26 @@ def an_unnumbered_reply_that_is_cut(thing: Thing) -> None:
         question = Question(Identity("ada", "org"), content, 0.0)
         reply = UnnumberedReply(services.external_broker, None, question)
         reply.thing = thing
-        reply.start(watch)
-        list(reply.events(watch))
+        reply.start(waiter)
+        list(reply.events(waiter))
 
 
 def an_answer_that_breaks_for_good(_: Thing) -> None:
-    with WireServer([stream_head(), CUT]) as broker, closing(waiting.watch()) as watch, suppress(UpstreamUnavailable):
-        list(Followed(fail, source(broker)).events(watch))
+    with WireServer([stream_head(), CUT]) as broker, closing(waiting.new_waiter()) as waiter, suppress(UpstreamUnavailable):
+        list(Followed(fail, source(broker)).events(waiter))
 
 
 def an_answer_that_is_left_while_its_broker_is_away(_: Thing) -> None:
     def away(*_: Any) -> None:
-        watch.end(ReaderLeft())
-        raise Away
+        waiter.cancel(ClientDisconnected())
+        raise StorageUnavailable
 
-    with WireServer([stream_head(), ONE_WORD, CUT]) as broker, closing(waiting.watch()) as watch, suppress(ReaderLeft):
-        list(Followed(away, source(broker)).events(watch))
+    with (
+        WireServer([stream_head(), ONE_WORD, CUT]) as broker,
+        closing(waiting.new_waiter()) as waiter,
+        suppress(ClientDisconnected),
+    ):
+        list(Followed(away, source(broker)).events(waiter))
 
 
 def a_relay_whose_answer_breaks(thing: Thing) -> None:
@@ -168,33 +172,33 @@ def a_relay_whose_answer_breaks(thing: Thing) -> None:
 
 
 def a_refusal_of_the_models_server(_: Thing) -> None:
-    with WireServer([reply(b"{}", "500 Oops")]) as server, closing(waiting.watch()) as watch, suppress(UpstreamError):
+    with WireServer([reply(b"{}", "500 Oops")]) as server, closing(waiting.new_waiter()) as waiter, suppress(UpstreamError):
         model = OpenAI(Remote(server.url, "key"), new_session(), Timeouts(5, 5, 5, 5), "a-model", 1000)
-        list(model.stream([ChatMessage("user", "hello")], Identity("ada", "org"), watch))
+        list(model.stream([ChatMessage("user", "hello")], Identity("ada", "org"), waiter))
 
 
 def a_neighbour_whose_asker_leaves(_: Thing) -> None:
-    with closing(waiting.watch()) as watch, suppress(ReaderLeft):
+    with closing(waiting.new_waiter()) as waiter, suppress(ClientDisconnected):
 
         def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
             start_response("200 OK", [])
-            watch.end(ReaderLeft())
+            waiter.cancel(ClientDisconnected())
             return []
 
         neighbour = Neighbour("name", lambda _: app)
-        ask(neighbour.url + "/", new_session(to=neighbour), watch)
+        ask(neighbour.url + "/", new_session(to=neighbour), waiter)
 
 
 def a_neighbour_whose_reader_leaves(_: Thing) -> None:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         start_response("200 OK", [])
-        watch.end(ReaderLeft())
+        waiter.cancel(ClientDisconnected())
         yield b"one"
 
-    with closing(waiting.watch()) as watch:
+    with closing(waiting.new_waiter()) as waiter:
         neighbour = Neighbour("name", lambda _: lambda *_: app(*_))
-        with suppress(ReaderLeft), closing(http.ByteSource(ask(neighbour.url, new_session(to=neighbour)), 5)) as body:
-            list(body.chunks(watch))
+        with suppress(ClientDisconnected), closing(http.ByteSource(ask(neighbour.url, new_session(to=neighbour)), 5)) as body:
+            list(body.chunks(waiter))
 
 
 def a_service_that_is_not_there(_: Thing) -> None:

@@ -24,8 +24,8 @@ def hear() -> Response:
     url = request.args.get("url", "")
     if not url:
         raise InvalidRequest("url: is required.")
-    with asking() as (who, slot, watch):
-        recording, file = hooks.parts().engine.recording(url, who, watch)
+    with asking() as (who, slot, waiter):
+        recording, file = hooks.parts().engine.recording(url, who, waiter)
         try:
             if _is_known(recording.etag):
                 recording.close()

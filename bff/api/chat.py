@@ -37,9 +37,9 @@ def say() -> Response:
     parts = hooks.parts()
     parts.rate.count(identity.user_id)
     with parts.streams.enter(identity.user_id, comes_back=hooks.says_it_comes_back()) as slot:
-        broker, until, handler = reply_stream.destination(identity.user_id)
-        receipt = broker.enqueue(identity, reply_stream.for_broker(message, parts.settings) | handler, until)
-        answer = broker.follow(identity.user_id, receipt.message_id, until)
+        broker, deadline, handler = reply_stream.destination(identity.user_id)
+        receipt = broker.enqueue(identity, reply_stream.for_broker(message, parts.settings) | handler, deadline)
+        answer = broker.follow(identity.user_id, receipt.message_id, deadline)
         words = protocol.words and protocol.words(receipt.message_id, asked.about, Sent.NOTHING)
         return reply_stream.stream(answer, receipt.message_id, slot, protocol, words, broker=broker)
 
@@ -52,8 +52,8 @@ def answer() -> Response:
     parts = hooks.parts()
     parts.rate.count(identity.user_id)
     about = {"client_id": parts.settings.client_id, "user_id": identity.user_id, "org": identity.org}
-    with asking_once() as (_, _, watch):
-        return jsonify(parts.engine.chat(message.for_upstream() | about, watch))
+    with asking_once() as (_, _, waiter):
+        return jsonify(parts.engine.chat(message.for_upstream() | about, waiter))
 
 
 @bp.get("/stream/<message_id>")

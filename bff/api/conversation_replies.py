@@ -113,8 +113,8 @@ class ReplyRuns:
         return opened and opened._replace(restarted=after != "")
 
     def _follow(self, user_id: str, message_id: str, on_disconnect: str, after: str = "") -> Opened | None:
-        until = self._broker.opening()
-        answer = self._broker.resume(user_id, message_id, until, after, on_disconnect=on_disconnect)
+        deadline = self._broker.opening()
+        answer = self._broker.resume(user_id, message_id, deadline, after, on_disconnect=on_disconnect)
         if answer is None:
             return None
         return Opened(message_id, answer, restarted=False, resumed=after != "")

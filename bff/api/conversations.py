@@ -15,7 +15,7 @@ from bff.api.schemas import EditMessage, NewConversation, NewMessage, StreamMess
 from bff.db.store import ConversationStore
 from bff.errors import ChatError, InvalidRequest
 from bff.http import event_ids, request_body
-from bff.http.responses import HEADERS, EventStream, How
+from bff.http.responses import HEADERS, EventStream, StreamOptions
 from bff.http.sse import comment
 from bff.http.streams import Slot
 
@@ -142,17 +142,17 @@ def _stream(opened: Opened, slot: Slot) -> Response:
     )
     reply_stream.prepare_for_drain(slot, hooks.parts().own_broker)
     return EventStream(
-        lambda watch: conversation.encode(told.say(watch), restarted=opened.restarted),
-        How(
+        lambda waiter: conversation.encode(told.say(waiter), restarted=opened.restarted),
+        StreamOptions(
             comment("keepalive"),
             settings.heartbeat_seconds,
             ids=request.args.get("ids") != "0",
-            opening=OPENING,
+            preamble=OPENING,
         ),
         environ=request.environ,
         slot=slot,
         close=told.close,
-        tally=told.tally,
+        stats=told.stats,
         headers={"Location": f"/api/chat/stream/{opened.message_id}", "X-Message-ID": opened.message_id},
     )
 

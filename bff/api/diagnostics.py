@@ -8,9 +8,9 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from bff.api import hooks
-from bff.http.responses import EventStream, How
+from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 
 bp = Blueprint("diagnostics", __name__, url_prefix="/api/diagnostics")
 
@@ -25,16 +25,16 @@ def stream() -> Response:
     """Raises ServerFull, TooManyRequests."""
     with hooks.parts().streams.enter(VISITORS, comes_back=True) as slot:
         settings = hooks.parts().settings
-        how = How(comment("keepalive"), settings.heartbeat_seconds)
+        how = StreamOptions(comment("keepalive"), settings.heartbeat_seconds)
         return EventStream(_ticks, how, environ=request.environ, slot=slot)
 
 
-def _ticks(watch: Watch) -> Iterator[Event | None]:
+def _ticks(waiter: Waiter) -> Iterator[Event | None]:
     began = monotonic()
     for number in range(1, TICKS + 1):
         due = began + (number - 1) * TICK_SECONDS
         while monotonic() < due:
-            watch.wait(until=due)
+            waiter.wait(deadline=due)
         said = {"type": "tick", "number": number, "of": TICKS, "sent_ms": round(time() * 1000)}
         yield Event("", json.dumps(said | {"elapsed_ms": round((monotonic() - began) * 1000)}, separators=(",", ":")))
         yield None

@@ -10,13 +10,13 @@ from bff.api import hooks
 from bff.auth.identity import Identity
 from bff.http import waiting
 from bff.http.streams import Slot
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 
 
 class Asking(NamedTuple):
     who: Identity
     slot: Slot
-    watch: Watch
+    waiter: Waiter
     """Ends when the browser leaves, or when the process must."""
 
 
@@ -24,13 +24,13 @@ class Asking(NamedTuple):
 def asking() -> Iterator[Asking]:
     """Raises Unauthorized, Forbidden, ServerRestarting, ServerFull, TooManyRequests. The slot is the caller's to release."""
     who = hooks.identity()
-    with hooks.parts().streams.enter(hooks.aside(who)) as slot:
-        watch = waiting.watch(waiting.browser(request.environ), half_open=False)
+    with hooks.parts().streams.enter(hooks.large_response_key(who)) as slot:
+        waiter = waiting.new_waiter(waiting.client_socket(request.environ), allow_half_open=False)
         try:
-            slot.wait_at(watch)
-            yield Asking(who, slot, watch)
+            slot.attach(waiter)
+            yield Asking(who, slot, waiter)
         finally:
-            watch.close()
+            waiter.close()
 
 
 @contextmanager

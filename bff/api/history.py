@@ -24,7 +24,7 @@ def history() -> Response:
     order = request.args.get("order", "oldest")
     if order not in {"oldest", "newest"}:
         raise InvalidRequest("order: must be oldest or newest.")
-    with asking_once() as (who, _, watch):
+    with asking_once() as (who, _, waiter):
         engine = hooks.parts().engine
-        turns = (engine.newest if order == "newest" else engine.history)(who, limit, offset, watch)
+        turns = (engine.newest if order == "newest" else engine.history)(who, limit, offset, waiter)
     return jsonify(user_id=who.user_id, entries=turns.entries, total_count=turns.total, limit=limit, offset=offset)

@@ -16,7 +16,7 @@ from bff.api import origin, security_headers
 from bff.auth.identity import COOKIE, Identity, IdentityMode
 from bff.auth.tickets import Tickets
 from bff.config.settings import Settings
-from bff.errors import ChatError, InternalError, InvalidRequest, ReaderLeft
+from bff.errors import ChatError, ClientDisconnected, InternalError, InvalidRequest
 from bff.http import request_body, tracing, waiting
 from bff.http.responses import HEADERS
 from bff.http.streams import Slot, Streams
@@ -114,7 +114,7 @@ def hold(slot: Slot) -> None:
     g.slot = slot
 
 
-def aside(identity: Identity) -> str:
+def large_response_key(identity: Identity) -> str:
     """Counts apart from the user's streams, as no user id holds a NUL: a paused player must not keep them from chatting."""
     return f"{identity.user_id}\0"
 
@@ -182,12 +182,12 @@ def _slot_of_page(response: Response) -> Slot | None:
     streams = parts().streams
     if who is None or request.method != "GET" or streams.draining or not _may_wait(response):
         return None
-    return streams.enter(aside(who))
+    return streams.enter(large_response_key(who))
 
 
 def _may_wait(response: Response) -> bool:
     """Whether it may have to wait for its reader: smaller ones fit into the kernel's buffer."""
-    if response.is_streamed or waiting.browser(request.environ) is None:
+    if response.is_streamed or waiting.client_socket(request.environ) is None:
         return False
     return (response.calculate_content_length() or 0) > SEND_BUFFER_BYTES
 
@@ -206,8 +206,8 @@ def note(fields: Mapping[str, object]) -> None:
 
 
 def _refuse(error: Exception) -> Response:
-    if isinstance(error, ReaderLeft):
-        return Response(status=ReaderLeft.status)
+    if isinstance(error, ClientDisconnected):
+        return Response(status=ClientDisconnected.status)
     problem = problem_of(error)
     if problem.retry_after is not None and _is_event_source():
         return _come_back()

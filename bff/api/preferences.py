@@ -21,13 +21,13 @@ class Changes(BaseModel):
 
 @bp.get("")
 def read() -> Response:
-    with asking_once() as (who, _, watch):
-        return jsonify(hooks.parts().engine.preferences(who, watch))
+    with asking_once() as (who, _, waiter):
+        return jsonify(hooks.parts().engine.preferences(who, waiter))
 
 
 @bp.put("")
 def change() -> Response:
     hooks.identity()
     changes = request_body.validated(Changes, hooks.body()).model_dump(exclude_unset=True)
-    with asking_once() as (who, _, watch):
-        return jsonify(hooks.parts().engine.prefer(who, changes, watch))
+    with asking_once() as (who, _, waiter):
+        return jsonify(hooks.parts().engine.prefer(who, changes, waiter))

@@ -11,12 +11,12 @@ from flask import Response, request
 from bff.api import hooks
 from bff.api.adapters.base import ClientProtocol, Sent, Words, translate
 from bff.config.settings import Settings
-from bff.errors import ChatError, Drained, Interrupted, UpstreamFailure
+from bff.errors import ChatError, Draining, Interrupted, UpstreamFailure
 from bff.http import tracing
-from bff.http.responses import EventStream, How, Tally
+from bff.http.responses import EventStream, StreamOptions, StreamStats
 from bff.http.sse import Event, comment, encode
 from bff.http.streams import Slot
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.ops import metrics
 from bff.ops.metrics import StreamEnd
 from bff.upstream import events
@@ -59,7 +59,7 @@ class Telling:
         self._kind = kind
         self._leave = leave
         self._replayed = 0
-        self.tally = Tally()
+        self.stats = StreamStats()
         metrics.STREAMS_OPEN.labels(kind).inc()
         metrics.STREAMS_STARTED.labels("resumed" if resumed else "said", kind).inc()
 
@@ -67,16 +67,16 @@ class Telling:
     def problem(self) -> ChatError | None:
         return self._relay.problem
 
-    def say(self, watch: Watch) -> Iterator[Event | None]:
-        return self._relay(self._events(watch))
+    def say(self, waiter: Waiter) -> Iterator[Event | None]:
+        return self._relay(self._events(waiter))
 
-    def _events(self, watch: Watch) -> Iterator[Event | None]:
+    def _events(self, waiter: Waiter) -> Iterator[Event | None]:
         try:
-            said = self._answer.events(watch)
+            said = self._answer.events(waiter)
             yield from self._counted(said) if self._resumed else said
         except UpstreamFailure:
             if self._comes_back and self._answer.unfinished:
-                raise Drained from None  # No end: other readers may be told another, and this one once it is back.
+                raise Draining from None  # No end: other readers may be told another, and this one once it is back.
             raise
 
     def _counted(self, said: Iterator[Event | None]) -> Iterator[Event | None]:
@@ -98,16 +98,16 @@ class Telling:
         self._answer.close()
         if self._leave is not None and self._relay.ended in _MAY_GO_ON:
             self._leave()
-        relay, tally, now = self._relay, self.tally, monotonic()
+        relay, stats, now = self._relay, self.stats, monotonic()
         ended = relay.ended or "aborted"
         first = None if relay.first_at is None else relay.first_at - self._began
         told = StreamEnd(
             self._kind,
             ended,
             relay.events,
-            tally.bytes,
+            stats.bytes,
             relay.dropped,
-            tally.heartbeats,
+            stats.heartbeats,
             self._answer.reconnects,
             self._replayed,
         )
@@ -129,7 +129,7 @@ class Destination(NamedTuple):
     """Who takes a new message of direct chat."""
 
     broker: BrokerClient
-    until: float
+    deadline: float
     """The moment (monotonic) by which the message is left and its stream open."""
     handler: dict[str, str]
     """What the broker is told besides."""
@@ -164,8 +164,8 @@ def stream(
     )
     prepare_for_drain(slot, broker)
     return EventStream(
-        telling.say if words is None else lambda watch: translate(telling.say(watch), words),
-        How(
+        telling.say if words is None else lambda waiter: translate(telling.say(waiter), words),
+        StreamOptions(
             _heartbeat(settings) if words is None else comment("keepalive"),
             settings.heartbeat_seconds,
             retry,
@@ -174,7 +174,7 @@ def stream(
         environ=request.environ,
         slot=slot,
         close=telling.close,
-        tally=telling.tally,
+        stats=telling.stats,
         headers={"Location": f"/api/chat/stream/{message_id}", "X-Message-ID": message_id, **protocol.headers},
     )
 

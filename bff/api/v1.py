@@ -11,7 +11,7 @@ from bff.api import hooks, reply_stream
 from bff.api.adapters import openai
 from bff.api.adapters.base import Asked, Sent
 from bff.api.adapters.openai import OPENAI, OpenAiWords
-from bff.errors import NotFound, ReaderLeft, TooLarge, detached
+from bff.errors import ClientDisconnected, NotFound, TooLarge, detached
 from bff.http import waiting
 from bff.http.sse import Event
 from bff.http.streams import Slot
@@ -40,11 +40,11 @@ def complete() -> Response:
     content = _content(message, asked) | {"on_disconnect": "cancel"}
     with parts.streams.enter(identity.user_id) as slot:
         if model == DEFAULT:
-            broker, until, handler = reply_stream.destination(identity.user_id)
+            broker, deadline, handler = reply_stream.destination(identity.user_id)
         else:
-            broker, until, handler = parts.own_broker, parts.own_broker.opening(), {}
-        message_id = broker.enqueue(identity, content | handler, until).message_id
-        answer = broker.follow(identity.user_id, message_id, until)
+            broker, deadline, handler = parts.own_broker, parts.own_broker.opening(), {}
+        message_id = broker.enqueue(identity, content | handler, deadline).message_id
+        answer = broker.follow(identity.user_id, message_id, deadline)
         leave = reply_stream.leaver(broker, identity.user_id, message_id) if broker is parts.own_broker else None
         about = {"model": model, "created": int(time.time())}
         if not asked.about["stream"]:
@@ -101,14 +101,14 @@ def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]
     """Waits for the answer's end. Raises what broke it, with a status of its own."""
     hooks.hold(slot)
     told = reply_stream.tell(answer, message_id, kind="v1", own=leave is not None, leave=leave)
-    watch = waiting.watch(waiting.browser(request.environ), half_open=False)
+    waiter = waiting.new_waiter(waiting.client_socket(request.environ), allow_half_open=False)
     try:
-        slot.wait_at(watch)
-        last = _last(told.say(watch))
-    except ReaderLeft:
-        return Response(status=ReaderLeft.status)
+        slot.attach(waiter)
+        last = _last(told.say(waiter))
+    except ClientDisconnected:
+        return Response(status=ClientDisconnected.status)
     finally:
-        watch.close()
+        waiter.close()
         hooks.note(told.end())
     if told.problem is not None:
         raise detached(told.problem)
@@ -118,7 +118,7 @@ def _whole(answer: Answer, message_id: str, slot: Slot, about: Mapping[str, Any]
 
 
 def _last(said: Iterator[Event | None]) -> str:
-    """The data of the last event. Raises ReaderLeft."""
+    """The data of the last event. Raises ClientDisconnected."""
     last = ""
     for event in said:
         if event is not None:

@@ -46,10 +46,10 @@ class Tickets:
         """`comes_back`: whether the reader has read of this stream before. Raises Unauthorized."""
         nonce, issued_at, user_id, org = self._read(ticket)
         now = self._clock()
-        until = issued_at + (self._stream_seconds if comes_back else OPEN_SECONDS)
+        deadline = issued_at + (self._stream_seconds if comes_back else OPEN_SECONDS)
         with self._lock:
             opened, _ = self._opened.get(nonce, ("", 0.0))
-            if now > until or (opened and (opened != path or not comes_back)):
+            if now > deadline or (opened and (opened != path or not comes_back)):
                 raise Unauthorized("This ticket is used up. Please ask for another one.")
             if not opened:
                 self._forget(now)

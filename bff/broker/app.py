@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from bff.config import checks
 from bff.config.environment import load_settings
 from bff.config.settings import KEY_BYTES, Settings
-from bff.errors import Drained, SettingsError, UpstreamUnavailable
+from bff.errors import Draining, SettingsError, UpstreamUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ def built(
     services = services or Services(settings)
     worker = _worker(settings, queue, services, claims=settings.run_worker)
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
-    streams = Streams(settings.max_streams, settings.max_streams, farewell=Drained)
+    streams = Streams(settings.max_streams, settings.max_streams, farewell=Draining)
     connections = Connections(settings.slow_reader_seconds)
     app = Flask(__name__)
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]

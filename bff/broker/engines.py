@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 from bff.auth.identity import Identity
 from bff.broker.queue.base import Claim, Message
 from bff.errors import AnswerTimeout, UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import EventSource
@@ -25,16 +25,16 @@ class Reply(Protocol):
     def open(self) -> bool:
         """Whether whoever answers goes on with it after it was left: then `read_out` reads it to its end."""
 
-    def start(self, watch: Watch) -> None:
-        """Asks for it, where that can fail before anything is told. Raises a ChatError, and what ends `watch`."""
+    def start(self, waiter: Waiter) -> None:
+        """Asks for it, where that can fail before anything is told. Raises a ChatError, and what ends `waiter`."""
 
-    def events(self, watch: Watch) -> Iterator[str | None]:
+    def events(self, waiter: Waiter) -> Iterator[str | None]:
         """The engine's events as JSON, None where they pause, up to a terminal one. Raises an UpstreamFailure, and what
-        ends `watch`.
+        ends `waiter`.
         """
 
-    def read_out(self, watch: Watch) -> None:
-        """Until `watch.due`. Raises what ends `watch`."""
+    def read_out(self, waiter: Waiter) -> None:
+        """Until `waiter.due`. Raises what ends `waiter`."""
 
     def close(self) -> None: ...
 
@@ -78,24 +78,24 @@ class EngineReply:
         if is_ours:
             self._content = self._content | {"message_id": claim.message.id, "begun": claim.begun}
 
-    def start(self, watch: Watch) -> None:
+    def start(self, waiter: Waiter) -> None:
         """Nothing: the engine is asked when its events are."""
 
-    def events(self, watch: Watch) -> Iterator[str | None]:
-        with closing(self._opened(watch)) as source:
-            for event in source.events(watch):
+    def events(self, waiter: Waiter) -> Iterator[str | None]:
+        with closing(self._opened(waiter)) as source:
+            for event in source.events(waiter):
                 yield None if event is None else event.data
         raise UpstreamError(detail="the engine ended without an end")
 
-    def _opened(self, watch: Watch) -> EventSource:
+    def _opened(self, waiter: Waiter) -> EventSource:
         try:
-            return self._engine.stream(self._content, watch)
+            return self._engine.stream(self._content, waiter)
         except UpstreamTimeout:
-            if monotonic() >= watch.due:
+            if monotonic() >= waiter.wake_at:
                 raise AnswerTimeout from None
             raise
 
-    def read_out(self, watch: Watch) -> None:
+    def read_out(self, waiter: Waiter) -> None:
         """Nothing is left to read."""
 
     def close(self) -> None:

@@ -14,13 +14,23 @@ from werkzeug.exceptions import HTTPException
 from bff.broker.queue.base import Counts, Message, Place, Queue
 from bff.broker.worker import Worker
 from bff.config.settings import Settings
-from bff.errors import Away, ChatError, Expired, InternalError, NotFound, ServerFull, ServerRestarting, Unauthorized, by_status
+from bff.errors import (
+    ChatError,
+    Expired,
+    InternalError,
+    NotFound,
+    ServerFull,
+    ServerRestarting,
+    StorageUnavailable,
+    Unauthorized,
+    by_status,
+)
 from bff.http import request_body, tracing
-from bff.http.responses import EventStream, How
+from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
 from bff.http.streams import Streams
 from bff.http.url_converters import allow_any_text
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.ops import metrics
 from bff.ops.health import Probe
 from bff.upstream import message_ids
@@ -161,17 +171,19 @@ def follow() -> Response:
     if after and page.over and all(event.event == "done" for event in page.events):
         return Response(status=204)  # The reader has seen the end.
 
-    def say(watch: Watch) -> Iterator[Event | None]:
-        return _follow(queue, user_id, message_id, after, watch)
+    def say(waiter: Waiter) -> Iterator[Event | None]:
+        return _follow(queue, user_id, message_id, after, waiter)
 
     slot = parts.streams.enter(user_id)
-    return EventStream(say, How(PING, PING_SECONDS), environ=request.environ, slot=slot)
+    return EventStream(say, StreamOptions(PING, PING_SECONDS), environ=request.environ, slot=slot)
 
 
-def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watch) -> Iterator[Event | None]:
+def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Waiter) -> Iterator[Event | None]:
     with (
-        suppress(Away, Expired, NotFound, ServerFull),  # Whoever comes back to where it was is told, or finds it there again.
-        queue.listen(user_id, message_id, watch.wake),
+        suppress(
+            StorageUnavailable, Expired, NotFound, ServerFull
+        ),  # Whoever comes back to where it was is told, or finds it there again.
+        queue.listen(user_id, message_id, waiter.wake),
     ):
         while True:
             page = queue.read(user_id, message_id, after)
@@ -182,7 +194,7 @@ def _follow(queue: Queue, user_id: str, message_id: str, after: str, watch: Watc
                 return
             yield None  # After each page: what is read is said before more of it is.
             if not page.more:
-                watch.wait()
+                waiter.wait()
 
 
 @bp.delete("/api/v1/message/<message_id>")
@@ -222,7 +234,7 @@ def health() -> Response:
         parts.check_writes()
         counts, worked = parts.queue.counts(), parts.queue.is_worked()
         status = "healthy" if worked else "degraded"
-    except (Away, ServerFull):
+    except (StorageUnavailable, ServerFull):
         counts, worked, status = Counts(0, 0), False, "unhealthy"
     return jsonify(
         status=status,
@@ -245,7 +257,7 @@ def numbers() -> Response:
 def _queue_sizes(queue: Queue) -> dict[str, float]:
     try:
         running, waiting = queue.counts().running, queue.waiting()
-    except Away:
+    except StorageUnavailable:
         return {}
     return {"chat_broker_running": running, "chat_broker_waiting": waiting}
 

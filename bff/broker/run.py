@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 from bff.broker import final_events
 from bff.broker.engines import Engines, Reply
 from bff.broker.queue.base import Claim, Lost, Queue, StopReason, Words
-from bff.errors import AnswerTimeout, Away, ChatError, InternalError, ServerFull, UpstreamUnavailable, detached
+from bff.errors import AnswerTimeout, ChatError, InternalError, ServerFull, StorageUnavailable, UpstreamUnavailable, detached
 from bff.http import waiting
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream import events
 
 T = TypeVar("T")
@@ -43,14 +43,14 @@ class HandedBack(Exception):
 
 class Answering:
     def __init__(
-        self, queue: Queue, engines: Engines, claim: Claim, watch: Watch, *, give_up_at: float, keep_stopped: bool = False
+        self, queue: Queue, engines: Engines, claim: Claim, waiter: Waiter, *, give_up_at: float, keep_stopped: bool = False
     ) -> None:
-        """`watch.due` is the moment (monotonic) by which the engine must have answered, `give_up_at` the queue."""
+        """`waiter.due` is the moment (monotonic) by which the engine must have answered, `give_up_at` the queue."""
         self._queue = queue
         self._engines = engines
         self._is_ours = engines.are_ours(claim.message)
         self.claim = claim
-        self.watch = watch
+        self.waiter = waiter
         self._give_up_at = give_up_at
         self._keep_stopped = keep_stopped
         self._unwritten: list[Words] = []
@@ -78,15 +78,15 @@ class Answering:
                 return
             self._run(reply)
 
-    def end(self, reason: Exception) -> None:
+    def cancel(self, reason: Exception) -> None:
         """From anywhere: it shall end for this reason."""
         if not (self._concluded and isinstance(reason, Stopped)):
-            self.watch.end(reason)
+            self.waiter.cancel(reason)
 
     def _start(self, reply: Reply) -> bool:
         try:
             with suppress(Stopped, HandedBack, Lost):  # The watch has ended for it: so will the reply, at its first step.
-                reply.start(self.watch)
+                reply.start(self.waiter)
         except ChatError as problem:
             self._refuse(problem)
         self.started.set()
@@ -99,7 +99,7 @@ class Answering:
         finish = partial(self._queue.finish, self.claim, [final_events.failed(problem)], forget=True)
         try:
             finish()
-        except (Away, ServerFull):
+        except (StorageUnavailable, ServerFull):
             self.started.set()  # Whoever waits is told now.
             self._insist(finish)
 
@@ -129,10 +129,10 @@ class Answering:
 
     def _said(self, reply: Reply) -> Generator[str | None, None, None]:
         """The events, None where they pause. Raises an UpstreamFailure, AnswerTimeout, and what ends the watch."""
-        for data in reply.events(self.watch):
+        for data in reply.events(self.waiter):
             if data is not None:
                 yield data.replace("\n", " ")
-            elif monotonic() >= self.watch.due:
+            elif monotonic() >= self.waiter.wake_at:
                 raise AnswerTimeout
             else:
                 yield None
@@ -143,11 +143,11 @@ class Answering:
             self._write()
             if not self._insist(lambda: self._queue.commit(self.claim)):
                 reason = self._insist(lambda: self._queue.renew(self.claim))
-                self.watch.end(Stopped(reason or "stopped"))
+                self.waiter.cancel(Stopped(reason or "stopped"))
         except Lost:
-            self.watch.end(Lost())
+            self.waiter.cancel(Lost())
         except ChatError as problem:
-            self.watch.end(type(problem)(detail=problem.detail))
+            self.waiter.cancel(type(problem)(detail=problem.detail))
 
     def _take(self, said: Iterator[str | None], reply: Reply) -> None:
         """To the end of its own that the engine comes to; nothing it says afterwards counts."""
@@ -189,23 +189,23 @@ class Answering:
         if reply.open:
             self._insist(lambda: self._queue.conclude(self.claim, words))
             self._concluded = True
-            self._read_out(reply, min(monotonic() + seconds, self.watch.due))
+            self._read_out(reply, min(monotonic() + seconds, self.waiter.wake_at))
             words = []
         self._insist(lambda: self._queue.finish(self.claim, words))
 
-    def _read_out(self, reply: Reply, until: float) -> None:
-        ended, self.watch = self.watch, waiting.watch()
+    def _read_out(self, reply: Reply, deadline: float) -> None:
+        ended, self.waiter = self.waiter, waiting.new_waiter()
         ended.close()
-        self.watch.due = until
+        self.waiter.wake_at = deadline
         with suppress(HandedBack, Lost):
-            reply.read_out(self.watch)
+            reply.read_out(self.waiter)
 
     def _insist(self, write: Callable[[], T]) -> T:
         """While the queue is away, or full, the answer waits here, and the engine with it. Repeating a write does it once."""
         while True:
             try:
                 return write()
-            except (Away, ServerFull):
+            except (StorageUnavailable, ServerFull):
                 if monotonic() >= self._give_up_at:
                     raise
                 time.sleep(AWAY_SECONDS)

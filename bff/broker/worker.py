@@ -12,7 +12,7 @@ from bff.broker import final_events
 from bff.broker.engines import Engines
 from bff.broker.queue.base import Claim, Lost, Message, Queue, Receipt, StopReason
 from bff.broker.run import AWAY_SECONDS, Answering, HandedBack, Stopped
-from bff.errors import Away, ServerFull, ServerRestarting, detached
+from bff.errors import ServerFull, ServerRestarting, StorageUnavailable, detached
 from bff.http import tracing, waiting
 from bff.ops import metrics
 
@@ -95,7 +95,7 @@ class Worker:
             self._claiming.join(seconds)
         _until(lambda: not self._running, end - min(HAND_BACK_SECONDS, seconds / 2))
         for answering in list(self._running):
-            answering.end(HandedBack())
+            answering.cancel(HandedBack())
         _until(lambda: not self._running, end)
 
     def work_off(self, seconds: float) -> None:
@@ -116,7 +116,7 @@ class Worker:
                     away = False
                     time.sleep(PAUSE_SECONDS)  # It is back; those who write come first, as their leases have run on.
                 self._claim_one()
-            except Away as problem:
+            except StorageUnavailable as problem:
                 if not away:
                     log.warning("the queue is away: %s", problem.detail)
                 away = True
@@ -173,15 +173,15 @@ class Worker:
             undoing.callback(self._queue.release, claim)
             if claim.token == 1:
                 metrics.QUEUE_WAIT.observe(claim.waited)
-            watch = waiting.watch()
-            undoing.callback(watch.close)
-            watch.due = monotonic() + self._times.answer_max
-            give_up_at = watch.due + self._times.lease
+            waiter = waiting.new_waiter()
+            undoing.callback(waiter.close)
+            waiter.wake_at = monotonic() + self._times.answer_max
+            give_up_at = waiter.wake_at + self._times.lease
             answering = Answering(
-                self._queue, self._engines, claim, watch, give_up_at=give_up_at, keep_stopped=self._keep_stopped
+                self._queue, self._engines, claim, waiter, give_up_at=give_up_at, keep_stopped=self._keep_stopped
             )
-            watch.confirm = answering.confirm
-            undoing.callback(setattr, watch, "confirm", None)
+            waiter.confirm = answering.confirm
+            undoing.callback(setattr, waiter, "confirm", None)
             self._running.add(answering)  # Before its thread starts: a drain that waits for what runs must not miss it.
             undoing.callback(self._running.discard, answering)
             about = (answering, place, start_first)
@@ -199,7 +199,7 @@ class Worker:
         for answering in list(self._running):
             try:
                 self._show_life(answering)
-            except Away:
+            except StorageUnavailable:
                 return False
             except Exception:
                 log.exception("a lease could not be renewed")
@@ -208,20 +208,20 @@ class Worker:
     def _show_life(self, answering: Answering) -> None:
         try:
             if reason := self._queue.renew(answering.claim):
-                answering.end(Stopped(reason))
+                answering.cancel(Stopped(reason))
         except Lost:
-            answering.end(Lost())
+            answering.cancel(Lost())
 
     def _stop(self, message_id: str, reason: StopReason) -> None:
         for answering in list(self._running):
             if answering.claim.message.id == message_id:
-                answering.end(Stopped(reason))
+                answering.cancel(Stopped(reason))
 
     def _answer(self, answering: Answering, place: threading.Semaphore | None, start_first: bool) -> None:
         message = answering.claim.message
         tracing.go_on(message.trace)
         try:
-            with suppress(Away):  # The lease's own thread asks again.
+            with suppress(StorageUnavailable):  # The lease's own thread asks again.
                 self._show_life(answering)  # It may have been told to stop before it could be heard here.
             answering.run(start_first=start_first)
         except Lost:
@@ -232,8 +232,8 @@ class Worker:
             log.exception("message %s could not be answered", message.id)
         finally:
             self._running.remove(answering)
-            answering.watch.confirm = None
-            answering.watch.close()
+            answering.waiter.confirm = None
+            answering.waiter.close()
             answering.started.set()
             if place is not None:
                 place.release()

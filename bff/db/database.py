@@ -53,7 +53,7 @@ class Database:
         self._migrate = migrate
         self._opening = threading.Lock()
         self._engine: Engine | None = None
-        self._aside = waiting.Aside() if self._is_sqlite else None
+        self._aside = waiting.ThreadExecutor() if self._is_sqlite else None
 
     @property
     def _is_sqlite(self) -> bool:

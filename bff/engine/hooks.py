@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from bff.auth.identity import Identity
 from bff.engine.turns import Turns
-from bff.errors import ChatError, InternalError, ReaderLeft, Unauthorized, by_status
+from bff.errors import ChatError, ClientDisconnected, InternalError, Unauthorized, by_status
 from bff.http import request_body, tracing
 
 log = logging.getLogger("bff.engine")
@@ -57,8 +57,8 @@ def audio_urls(who: Identity) -> str:
 
 
 def refuse(error: Exception) -> Response:
-    if isinstance(error, ReaderLeft):
-        return Response(status=ReaderLeft.status)
+    if isinstance(error, ClientDisconnected):
+        return Response(status=ClientDisconnected.status)
     if isinstance(error, HTTPException):
         request.routing_exception = None  # Raised by Flask, its traceback refers to the request.
         error = by_status(error.code)

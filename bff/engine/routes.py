@@ -15,10 +15,10 @@ from bff.engine.hooks import Id, Parts
 from bff.engine.turns import Completion, Contents, ConversationTurn, DirectTurn
 from bff.errors import ChatError, InvalidRequest, UpstreamError
 from bff.http import request_body, waiting
-from bff.http.responses import EventStream, How
+from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, encode
 from bff.http.url_converters import allow_any_text
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream import events
 from bff.upstream.messages import ChatMessage
 
@@ -76,7 +76,7 @@ class EngineRequest(BaseModel):
         turn_id = self.message_id or str(uuid.uuid4())
         return DirectTurn(self.identity, turn_id, question, spoken, hooks.audio_urls(self.identity), self.begun)
 
-    def contents(self) -> Callable[[Watch], Contents]:
+    def contents(self) -> Callable[[Waiter], Contents]:
         turns = hooks.parts().turns
         if (turn := self.conversation_turn) is not None:
             return partial(turns.conversation, turn)
@@ -103,16 +103,16 @@ def register(app: Flask, parts: Parts) -> None:
 def stream() -> Response:
     contents = _asked().contents()
 
-    def say(watch: Watch) -> Iterator[Event | None]:
+    def say(waiter: Waiter) -> Iterator[Event | None]:
         try:
-            for content in contents(watch):
+            for content in contents(waiter):
                 if content is not None:
                     yield events.event(content)
                 yield None
         except ChatError as error:
             yield events.event({"type": "error", "error": str(error), "code": error.code})
 
-    return EventStream(say, How(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
+    return EventStream(say, StreamOptions(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
 
 
 @bp.post("/api/v1/chat/stopped")
@@ -127,13 +127,13 @@ def keep_stopped() -> Response:
 @bp.post("/api/v1/chat")
 def chat() -> Response:
     turn = _asked().direct_turn
-    watch = waiting.watch(waiting.place(request.environ), half_open=False)
+    waiter = waiting.new_waiter(waiting.client(request.environ), allow_half_open=False)
     try:
-        for content in hooks.parts().turns.direct(turn, watch):
+        for content in hooks.parts().turns.direct(turn, waiter):
             if content is not None and content["type"] == "complete":
                 return jsonify({"message_id": str(uuid.uuid4())} | content["response"])
     finally:
-        watch.close()
+        waiter.close()
     raise UpstreamError("The engine had no answer.")
 
 

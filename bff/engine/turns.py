@@ -16,7 +16,7 @@ from bff.db.replies import Replies
 from bff.engine.agents.base import REPLY_MOST, Agent, Whole
 from bff.engine.agents.registry import DEFAULT
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream import events
 from bff.upstream.messages import ChatMessage
 
@@ -70,36 +70,36 @@ class Turns:
         self._agents = agents
         self._direct_agent = direct_agent
 
-    # Each gives the engine's events, and stores the reply once `watch` confirms that it is still wanted. Raises
+    # Each gives the engine's events, and stores the reply once `waiter` confirms that it is still wanted. Raises
     # InvalidRequest, NotFound, Interrupted, what the agent raises, and UpstreamUnavailable without a database.
 
-    def conversation(self, turn: ConversationTurn, watch: Watch) -> Contents:
+    def conversation(self, turn: ConversationTurn, waiter: Waiter) -> Contents:
         agent = self._agent(turn.agent_id)
-        task = yield from _insist(lambda: self._replies.task(*turn.of_question, turn.regenerate), watch)
+        task = yield from _insist(lambda: self._replies.task(*turn.of_question, turn.regenerate), waiter)
         if task.reply is not None:
             yield _stored(task.reply)
             return
         _check_not_begun(turn.begun)
-        text = yield from _reply(agent, task.history, turn.identity, watch)
-        yield from _confirmed(watch)
+        text = yield from _reply(agent, task.history, turn.identity, waiter)
+        yield from _confirmed(waiter)
         about = (*turn.of_question, task.version, turn.regenerate, text)
-        yield _stored((yield from _insist(lambda: self._replies.store(*about), watch)))
+        yield _stored((yield from _insist(lambda: self._replies.store(*about), waiter)))
 
-    def direct(self, turn: DirectTurn, watch: Watch) -> Contents:
+    def direct(self, turn: DirectTurn, waiter: Waiter) -> Contents:
         owner, direct = turn.identity.owner, self.direct_chat
-        task = yield from _insist(lambda: direct.task(owner, turn.turn_id, turn.question), watch)
+        task = yield from _insist(lambda: direct.task(owner, turn.turn_id, turn.question), waiter)
         if task.reply is not None:
             yield _direct(turn, task.reply, task.reply.content, task.language)
             return
         _check_not_begun(turn.begun)
-        text = yield from _reply(self._direct_agent, task.history, turn.identity, watch, MAX_DIRECT)
-        yield from _confirmed(watch)
+        text = yield from _reply(self._direct_agent, task.history, turn.identity, waiter, MAX_DIRECT)
+        yield from _confirmed(waiter)
         about = (owner, turn.turn_id, turn.question, text)
-        reply = yield from _insist(lambda: direct.store(*about, spoken=turn.spoken), watch)
+        reply = yield from _insist(lambda: direct.store(*about, spoken=turn.spoken), waiter)
         yield _direct(turn, reply, text, task.language)
 
-    def completion(self, turn: Completion, watch: Watch) -> Contents:
-        text = yield from _reply(self._agent(turn.agent_id), turn.messages, turn.identity, watch)
+    def completion(self, turn: Completion, waiter: Waiter) -> Contents:
+        text = yield from _reply(self._agent(turn.agent_id), turn.messages, turn.identity, waiter)
         yield {"type": "complete", "response": events.response([text])}
 
     def keep_stopped(self, turn: ConversationTurn, text: str) -> Message:
@@ -120,11 +120,11 @@ def _check_not_begun(begun: bool) -> None:
 
 
 def _reply(
-    agent: Agent, history: Sequence[ChatMessage], identity: Identity, watch: Watch, most: int = REPLY_MOST
+    agent: Agent, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, most: int = REPLY_MOST
 ) -> Generator[dict[str, Any] | None, None, str]:
     """Tells the pieces; gives the whole, once the agent has ended. Raises AnswerIncomplete for a reply that says nothing."""
     whole = Whole(most)
-    pieces = agent.stream(history, identity, watch)
+    pieces = agent.stream(history, identity, waiter)
     try:
         for piece in pieces:
             if isinstance(piece, Mapping):
@@ -139,12 +139,12 @@ def _reply(
     return _sound(whole.text())
 
 
-def _confirmed(watch: Watch) -> Generator[None, None, None]:
+def _confirmed(waiter: Waiter) -> Generator[None, None, None]:
     yield None  # What was said goes out first.
-    yield from watch.make_sure()
+    yield from waiter.confirm_connected()
 
 
-def _insist(do: Callable[[], T], watch: Watch) -> Generator[None, None, T]:
+def _insist(do: Callable[[], T], waiter: Waiter) -> Generator[None, None, T]:
     deadline = monotonic() + DATABASE_SECONDS
     while True:
         try:
@@ -152,7 +152,7 @@ def _insist(do: Callable[[], T], watch: Watch) -> Generator[None, None, T]:
         except UpstreamUnavailable:
             if monotonic() >= deadline:
                 raise
-        yield from watch.pause(AGAIN_SECONDS)
+        yield from waiter.sleep(AGAIN_SECONDS)
 
 
 def _stored(reply: Message) -> dict[str, Any]:

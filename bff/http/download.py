@@ -7,18 +7,18 @@ from contextlib import ExitStack
 from time import monotonic
 from typing import Any, Final
 
-from bff.errors import ChatError, ReaderLeft
+from bff.errors import ChatError, ClientDisconnected
 from bff.http import waiting
 from bff.http.responses import Stream
 from bff.http.streams import Slot
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 
 LONGEST_SECONDS: Final = 3600.0
 """A player that is paused, or plays, takes its time; each slice is timed as well."""
 
 log = logging.getLogger(__name__)
 
-Pieces = Callable[[Watch], Iterator[bytes]]
+Pieces = Callable[[Waiter], Iterator[bytes]]
 
 
 class Download(Stream):
@@ -43,22 +43,22 @@ class Download(Stream):
         over = ExitStack()
         over.callback(slot.release)
         over.callback(lambda: close(self._ended, self._sent))
-        sending = self._sending(pieces, waiting.browser(environ), over)
+        sending = self._sending(pieces, waiting.client_socket(environ), over)
         super().__init__(sending, over.close, **options)
         self.headers["Content-Length"] = str(length)
 
     def _sending(self, pieces: Pieces, sock: socket.socket | None, over: ExitStack) -> Iterator[bytes]:
-        watch = waiting.watch(sock, half_open=False)
-        until = monotonic() + LONGEST_SECONDS
+        waiter = waiting.new_waiter(sock, allow_half_open=False)
+        deadline = monotonic() + LONGEST_SECONDS
         try:
-            self._slot.wait_at(watch)
-            for piece in pieces(watch):
+            self._slot.attach(waiter)
+            for piece in pieces(waiter):
                 yield piece
                 self._sent += len(piece)
-                if monotonic() >= until:
-                    raise ReaderLeft
+                if monotonic() >= deadline:
+                    raise ClientDisconnected
             self._ended = "complete"
-        except ReaderLeft:
+        except ClientDisconnected:
             pass  # Nobody is left to tell; the hanging up below says it.
         except ChatError as error:
             self._ended = error.code
@@ -67,6 +67,6 @@ class Download(Stream):
             log.exception("a download broke")
         finally:
             if self._ended != "complete":
-                watch.cut()
-            watch.close()
+                waiter.abort()
+            waiter.close()
             over.close()

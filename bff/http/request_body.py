@@ -63,15 +63,15 @@ def validated(model: type[Model], body: bytes, strings: int = STRINGS_MAX) -> Mo
 
 def _check_structure(body: bytes, most: int) -> None:
     """Few strings, and little beside them: 30 MB of `[],[],…` would take 0.8 s and 300 MB to parse."""
-    beside = max(SMALL_BYTES, most * STRING_BESIDE_BYTES)
+    in_background = max(SMALL_BYTES, most * STRING_BESIDE_BYTES)
     if b"\\" in body:
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")  # Now every quotation mark is a string's end.
     at, strings, between = 0, 0, 0
     while (start := body.find(b'"', at)) >= 0 and (end := body.find(b'"', start + 1)) >= 0:
         strings, between, at = strings + 1, between + start - at, end + 1
-        if strings > most or between > beside:
+        if strings > most or between > in_background:
             raise InvalidRequest("The body has too many fields.")
-    if between + len(body) - at > beside:
+    if between + len(body) - at > in_background:
         raise InvalidRequest("The body has too many fields.")
 
 
@@ -87,8 +87,8 @@ def sentence(error: ValidationError) -> str:
 def _read(environ: Mapping[str, Any], most: int, seconds: float) -> bytes:
     """Up to `most` bytes. A body that trickles is given up: its connection is no longer read from."""
     stream, pieces, left = environ["wsgi.input"], [], most
-    sock = waiting.browser(environ)
-    give_up = waiting.later(seconds, lambda: sock.shutdown(socket.SHUT_RD)) if sock is not None else None
+    sock = waiting.client_socket(environ)
+    give_up = waiting.call_later(seconds, lambda: sock.shutdown(socket.SHUT_RD)) if sock is not None else None
     try:
         while left > 0 and (piece := stream.read(min(left, PIECE_BYTES))):
             pieces.append(piece)

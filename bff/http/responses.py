@@ -13,11 +13,11 @@ from typing import Any, Final, NamedTuple
 
 from flask import Response
 
-from bff.errors import ReaderLeft
+from bff.errors import ClientDisconnected
 from bff.http import waiting
 from bff.http.sse import Event, encode
 from bff.http.streams import Slot
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 
 HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 HEAD_SECONDS: Final = 0.1
@@ -25,10 +25,10 @@ HEAD_SECONDS: Final = 0.1
 
 log = logging.getLogger(__name__)
 
-Say = Callable[[Watch], Iterable[Event | None]]
+EventFactory = Callable[[Waiter], Iterable[Event | None]]
 
 
-class Tally:
+class StreamStats:
     """What one stream has cost its reader's line so far."""
 
     def __init__(self) -> None:
@@ -56,27 +56,27 @@ class Stream(Response):
 
 
 class EventStream(Stream):
-    """`say` is given the stream's waiting place and yields events, and None where it has no more for now.
+    """`events` is given the stream's waiting place and yields events, and None where it has no more for now.
 
     `close` is called once, even if nothing was ever read. `slot` is released then; a drain ends the stream through it.
     """
 
     def __init__(
         self,
-        say: Say,
-        how: "How",
+        events: EventFactory,
+        options: "StreamOptions",
         *,
         environ: Mapping[str, Any],
         slot: Slot | None = None,
         close: Callable[[], None] = lambda: None,
         headers: Mapping[str, str] | None = None,
-        tally: Tally | None = None,
+        stats: StreamStats | None = None,
     ) -> None:
         over = ExitStack()
         if slot is not None:
             over.callback(slot.release)
         over.callback(close)
-        frames = _frames(say, how, waiting.place(environ), slot, over, tally or Tally())
+        frames = _frames(events, options, waiting.client(environ), slot, over, stats or StreamStats())
         fields = {**HEADERS, **(headers or {})}
         super().__init__(frames, over.close, content_type="text/event-stream; charset=utf-8", headers=fields)
 
@@ -92,7 +92,7 @@ class _Body:
         return iter(self._pieces)
 
 
-class How(NamedTuple):
+class StreamOptions(NamedTuple):
     """How a stream is written."""
 
     heartbeat: bytes
@@ -103,56 +103,61 @@ class How(NamedTuple):
     """Milliseconds, said in the first event's frame."""
     ids: bool = True
     """Whether events carry their ids."""
-    opening: bytes = b""
+    preamble: bytes = b""
     """A frame to say at once, with the headers."""
 
 
 def _frames(
-    say: Say, how: How, place: socket.socket | Watch | None, slot: Slot | None, over: ExitStack, tally: Tally
+    events: EventFactory,
+    options: StreamOptions,
+    place: socket.socket | Waiter | None,
+    slot: Slot | None,
+    over: ExitStack,
+    stats: StreamStats,
 ) -> Iterator[bytes]:
-    watch = waiting.watch(place)
+    waiter = waiting.new_waiter(place)
     try:
         if slot is not None:
-            slot.wait_at(watch)
-        for data in _joined(say(watch), watch, how, tally):
-            tally.bytes += len(data)
+            slot.attach(waiter)
+        for data in _coalesce(events(waiter), waiter, options, stats):
+            stats.bytes += len(data)
             yield data
-    except ReaderLeft:
+    except ClientDisconnected:
         pass  # Nobody is left to tell, or whoever is comes back elsewhere.
     except Exception:
         # gunicorn takes any OSError for a browser that left, and Flask's handlers are past: this is the last chance.
         log.exception("a stream broke")
     finally:
-        watch.close()
+        waiter.close()
         over.close()  # Flask's own server never closes the response when the browser's last word is a reset.
 
 
-def _joined(events: Iterable[Event | None], watch: Watch, how: How, tally: Tally) -> Iterator[bytes]:
+def _coalesce(events: Iterable[Event | None], waiter: Waiter, options: StreamOptions, stats: StreamStats) -> Iterator[bytes]:
     """What came together is written together: a write an event is what streams cost most."""
     ready: list[bytes] = []
     silent = b""
-    retry = how.retry
-    watch.due = monotonic() + HEAD_SECONDS
-    if how.opening:
-        yield how.opening
-        silent = how.heartbeat
-        watch.due = monotonic() + how.seconds
+    retry = options.retry
+    waiter.wake_at = monotonic() + HEAD_SECONDS
+    if options.preamble:
+        yield options.preamble
+        silent = options.heartbeat
+        waiter.wake_at = monotonic() + options.seconds
     for event in events:
         if event is not None:
-            ready.append(encode(event if how.ids else event._replace(id=""), retry))
+            ready.append(encode(event if options.ids else event._replace(id=""), retry))
             retry = None
             continue
         if ready:
             yield b"".join(ready)
             ready.clear()
-        elif monotonic() >= watch.due:
-            tally.heartbeats += silent != b""
+        elif monotonic() >= waiter.wake_at:
+            stats.heartbeats += silent != b""
             yield silent
         else:
-            if watch.nested:
+            if waiter.nested:
                 yield b""  # The next step may be a wait, and its reader has words and a clock of its own.
             continue
-        silent = how.heartbeat
-        watch.due = monotonic() + how.seconds
+        silent = options.heartbeat
+        waiter.wake_at = monotonic() + options.seconds
     if ready:
         yield b"".join(ready)

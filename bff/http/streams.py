@@ -8,8 +8,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Protocol, Self
 
-from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests, detached
-from bff.http.waiting import Watch
+from bff.errors import Draining, ServerFull, ServerRestarting, TooManyRequests, detached
+from bff.http.waiting import Waiter
 
 MANY_STREAMS: Final = "Too many of your answers are streaming."
 SPREAD: Final = 0.4
@@ -37,25 +37,25 @@ class Slot:
         """Whether a drain may send it away before its end, where it comes back: what it follows goes on elsewhere."""
         self.shared = ""
         """Its name among the user's streams in all processes."""
-        self.watch: Watch | None = None
+        self.waiter: Waiter | None = None
         """Where the stream waits, once it does."""
         self._ending: Exception | None = None
 
-    def wait_at(self, watch: Watch) -> None:
-        self.watch = watch
+    def attach(self, waiter: Waiter) -> None:
+        self.waiter = waiter
         if self._ending is not None:
-            watch.end(self._ending)
+            waiter.cancel(self._ending)
 
-    def end(self, reason: Exception) -> None:
+    def cancel(self, reason: Exception) -> None:
         """Of a stream that is still being opened: as soon as it waits."""
         self._ending = detached(reason)
-        if self.watch is not None:
-            self.watch.end(reason)
+        if self.waiter is not None:
+            self.waiter.cancel(reason)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Of a reader that does not read, so that its stream waits in a write and never learns of its end."""
-        if self.watch is not None:
-            self.watch.cut()
+        if self.waiter is not None:
+            self.waiter.abort()
 
     def release(self) -> None:
         """Idempotent."""
@@ -131,20 +131,20 @@ class Streams:
         began = monotonic()
         with self._lock:
             self.draining = True
-            leaving = [slot for slot in self._open if slot.comes_back and slot.leaves_early and slot.watch is not None]
+            leaving = [slot for slot in self._open if slot.comes_back and slot.leaves_early and slot.waiter is not None]
         random.shuffle(leaving)
         for number, slot in enumerate(leaving):
             _sleep_until(began + seconds * SPREAD * number / len(leaving))
-            slot.end(Drained())
+            slot.cancel(Draining())
         last_words = began + max(0.0, seconds - LAST_WORDS_SECONDS)
         while self._open and monotonic() < last_words:
             _sleep_until(min(monotonic() + 0.05, last_words))
         for slot in list(self._open):
-            slot.end(Drained() if slot.comes_back else self._farewell())
+            slot.cancel(Draining() if slot.comes_back else self._farewell())
         while self._open and monotonic() < began + seconds:
             _sleep_until(monotonic() + 0.05)
         for slot in list(self._open):
-            slot.cut()
+            slot.abort()
 
 
 def _sleep_until(moment: float) -> None:

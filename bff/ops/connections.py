@@ -135,7 +135,7 @@ class BoundedResponses:
         self._connections = connections
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        sock = waiting.browser(environ)
+        sock = waiting.client_socket(environ)
         if sock is None:
             return self._app(environ, start_response)
         exchange = self._connections.begin(sock)

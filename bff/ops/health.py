@@ -63,9 +63,9 @@ def _states(probes: Mapping[str, Probe]) -> dict[str, str]:
     threads = [threading.Thread(target=_find, args=(found, *named), daemon=True) for named in probes.items()]
     for thread in threads:
         thread.start()
-    until = monotonic() + PROBE_SECONDS
+    deadline = monotonic() + PROBE_SECONDS
     for thread in threads:
-        thread.join(max(0.0, until - monotonic()))
+        thread.join(max(0.0, deadline - monotonic()))
     return {name: found.get(name, UpstreamTimeout.code) for name in probes}
 
 

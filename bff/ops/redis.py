@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 from redis.retry import Retry
 
-from bff.errors import Away, ServerFull, SettingsError
+from bff.errors import ServerFull, SettingsError, StorageUnavailable
 
 CONNECTIONS: Final = 7
 """Of one process, for commands, which take a fraction of a millisecond each; small plans allow some 20 in all. With the
@@ -115,10 +115,10 @@ def translated() -> Iterator[None]:
         if "command not allowed when used memory" in str(error):
             raise ServerFull(detail="Redis is out of memory") from error
         if isinstance(error, PASSING) or PASSING_WORDS.search(str(error)):
-            raise Away(detail=f"Redis: {error}") from error
+            raise StorageUnavailable(detail=f"Redis: {error}") from error
         raise
     except (RedisError, OSError) as error:
-        raise Away(detail=f"Redis: {type(error).__name__}: {error}") from error
+        raise StorageUnavailable(detail=f"Redis: {type(error).__name__}: {error}") from error
 
 
 class _Pool(redis.BlockingConnectionPool):

@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
-from bff.errors import Away, ServerFull, TooManyRequests
+from bff.errors import ServerFull, StorageUnavailable, TooManyRequests
 from bff.http.streams import MANY_STREAMS
 from bff.ops.redis import Client, Scripts, key_of, keys_of
 
@@ -81,7 +81,7 @@ class SharedLimits:
             return None
         try:
             return self._scripts.run(script, [key], *arguments)
-        except (Away, ServerFull):
+        except (StorageUnavailable, ServerFull):
             log.debug("a limit could not be counted", exc_info=True)
             self._ask_at = time.monotonic() + AWAY_SECONDS
             return None

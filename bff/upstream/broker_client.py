@@ -9,9 +9,17 @@ from urllib.parse import quote
 
 from bff import errors
 from bff.auth.identity import Identity
-from bff.errors import BY_CODE, Away, ChatError, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
+from bff.errors import (
+    BY_CODE,
+    ChatError,
+    StorageUnavailable,
+    UpstreamError,
+    UpstreamFailure,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from bff.http import tracing
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.ops import metrics
 from bff.upstream import http
 from bff.upstream.http import EventSource, Response, Session
@@ -103,43 +111,43 @@ class BrokerClient:
         """The moment (monotonic) by which a message is left and its stream open, if both begin now."""
         return monotonic() + self._timeouts.opening
 
-    def enqueue(self, identity: Identity, content: Mapping[str, Any], until: float, watch: Watch | None = None) -> Receipt:
+    def enqueue(self, identity: Identity, content: Mapping[str, Any], deadline: float, waiter: Waiter | None = None) -> Receipt:
         """`content`: the message, and what only our own broker understands: on_busy, on_disconnect, group, ….
 
         Raises an UpstreamFailure, or what our own broker refuses: Busy, Expired, IdempotencyConflict, TooManyRequests.
         """
         body = {**content, "user_id": identity.user_id, "org_id": identity.org, "client_id": self._client_id}
         with metrics.timed(metrics.ENQUEUE), _worth_a_retry(UpstreamTimeout):
-            response = self._send("POST", "/api/v1/message", until, body=body, watch=watch)
-            content = http.read_json(response, until)
+            response = self._send("POST", "/api/v1/message", deadline, body=body, waiter=waiter)
+            content = http.read_json(response, deadline)
         message_id, position = content.get("message_id"), content.get("queue_position")
         if not isinstance(message_id, str) or not MESSAGE_ID.fullmatch(message_id):
             raise UpstreamError(detail="no message_id in the broker's answer")
         return Receipt(message_id, position if type(position) is int else 1)
 
-    def follow(self, user_id: str, message_id: str, until: float) -> Answer:
+    def follow(self, user_id: str, message_id: str, deadline: float) -> Answer:
         """Opens the stream of a message that was just left.
 
         Raises an UpstreamFailure, or NotFound, Expired from our own broker.
         """
         reopen = partial(self._open, user_id, message_id)
         with _worth_a_retry(UpstreamFailure):
-            return Followed(reopen, reopen("", until, None))
+            return Followed(reopen, reopen("", deadline, None))
 
-    def resume(self, user_id: str, message_id: str, until: float, after: str, *, on_disconnect: str = "") -> Answer | None:
+    def resume(self, user_id: str, message_id: str, deadline: float, after: str, *, on_disconnect: str = "") -> Answer | None:
         """Follows a message again, after the event id `after`, from the start where that is "".
 
         None when there is nothing left to read. Raises an UpstreamFailure; NotFound, Expired from our own broker.
         """
         with _worth_a_retry(UpstreamFailure):
-            source = self._open(user_id, message_id, after, until, on_disconnect=on_disconnect)
+            source = self._open(user_id, message_id, after, deadline, on_disconnect=on_disconnect)
         reopen = partial(self._open, user_id, message_id)
         return Followed(reopen, source, after) if source is not None else None
 
-    def open_stream(self, user_id: str, message_id: str, until: float, watch: Watch) -> EventSource:
+    def open_stream(self, user_id: str, message_id: str, deadline: float, waiter: Waiter) -> EventSource:
         """A message's only stream, of a broker that does not number its events. Raises an UpstreamFailure."""
         with _worth_a_retry(UpstreamFailure):
-            source = self._open(user_id, message_id, "", until, watch)
+            source = self._open(user_id, message_id, "", deadline, waiter)
         if source is None:
             raise UpstreamError(detail="the broker has no stream of a message that was just left")
         return source
@@ -177,9 +185,9 @@ class BrokerClient:
 
         Raises an UpstreamFailure.
         """
-        until = self.opening()
+        deadline = self.opening()
         params = {"group": group} | ({"event_id": event_id} if event_id else {})
-        content = http.read_json(self._send("GET", _queue_of(user_id), until, params=params), until)
+        content = http.read_json(self._send("GET", _queue_of(user_id), deadline, params=params), deadline)
         runs = [Run(run["message_id"], run["run_scope"], run["run_key"], run["stopping"]) for run in content["messages"]]
         return Runs(runs, content.get("located"))
 
@@ -195,21 +203,21 @@ class BrokerClient:
 
     def check(self) -> None:
         """Raises an UpstreamFailure when the broker is not there, or says itself that it cannot work."""
-        until = monotonic() + CHECK_SECONDS
-        status = http.read_json(self._send("GET", "/health", until), until).get("status")
+        deadline = monotonic() + CHECK_SECONDS
+        status = http.read_json(self._send("GET", "/health", deadline), deadline).get("status")
         if status not in {"healthy", "degraded"}:
             raise UpstreamUnavailable(detail=f"the broker is {status}")
 
-    def _queue(self, user_id: str, until: float) -> dict[str, Any]:
-        return http.read_json(self._send("GET", _queue_of(user_id), until), until)
+    def _queue(self, user_id: str, deadline: float) -> dict[str, Any]:
+        return http.read_json(self._send("GET", _queue_of(user_id), deadline), deadline)
 
     def _open(
         self,
         user_id: str,
         message_id: str,
         after: str,
-        until: float,
-        watch: Watch | None = None,
+        deadline: float,
+        waiter: Waiter | None = None,
         on_disconnect: str = "",
     ) -> EventSource | None:
         """None when there is nothing left to read after `after`."""
@@ -217,14 +225,14 @@ class BrokerClient:
         if after:
             headers["Last-Event-ID"] = after.encode()  # A text would be sent as Latin-1.
         query = {"user_id": user_id, "message_id": message_id} | ({"on_disconnect": on_disconnect} if on_disconnect else {})
-        response = self._send("GET", "/api/v1/stream", until, headers=headers, params=query, watch=watch)
+        response = self._send("GET", "/api/v1/stream", deadline, headers=headers, params=query, waiter=waiter)
         if response.status_code == 204:
             response.close()
             return None
         return EventSource(response, self._timeouts.silence, self._max_event_bytes, JOIN_SECONDS)
 
     def _send(
-        self, method: str, path: str, until: float, headers: Mapping[str, str | bytes] | None = None, **parts: Any
+        self, method: str, path: str, deadline: float, headers: Mapping[str, str | bytes] | None = None, **parts: Any
     ) -> Response:
         with metrics.failures("broker"):
             response = http.send(
@@ -233,11 +241,11 @@ class BrokerClient:
                 self._service.url + path,
                 headers={"X-API-Key": self._service.key, **tracing.headers(), **(headers or {})},
                 connect=self._timeouts.connect,
-                until=until,
+                deadline=deadline,
                 **parts,
             )
             if response.status_code not in {200, 202, 204}:
-                raise _refusal(response, until, self._refusals)
+                raise _refusal(response, deadline, self._refusals)
             return response
 
 
@@ -262,13 +270,13 @@ def _place(message: Any) -> dict[str, Any]:
     return {name: message[name] for name in fields}
 
 
-def _refusal(response: Response, until: float, refusals: Collection[type[ChatError]]) -> ChatError:
+def _refusal(response: Response, deadline: float, refusals: Collection[type[ChatError]]) -> ChatError:
     """What a broker's status means for the one who asked; the broker's own words stay here."""
     status = response.status_code
     seconds = http.retry_after(response, default=RETRY_SECONDS)
     asked_to_retry = "Retry-After" in response.headers
     try:
-        content = http.read_json(response, until)
+        content = http.read_json(response, deadline)
     except UpstreamFailure:
         content = {}
     kind = BY_CODE.get(code) if isinstance(code := content.get("code"), str) else None
@@ -281,5 +289,5 @@ def _refusal(response: Response, until: float, refusals: Collection[type[ChatErr
     if status == 429:
         return errors.TooManyRequests(retry_after=seconds)
     if status == 503:
-        return Away(detail="the broker answered 503", retry_after=seconds)
+        return StorageUnavailable(detail="the broker answered 503", retry_after=seconds)
     return UpstreamError(detail=f"the broker answered {status}")

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from bff.errors import ChatError, TooManyRequests, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.http.event_ids import ReadPosition
 from bff.http.sse import Event
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.http import EventSource
 
 RECONNECTS: Final = 6
@@ -20,7 +20,7 @@ REOPEN_SECONDS: Final = 20.0
 """For one attempt, at most."""
 LEAST_REOPEN_SECONDS: Final = 1.0
 
-Reopen = Callable[[str, float, Watch | None], EventSource | None]
+Reopen = Callable[[str, float, Waiter | None], EventSource | None]
 """Opens the stream after an event id, until a moment (monotonic), waiting at the watch; None when nothing is left to read."""
 
 
@@ -31,8 +31,8 @@ class Answer(Protocol):
     unfinished: bool
     """Whether following it failed although it may go on: a reader that comes back later finds the rest, or learns its end."""
 
-    def events(self, watch: Watch) -> Iterator[Event | None]:
-        """To be iterated once. Raises an UpstreamFailure when it breaks for good, and whatever ends `watch`."""
+    def events(self, waiter: Waiter) -> Iterator[Event | None]:
+        """To be iterated once. Raises an UpstreamFailure when it breaks for good, and whatever ends `waiter`."""
 
     def close(self) -> None: ...
 
@@ -54,14 +54,14 @@ class Followed:
         self.reconnects = 0
         self.unfinished = False
 
-    def events(self, watch: Watch) -> Iterator[Event | None]:
+    def events(self, waiter: Waiter) -> Iterator[Event | None]:
         while self._source is not None:
-            yield from self._read(self._source, watch)
-            yield from self._reconnect(watch)
+            yield from self._read(self._source, waiter)
+            yield from self._reconnect(waiter)
 
-    def _read(self, source: EventSource, watch: Watch) -> Iterator[Event | None]:
+    def _read(self, source: EventSource, waiter: Waiter) -> Iterator[Event | None]:
         try:
-            for event in source.events(watch):
+            for event in source.events(waiter):
                 if event is not None:
                     if not self._position.is_new(event.id):
                         continue  # Nor is it progress: attempts that bring nothing new are counted.
@@ -73,15 +73,15 @@ class Followed:
         finally:
             source.close()
 
-    def _reconnect(self, watch: Watch) -> Iterator[None]:
+    def _reconnect(self, waiter: Waiter) -> Iterator[None]:
         """Opens the stream again; no source is left when the log has ended. Raises an UpstreamFailure when it gives up."""
         while self._failures < RECONNECTS and self.reconnects < RECONNECTS_MOST:
-            yield from watch.pause(RECONNECT_SECONDS * 2**self._failures * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            yield from waiter.sleep(RECONNECT_SECONDS * 2**self._failures * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._failures += 1
             # While this blocks nothing is said to the browser, so it must not last longer than until the next heartbeat.
-            until = min(monotonic() + REOPEN_SECONDS, max(watch.due, monotonic() + LEAST_REOPEN_SECONDS))
+            deadline = min(monotonic() + REOPEN_SECONDS, max(waiter.wake_at, monotonic() + LEAST_REOPEN_SECONDS))
             try:
-                self._source = self._reopen(self._position.after, until, watch)
+                self._source = self._reopen(self._position.after, deadline, waiter)
             except (UpstreamFailure, TooManyRequests) as error:
                 self._note(error)
                 continue

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from bff.auth.identity import Identity
 from bff.errors import InvalidRequest, NotFound, RangeNotSatisfiable, UpstreamError, UpstreamTimeout
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.http import ByteSource
 from bff.upstream.messages import AUDIO_MAX_BYTES
 
@@ -104,15 +104,15 @@ def part(wanted: str, size: int) -> Part | None:
 class Recording:
     """An open spoken answer of known size. Whoever opened it closes it."""
 
-    def __init__(self, source: ByteSource, until: float, watch: Watch) -> None:
-        """One that does not say its size is fetched first, until `until` (monotonic): players show a duration by it.
+    def __init__(self, source: ByteSource, deadline: float, waiter: Waiter) -> None:
+        """One that does not say its size is fetched first, until `deadline` (monotonic): players show a duration by it.
 
-        Raises UpstreamError for one of more than AUDIO_MAX_BYTES, an UpstreamFailure, and whatever ends `watch`.
+        Raises UpstreamError for one of more than AUDIO_MAX_BYTES, an UpstreamFailure, and whatever ends `waiter`.
         """
         self._source = source
         self._spool: IO[bytes] | None = None
         try:
-            self.size = self._spooled(until, watch) if source.size is None else source.size
+            self.size = self._spooled(deadline, waiter) if source.size is None else source.size
             _check_size(self.size)
         except BaseException:
             self.close()
@@ -136,12 +136,12 @@ class Recording:
         match = re.search(r"\bmax-age=([0-9]{1,9})\b", said)
         return int(match[1]) if match and not re.search(r"no-(store|cache)", said) else 0
 
-    def pieces(self, wanted: Part) -> Callable[[Watch], Iterator[bytes]]:
-        return lambda watch: self._read_spool(wanted) if self._spool is not None else self._read(wanted, watch)
+    def pieces(self, wanted: Part) -> Callable[[Waiter], Iterator[bytes]]:
+        return lambda waiter: self._read_spool(wanted) if self._spool is not None else self._read(wanted, waiter)
 
-    def _read(self, wanted: Part, watch: Watch) -> Iterator[bytes]:
+    def _read(self, wanted: Part, waiter: Waiter) -> Iterator[bytes]:
         at = 0
-        for chunk in self._source.chunks(watch):
+        for chunk in self._source.chunks(waiter):
             if piece := chunk[max(0, wanted.start - at) : max(0, wanted.stop - at)]:
                 yield piece
             at += len(chunk)
@@ -156,13 +156,13 @@ class Recording:
         for at in range(wanted.start, wanted.stop, READ_BYTES):
             yield self._spool.read(min(READ_BYTES, wanted.stop - at))
 
-    def _spooled(self, until: float, watch: Watch) -> int:
+    def _spooled(self, deadline: float, waiter: Waiter) -> int:
         self._spool = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - `close` closes it
-        watch.due = until
-        for chunk in self._source.chunks(watch):
+        waiter.wake_at = deadline
+        for chunk in self._source.chunks(waiter):
             self._spool.write(chunk)
             _check_size(self._spool.tell())
-            if monotonic() >= until:
+            if monotonic() >= deadline:
                 raise UpstreamTimeout(detail="a recording that took too long")
         return self._spool.tell()
 

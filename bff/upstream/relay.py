@@ -12,10 +12,10 @@ from bff.errors import (
     AnswerIncomplete,
     AnswerTimeout,
     ChatError,
-    Drained,
+    ClientDisconnected,
+    Draining,
     InternalError,
     Interrupted,
-    ReaderLeft,
     UpstreamError,
     UpstreamTimeout,
     detached,
@@ -77,8 +77,8 @@ class Relay:
                 if self.ended:
                     return
             problem: ChatError = AnswerIncomplete()
-        except ReaderLeft as left:
-            self.ended = "drained" if isinstance(left, Drained) else "aborted"
+        except ClientDisconnected as left:
+            self.ended = "drained" if isinstance(left, Draining) else "aborted"
             raise
         except ChatError as error:
             problem = detached(error)

@@ -22,7 +22,7 @@ from bff.errors import (
     detached,
 )
 from bff.http.sse import Event
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream import events
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
@@ -68,37 +68,37 @@ class UnnumberedReply:
         """Whether the broker may go on with it: see `read_out`."""
         return self._source is not None
 
-    def start(self, watch: Watch) -> None:
-        """Leaves the message and opens its stream. Raises an UpstreamFailure, TooManyRequests, and what ends `watch`."""
-        watch.check()
-        until = min(self._broker.opening(), watch.due)
-        self._message_id = self._broker.enqueue(self._question.identity, self._question.content, until, watch).message_id
-        self._reopen(watch, until)
+    def start(self, waiter: Waiter) -> None:
+        """Leaves the message and opens its stream. Raises an UpstreamFailure, TooManyRequests, and what ends `waiter`."""
+        waiter.check()
+        deadline = min(self._broker.opening(), waiter.wake_at)
+        self._message_id = self._broker.enqueue(self._question.identity, self._question.content, deadline, waiter).message_id
+        self._reopen(waiter, deadline)
 
-    def events(self, watch: Watch) -> Generator[str | None]:
+    def events(self, waiter: Waiter) -> Generator[str | None]:
         """The engine's events as JSON, None at pauses. Starts the reply if `start` was not called.
 
-        Ends after a terminal event. Raises an UpstreamFailure, TooManyRequests, and what ends `watch`.
+        Ends after a terminal event. Raises an UpstreamFailure, TooManyRequests, and what ends `waiter`.
         """
-        problem = (yield from self._read(watch)) if self._source is not None else (yield from self._take_over(watch))
+        problem = (yield from self._read(waiter)) if self._source is not None else (yield from self._take_over(waiter))
         while problem is not None:
-            if found := self._found_in_history(watch):
+            if found := self._found_in_history(waiter):
                 yield found
                 return
             if self._started or not isinstance(problem, UpstreamUnavailable):
                 raise detached(problem)
-            problem = yield from self._begin_again(problem, watch)
+            problem = yield from self._begin_again(problem, waiter)
 
-    def read_out(self, watch: Watch) -> None:
-        """Reads what is still to come and drops it, until `watch.due`: then the broker is free for the user's next message.
+    def read_out(self, waiter: Waiter) -> None:
+        """Reads what is still to come and drops it, until `waiter.due`: then the broker is free for the user's next message.
 
-        Raises what ends `watch`.
+        Raises what ends `waiter`.
         """
         if self._source is None:
             return
         with suppress(ChatError), closing(self):
-            for _ in self._source.events(watch):
-                if monotonic() >= watch.due:
+            for _ in self._source.events(waiter):
+                if monotonic() >= waiter.wake_at:
                     return
 
     def close(self) -> None:
@@ -106,23 +106,23 @@ class UnnumberedReply:
         if source is not None:
             source.close()
 
-    def _read(self, watch: Watch) -> Steps:
+    def _read(self, waiter: Waiter) -> Steps:
         """Reads the stream, opened again as often as the broker had no slot for it; what went wrong, None after the end."""
         pauses = _pauses()
         while True:
-            problem = yield from self._read_once(watch)
+            problem = yield from self._read_once(waiter)
             if not isinstance(problem, _NoSlot):
                 return problem
-            yield from watch.pause(next(pauses))
+            yield from waiter.sleep(next(pauses))
             try:
-                self._reopen(watch)
+                self._reopen(waiter)
             except UpstreamFailure as error:
                 return detached(error)
 
-    def _read_once(self, watch: Watch) -> Steps:
+    def _read_once(self, waiter: Waiter) -> Steps:
         assert self._source is not None
         try:
-            for event in self._source.events(watch):
+            for event in self._source.events(waiter):
                 if event is None:
                     yield None
                 elif event.event == "done":
@@ -143,34 +143,34 @@ class UnnumberedReply:
         self.close()
         return AnswerIncomplete(detail="the broker's stream ended without an end of the reply")
 
-    def _take_over(self, watch: Watch) -> Steps:
+    def _take_over(self, waiter: Waiter) -> Steps:
         """Where a process before has left the message, waits until the broker is done with it, and has no reply of it."""
         pauses = _pauses()
         while self._left_before and self._may_be_at_it():
-            yield from watch.pause(next(pauses))
-        if self._left_before and (found := self._found_in_history(watch)):
+            yield from waiter.sleep(next(pauses))
+        if self._left_before and (found := self._found_in_history(waiter)):
             yield found
             return None
         try:
-            self.start(watch)
+            self.start(waiter)
         except (UpstreamUnavailable, UpstreamTimeout) as error:
             return UpstreamUnavailable(detail=error.detail)  # A timeout of a reply that has begun is another matter.
-        return (yield from self._read(watch))
+        return (yield from self._read(waiter))
 
-    def _begin_again(self, problem: ChatError, watch: Watch) -> Steps:
+    def _begin_again(self, problem: ChatError, waiter: Waiter) -> Steps:
         """Of a reply that has not begun: opens its stream again, or leaves the message once more where the broker lost it."""
         while self._failures < RECONNECTS:
-            yield from watch.pause(PAUSE_SECONDS * 2**self._failures)
+            yield from waiter.sleep(PAUSE_SECONDS * 2**self._failures)
             self._failures += 1
             try:
                 found = self._broker.occupancy(self._question.identity.user_id)
                 if self._message_id and (found.waiting or found.current == self._message_id):
-                    self._reopen(watch)
+                    self._reopen(waiter)
                 else:
-                    self.start(watch)
+                    self.start(waiter)
             except UpstreamFailure:
                 continue
-            return (yield from self._read(watch))
+            return (yield from self._read(waiter))
         raise detached(problem)
 
     def _may_be_at_it(self) -> bool:
@@ -181,18 +181,18 @@ class UnnumberedReply:
             return False
         return found.current is not None or found.waiting > 0
 
-    def _reopen(self, watch: Watch, until: float | None = None) -> None:
+    def _reopen(self, waiter: Waiter, deadline: float | None = None) -> None:
         self.close()
-        until = until or min(self._broker.opening(), watch.due)
-        self._source = self._broker.open_stream(self._question.identity.user_id, self._message_id, until, watch)
+        deadline = deadline or min(self._broker.opening(), waiter.wake_at)
+        self._source = self._broker.open_stream(self._question.identity.user_id, self._message_id, deadline, waiter)
 
-    def _found_in_history(self, watch: Watch) -> str | None:
+    def _found_in_history(self, waiter: Waiter) -> str | None:
         """The engine's newest turn, if it is this very message: then the reply was only lost on its way."""
         text = self._question.content.get("message")
         if self._engine is None or not text:
             return None
         try:
-            turns = self._engine.newest(self._question.identity, 1, 0, watch).entries
+            turns = self._engine.newest(self._question.identity, 1, 0, waiter).entries
         except ChatError:
             return None
         turn = turns[0] if turns else {}

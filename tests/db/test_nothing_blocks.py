@@ -39,7 +39,7 @@ class Listener:
         return bool(eventually(lambda: self.tokens >= enough, DEADLINE))
 
 
-class Aside:
+class ThreadExecutor:
     """A call that is made in the background."""
 
     def __init__(self, do: Callable[[], Any]) -> None:
@@ -71,7 +71,7 @@ def test_a_slow_query_does_not_stop_the_streams_beside_it(start, postgres_url):
     listener = Listener(ada, conversation)
     assert listener.hears(1)
 
-    changing = Aside(lambda: ada.change(slow, title="slow"))
+    changing = ThreadExecutor(lambda: ada.change(slow, title="slow"))
     before = listener.tokens
     assert changing.over.wait(DEADLINE)
 
@@ -86,7 +86,7 @@ def test_a_locked_row_does_not_stop_the_streams_beside_it(start, postgres_url):
 
     with psycopg.connect(postgres_url) as connection:
         connection.execute("SELECT * FROM chat_conversations WHERE id = %s FOR UPDATE", [locked])
-        changing = Aside(lambda: ada.change(locked, title="new"))
+        changing = ThreadExecutor(lambda: ada.change(locked, title="new"))
         assert listener.hears(50)
         assert not changing.over.is_set()
 
@@ -103,7 +103,7 @@ def test_another_processes_lock_stops_neither_streams_nor_those_who_read(start, 
 
     with closing(sqlite3.connect(file, timeout=DEADLINE, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        changing = Aside(lambda: ada.change(other, title="new"))
+        changing = ThreadExecutor(lambda: ada.change(other, title="new"))
         assert listener.hears(50)
         assert len(ada.request("GET", ROOM).json()["conversations"]) == 2
         assert not changing.over.is_set()
@@ -127,7 +127,7 @@ def test_two_hundred_stream_while_others_list_and_edit_and_nothing_blocks(start,
     conversations = [talk.begin(text) for talk in talks]
     Talk(server).request("GET", "/longest").close()
     working = threading.Event()
-    editors = [Aside(lambda number=number: edit_on(Talk(server, f"editor-{number}"), working)) for number in range(3)]
+    editors = [ThreadExecutor(lambda number=number: edit_on(Talk(server, f"editor-{number}"), working)) for number in range(3)]
 
     # What blocks of our own blocks in every round; a machine that stops for a moment does not.
     longest = []

@@ -330,8 +330,8 @@ class EventSource:
 
     def run(self, seconds: float) -> None:
         """Until it is told to stop, or held back, or so many seconds have passed."""
-        until, last_id = time.monotonic() + seconds, ""
-        while time.monotonic() < until and "retry" not in (self.frames or [{}])[-1]:
+        deadline, last_id = time.monotonic() + seconds, ""
+        while time.monotonic() < deadline and "retry" not in (self.frames or [{}])[-1]:
             headers = {"Last_Event_ID": last_id} if last_id else {}
             with closing(self._talk.hear(self._conversation, Accept="text/event-stream", **headers)) as reply:
                 self.statuses.append(reply.status)

@@ -151,7 +151,7 @@ def test_a_cut_is_no_end_on_a_real_socket():
 
 def test_another_agent_can_answer():
     class Parrot:
-        def stream(self, history, identity, watch):
+        def stream(self, history, identity, waiter):
             assert (history[-1], identity) == (ChatMessage("user", "hello"), Identity("ann", "unfoldingWord"))
             yield from ("Pretty ", None, "Polly")
 
@@ -167,12 +167,12 @@ class Patient:
     def __init__(self) -> None:
         self.asked, self.ended, self.enough = threading.Event(), threading.Event(), threading.Event()
 
-    def stream(self, history, identity, watch):
+    def stream(self, history, identity, waiter):
         self.asked.set()
         try:
             while not self.enough.is_set():
                 yield None
-                watch.wait()
+                waiter.wait()
         finally:
             self.ended.set()
 

@@ -108,7 +108,7 @@ class NumberedBroker:
             + b"\r\n"
         )
 
-    def until(self, count: int) -> int:
+    def bytes_until(self, count: int) -> int:
         """The bytes of the first `count` events."""
         return sum(len(self._frame(number)) for number in range(count))
 
@@ -162,7 +162,7 @@ BREAKS = {"a reset": CUT, "a bare end": END, "a clean end": LAST_CHUNK, "silence
 @pytest.mark.parametrize("ending", BREAKS.values(), ids=BREAKS)
 def test_the_browser_notices_nothing_of_a_break(ending):
     plan = NumberedBroker(ANSWER, [])
-    plan._lines = [Line(plan.until(2), ending=ending), Line(plan.until(5) + 7, ending=ending), Line(ending=ending)]
+    plan._lines = [Line(plan.bytes_until(2), ending=ending), Line(plan.bytes_until(5) + 7, ending=ending), Line(ending=ending)]
     with WireServer(plan) as broker:
         assert_whole(told(broker, UPSTREAM_READ_SECONDS="0.3"))
 
@@ -305,7 +305,7 @@ def test_a_broker_that_begins_anew_each_time_is_given_up_without_an_end(monkeypa
 def test_a_log_that_is_done_without_a_terminal_event_is_incomplete_for_everybody(headers, ending, last):
     log = [event for event in ANSWER if event.data != COMPLETE]
     plan = NumberedBroker(log, [])
-    plan._lines = [Line(plan.until(len(log) - 1), ending=ending), last]
+    plan._lines = [Line(plan.bytes_until(len(log) - 1), ending=ending), last]
     with WireServer(plan) as broker:
         assert ends_of(told(broker, headers)) == ["answer_incomplete"]
 
@@ -319,7 +319,7 @@ def test_an_event_nobody_can_read_is_an_error_for_everybody(headers):
 def test_an_event_without_an_id_is_no_reason_to_give_up():
     plan = NumberedBroker(ANSWER, [])
     unnumbered = chunk(b'event: message\r\ndata: {"type":"keepalive"}\r\n\r\n')
-    plan._lines = [Line(plan.until(4)), Line(0, ending=[unnumbered, LAST_CHUNK]), Line()]
+    plan._lines = [Line(plan.bytes_until(4)), Line(0, ending=[unnumbered, LAST_CHUNK]), Line()]
     with WireServer(plan) as broker:
         events = told(broker)
 

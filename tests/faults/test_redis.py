@@ -177,10 +177,10 @@ def test_processes_that_are_killed_at_random_cost_no_message_its_end(fleet, engi
     for _ in range(3):
         around.worker()
     around.wait_until_ready()
-    until = time.monotonic() + SOAK_SECONDS
+    deadline = time.monotonic() + SOAK_SECONDS
 
     seed = 0
-    while seed == 0 or time.monotonic() < until:
+    while seed == 0 or time.monotonic() < deadline:
         seed += 1
         under_fire(around, web, engine, seed)
 

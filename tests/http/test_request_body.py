@@ -203,9 +203,9 @@ def test_a_large_text_may_have_anything_in_it(text, escaped):
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_a_body_is_not_nested_without_end(opening, closing):
+def test_a_body_is_not_nested_without_end(preamble, closing):
     def nested(depth: int) -> bytes:
-        return f'{{"message":"x","more":{opening * depth}1{closing * depth}}}'.encode()
+        return f'{{"message":"x","more":{preamble * depth}1{closing * depth}}}'.encode()
 
     assert validated(ChatRequest, nested(50)).message == "x"
     for depth in (250, 5000, 10_000):

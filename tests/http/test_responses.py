@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 from flask import Flask
 
-from bff.http.responses import EventStream, How
+from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
 from tests.broker_says import QUEUED, TICKET
 from tests.live import BROKER_KEY, Browser, eventually, head, in_parallel
@@ -19,7 +19,7 @@ KEEPALIVE = 'data: {"type":"keepalive"}\n'
 def stream(say, most: int | None = None, **options) -> list[bytes]:
     """What is written, or the first `most` pieces of it."""
     app = Flask(__name__)
-    how = How(**{"heartbeat": comment("beat"), "seconds": 60.0} | options)
+    how = StreamOptions(**{"heartbeat": comment("beat"), "seconds": 60.0} | options)
     with app.test_request_context(), EventStream(say, how, environ={}) as answer:
         return list(islice(answer.response, most))
 
@@ -35,9 +35,9 @@ def test_what_is_left_at_the_end_is_written():
 
 
 def test_headers_leave_alone_when_no_event_comes_soon():
-    def say(watch):
-        while watch.due < monotonic() + 1:
-            watch.wait()
+    def say(waiter):
+        while waiter.wake_at < monotonic() + 1:
+            waiter.wait()
             yield None
         yield Event("", "a")
 
@@ -45,10 +45,10 @@ def test_headers_leave_alone_when_no_event_comes_soon():
 
 
 def test_a_heartbeat_is_said_after_silence():
-    def say(watch):
+    def say(waiter):
         while True:
             yield None
-            watch.wait()
+            waiter.wait()
 
     began = monotonic()
 
@@ -137,13 +137,13 @@ LEAVING = {
 }
 
 
-def open_by_hand(server, message: str = "hello", until: bytes = b"data: ") -> socket.socket:
-    """A stream on a bare socket, read until it has said `until`."""
+def open_by_hand(server, message: str = "hello", deadline: bytes = b"data: ") -> socket.socket:
+    """A stream on a bare socket, read until it has said `deadline`."""
     body = f'{{"message": "{message}"}}'.encode()
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     sock.sendall(head("POST", "/api/chat/stream", body=body) + body)
     received = b""
-    while until not in received:
+    while deadline not in received:
         piece = sock.recv(65536)
         assert piece, received
         received += piece
@@ -167,7 +167,7 @@ def test_a_browser_that_leaves_is_noticed_at_once(start, kind, silent_broker, le
 @pytest.mark.live
 def test_a_browser_that_half_closes_still_gets_its_answer(start, kind):
     server = start(kind)
-    sock = open_by_hand(server, "/slow 1 one two", until=b'"one "')
+    sock = open_by_hand(server, "/slow 1 one two", deadline=b'"one "')
 
     sock.shutdown(socket.SHUT_WR)
     received = b""

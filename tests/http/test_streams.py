@@ -3,7 +3,7 @@ from time import monotonic
 
 import pytest
 
-from bff.errors import Drained, ServerFull, ServerRestarting, TooManyRequests
+from bff.errors import Draining, ServerFull, ServerRestarting, TooManyRequests
 from bff.http import waiting
 from bff.http.streams import Slot, Streams
 from tests.live import in_parallel
@@ -23,16 +23,16 @@ class Stream:
         assert self._waits.wait(5)
 
     def _wait(self) -> None:
-        self.slot.watch = watch = waiting.watch()
+        self.slot.waiter = waiter = waiting.new_waiter()
         self._waits.set()
-        until = monotonic() + self._seconds
+        deadline = monotonic() + self._seconds
         try:
-            while monotonic() < until:
-                watch.wait(until=until)
+            while monotonic() < deadline:
+                waiter.wait(deadline=deadline)
         except Exception as reason:
             self.reason = reason
         self.ended_at = monotonic()
-        watch.close()
+        waiter.close()
         self.slot.release()
 
     def join(self) -> None:
@@ -123,7 +123,7 @@ def test_a_drain_sends_away_one_after_the_other_lets_others_finish_and_says_fare
     for stream in [*coming_back, finishing, *patient]:
         stream.join()
     assert 1.9 < took < 3.2
-    assert all(type(stream.reason) is Drained for stream in coming_back)
+    assert all(type(stream.reason) is Draining for stream in coming_back)
     moments = sorted(stream.ended_at - began for stream in coming_back)
     assert all(moment >= 0.2 * number for number, moment in enumerate(moments)), "0.24 s apart"
     assert moments[-1] < 1.9, "before the farewell"
@@ -133,13 +133,13 @@ def test_a_drain_sends_away_one_after_the_other_lets_others_finish_and_says_fare
 
 
 def test_a_drain_may_say_another_farewell():
-    open_streams = Streams(10, 10, farewell=Drained)
+    open_streams = Streams(10, 10, farewell=Draining)
     stream = Stream(open_streams, "ada", comes_back=False)
 
     open_streams.drain(0.5)
 
     stream.join()
-    assert type(stream.reason) is Drained
+    assert type(stream.reason) is Draining
 
 
 def test_a_drain_ends_in_time_whatever_its_streams_do():

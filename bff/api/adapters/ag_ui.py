@@ -16,7 +16,7 @@ from bff.api.adapters.base import (
     Sent,
     as_json,
     asking,
-    beside,
+    extra_fields,
     last_of,
     sayable,
     text_of,
@@ -57,7 +57,7 @@ class AgUiWords:
         self._run = {name: about.get(name) or message_id for name in ("threadId", "runId")}
         self._texts = Texts(_text(message_id), sent >= Sent.TEXT)
         self._tools = Tools(message_id, sent >= Sent.TOOLS)
-        self.opening = [as_json(type="RUN_STARTED", **self._run), _custom("message_id", message_id)]
+        self.preamble = [as_json(type="RUN_STARTED", **self._run), _custom("message_id", message_id)]
 
     @property
     def sent(self) -> Sent:
@@ -72,7 +72,7 @@ class AgUiWords:
             case "tool_result":
                 return [*self._texts.end(), *_result(self._tools.result(content))]
             case "complete":
-                return [*self._texts.rest(content), _custom("response", beside(content)), self._finished()]
+                return [*self._texts.rest(content), _custom("response", extra_fields(content)), self._finished()]
             case "stopped":
                 return [*self._texts.rest(content), self._finished(outcome={"type": "cancelled"})]
             case "error":

@@ -17,7 +17,7 @@ from bff.api.adapters.base import (
     Sent,
     as_json,
     asking,
-    beside,
+    extra_fields,
     last_of,
     sayable,
     text_of,
@@ -53,7 +53,7 @@ def asked(body: bytes) -> Asked:
 
 class AiSdkWords:
     def __init__(self, message_id: str, _: Mapping[str, Any], sent: Sent) -> None:
-        self.opening = [as_json(type="start", messageId=message_id)]
+        self.preamble = [as_json(type="start", messageId=message_id)]
         self._texts = Texts(_TEXT, sent >= Sent.TEXT)
         self._tools = Tools(message_id, sent >= Sent.TOOLS)
 
@@ -70,7 +70,7 @@ class AiSdkWords:
             case "tool_result":
                 return [*self._texts.end(), *_result(self._tools.result(content))]
             case "complete":
-                return [*self._texts.rest(content), _data("response", beside(content)), as_json(type="finish"), DONE]
+                return [*self._texts.rest(content), _data("response", extra_fields(content)), as_json(type="finish"), DONE]
             case "stopped":
                 return [*self._texts.rest(content), as_json(type="abort"), DONE]
             case "error":

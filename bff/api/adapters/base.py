@@ -53,7 +53,7 @@ _SUFFIXES: Final = {Sent.NOTHING: "", Sent.TOOLS: ";tool", Sent.TEXT: ";text", S
 class Words(Protocol):
     """How one answer is said, to one reader. Valid from its first event on, wherever in the answer that is."""
 
-    opening: list[str]
+    preamble: list[str]
     """The data of what is said before anything else."""
 
     @property
@@ -93,7 +93,7 @@ class Place(NamedTuple):
 
 def translate(said: Iterable[Event | None], words: Words) -> Iterator[Event | None]:
     """The last event that says one of ours carries its id: who has read only a part of them reads them again."""
-    opening = words.opening
+    preamble = words.preamble
     for event in said:
         if event is None:
             yield None
@@ -101,8 +101,8 @@ def translate(said: Iterable[Event | None], words: Words) -> Iterator[Event | No
         content = events.parsed_object(event.data)
         kind = content.pop("type", "")
         if ours := words.say(kind, content):
-            *first, last = [*opening, *ours]
-            opening = []
+            *first, last = [*preamble, *ours]
+            preamble = []
             for data in first:
                 yield Event("", data)
             sent = Sent.END if kind in events.TERMINAL else words.sent
@@ -176,7 +176,7 @@ def responses(content: dict[str, Any]) -> list[str]:
     return [text for text in content["response"]["responses"] if text]
 
 
-def beside(content: dict[str, Any]) -> dict[str, Any]:
+def extra_fields(content: dict[str, Any]) -> dict[str, Any]:
     """What a `complete` holds beside its texts: language, voice, attachments."""
     return {
         name: said

@@ -71,7 +71,7 @@ class OpenAiWords:
     def __init__(self, message_id: str, about: Mapping[str, Any], sent: Sent) -> None:
         self.sent = sent
         self._about = {"id": f"chatcmpl-{message_id}", "created": about["created"], "model": about["model"]}
-        self.opening = [self._chunk({"role": "assistant", "content": ""})]
+        self.preamble = [self._chunk({"role": "assistant", "content": ""})]
 
     def say(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:

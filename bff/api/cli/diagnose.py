@@ -54,8 +54,8 @@ def listen(url: str) -> Heard:
         encoding = as_a_browser.headers.get("Content-Encoding", "")
     response = _opened(session, address, {})
     ticks = []
-    with closing(waiting.watch()) as watch, closing(EventSource(response, LISTEN_SECONDS)) as source:
-        for event in source.events(watch):
+    with closing(waiting.new_waiter()) as waiter, closing(EventSource(response, LISTEN_SECONDS)) as source:
+        for event in source.events(waiter):
             content = {} if event is None else events.parsed_object(event.data)
             if isinstance(sent := content.get("elapsed_ms"), int):
                 ticks.append(Tick(sent / 1000, monotonic()))
@@ -64,8 +64,8 @@ def listen(url: str) -> Heard:
 
 def _opened(session: Session, address: str, headers: Mapping[str, str]) -> Response:
     """Raises an UpstreamFailure. A server of ours refuses in so many words only who does not ask for an event stream."""
-    until = monotonic() + LISTEN_SECONDS
-    response = http.send(session, "GET", address, headers=headers, connect=CONNECT_SECONDS, until=until)
+    deadline = monotonic() + LISTEN_SECONDS
+    response = http.send(session, "GET", address, headers=headers, connect=CONNECT_SECONDS, deadline=deadline)
     if response.status_code != 200:
         response.close()
         raise UpstreamError(detail=f"it answered {response.status_code}")
@@ -81,7 +81,7 @@ def judge(heard: Heard) -> Iterator[Finding]:
         yield Finding(False, sentence)
     for sentence in USUAL if wrong else ():
         yield Finding(True, sentence)
-    for sentence in _asides(heard.headers):
+    for sentence in _executors(heard.headers):
         yield Finding(True, sentence)
 
 
@@ -103,7 +103,7 @@ def _by_headers(heard: Heard) -> Iterator[str]:
         yield "The stream has a Content-Length: something on the way has read it to its end first."
 
 
-def _asides(headers: Mapping[str, str]) -> Iterator[str]:
+def _executors(headers: Mapping[str, str]) -> Iterator[str]:
     if "X-Accel-Buffering" not in headers:
         yield "X-Accel-Buffering did not arrive: an nginx on the way has taken it, which is how it obeys, or somebody drops it."
     if "no-transform" not in headers.get("Cache-Control", ""):

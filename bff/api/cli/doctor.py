@@ -59,8 +59,8 @@ class Patient:
         if not where:
             return Finding(True, "The engine is the bundled one, in this process: it echoes.")
         try:
-            with closing(waiting.watch()) as watch:
-                self._engine.known_preferences(Identity(NOBODY, self._settings.default_org), watch)
+            with closing(waiting.new_waiter()) as waiter:
+                self._engine.known_preferences(Identity(NOBODY, self._settings.default_org), waiter)
         except NotFound:
             # Most say so of a user they have never seen, and every other server of a path it does not have.
             return Finding(True, f"What answers at {where} knows no user {NOBODY}, or is no engine: see ENGINE_BASE_URL.")

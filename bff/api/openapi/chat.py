@@ -74,7 +74,7 @@ OPERATIONS: Final = {
         parameters=PAGE,
     ),
     "GET /api/preferences": Operation(
-        "How this user wants to be answered.",
+        "StreamOptions this user wants to be answered.",
         {200: Answer("All of it.", answers.Preferences)},
         (*MINE, *PLACE, *BEHIND),
     ),

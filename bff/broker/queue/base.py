@@ -4,7 +4,7 @@ Messages of one group are answered one after the other, in order; groups do not 
 their own, and any number of others, such as one for each conversation; which group a message belongs to is part of its id
 (bff/upstream/message_ids.py). A message is claimed by one worker, which writes the answer into the message's log; any number of
 readers follow the log, from any place. A log's last event is always `done`. Where the queue is elsewhere, each verb may
-raise `Away`; a worker that then repeats the same call has it done once; only `release` then raises Lost.
+raise `StorageUnavailable`; a worker that then repeats the same call has it done once; only `release` then raises Lost.
 """
 
 from collections.abc import Callable, Sequence

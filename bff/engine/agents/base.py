@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from bff.auth.identity import Identity
 from bff.errors import AnswerIncomplete, UpstreamError
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.messages import ChatMessage
 
 REPLY_MOST: Final = 200_000
@@ -30,10 +30,10 @@ class Agent(Protocol):
     def repeatable(self) -> bool:
         """Whether it may be asked again for a reply of which some was told, once the process that asked is gone."""
 
-    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Iterator[Piece]:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Iterator[Piece]:
         """The reply to the last of `history`, piece by piece.
 
-        Whatever it waits for it waits for at `watch`, so that it ends when its reader does. Closed, it lets go of all it
+        Whatever it waits for it waits for at `waiter`, so that it ends when its reader does. Closed, it lets go of all it
         holds, and whoever works for it stops. Raises a ChatError when there will be no (whole) reply.
         """
 

@@ -16,8 +16,8 @@ from bff.engine.agents.base import last_question
 from bff.errors import ChatError, Interrupted, detached
 from bff.http import waiting
 from bff.http.sse import Event
-from bff.http.waiting import Watch
-from bff.http.waiting.background import beside
+from bff.http.waiting import Waiter
+from bff.http.waiting.background import in_background
 from bff.upstream import events
 from bff.upstream.agents import BROKER
 from bff.upstream.broker_client import BrokerClient
@@ -28,7 +28,7 @@ from bff.upstream.unnumbered import Question, UnnumberedReply
 
 
 class Answer(Protocol):
-    def events(self, watch: Watch) -> Iterator[Event | None]: ...
+    def events(self, waiter: Waiter) -> Iterator[Event | None]: ...
 
     def close(self) -> None:
         """Once it has come to its end."""
@@ -38,8 +38,8 @@ class Answer(Protocol):
 
 
 class Upstream(Protocol):
-    def ask(self, identity: Identity, text: str, watch: Watch) -> Answer:
-        """Raises an UpstreamFailure, and what ends `watch` meanwhile."""
+    def ask(self, identity: Identity, text: str, waiter: Waiter) -> Answer:
+        """Raises an UpstreamFailure, and what ends `waiter` meanwhile."""
 
 
 class Broker:
@@ -51,12 +51,14 @@ class Broker:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
-    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Generator[str | None]:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
         text = last_question(history)
-        answer = yield from beside(lambda place: self._upstream.ask(identity, text, place), watch, lambda late: late.give_up())
+        answer = yield from in_background(
+            lambda place: self._upstream.ask(identity, text, place), waiter, lambda late: late.give_up()
+        )
         relay = Relay("")
         try:
-            yield from _pieces(relay, answer, watch)
+            yield from _pieces(relay, answer, waiter)
         finally:
             if relay.ended in events.TERMINAL:
                 answer.close()
@@ -71,17 +73,19 @@ class ThroughBroker:
         self._engine = engine
         self._answer_max_seconds = answer_max_seconds
 
-    def ask(self, identity: Identity, text: str, watch: Watch) -> Answer:
-        until = self._broker.opening()
+    def ask(self, identity: Identity, text: str, waiter: Waiter) -> Answer:
+        deadline = self._broker.opening()
         user_id = identity.user_id
         content = ChatRequest(message=text).for_upstream()
         if not self._broker.numbers_events(user_id):
             reply = UnnumberedReply(self._broker, self._engine, Question(identity, content, time.time()))
-            reply.start(watch)
+            reply.start(waiter)
             return _Unnumbered(reply, monotonic() + self._answer_max_seconds)
-        receipt = self._broker.enqueue(identity, content, until)
+        receipt = self._broker.enqueue(identity, content, deadline)
         try:
-            return _Queued(self._broker, user_id, receipt.message_id, self._broker.follow(user_id, receipt.message_id, until))
+            return _Queued(
+                self._broker, user_id, receipt.message_id, self._broker.follow(user_id, receipt.message_id, deadline)
+            )
         except ChatError:
             _stop(self._broker, user_id, receipt.message_id)
             raise
@@ -91,10 +95,10 @@ class _Unnumbered(NamedTuple):
     """A reply of a broker whose one stream has to be read to its end, whatever becomes of it here."""
 
     reply: UnnumberedReply
-    until: float
+    deadline: float
 
-    def events(self, watch: Watch) -> Iterator[Event | None]:
-        for data in self.reply.events(watch):
+    def events(self, waiter: Waiter) -> Iterator[Event | None]:
+        for data in self.reply.events(waiter):
             yield None if data is None else Event("message", data)
 
     def close(self) -> None:
@@ -105,13 +109,13 @@ class _Unnumbered(NamedTuple):
         threading.Thread(target=self._read_out, name="read-out", daemon=True).start()
 
     def _read_out(self) -> None:
-        with contextlib.closing(waiting.watch()) as watch:
-            watch.due = self.until
-            self.reply.read_out(watch)
+        with contextlib.closing(waiting.new_waiter()) as waiter:
+            waiter.wake_at = self.deadline
+            self.reply.read_out(waiter)
 
 
 class _Followed(Protocol):
-    def events(self, watch: Watch) -> Iterator[Event | None]: ...
+    def events(self, waiter: Waiter) -> Iterator[Event | None]: ...
 
     def close(self) -> None: ...
 
@@ -124,8 +128,8 @@ class _Queued(NamedTuple):
     message_id: str
     answer: _Followed
 
-    def events(self, watch: Watch) -> Iterator[Event | None]:
-        return self.answer.events(watch)
+    def events(self, waiter: Waiter) -> Iterator[Event | None]:
+        return self.answer.events(waiter)
 
     def close(self) -> None:
         self.answer.close()
@@ -152,16 +156,16 @@ class ThroughEngine:
         self._engine = engine
         self._client_id = client_id
 
-    def ask(self, identity: Identity, text: str, watch: Watch) -> "_Streamed":
+    def ask(self, identity: Identity, text: str, waiter: Waiter) -> "_Streamed":
         about = {"client_id": self._client_id, "user_id": identity.user_id, "org": identity.org}
-        return _Streamed(self._engine.stream(ChatRequest(message=text).for_upstream() | about, watch))
+        return _Streamed(self._engine.stream(ChatRequest(message=text).for_upstream() | about, waiter))
 
 
 class _Streamed(NamedTuple):
     source: _Followed
 
-    def events(self, watch: Watch) -> Iterator[Event | None]:
-        return self.source.events(watch)
+    def events(self, waiter: Waiter) -> Iterator[Event | None]:
+        return self.source.events(waiter)
 
     def close(self) -> None:
         self.source.close()
@@ -170,10 +174,10 @@ class _Streamed(NamedTuple):
         self.source.close()
 
 
-def _pieces(relay: Relay, answer: Answer, watch: Watch) -> Iterator[str | None]:
+def _pieces(relay: Relay, answer: Answer, waiter: Waiter) -> Iterator[str | None]:
     """Raises what kept the answer from its end."""
     said = False
-    for event in relay(answer.events(watch)):
+    for event in relay(answer.events(waiter)):
         if event is None:
             yield None
             continue

@@ -7,8 +7,8 @@ from typing import Final
 from bff.auth.identity import Identity
 from bff.engine.agents.base import Piece, last_question
 from bff.engine.agents.echo import spread, words
-from bff.errors import ReaderLeft, UpstreamError
-from bff.http.waiting import Watch
+from bff.errors import ClientDisconnected, UpstreamError
+from bff.http.waiting import Waiter
 from bff.upstream.messages import ChatMessage
 
 HELP: Final = """\
@@ -29,7 +29,7 @@ LONGEST_SECONDS: Final = 3600
 LARGEST_KIB: Final = 8 * 1024
 
 Pieces = Iterator[Piece]
-Command = Callable[[Watch], Pieces]
+Command = Callable[[Waiter], Pieces]
 
 
 class Demo:
@@ -41,11 +41,11 @@ class Demo:
     def __init__(self, word_seconds: float) -> None:
         self._word_seconds = word_seconds
 
-    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Pieces:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Pieces:
         text = last_question(history)
         if (command := command_of(text)) is not None:
-            return command(watch)
-        return spread(words(text), self._word_seconds, watch)
+            return command(waiter)
+        return spread(words(text), self._word_seconds, waiter)
 
 
 def command_of(message: str) -> Command | None:
@@ -60,11 +60,11 @@ def command_of(message: str) -> Command | None:
 def _slow(rest: str) -> Command:
     seconds, text = _number(rest, LONGEST_SECONDS)
     pieces = [*words(text)] or ["slow"]
-    return lambda watch: spread(pieces, seconds / max(1, len(pieces) - 1), watch)
+    return lambda waiter: spread(pieces, seconds / max(1, len(pieces) - 1), waiter)
 
 
 def _error(_: str) -> Command:
-    def say(_: Watch) -> Pieces:
+    def say(_: Waiter) -> Pieces:
         yield "This goes "
         raise UpstreamError("The engine said /error.")
 
@@ -72,11 +72,11 @@ def _error(_: str) -> Command:
 
 
 def _cut(_: str) -> Command:
-    def say(watch: Watch) -> Pieces:
+    def say(waiter: Waiter) -> Pieces:
         yield "This breaks "
         yield None
-        watch.cut()
-        raise ReaderLeft
+        waiter.abort()
+        raise ClientDisconnected
 
     return say
 
@@ -84,8 +84,8 @@ def _cut(_: str) -> Command:
 def _silence(rest: str) -> Command:
     seconds, _ = _number(rest, LONGEST_SECONDS)
 
-    def say(watch: Watch) -> Pieces:
-        yield from watch.pause(seconds)
+    def say(waiter: Waiter) -> Pieces:
+        yield from waiter.sleep(seconds)
         yield f"That were {seconds:g} seconds."
 
     return say
@@ -98,7 +98,7 @@ def _big(rest: str) -> Command:
 
 
 def _unicode(_: str) -> Command:
-    return lambda watch: spread(words(UNICODE), 0, watch)
+    return lambda waiter: spread(words(UNICODE), 0, waiter)
 
 
 def _tool(_: str) -> Command:

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from bff.auth.identity import Identity
 from bff.engine.agents.base import last_question
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.messages import ChatMessage
 
 
@@ -18,8 +18,8 @@ class Echo:
     def __init__(self, word_seconds: float) -> None:
         self._word_seconds = word_seconds
 
-    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Generator[str | None]:
-        return spread(words(last_question(history)), self._word_seconds, watch)
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
+        return spread(words(last_question(history)), self._word_seconds, waiter)
 
 
 def words(text: str) -> Iterator[str]:
@@ -27,9 +27,9 @@ def words(text: str) -> Iterator[str]:
     return (match[0] for match in re.finditer(r"\s*\S+\s*|\s+", text))
 
 
-def spread(pieces: Iterable[str], seconds: float, watch: Watch) -> Generator[str | None]:
+def spread(pieces: Iterable[str], seconds: float, waiter: Waiter) -> Generator[str | None]:
     """The first piece at once, `seconds` before each other one."""
     for number, piece in enumerate(pieces):
         if number and seconds:
-            yield from watch.pause(seconds)
+            yield from waiter.sleep(seconds)
         yield piece

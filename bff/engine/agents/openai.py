@@ -11,8 +11,8 @@ from typing import Any, Final
 from bff.auth.identity import Identity
 from bff.errors import AnswerIncomplete, ChatError, TooManyRequests, UpstreamError, UpstreamUnavailable, detached
 from bff.http.sse import Event
-from bff.http.waiting import Watch
-from bff.http.waiting.background import beside
+from bff.http.waiting import Waiter
+from bff.http.waiting.background import in_background
 from bff.upstream import http
 from bff.upstream.events import parsed_object
 from bff.upstream.http import EventSource, Response, Session
@@ -43,19 +43,19 @@ class OpenAI:
     def description(self) -> str:
         return f"Replies with the language model {self._model}."
 
-    def stream(self, history: Sequence[ChatMessage], identity: Identity, watch: Watch) -> Generator[str | None]:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
         messages = [{"role": said.role, "content": said.content} for said in history]
-        source = yield from self._open({"model": self._model, "messages": messages, "stream": True}, watch)
+        source = yield from self._open({"model": self._model, "messages": messages, "stream": True}, waiter)
         try:
-            yield from _pieces(source.events(watch))
+            yield from _pieces(source.events(waiter))
         finally:
             source.close()
 
-    def _open(self, body: dict[str, Any], watch: Watch) -> Generator[None, None, EventSource]:
+    def _open(self, body: dict[str, Any], waiter: Waiter) -> Generator[None, None, EventSource]:
         retries = RETRIES
         while True:
             # Many say nothing at all, not even a status, before they have the reply's first word.
-            response = yield from beside(lambda place: self._ask(body, place), watch, Response.close)
+            response = yield from in_background(lambda place: self._ask(body, place), waiter, Response.close)
             if response.status_code == 200:
                 return EventSource(response, self._timeouts.silence, self._max_event_bytes)
             problem = _refusal(response)
@@ -64,9 +64,9 @@ class OpenAI:
             if not isinstance(problem, TooManyRequests) or not retries or seconds > RETRY_AFTER_MOST:
                 raise detached(problem)
             retries -= 1
-            yield from watch.pause(seconds)
+            yield from waiter.sleep(seconds)
 
-    def _ask(self, body: dict[str, Any], watch: Watch) -> Response:
+    def _ask(self, body: dict[str, Any], waiter: Waiter) -> Response:
         key = {"Authorization": f"Bearer {self._service.key}"} if self._service.key else {}
         return http.send(
             self._session,
@@ -74,9 +74,9 @@ class OpenAI:
             self._service.url + "/chat/completions",
             headers={"Accept": "text/event-stream", **key},
             connect=self._timeouts.connect,
-            until=monotonic() + self._timeouts.silence,
+            deadline=monotonic() + self._timeouts.silence,
             body=body,
-            watch=watch,
+            waiter=waiter,
         )
 
 

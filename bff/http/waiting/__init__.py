@@ -1,8 +1,8 @@
-"""Waiting, on gevent's loop or on plain threads: this is the one module that knows which of them runs.
+"""Waiting primitives for gevent and for threads; no other module knows which of them runs.
 
-A stream spends its life waiting for several things at once: its upstream's socket, its browser's socket, a word from
-elsewhere in the process, a moment in time. A `Watch` is that one waiting place. Under gevent it is a watcher a socket and
-no greenlet beyond the stream's own; under threads it is a `poll`.
+A stream waits for several things at once: its upstream's socket, its client's socket, another part of this process, a
+deadline. A `Waiter` waits for all of them. Under gevent it uses one watcher per socket and no further greenlet; under threads
+it uses `poll`.
 """
 
 import socket
@@ -11,12 +11,22 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
-from bff.http.waiting.base import HasDescriptor, Watch
+from bff.http.waiting.base import HasDescriptor, Waiter
 
-__all__ = ["PLACE", "Aside", "HasDescriptor", "Timer", "Watch", "browser", "later", "place", "watch"]
+__all__ = [
+    "WAITER_KEY",
+    "HasDescriptor",
+    "ThreadExecutor",
+    "Timer",
+    "Waiter",
+    "call_later",
+    "client",
+    "client_socket",
+    "new_waiter",
+]
 
-PLACE: Final = "bff.place"
-"""In a WSGI environ: where the answer to a caller in this process waits."""
+WAITER_KEY: Final = "bff.waiter"
+"""In a WSGI environ: the `Waiter` of a caller in this process."""
 T = TypeVar("T")
 
 
@@ -24,72 +34,72 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
-def browser(environ: Mapping[str, Any]) -> socket.socket | None:
-    """The socket a WSGI request came over, where the server shows it: gunicorn, or Flask's own."""
+def client_socket(environ: Mapping[str, Any]) -> socket.socket | None:
+    """The socket of a WSGI request, where the server exposes it: gunicorn and Werkzeug do."""
     sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
     return sock if isinstance(sock, socket.socket) else None
 
 
-def place(environ: Mapping[str, Any]) -> socket.socket | Watch | None:
-    """What `watch` makes a waiting place of: the browser's socket, or the place of a caller in this process."""
-    caller: Watch | None = environ.get(PLACE)
-    return caller or browser(environ)
+def client(environ: Mapping[str, Any]) -> socket.socket | Waiter | None:
+    """What `new_waiter` takes: the client's socket, or the waiter of a caller in this process."""
+    caller: Waiter | None = environ.get(WAITER_KEY)
+    return caller or client_socket(environ)
 
 
-def watch(browser: socket.socket | Watch | None = None, *, half_open: bool = True) -> Watch:
-    """A waiting place for a stream to `browser`; it lives in the greenlet or thread that calls `wait`.
+def new_waiter(client: socket.socket | Waiter | None = None, *, allow_half_open: bool = True) -> Waiter:
+    """A waiter for a stream to `client`, to be used by one greenlet or thread. The waiter of a caller is returned as it is.
 
-    A browser that closed may have closed its sending half only, which a write finds out. Where nothing can be written
-    meanwhile (not `half_open`) it counts as gone. The place of a caller in this process is the caller's affair.
+    A client that sent a FIN may have closed its sending side only; the next write shows whether it is gone. Where nothing can
+    be written meanwhile, pass `allow_half_open=False`: then it counts as disconnected.
     """
-    if isinstance(browser, Watch):
-        return browser
-    if isinstance(browser, ssl.SSLSocket):
-        browser = None  # TLS has no peeking: writes find out.
-    made = _new_watch(browser)
-    made.half_open = half_open
-    return made
+    if isinstance(client, Waiter):
+        return client
+    if isinstance(client, ssl.SSLSocket):
+        client = None  # TLS has no MSG_PEEK; the next write shows whether the client is gone.
+    waiter = _create_waiter(client)
+    waiter.allow_half_open = allow_half_open
+    return waiter
 
 
-def _new_watch(browser: socket.socket | None) -> Watch:
+def _create_waiter(client: socket.socket | None) -> Waiter:
     if _patched():
-        from bff.http.waiting.greenlets import LoopWatch
+        from bff.http.waiting.greenlets import GreenletWaiter
 
-        return LoopWatch(browser)
-    from bff.http.waiting.threads import PollWatch
+        return GreenletWaiter(client)
+    from bff.http.waiting.threads import ThreadWaiter
 
-    return PollWatch(browser)
+    return ThreadWaiter(client)
 
 
-def later(seconds: float, do: Callable[[], None]) -> Timer:
-    """Calls `do`, which must not block, unless cancelled before."""
+def call_later(seconds: float, callback: Callable[[], None]) -> Timer:
+    """Calls `callback`, which must not block, unless it is cancelled before."""
     if _patched():
-        from bff.http.waiting.greenlets import LoopTimer
+        from bff.http.waiting.greenlets import GreenletTimer
 
-        return LoopTimer(seconds, do)
+        return GreenletTimer(seconds, callback)
     from bff.http.waiting.threads import ThreadTimer
 
-    return ThreadTimer(seconds, do)
+    return ThreadTimer(seconds, callback)
 
 
-class Aside:
-    """Calls that block, where they stop nobody: under gevent in one real thread, one after the other; under threads here."""
+class ThreadExecutor:
+    """Runs blocking calls one after the other: under gevent in one native thread, so that the hub goes on; else in place."""
 
     def __init__(self) -> None:
         self._thread: Callable[[Callable[[], Any]], Any] | None = None
 
-    def __call__(self, do: Callable[[], T]) -> T:
+    def __call__(self, call: Callable[[], T]) -> T:
         if not _patched():
-            return do()
+            return call()
         if self._thread is None:
-            from bff.http.waiting.greenlets import RealThread
+            from bff.http.waiting.greenlets import NativeThread
 
-            self._thread = RealThread()
-        done: T = self._thread(do)
-        return done
+            self._thread = NativeThread()
+        result: T = self._thread(call)
+        return result
 
 
 def _patched() -> bool:
-    """Whether greenlets stand in for threads here."""
+    """Whether gevent has replaced threads by greenlets in this process."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("socket"))

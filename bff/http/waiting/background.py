@@ -1,78 +1,78 @@
-"""A call that blocks, made beside a stream that goes on waiting: with its heartbeats, and to be left at any moment."""
+"""A blocking call in the background of a stream, which goes on with its heartbeats and can be cancelled meanwhile."""
 
 import threading
 from collections.abc import Callable, Generator
 from contextvars import copy_context
 from typing import Generic, TypeVar
 
-from bff.errors import ReaderLeft
+from bff.errors import ClientDisconnected
 from bff.http import waiting
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 
 T = TypeVar("T")
 
 
-def beside(do: Callable[[Watch], T], watch: Watch, discard: Callable[[T], None]) -> Generator[None, None, T]:
-    """What `do` gives or raises, made in a thread of its own; None whenever `watch` woke up meanwhile.
+def in_background(call: Callable[[Waiter], T], waiter: Waiter, discard: Callable[[T], None]) -> Generator[None, None, T]:
+    """Returns or raises what `call` does, which runs in a thread; yields None whenever `waiter` woke up meanwhile.
 
-    `do` is given a waiting place of its own, which is ended when nobody wants its result any more. What it gives all the
-    same is handed to `discard`.
+    `call` gets a waiter of its own, which is cancelled when the generator is closed. A result that comes too late is passed to
+    `discard`.
     """
-    call = _Call(do, watch, discard)
-    # In the caller's context: what is asked there belongs to the same trace.
-    threading.Thread(target=copy_context().run, args=(call.run,), name="beside", daemon=True).start()
+    task = _Task(call, waiter, discard)
+    # In a copy of the caller's context, so that requests made there belong to the same trace.
+    threading.Thread(target=copy_context().run, args=(task.run,), name="background", daemon=True).start()
     try:
-        while not call.over:
+        while not task.done:
             yield None
-            watch.wait()
-        return call.take()
+            waiter.wait()
+        return task.result()
     finally:
-        call.leave()
+        task.abandon()
 
 
-class _Call(Generic[T]):
-    def __init__(self, do: Callable[[Watch], T], caller: Watch, discard: Callable[[T], None]) -> None:
-        self._do = do
+class _Task(Generic[T]):
+    def __init__(self, call: Callable[[Waiter], T], caller: Waiter, discard: Callable[[T], None]) -> None:
+        self._call = call
         self._caller = caller
         self._discard = discard
-        self._watch = waiting.watch()
+        self._waiter = waiting.new_waiter()
         self._lock = threading.Lock()
         self._results: list[T] = []
         self._errors: list[BaseException] = []
-        """At most one, which is taken out to be raised: its traceback holds this call."""
-        self._left = False
-        self.over = False
+        """At most one. It is popped to be raised, as its traceback refers to this task."""
+        self._abandoned = False
+        self.done = False
 
     def run(self) -> None:
         try:
-            self._results.append(self._do(self._watch))
-        except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is.
+            self._results.append(self._call(self._waiter))
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the caller.
             self._errors.append(error)
         finally:
-            self._watch.close()
+            self._waiter.close()
             with self._lock:
-                self.over = True
-                left = self._left
+                self.done = True
+                abandoned = self._abandoned
             self._caller.wake()
-        if left:
-            self._throw_away()
+        if abandoned:
+            self._clean_up()
 
-    def take(self) -> T:
+    def result(self) -> T:
         if self._errors:
             raise self._errors.pop()
         return self._results.pop()
 
-    def leave(self) -> None:
-        """Idempotent, and nothing at all once the result was taken."""
+    def abandon(self) -> None:
+        """Idempotent. Does nothing once the result was taken."""
         with self._lock:
-            self._left = True
-            over = self.over
-        if over:
-            self._throw_away()
+            self._abandoned = True
+            done = self.done
+        if done:
+            self._clean_up()
         else:
-            self._watch.end(ReaderLeft())
+            self._waiter.cancel(ClientDisconnected())
 
-    def _throw_away(self) -> None:
+    def _clean_up(self) -> None:
         self._errors.clear()
         while self._results:
             self._discard(self._results.pop())

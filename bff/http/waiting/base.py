@@ -1,4 +1,4 @@
-"""One waiting place for all that a stream waits for at once: what both halves of the hub have in common."""
+"""What the waiters for gevent and for threads have in common."""
 
 import contextlib
 import socket
@@ -8,115 +8,115 @@ from math import inf
 from time import monotonic
 from typing import Final, Protocol
 
-from bff.errors import ReaderLeft, detached
+from bff.errors import ClientDisconnected, detached
 
 RESET_SECONDS: Final = 0.05
-"""How soon a peer that closed, and did not just half-close, answers a write with a reset."""
+"""How soon a peer that closed its socket, and not only its sending side, answers a write with a reset."""
 
 
 class HasDescriptor(Protocol):
     def fileno(self) -> int: ...
 
 
-class Watch(ABC):
-    """`end` and `wake` may be called from anywhere, everything else by the stream itself."""
+class Waiter(ABC):
+    """Waits for everything a stream waits for. `cancel` and `wake` may be called from anywhere, all else by the stream."""
 
     nested = False
-    """Whether it is inside its reader's own, who wants to be asked before each wait."""
+    """Whether it waits inside its reader's waiter, which wants control before each wait."""
 
-    def __init__(self, browser: socket.socket | None) -> None:
-        self._browser = browser
+    def __init__(self, client: socket.socket | None) -> None:
+        self._client = client
         self._woken = False
-        self.due = inf
-        """The moment (monotonic) at which the stream has something to say of its own: it wants to be awake then."""
-        self.half_open = True
-        self.ending: Exception | None = None
-        """Why the stream has to end, if it has to. Each `wait` from then on raises a copy."""
+        self.wake_at = inf
+        """The moment (monotonic) at which `wait` returns at the latest, for example for a heartbeat."""
+        self.allow_half_open = True
+        self.cancel_reason: Exception | None = None
+        """Once set, each `wait` raises a copy of it."""
         self._in_doubt_until = -inf
         self.confirm: Callable[[], None] | None = None
-        """Called by `make_sure` at its end, where whoever waits here knows more than a socket; it ends the watch, or not."""
+        """Called at the end of `confirm_connected`, for owners that know more than a socket. It may cancel."""
 
-    def wait(self, upstream: HasDescriptor | None = None, until: float = inf) -> None:
-        """Returns when `upstream` is readable, at `until` or `due`, after `wake`, or for no reason.
+    def wait(self, upstream: HasDescriptor | None = None, deadline: float = inf) -> None:
+        """Returns when `upstream` is readable, at `deadline` or `wake_at`, after `wake`, or spuriously.
 
-        Raises ReaderLeft when the browser is gone, and whatever `end` was given.
+        Raises ClientDisconnected, and what `cancel` was given.
         """
-        if not self._woken and self.ending is None:
-            self._sleep(upstream, min(until, self.due))
+        if not self._woken and self.cancel_reason is None:
+            self._sleep(upstream, min(deadline, self.wake_at))
         self._woken = False
-        if self.ending is not None:
+        if self.cancel_reason is not None:
             self.check()
 
     def check(self) -> None:
-        """Raises what `end` was given, if it was."""
-        if self.ending is not None:
-            raise detached(self.ending)
+        """Raises what `cancel` was given, if it was called."""
+        if self.cancel_reason is not None:
+            raise detached(self.cancel_reason)
 
-    def pause(self, seconds: float) -> Iterator[None]:
-        """Whatever else is to be said meanwhile is said at each None. Raises what `wait` raises."""
+    def sleep(self, seconds: float) -> Iterator[None]:
+        """Yields None whenever it is awake, so that the stream can send what it has to. Raises what `wait` raises."""
         end = monotonic() + seconds
         while monotonic() < end:
             yield None
-            self.wait(until=end)
+            self.wait(deadline=end)
 
-    def make_sure(self) -> Iterator[None]:
-        """Until it is known whether the browser is still there, as far as its socket can tell: mostly at once.
+    def confirm_connected(self) -> Iterator[None]:
+        """Ends once it is known whether the client is connected, as far as its socket can tell: mostly at once.
 
-        Raises what `wait` raises. To be iterated with a write after each None, which a closed peer answers with a reset.
+        Iterate it with a write after each None, which a closed peer answers with a reset. Raises what `wait` raises.
         """
         for _ in range(3):  # What woke us up already, then this moment, then what came with it.
-            self.wait(until=monotonic())
+            self.wait(deadline=monotonic())
         while monotonic() < self._in_doubt_until:
             yield None
-            self.wait(until=self._in_doubt_until)
+            self.wait(deadline=self._in_doubt_until)
         if self._in_doubt_until > -inf:
-            self._look_for_reset()
-        if self.ending is None and self.confirm is not None:
+            self._check_for_reset()
+        if self.cancel_reason is None and self.confirm is not None:
             self.confirm()
         self.check()
 
-    def end(self, reason: Exception) -> None:
-        """Ends the stream with `reason`; the first one counts."""
-        if self.ending is None:
-            self.ending = detached(reason)
+    def cancel(self, reason: Exception) -> None:
+        """Ends the stream with `reason`; the first reason counts."""
+        if self.cancel_reason is None:
+            self.cancel_reason = detached(reason)
             self.wake()
 
-    def cut(self) -> None:
-        """Hangs up on the browser."""
-        if self._browser is not None:
+    def abort(self) -> None:
+        """Closes the client's connection."""
+        if self._client is not None:
             with contextlib.suppress(OSError):
-                self._browser.shutdown(socket.SHUT_RDWR)
+                self._client.shutdown(socket.SHUT_RDWR)
 
     @abstractmethod
     def wake(self) -> None:
-        """Ends the wait that is going on, or the next one."""
+        """Ends the current wait, or the next one."""
 
     @abstractmethod
     def close(self) -> None: ...
 
     @abstractmethod
-    def _sleep(self, upstream: HasDescriptor | None, until: float) -> None: ...
+    def _sleep(self, upstream: HasDescriptor | None, deadline: float) -> None: ...
 
-    def _browser_spoke(self) -> bool:
-        """Looks at what made the browser's socket readable; True if it may be gone, which a write will tell."""
-        assert self._browser is not None
+    def _client_is_readable(self) -> bool:
+        """Looks at what made the client's socket readable. True if it may be gone, which a write will show."""
+        assert self._client is not None
         try:
-            said = self._browser.recv(1, socket.MSG_PEEK)
+            data = self._client.recv(1, socket.MSG_PEEK)
         except OSError:
-            self.end(ReaderLeft())
+            self.cancel(ClientDisconnected())
             return False
-        if said:
-            return False  # The next request, ahead of its time. Nothing to learn from this socket any more.
-        if not self.half_open:
-            self.end(ReaderLeft())
+        if data:
+            return False  # A pipelined request: this socket says nothing more about a disconnect.
+        if not self.allow_half_open:
+            self.cancel(ClientDisconnected())
             return False
-        # A FIN: closed, or only its sending half. Saying something at once makes a closed peer answer with a reset.
-        self.due = 0.0
+        # A FIN, of a closed socket or of its sending side only. Writing at once makes a closed peer answer with a reset.
+        self.wake_at = 0.0
         self._in_doubt_until = monotonic() + 2 * RESET_SECONDS
         self.wake()
         return True
 
-    def _look_for_reset(self) -> None:
-        assert self._browser is not None
-        if self._browser.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.end(ReaderLeft())
+    def _check_for_reset(self) -> None:
+        assert self._client is not None
+        if self._client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.cancel(ClientDisconnected())

@@ -1,4 +1,4 @@
-"""Waiting on gevent's loop: imported only where greenlets stand in for threads."""
+"""Waiting on gevent's loop. Imported only where gevent has replaced threads by greenlets."""
 
 import socket
 from collections.abc import Callable
@@ -9,36 +9,36 @@ from typing import Any, TypeVar
 from gevent import get_hub, getcurrent
 from gevent.threadpool import ThreadPool
 
-from bff.http.waiting.base import RESET_SECONDS, HasDescriptor, Watch
+from bff.http.waiting.base import RESET_SECONDS, HasDescriptor, Waiter
 
 T = TypeVar("T")
 
 
-class LoopWatch(Watch):
-    """Bare watchers on gevent's loop; they call back in the hub, which switches to the stream's greenlet."""
+class GreenletWaiter(Waiter):
+    """Bare watchers on gevent's loop. Their callbacks run in the hub, which switches to the stream's greenlet."""
 
-    def __init__(self, browser: socket.socket | None) -> None:
-        super().__init__(browser)
+    def __init__(self, client: socket.socket | None) -> None:
+        super().__init__(client)
         self._hub: Any = get_hub()
         self._loop: Any = self._hub.loop
         self._sleeper: Any = None
         self._upstream: HasDescriptor | None = None
         self._upstream_io: Any = None
-        self._until = inf
+        self._deadline = inf
         self._timer: Any = self._loop.timer(0)
         self._timer_at = inf
         self._watchers = [self._timer]
-        if browser is not None:
-            self._browser_io: Any = self._loop.io(browser.fileno(), 1)
-            self._browser_io.start(self._on_browser)
-            self._watchers.append(self._browser_io)
+        if client is not None:
+            self._client_io: Any = self._loop.io(client.fileno(), 1)
+            self._client_io.start(self._on_client)
+            self._watchers.append(self._client_io)
 
-    def _sleep(self, upstream: HasDescriptor | None, until: float) -> None:
+    def _sleep(self, upstream: HasDescriptor | None, deadline: float) -> None:
         if upstream is not None and upstream is not self._upstream:
             self._follow(upstream)
-        self._until = until
-        if until < self._timer_at:
-            self._arm(until)
+        self._deadline = deadline
+        if deadline < self._timer_at:
+            self._arm(deadline)
         self._sleeper = getcurrent()
         if upstream is not None:
             self._upstream_io.start(self._resume)
@@ -50,14 +50,14 @@ class LoopWatch(Watch):
                 self._upstream_io.stop()
 
     def _follow(self, upstream: HasDescriptor | None) -> None:
-        # By identity, and held: after a reconnect another connection may well have the descriptor of the first.
+        # Compared by identity: after a reconnect the new connection often has the descriptor of the old one.
         if self._upstream_io is not None:
             self._upstream_io.close()
         self._upstream_io = None if upstream is None else self._loop.io(upstream.fileno(), 1)
         self._upstream = upstream
 
     def _arm(self, moment: float) -> None:
-        # The timer stays as it is while nothing is due before it: most waits are ended by an event, not by time.
+        # The timer is left as it is while no earlier moment is needed: most waits end with an event, not in time.
         self._timer.stop()
         self._timer.close()
         self._timer = self._loop.timer(max(0.0, moment - monotonic()))
@@ -67,26 +67,26 @@ class LoopWatch(Watch):
 
     def _on_time(self) -> None:
         self._timer_at = inf
-        if self._sleeper is None or self._until == inf:
+        if self._sleeper is None or self._deadline == inf:
             return
-        if monotonic() < self._until:
-            self._arm(self._until)
+        if monotonic() < self._deadline:
+            self._arm(self._deadline)
         else:
             self._resume()
 
-    def _on_browser(self) -> None:
-        self._browser_io.stop()
-        if self._browser_spoke():
+    def _on_client(self) -> None:
+        self._client_io.stop()
+        if self._client_is_readable():
             self._arm_reset()
 
     def _arm_reset(self) -> None:
         self._reset_timer: Any = self._loop.timer(RESET_SECONDS)
         self._watchers.append(self._reset_timer)
-        self._reset_timer.start(self._look_for_reset, update=True)
+        self._reset_timer.start(self._check_for_reset, update=True)
 
     def wake(self) -> None:
         self._woken = True
-        # From a thread of its own or from another greenlet: neither may switch to ours itself, the hub does.
+        # The caller may be another greenlet or a native thread. Neither may switch to ours: the hub does.
         self._loop.run_callback_threadsafe(self._resume)
 
     def _resume(self) -> None:
@@ -100,36 +100,36 @@ class LoopWatch(Watch):
             watcher.close()
 
 
-class LoopTimer:
-    """A bare timer of the loop, which runs: no greenlet for what nearly always is cancelled."""
+class GreenletTimer:
+    """A bare timer of the loop, started at once. It needs no greenlet, as nearly all timers are cancelled."""
 
-    def __init__(self, seconds: float, do: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, callback: Callable[[], None]) -> None:
         self._timer: Any = get_hub().loop.timer(seconds)
-        self._timer.start(do, update=True)
+        self._timer.start(callback, update=True)
 
     def cancel(self) -> None:
         self._timer.stop()
         self._timer.close()
 
 
-class RealThread:
-    """One thread, whatever stands in for the others; what it is given it does one after the other."""
+class NativeThread:
+    """A real thread beside gevent's greenlets. It makes its calls one after the other."""
 
     def __init__(self) -> None:
         self._pool: Any = ThreadPool(1)
 
-    def __call__(self, do: Callable[[], T]) -> T:
+    def __call__(self, call: Callable[[], T]) -> T:
         results: list[T] = []
         errors: list[BaseException] = []
-        self._pool.apply(_try, (do, results, errors))
+        self._pool.apply(_run, (call, results, errors))
         if errors:
-            raise errors.pop()  # Taken out, as its traceback holds this frame.
+            raise errors.pop()  # Popped, as its traceback refers to this frame.
         return results.pop()
 
 
-def _try(do: Callable[[], T], results: list[T], errors: list[BaseException]) -> None:
-    """gevent would print an error that is raised in its thread."""
+def _run(call: Callable[[], T], results: list[T], errors: list[BaseException]) -> None:
+    """Catches errors, as gevent prints those that are raised in its threads."""
     try:
-        results.append(do())
-    except BaseException as error:  # noqa: BLE001 - the caller's, whatever it is.
+        results.append(call())
+    except BaseException as error:  # noqa: BLE001 - it is raised again in the caller.
         errors.append(error)

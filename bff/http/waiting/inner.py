@@ -1,59 +1,58 @@
-"""A waiting place inside another: of a stream that is made where it is read, in its reader's own greenlet or thread."""
+"""The waiter of an in-process service, whose stream is produced in its reader's own greenlet or thread."""
 
 from collections.abc import Iterator
 from math import inf
 from time import monotonic
 
-from bff.errors import ReaderLeft
-from bff.http.waiting import HasDescriptor, Watch
+from bff.errors import ClientDisconnected
+from bff.http.waiting.base import HasDescriptor, Waiter
 
 
-class Nested(Watch):
-    """Waits at its reader's place, and only while it is lent: between its waits the reader looks after itself."""
+class InnerWaiter(Waiter):
+    """Waits with a waiter borrowed from its reader, and only while it has one."""
 
     nested = True
 
-    def __init__(self, deadline: float) -> None:
+    def __init__(self, expires_at: float) -> None:
         super().__init__(None)
-        self.deadline = deadline
-        """The moment (monotonic) after which nobody waits for it any more."""
-        self.was_cut = False
+        self.expires_at = expires_at
+        """The moment (monotonic) after which the reader counts as gone."""
+        self.was_aborted = False
         self.has_waited = False
-        """Since the place was lent: others have had their turn."""
-        self._reader: Watch | None = None
-        self._until = inf
+        """Whether it waited since it borrowed its waiter, so that other greenlets have run."""
+        self._outer: Waiter | None = None
+        self._outer_deadline = inf
 
-    def lend(self, reader: Watch | None, until: float = inf) -> None:
-        """`until` is a moment (monotonic) at which the reader wants to be awake. None takes the place back."""
-        self._reader, self._until = reader, until
-        self.has_waited = self.has_waited and reader is None
+    def borrow(self, outer: Waiter | None, deadline: float = inf) -> None:
+        """`deadline`: the moment (monotonic) at which the reader wants to be awake. None gives the waiter back."""
+        self._outer, self._outer_deadline = outer, deadline
+        self.has_waited = self.has_waited and outer is None
 
-    def _sleep(self, upstream: HasDescriptor | None, until: float) -> None:
-        if self._reader is None or monotonic() >= self.deadline:
-            raise ReaderLeft  # Nobody waits for it.
+    def _sleep(self, upstream: HasDescriptor | None, deadline: float) -> None:
+        if self._outer is None or monotonic() >= self.expires_at:
+            raise ClientDisconnected
         self.has_waited = True
         try:
-            self._reader.wait(upstream, min(until, self._until, self.deadline))
+            self._outer.wait(upstream, min(deadline, self._outer_deadline, self.expires_at))
         except Exception as error:
-            raise ReaderLeft from error  # What ends the reader is the reader's affair: here it has hung up.
+            raise ClientDisconnected from error  # Whatever ended the reader, for its upstream it has disconnected.
 
-    def make_sure(self) -> Iterator[None]:
-        """Whether the reader is there its own place knows."""
-        if self._reader is None:
-            raise ReaderLeft
+    def confirm_connected(self) -> Iterator[None]:
+        if self._outer is None:
+            raise ClientDisconnected
         try:
-            yield from self._reader.make_sure()
+            yield from self._outer.confirm_connected()
         except Exception as error:
-            raise ReaderLeft from error
+            raise ClientDisconnected from error
 
     def wake(self) -> None:
         self._woken = True
-        if (reader := self._reader) is not None:  # Else it will find out before it sleeps.
-            reader.wake()
+        if (outer := self._outer) is not None:  # Otherwise it sees `_woken` before it sleeps.
+            outer.wake()
 
-    def cut(self) -> None:
-        self.was_cut = True
-        self.end(ReaderLeft())
+    def abort(self) -> None:
+        self.was_aborted = True
+        self.cancel(ClientDisconnected())
 
     def close(self) -> None:
-        """Nothing: all it has is lent."""
+        """Does nothing: it owns nothing."""

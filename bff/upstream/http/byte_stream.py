@@ -11,7 +11,7 @@ import requests
 import urllib3
 
 from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.http.in_process import DirectBody
 from bff.upstream.http.response import Body
 from bff.upstream.http.response_wait import READ_BYTES
@@ -51,8 +51,8 @@ class ByteSource:
         value: str = self._response.headers.get(name, "")
         return value
 
-    def chunks(self, watch: Watch) -> Iterator[bytes]:
-        """Its bytes as they come; b"" when `watch` woke up and nothing had come."""
+    def chunks(self, waiter: Waiter) -> Iterator[bytes]:
+        """Its bytes as they come; b"" when `waiter` woke up and nothing had come."""
         heard = monotonic()
         while (chunk := self._take()) != b"":
             if chunk is not None:
@@ -63,7 +63,7 @@ class ByteSource:
             else:
                 yield b""
             if self._body is not None and not self._body.ended:
-                self._body.wait(watch, heard + self._silence)
+                self._body.wait(waiter, heard + self._silence)
 
     def _take(self) -> bytes | None:
         try:

@@ -7,7 +7,7 @@ import requests
 
 from bff.errors import UpstreamError
 from bff.http.sse import MAX_EVENT_BYTES, Decoder, Event
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.http.byte_stream import ByteSource
 
 
@@ -34,19 +34,19 @@ class EventSource(ByteSource):
             self.close()
             raise UpstreamError(detail="an answer that is no event stream")
 
-    def events(self, watch: Watch) -> Iterator[Event | None]:
-        """The stream's events, and None after each read or when `watch` woke up for something else.
+    def events(self, waiter: Waiter) -> Iterator[Event | None]:
+        """The stream's events, and None after each read or when `waiter` woke up for something else.
 
         None means: all that has come has been told. Whoever waits may now write out what it holds and look at the clock.
         """
-        for chunk in self.chunks(watch):
+        for chunk in self.chunks(waiter):
             events = self._decoder.feed(chunk)
             yield from events
             yield None
             if events and self._join_seconds:
-                self._let_some_come(watch, len(events))
+                self._let_some_come(waiter, len(events))
 
-    def _let_some_come(self, watch: Watch, count: int) -> None:
+    def _let_some_come(self, waiter: Waiter, count: int) -> None:
         """Waits a little where events come fast, so that they are read, and written, together.
 
         Most of what an event costs is its read and its write. An event that comes after a pause is never held up.
@@ -54,7 +54,7 @@ class EventSource(ByteSource):
         now = monotonic()
         self._fast = now - self._told_at < self._join_seconds or (self._fast and count > 1)
         if self._fast:
-            until = now + self._join_seconds
-            while monotonic() < min(until, watch.due):
-                watch.wait(until=until)
+            deadline = now + self._join_seconds
+            while monotonic() < min(deadline, waiter.wake_at):
+                waiter.wait(deadline=deadline)
         self._told_at = monotonic()

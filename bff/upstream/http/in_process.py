@@ -19,8 +19,8 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
 from bff.http import waiting
-from bff.http.waiting import Watch
-from bff.http.waiting.inner import Nested
+from bff.http.waiting import Waiter
+from bff.http.waiting.inner import InnerWaiter
 from bff.upstream.http.response_wait import asking
 
 if TYPE_CHECKING:
@@ -43,20 +43,20 @@ class Neighbour(BaseAdapter):
 
         An app that waits elsewhere than at its place cannot be left alone: then the time is up when it is done.
         """
-        until = monotonic() + timeout[1]
-        place = Nested(until)
+        deadline = monotonic() + timeout[1]
+        place = InnerWaiter(deadline)
         response = requests.Response()
         response.request, response.url = request, str(request.url)
-        with asking() as watch:
-            place.lend(watch)
+        with asking() as waiter:
+            place.borrow(waiter)
             pieces = self.app(_environ(request, place), _filling(response))
-            place.lend(None)
+            place.borrow(None)
         response.raw = DirectBody(pieces, place)
-        if watch.ending is not None or monotonic() >= until:
+        if waiter.cancel_reason is not None or monotonic() >= deadline:
             response.close()
-            watch.check()
+            waiter.check()
             raise requests.exceptions.ReadTimeout
-        place.deadline = inf  # From here on the reader's patience counts.
+        place.expires_at = inf  # From here on the reader's patience counts.
         return response
 
     @property
@@ -75,7 +75,7 @@ class DirectBody:
 
     spent = False
 
-    def __init__(self, pieces: Iterable[bytes], place: Nested) -> None:
+    def __init__(self, pieces: Iterable[bytes], place: InnerWaiter) -> None:
         self._response = pieces
         self._pieces = iter(pieces)
         self._place = place
@@ -83,22 +83,22 @@ class DirectBody:
         self._has_said = False
         self.ended = False
 
-    def wait(self, watch: Watch, until: float) -> None:
-        """Returns when the neighbour has said something or `watch` woke up. Raises what ends `watch`."""
+    def wait(self, waiter: Waiter, deadline: float) -> None:
+        """Returns when the neighbour has said something or `waiter` woke up. Raises what ends `waiter`."""
         if self._has_said and not self._place.has_waited:
-            watch.wait(until=0.0)  # It never has to wait: without a pause here nobody else would have a turn.
-        self._place.lend(watch, until)
+            waiter.wait(deadline=0.0)  # It never has to wait: without a pause here nobody else would have a turn.
+        self._place.borrow(waiter, deadline)
         try:
             said = next(self._pieces, None)
         finally:
-            self._place.lend(None)
-        watch.check()
+            self._place.borrow(None)
+        waiter.check()
         self._said, self._has_said, self.ended = said or b"", bool(said), said is None
 
     def take(self) -> bytes | None:
         """None when nothing has come, b"" at the end. Raises ConnectionError when the neighbour hung up."""
         said, self._said = self._said, b""
-        if self.ended and self._place.was_cut:
+        if self.ended and self._place.was_aborted:
             raise ConnectionError("cut in the middle of the body")
         return said or (b"" if self.ended else None)
 
@@ -109,7 +109,7 @@ class DirectBody:
                 close()
 
 
-def _environ(request: requests.PreparedRequest, place: Nested) -> dict[str, Any]:
+def _environ(request: requests.PreparedRequest, place: InnerWaiter) -> dict[str, Any]:
     parts = urlsplit(str(request.url))
     body = request.body or b""
     assert isinstance(body, bytes)
@@ -133,7 +133,7 @@ def _environ(request: requests.PreparedRequest, place: Nested) -> dict[str, Any]
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        waiting.PLACE: place,
+        waiting.WAITER_KEY: place,
     }
 
 

@@ -15,7 +15,7 @@ from requests.structures import CaseInsensitiveDict
 
 from bff.errors import UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.http import waiting
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.http.byte_stream import LIBRARY_ERRORS, ByteSource
 from bff.upstream.http.response_wait import Patience, patience
 
@@ -30,20 +30,20 @@ def send(
     *,
     headers: Mapping[str, str | bytes],
     connect: float,
-    until: float,
+    deadline: float,
     params: Mapping[str, str] | None = None,
     body: Any = None,
-    watch: Watch | None = None,
+    waiter: Waiter | None = None,
 ) -> requests.Response:
-    """One request, its answer's body unread; `body` goes out as JSON. `connect` is in seconds, `until` a monotonic moment.
+    """One request, its answer's body unread; `body` goes out as JSON. `connect` is in seconds, `deadline` a monotonic moment.
 
-    With a `watch` the answer is waited for there, and whatever ends the watch is raised.
+    With a `waiter` the answer is waited for there, and whatever ends the watch is raised.
     Redirects are not followed: they would carry our key to another host.
     Raises UpstreamUnavailable when nobody answers, UpstreamTimeout when nobody answers in time.
     """
-    left = _left(until)
+    left = _left(deadline)
     request = _prepared(method, f"{url}?{urlencode(params)}" if params else url, headers, body)
-    token = patience.set(Patience(watch, until))
+    token = patience.set(Patience(waiter, deadline))
     try:
         # The adapter itself: what the session would add are cookies and redirects.
         return session.get_adapter(url).send(request, stream=True, timeout=(min(connect, left), left), verify=True)
@@ -84,15 +84,15 @@ def _prepared(method: str, url: str, headers: Mapping[str, str | bytes], body: A
 
 
 def read_json(
-    response: requests.Response, until: float, watch: Watch | None = None, most: int = JSON_MAX_BYTES
+    response: requests.Response, deadline: float, waiter: Waiter | None = None, most: int = JSON_MAX_BYTES
 ) -> dict[str, Any]:
     """The JSON object an answer holds; its connection goes back to the pool.
 
-    With a `watch` it is waited for there, and whatever ends the watch is raised.
-    Raises UpstreamError for anything else, or more than `most` bytes of it; UpstreamTimeout when it is not whole by `until`.
+    With a `waiter` it is waited for there, and whatever ends the watch is raised.
+    Raises UpstreamError for anything else, or more than `most` bytes of it; UpstreamTimeout when it is not whole by `deadline`.
     """
     try:
-        content = _DECODE(_read(response, until, watch, most).decode("utf-8-sig"))
+        content = _DECODE(_read(response, deadline, waiter, most).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UpstreamError(detail="an answer that is no JSON") from error
     if not isinstance(content, dict):
@@ -110,32 +110,32 @@ def _finite(text: str) -> float:
 _DECODE: Final = json.JSONDecoder(parse_constant=_finite, parse_float=_finite).decode
 
 
-def _read(response: requests.Response, until: float, watch: Watch | None, most: int) -> bytes:
+def _read(response: requests.Response, deadline: float, waiter: Waiter | None, most: int) -> bytes:
     with ExitStack() as over:
-        source = ByteSource(response, max(0.0, until - monotonic()))
+        source = ByteSource(response, max(0.0, deadline - monotonic()))
         over.callback(source.close)
-        if watch is None:
-            watch = waiting.watch()
-            over.callback(watch.close)
-        watch.due = until
+        if waiter is None:
+            waiter = waiting.new_waiter()
+            over.callback(waiter.close)
+        waiter.wake_at = deadline
         pieces, size = [], 0
-        for piece in source.chunks(watch):
+        for piece in source.chunks(waiter):
             pieces.append(piece)
             size += len(piece)
             if size > most:
                 raise UpstreamError(detail="an answer of too many bytes")
-            _left(until)
+            _left(deadline)
     return b"".join(pieces)
 
 
 def read_url(session: requests.Session, url: str, seconds: float) -> dict[str, Any]:
     """The JSON object that is to be had at `url` for everybody, within `seconds`. Raises an UpstreamFailure."""
-    until = monotonic() + seconds
-    response = send(session, "GET", url, headers={"Accept": "application/json"}, connect=seconds, until=until)
+    deadline = monotonic() + seconds
+    response = send(session, "GET", url, headers={"Accept": "application/json"}, connect=seconds, deadline=deadline)
     if response.status_code != 200:
         response.close()
         raise UpstreamError(detail=f"a GET was answered {response.status_code}")
-    return read_json(response, until)
+    return read_json(response, deadline)
 
 
 def retry_after(response: requests.Response, default: int) -> int:
@@ -144,8 +144,8 @@ def retry_after(response: requests.Response, default: int) -> int:
     return max(1, min(int(text), 3600)) if re.fullmatch("[0-9]{1,6}", text) else default
 
 
-def _left(until: float) -> float:
-    left = until - monotonic()
+def _left(deadline: float) -> float:
+    left = deadline - monotonic()
     if left <= 0:
         raise UpstreamTimeout(detail="no time left")
     return left

@@ -6,7 +6,7 @@ import socket
 from contextlib import closing
 from typing import Any, Final, cast
 
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 from bff.upstream.http.response_head import read_head
 from bff.upstream.http.response_wait import receive, received
 
@@ -49,8 +49,8 @@ class Body(http.client.HTTPResponse):
         complete = self._framing == b"\r\n" if self.chunked else self.length == 0
         return self.ended and complete and not self._ahead and not self.will_close
 
-    def wait(self, watch: Watch, until: float) -> None:
-        watch.wait(self, until)
+    def wait(self, waiter: Waiter, deadline: float) -> None:
+        waiter.wait(self, deadline)
 
     def take(self) -> bytes | None:
         """What has come: None when nothing has, b"" at the end. Raises ConnectionError when it was cut."""

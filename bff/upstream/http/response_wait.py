@@ -11,15 +11,15 @@ from typing import Final, NamedTuple
 
 from bff.errors import UpstreamTimeout
 from bff.http import waiting
-from bff.http.waiting import Watch
+from bff.http.waiting import Waiter
 
 READ_BYTES: Final = 65536
 
 
 class Patience(NamedTuple):
-    watch: Watch | None
+    waiter: Waiter | None
     """None: one is made for it."""
-    until: float
+    deadline: float
     """A moment (monotonic)."""
 
 
@@ -28,19 +28,19 @@ patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 
 @contextmanager
-def asking() -> Iterator[Watch]:
+def asking() -> Iterator[Waiter]:
     """Where the one who asks waits for the answer; what else it has to say there it says afterwards."""
     current = patience.get()
-    if current is None or current.watch is None:
-        with closing(waiting.watch()) as watch:
-            yield watch
+    if current is None or current.waiter is None:
+        with closing(waiting.new_waiter()) as waiter:
+            yield waiter
         return
-    watch = current.watch
-    due, watch.due = watch.due, inf
+    waiter = current.waiter
+    wake_at, waiter.wake_at = waiter.wake_at, inf
     try:
-        yield watch
+        yield waiter
     finally:
-        watch.due = min(due, watch.due)
+        waiter.wake_at = min(wake_at, waiter.wake_at)
 
 
 def received(sock: socket.socket) -> Generator[bytes]:
@@ -49,28 +49,28 @@ def received(sock: socket.socket) -> Generator[bytes]:
     Raises UpstreamTimeout at the moment by which the answer must have come, and whatever ends the watch; the library closes
     the connection then.
     """
-    until = _moment(sock)
+    deadline = _moment(sock)
     sock.settimeout(0)
-    with asking() as watch:
-        due = watch.due
+    with asking() as waiter:
+        wake_at = waiter.wake_at
         try:
             while True:
                 if (data := receive(sock)) is not None:
                     yield data
                     continue
-                if monotonic() >= until:
+                if monotonic() >= deadline:
                     raise UpstreamTimeout(detail="no answer in time")
-                watch.wait(sock, until)
+                waiter.wait(sock, deadline)
                 # Awake for what the stream has to say meanwhile, it could only wait again at once.
-                due, watch.due = min(due, watch.due), inf
+                wake_at, waiter.wake_at = min(wake_at, waiter.wake_at), inf
         finally:
-            watch.due = min(due, watch.due)
+            waiter.wake_at = min(wake_at, waiter.wake_at)
 
 
 def _moment(sock: socket.socket) -> float:
     """By which the answer must have come; by the library's own timeout where nobody has said."""
     if (current := patience.get()) is not None:
-        return current.until
+        return current.deadline
     seconds = sock.gettimeout()
     return inf if seconds is None else monotonic() + seconds
 

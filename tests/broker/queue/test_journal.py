@@ -23,7 +23,7 @@ from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.file import JournalFile
 from bff.broker.queue.log import parsed
 from bff.broker.queue.memory import MemoryQueue
-from bff.errors import Away, Expired, IdempotencyConflict, NotFound, ServerFull
+from bff.errors import Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable
 from tests.broker.queue.queues import AT_ONCE, claimed, left, message, types, whole
 from tests.live import DEADLINE, ROOT, eventually
 
@@ -451,7 +451,7 @@ def test_another_programs_database_is_left_alone(processes, caplog):
 
     queue = processes.start()
 
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         left(queue)
     assert processes.path.read_bytes() == before
     assert "another program's" in caplog.text
@@ -462,7 +462,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(processes, caplog):
 
     queue = processes.start()
 
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         queue.places("ann")
     assert len(caplog.records) == 1
     assert "/proc/none" in caplog.text
@@ -661,7 +661,7 @@ def test_a_second_owner_is_refused_in_one_sentence_until_the_first_is_gone(proce
     second = processes.start()
 
     for ask in (lambda: left(second), lambda: whole(second, said), lambda: second.stop("ann", said.id)):
-        with pytest.raises(Away) as refused:
+        with pytest.raises(StorageUnavailable) as refused:
             ask()
         assert refused.value.status == 503
     [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -674,7 +674,7 @@ def test_a_second_owner_is_refused_in_one_sentence_until_the_first_is_gone(proce
 def there(queue: MemoryQueue, said: Message) -> bool:
     try:
         return known(queue, said.user_id, said.id)
-    except Away:
+    except StorageUnavailable:
         return False
 
 
@@ -793,7 +793,7 @@ def test_there_is_one_next_process(processes, reload):
 
     third = processes.start()
 
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         left(third)
 
 
@@ -802,9 +802,9 @@ def test_what_was_handed_over_is_taken_by_nobody_else(processes):
     said = left(queue)
     queue.close()
 
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         left(queue)
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         queue.stop("ann", said.id)
     assert types(queue, said) == ["queued"], "its readers may read on"
 

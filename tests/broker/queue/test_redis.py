@@ -17,7 +17,7 @@ from bff.broker.queue.base import Claim, Limits, Lost, Message, Place
 from bff.broker.queue.redis import CLAIMS_MOST, WORKER, RedisQueue, presence, subscriber
 from bff.broker.queue.redis.presence import FLEETING
 from bff.broker.queue.redis.schedule import DUE
-from bff.errors import Away, IdempotencyConflict, ServerFull, SettingsError, TooManyRequests
+from bff.errors import IdempotencyConflict, ServerFull, SettingsError, StorageUnavailable, TooManyRequests
 from bff.ops import redis as redis_door
 from bff.ops import redis_limits
 from bff.ops.rate_limiter import Rate
@@ -48,7 +48,7 @@ def open_queue(clean_redis) -> Iterator[Open]:
 
     yield one
     for queue in opened:
-        with suppress(Away):
+        with suppress(StorageUnavailable):
             queue.close()
 
 
@@ -92,7 +92,7 @@ def read_live(queue: RedisQueue, said: Message) -> Iterator["stdlib.Queue[str]"]
         with queue.listen(said.user_id, said.id, rung.release):
             while not over.is_set():
                 rung.acquire()
-                with suppress(Away):
+                with suppress(StorageUnavailable):
                     page = queue.read(said.user_id, said.id, after)
                     for event in page.events:
                         told.put(event.data)
@@ -231,7 +231,7 @@ def test_words_whose_receipt_was_lost_are_written_once(far, line):
     claim = claimed(far)
 
     line.lose_the_answer_to(b"the words")
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         far.append(claim, [("message", "the words")])
     far.append(claim, [("message", "the words")])
     for _ in range(2):
@@ -247,7 +247,7 @@ def test_an_end_whose_receipt_was_lost_is_written_once_and_the_next_message_runs
     claim = claimed(far)
 
     line.lose_the_answer_to(b"the end")
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         far.finish(claim, [("message", "the end")])
     far.finish(claim, [("message", "the end")])
 
@@ -263,7 +263,7 @@ def test_a_message_that_was_handed_back_without_a_receipt_runs_at_once(far, line
     claim = claimed(far)
 
     line.lose_the_answer_to(b'"interrupted"')  # Which is among what a release says.
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         far.release(claim)
     with pytest.raises(Lost):
         far.release(claim)
@@ -277,7 +277,7 @@ def test_a_claim_that_was_lost_on_its_way_runs_again(open_queue, line, far):
     said = left(far)
 
     line.lose_the_answer_to(b'"interrupted"')
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         queue.claim(AT_ONCE)
 
     again = open_queue(lease=LEASE).claim(LEASE + REAPED_WITHIN)
@@ -289,7 +289,7 @@ def test_a_message_whose_ticket_was_lost_is_kept_once(far, line):
     said = message(text="the question")
 
     line.lose_the_answer_to(b"the question")
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         far.enqueue(said, "client's own", "enqueue")
     ticket = far.enqueue(said._replace(id="another"), "client's own", "enqueue")
 
@@ -317,7 +317,7 @@ def test_a_process_that_dies_after_an_end_delays_the_next_message_by_a_lease_at_
     claim = claimed(queue)
 
     line.be_cut_after(b"the end")
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         queue.finish(claim, [("message", "the end")])
 
     alive = open_queue(lease=LEASE)
@@ -343,7 +343,7 @@ def test_of_several_that_nobody_reads_none_is_forgotten_where_the_line_breaks(op
     time.sleep(0.2)  # Longer than the grace: all of them are due.
 
     line.lose_the_answer_to(said[1].id.encode())
-    with pytest.raises(Away):
+    with pytest.raises(StorageUnavailable):
         far.sweep()
     far.sweep()
 
@@ -439,9 +439,9 @@ def test_a_redis_that_was_started_again_goes_on_where_it_was(open_queue, server,
     with read_live(other, said) as told:
         assert told.get(timeout=DEADLINE)
         server.stop(number)
-        with pytest.raises(Away):
+        with pytest.raises(StorageUnavailable):
             queue.append(claim, [("message", "after")])
-        with pytest.raises(Away):
+        with pytest.raises(StorageUnavailable):
             other.places(said.user_id)
         server.start()
         queue.append(claim, [("message", "after")])
@@ -488,9 +488,9 @@ def test_a_redis_that_says_nothing_is_away_until_it_does(open_queue, server, mon
     with read_live(other, said) as told:
         assert told.get(timeout=DEADLINE)
         server.freeze()
-        with pytest.raises(Away):
+        with pytest.raises(StorageUnavailable):
             queue.append(claim, [("message", "words")])
-        with pytest.raises(Away):
+        with pytest.raises(StorageUnavailable):
             other.places(said.user_id)
         server.thaw()
         assert eventually(lambda: answers(queue), DEADLINE)
@@ -501,7 +501,7 @@ def test_a_redis_that_says_nothing_is_away_until_it_does(open_queue, server, mon
 
 
 def answers(queue: RedisQueue) -> bool:
-    with suppress(Away):
+    with suppress(StorageUnavailable):
         queue.counts()
         return True
     return False
@@ -515,10 +515,10 @@ def test_a_redis_that_follows_another_takes_nothing_until_it_leads_again(open_qu
         client.config_set("replica-serve-stale-data", "no")
         client.replicaof("127.0.0.1", free_port())
         for ask in (lambda: queue.append(claim, [("message", "words")]), lambda: whole(queue, said), queue.sweep):
-            with pytest.raises(Away):
+            with pytest.raises(StorageUnavailable):
                 ask()
         client.config_set("replica-serve-stale-data", "yes")
-        with pytest.raises(Away):
+        with pytest.raises(StorageUnavailable):
             queue.append(claim, [("message", "words")])
         client.replicaof("no", "one")
 
@@ -621,7 +621,7 @@ def test_what_a_process_remembers_of_its_claims_is_bounded(far, line, monkeypatc
         said = left(far, f"user-{number}")
         claim = claimed(far)
         line.lose_the_answer_to(said.id.encode())
-        with pytest.raises(Away):
+        with pytest.raises(StorageUnavailable):
             far.append(claim, [("message", "given up")])
 
     assert len(far._writing) <= 3
@@ -845,7 +845,7 @@ def test_a_conclusion_whose_receipt_was_lost_is_made_once(open_queue, line, far)
     said = left(queue)
     claim = claimed(queue)
     line.be_cut_after(b"the end")
-    with suppress(Away):  # The client may have tried again.
+    with suppress(StorageUnavailable):  # The client may have tried again.
         queue.conclude(claim, [("message", "the end")])
 
     for _ in range(2):

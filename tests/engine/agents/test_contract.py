@@ -13,7 +13,7 @@ from bff.auth.identity import Identity
 from bff.engine.agents.base import Agent
 from bff.engine.agents.broker import Broker, ThroughBroker
 from bff.engine.agents.registry import DEFAULT
-from bff.errors import AnswerTimeout, Interrupted, ReaderLeft
+from bff.errors import AnswerTimeout, ClientDisconnected, Interrupted
 from bff.upstream.messages import ChatMessage
 from tests.broker_says import COMPLETED, TICKET
 from tests.engine.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
@@ -100,9 +100,9 @@ def test_each_says_who_it_is():
 
 
 @pytest.mark.parametrize("kind", [echo, openai, broker, engine])
-def test_the_pieces_are_the_reply(kind, watch):
+def test_the_pieces_are_the_reply(kind, waiter):
     with kind(False) as (agent, over, _):
-        pieces = list(agent.stream(HISTORY, ANN, watch))
+        pieces = list(agent.stream(HISTORY, ANN, waiter))
         assert eventually(over, DEADLINE)
 
     assert [piece for piece in pieces if piece is not None] == ["one ", "two ", "three"]
@@ -113,30 +113,30 @@ def answer_of(*data: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("before", [(), ('{"type":"status","message":"Thinking"}', '{"type":"tool_use","tool":"t"}')])
-def test_an_external_answer_that_begins_anew_before_its_first_word_goes_on(before, watch):
+def test_an_external_answer_that_begins_anew_before_its_first_word_goes_on(before, waiter):
     answer = answer_of(*before, '{"type":"restart"}', '{"type":"progress","text":"ok"}')
     with WireServer([TICKET], answer) as server:
         agent = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)["broker"]
 
-        assert [piece for piece in agent.stream(HISTORY, ANN, watch) if piece is not None] == ["ok"]
+        assert [piece for piece in agent.stream(HISTORY, ANN, waiter) if piece is not None] == ["ok"]
 
 
-def test_an_external_answer_that_begins_anew_after_its_first_word_is_interrupted_and_stopped(watch):
+def test_an_external_answer_that_begins_anew_after_its_first_word_is_interrupted_and_stopped(waiter):
     answer = answer_of('{"type":"progress","text":"Half"}', '{"type":"restart"}')
     with WireServer([TICKET], answer, [reply(b"{}", "202 Accepted")]) as server:
         agent = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)["broker"]
         with pytest.raises(Interrupted):
-            list(agent.stream(HISTORY, ANN, watch))
+            list(agent.stream(HISTORY, ANN, waiter))
 
         assert server.wait_for(lambda: server.requests[-1].method == "DELETE")
 
 
-@pytest.mark.parametrize("reason", [ReaderLeft(), AnswerTimeout()], ids=["its reader leaves", "its time is up"])
+@pytest.mark.parametrize("reason", [ClientDisconnected(), AnswerTimeout()], ids=["its reader leaves", "its time is up"])
 @pytest.mark.parametrize("kind", [echo, openai, broker, engine, openai_that_has_not_answered])
-def test_it_stops_at_once_when_it_is_ended_while_it_waits(kind, reason, watch):
+def test_it_stops_at_once_when_it_is_ended_while_it_waits(kind, reason, waiter):
     with kind(True) as (agent, over, _):
-        reply = begun(kind, agent.stream(HISTORY, ANN, watch))
-        ending = threading.Timer(0.1, watch.end, [reason])
+        reply = begun(kind, agent.stream(HISTORY, ANN, waiter))
+        ending = threading.Timer(0.1, waiter.cancel, [reason])
         ending.start()
         with pytest.raises(type(reason)):
             list(reply)
@@ -147,9 +147,9 @@ def test_it_stops_at_once_when_it_is_ended_while_it_waits(kind, reason, watch):
 
 
 @pytest.mark.parametrize("kind", [echo, openai, broker, engine, openai_that_has_not_answered])
-def test_closed_it_lets_go_of_everything(kind, watch):
+def test_closed_it_lets_go_of_everything(kind, waiter):
     with kind(True) as (agent, over, asked):
-        reply = begun(kind, agent.stream(HISTORY, ANN, watch))
+        reply = begun(kind, agent.stream(HISTORY, ANN, waiter))
         next(reply)
         assert kind is echo or eventually(asked, DEADLINE)
         reply.close()
@@ -158,19 +158,19 @@ def test_closed_it_lets_go_of_everything(kind, watch):
 
 
 @pytest.mark.parametrize("kind", [openai_that_has_not_answered, broker_that_has_not_answered])
-def test_closed_before_it_began_it_never_asks(kind, watch):
+def test_closed_before_it_began_it_never_asks(kind, waiter):
     with kind(True) as (agent, _, asked):
-        agent.stream(HISTORY, ANN, watch).close()
+        agent.stream(HISTORY, ANN, waiter).close()
 
         assert not eventually(asked, 0.2)
 
 
 @pytest.mark.parametrize("kind", [openai, broker, engine, openai_that_has_not_answered])
-def test_while_it_waits_its_stream_can_say_something_of_its_own(kind, watch):
+def test_while_it_waits_its_stream_can_say_something_of_its_own(kind, waiter):
     with kind(True) as (agent, _, _):
-        reply = begun(kind, agent.stream(HISTORY, ANN, watch))
+        reply = begun(kind, agent.stream(HISTORY, ANN, waiter))
         for _ in range(3):
-            watch.due = monotonic() + 0.05
-            while monotonic() < watch.due:
+            waiter.wake_at = monotonic() + 0.05
+            while monotonic() < waiter.wake_at:
                 assert next(reply) is None
         reply.close()

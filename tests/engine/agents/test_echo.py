@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bff.auth.identity import Identity
 from bff.engine.agents.echo import Echo, spread, words
-from bff.errors import ReaderLeft
+from bff.errors import ClientDisconnected
 from bff.http import waiting
 from bff.upstream.messages import ChatMessage
 from tests.live import DEADLINE
@@ -50,15 +50,15 @@ def test_a_long_text_is_cut_in_no_time():
 
 @given(st.text())
 def test_what_was_said_is_said_back(text):
-    watch = waiting.watch()
+    waiter = waiting.new_waiter()
 
-    reply = [piece for piece in Echo(0).stream(user(text), ANN, watch) if piece is not None]
-    watch.close()
+    reply = [piece for piece in Echo(0).stream(user(text), ANN, waiter) if piece is not None]
+    waiter.close()
 
     assert "".join(reply) == text
 
 
-def test_what_the_user_said_last_is_said_back(watch):
+def test_what_the_user_said_last_is_said_back(waiter):
     history = [
         ChatMessage("user", "first"),
         ChatMessage("assistant", "a reply"),
@@ -66,51 +66,51 @@ def test_what_the_user_said_last_is_said_back(watch):
         ChatMessage("assistant", "another"),
     ]
 
-    assert list(Echo(0).stream(history, ANN, watch)) == ["last ", "words"]
+    assert list(Echo(0).stream(history, ANN, waiter)) == ["last ", "words"]
 
 
 @pytest.mark.parametrize("history", [[], [ChatMessage("assistant", "Hello?")]], ids=["nothing", "nothing from the user"])
-def test_without_a_question_there_is_no_reply(history, watch):
-    assert list(Echo(0).stream(history, ANN, watch)) == []
+def test_without_a_question_there_is_no_reply(history, waiter):
+    assert list(Echo(0).stream(history, ANN, waiter)) == []
 
 
-def test_the_first_word_comes_at_once(watch):
-    reply = Echo(FOR_EVER).stream(user("one two"), ANN, watch)
+def test_the_first_word_comes_at_once(waiter):
+    reply = Echo(FOR_EVER).stream(user("one two"), ANN, waiter)
 
     assert next(reply) == "one "
     assert next(reply) is None
 
 
-def test_each_other_word_comes_after_its_pause(watch):
+def test_each_other_word_comes_after_its_pause(waiter):
     start = monotonic()
 
-    pieces = list(spread(["a", "b", "c"], 0.02, watch))
+    pieces = list(spread(["a", "b", "c"], 0.02, waiter))
 
     assert monotonic() - start >= 0.04
     assert [piece for piece in pieces if piece] == ["a", "b", "c"]
     assert None in pieces[1 : pieces.index("b")]
 
 
-def test_a_pause_lasts_though_somebody_wakes_it(watch):
-    waiting, start = watch.pause(0.05), monotonic()
+def test_a_pause_lasts_though_somebody_wakes_it(waiter):
+    waiting, start = waiter.sleep(0.05), monotonic()
 
     for _ in waiting:
-        watch.wake()
+        waiter.wake()
 
     assert monotonic() - start >= 0.05
 
 
-def test_no_pause_is_none_at_all(watch):
-    assert list(watch.pause(0)) == []
+def test_no_pause_is_none_at_all(waiter):
+    assert list(waiter.sleep(0)) == []
 
 
-def test_a_reply_ends_when_its_reader_has_left(watch):
-    reply = Echo(FOR_EVER).stream(user("one two"), ANN, watch)
+def test_a_reply_ends_when_its_reader_has_left(waiter):
+    reply = Echo(FOR_EVER).stream(user("one two"), ANN, waiter)
     said = [next(reply), next(reply)]
-    leaving = threading.Thread(target=watch.end, args=(ReaderLeft(),))
+    leaving = threading.Thread(target=waiter.cancel, args=(ClientDisconnected(),))
 
     leaving.start()
-    with pytest.raises(ReaderLeft):
+    with pytest.raises(ClientDisconnected):
         next(reply)
     leaving.join(DEADLINE)
 

@@ -25,20 +25,20 @@ def settings(server, **more: str) -> Settings:
     return load_settings({**BASE_ENVIRONMENT, **settings_of(server), **more})
 
 
-def said(server, watch, **more: str) -> str:
+def said(server, waiter, **more: str) -> str:
     agent = registry.create_agents(settings(server, **more))["openai"]
     assert agent.id == "openai"
-    return "".join(piece or "" for piece in agent.stream(HISTORY, ANN, watch))
+    return "".join(piece or "" for piece in agent.stream(HISTORY, ANN, waiter))
 
 
-def test_informational_answers_before_its_own_are_skipped(watch):
+def test_informational_answers_before_its_own_are_skipped(waiter):
     with WireServer([b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" * 2, *whole("In ", "the ", "beginning")]) as server:
-        assert said(server, watch) == "In the beginning"
+        assert said(server, waiter) == "In the beginning"
 
 
-def test_it_asks_as_openai_is_asked(watch):
+def test_it_asks_as_openai_is_asked(waiter):
     with WireServer(whole("In ", "the ", "beginning")) as server:
-        assert said(server, watch) == "In the beginning"
+        assert said(server, waiter) == "In the beginning"
 
     [request] = server.requests
     assert (request.method, request.path) == ("POST", "/v1/chat/completions")
@@ -54,9 +54,9 @@ def test_it_asks_as_openai_is_asked(watch):
     }
 
 
-def test_without_a_key_none_is_shown(watch):
+def test_without_a_key_none_is_shown(waiter):
     with WireServer(whole("local")) as server:
-        assert said(server, watch, OPENAI_API_KEY="") == "local"
+        assert said(server, waiter, OPENAI_API_KEY="") == "local"
 
     assert "authorization" not in server.requests[0].headers
 
@@ -84,9 +84,9 @@ REPLIES = {
 
 
 @pytest.mark.parametrize("answer", REPLIES.values(), ids=REPLIES.keys())
-def test_what_a_server_leaves_out_or_adds_is_no_matter(answer, watch):
+def test_what_a_server_leaves_out_or_adds_is_no_matter(answer, waiter):
     with WireServer(answer) as server:
-        assert said(server, watch) == "ok"
+        assert said(server, waiter) == "ok"
 
 
 ERROR = {"error": {"message": "The server had an error. Somebody's words.", "type": "server_error", "code": None}}
@@ -108,36 +108,36 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("answer", "problem"), FAILURES.values(), ids=FAILURES.keys())
-def test_a_failure_is_one_of_ours_and_says_nothing_of_theirs(answer, problem, watch):
+def test_a_failure_is_one_of_ours_and_says_nothing_of_theirs(answer, problem, waiter):
     with WireServer(answer) as server, pytest.raises(problem) as raised:
-        said(server, watch, UPSTREAM_READ_SECONDS="0.5")
+        said(server, waiter, UPSTREAM_READ_SECONDS="0.5")
 
     assert type(raised.value) is problem
     assert "Somebody" not in str(raised.value) + raised.value.detail
     assert "sk-test" not in str(raised.value) + raised.value.detail
 
 
-def test_nobody_there_is_unavailable(watch):
+def test_nobody_there_is_unavailable(waiter):
     nowhere = f"http://127.0.0.1:{free_port()}/v1"
 
     with WireServer([HANG]) as server, pytest.raises(UpstreamUnavailable):
-        said(server, watch, OPENAI_BASE_URL=nowhere)
+        said(server, waiter, OPENAI_BASE_URL=nowhere)
 
 
-def test_a_busy_server_is_asked_again_when_it_says(watch):
+def test_a_busy_server_is_asked_again_when_it_says(waiter):
     with WireServer([refusal("429 Too Many Requests", Retry_After="1")], whole("ok")) as server:
-        assert said(server, watch) == "ok"
+        assert said(server, waiter) == "ok"
 
     assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(("seconds", "asked"), [("1", 1 + RETRIES), ("3600", 1)])
-def test_a_server_that_stays_busy_is_given_up(seconds, asked, watch):
+def test_a_server_that_stays_busy_is_given_up(seconds, asked, waiter):
     with (
         WireServer([refusal("429 Too Many Requests", Retry_After=seconds)]) as server,
         pytest.raises(TooManyRequests) as raised,
     ):
-        said(server, watch)
+        said(server, waiter)
 
     assert len(server.requests) == asked
     assert raised.value.retry_after == int(seconds)

@@ -3,9 +3,9 @@ from time import monotonic
 
 import pytest
 
-from bff.errors import ReaderLeft, UpstreamError
+from bff.errors import ClientDisconnected, UpstreamError
 from bff.http import tracing
-from bff.http.waiting.background import beside
+from bff.http.waiting.background import in_background
 from tests.live import DEADLINE, eventually
 
 
@@ -24,36 +24,36 @@ def finished(waiting):
             return end.value, count
 
 
-def test_its_result_is_given(watch):
-    result, _ = finished(beside(lambda _: "result", watch, keep))
+def test_its_result_is_given(waiter):
+    result, _ = finished(in_background(lambda _: "result", waiter, keep))
 
     assert result == "result"
 
 
-def test_what_is_asked_there_belongs_to_the_same_trace(watch):
+def test_what_is_asked_there_belongs_to_the_same_trace(waiter):
     begun = tracing.begin({"X-Request-ID": "find-me"})
 
-    asked_with, _ = finished(beside(lambda _: tracing.headers(), watch, keep))
+    asked_with, _ = finished(in_background(lambda _: tracing.headers(), waiter, keep))
 
     assert asked_with["X-Request-ID"] == "find-me"
     assert begun.trace_id in asked_with["traceparent"]
 
 
-def test_its_error_is_raised(watch):
+def test_its_error_is_raised(waiter):
     def fail(_):
         raise UpstreamError
 
     with pytest.raises(UpstreamError):
-        finished(beside(fail, watch, keep))
+        finished(in_background(fail, waiter, keep))
 
 
-def test_the_one_who_waits_is_woken_for_its_own_words_meanwhile(watch):
+def test_the_one_who_waits_is_woken_for_its_own_words_meanwhile(waiter):
     enough = threading.Event()
-    waiting = beside(lambda _: enough.wait(DEADLINE), watch, keep)
+    waiting = in_background(lambda _: enough.wait(DEADLINE), waiter, keep)
 
     for _ in range(5):
-        watch.due = monotonic() + 0.02
-        while monotonic() < watch.due:
+        waiter.wake_at = monotonic() + 0.02
+        while monotonic() < waiter.wake_at:
             assert next(waiting) is None
     enough.set()
 
@@ -61,7 +61,7 @@ def test_the_one_who_waits_is_woken_for_its_own_words_meanwhile(watch):
 
 
 @pytest.mark.parametrize("how", ["closed", "ended"])
-def test_when_nobody_waits_any_more_it_is_told(how, watch):
+def test_when_nobody_waits_any_more_it_is_told(how, waiter):
     began, told = threading.Event(), threading.Event()
 
     def work(place):
@@ -69,31 +69,31 @@ def test_when_nobody_waits_any_more_it_is_told(how, watch):
         try:
             while True:
                 place.wait()
-        except ReaderLeft:
+        except ClientDisconnected:
             told.set()
             raise
 
-    waiting = beside(work, watch, keep)
+    waiting = in_background(work, waiter, keep)
     next(waiting)
     assert began.wait(DEADLINE)
     if how == "closed":
         waiting.close()
     else:
-        watch.end(ReaderLeft())
-        with pytest.raises(ReaderLeft):
+        waiter.cancel(ClientDisconnected())
+        with pytest.raises(ClientDisconnected):
             finished(waiting)
 
     assert told.wait(DEADLINE)
 
 
-def test_a_result_that_comes_too_late_is_thrown_away(watch):
+def test_a_result_that_comes_too_late_is_thrown_away(waiter):
     go_on, thrown = threading.Event(), threading.Event()
 
     def work(_):
         go_on.wait(DEADLINE)
         return "late"
 
-    waiting = beside(work, watch, lambda result: thrown.set() if result == "late" else None)
+    waiting = in_background(work, waiter, lambda result: thrown.set() if result == "late" else None)
     next(waiting)
     waiting.close()
     assert not thrown.is_set()
@@ -102,9 +102,9 @@ def test_a_result_that_comes_too_late_is_thrown_away(watch):
     assert thrown.wait(DEADLINE)
 
 
-def test_a_result_that_nobody_fetched_is_thrown_away(watch):
+def test_a_result_that_nobody_fetched_is_thrown_away(waiter):
     go_on, thrown = threading.Event(), threading.Event()
-    waiting = beside(lambda _: go_on.wait(DEADLINE), watch, lambda _: thrown.set())
+    waiting = in_background(lambda _: go_on.wait(DEADLINE), waiter, lambda _: thrown.set())
 
     next(waiting)
     go_on.set()

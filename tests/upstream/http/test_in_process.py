@@ -10,9 +10,9 @@ from time import monotonic
 import pytest
 from flask import Flask, Response, request
 
-from bff.errors import Drained, ReaderLeft, ServerRestarting, UpstreamTimeout, UpstreamUnavailable
+from bff.errors import ClientDisconnected, Draining, ServerRestarting, UpstreamTimeout, UpstreamUnavailable
 from bff.http import waiting
-from bff.http.responses import EventStream, How
+from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
 from bff.http.streams import Streams
 from bff.upstream.http import ByteSource, EventSource, Neighbour, new_session, read_json, send
@@ -22,12 +22,12 @@ from tests.live import DEADLINE
 class Talk:
     """A neighbour whose `/stream` says what `say` yields, and which counts the keys it was built with."""
 
-    def __init__(self, say=lambda watch: [Event("", "a")], heartbeat_seconds: float = 60.0) -> None:
+    def __init__(self, say=lambda waiter: [Event("", "a")], heartbeat_seconds: float = 60.0) -> None:
         self.keys: list[str] = []
         self.streams = Streams(100, 100)
         self.closed = threading.Event()
         self._say = say
-        self._how = How(comment("beat"), heartbeat_seconds)
+        self._how = StreamOptions(comment("beat"), heartbeat_seconds)
         self.neighbour = Neighbour("talk", self._app)
 
     def _app(self, key: str) -> Flask:
@@ -43,18 +43,18 @@ class Talk:
         return EventStream(self._say, self._how, environ=request.environ, slot=slot, close=self.closed.set)
 
     def _wait(self) -> str:
-        with closing(waiting.watch(waiting.place(request.environ))) as watch:
+        with closing(waiting.new_waiter(waiting.client(request.environ))) as waiter:
             while True:
-                watch.wait()
+                waiter.wait()
 
     def _mirror(self, path: str) -> tuple[dict[str, str], int, dict[str, str]]:
         body, key = request.get_data(as_text=True), request.headers["X-API-Key"]
         return {"path": path, "query": request.args["q"], "key": key, "body": body}, 202, {"X-Method": request.method}
 
     def ask(self, path: str = "/stream", method: str = "GET", seconds: float = DEADLINE, **options):
-        until = monotonic() + seconds
+        deadline = monotonic() + seconds
         session, headers = new_session(to=self.neighbour), {"X-API-Key": self.neighbour.key}
-        return send(session, method, self.neighbour.url + path, headers=headers, connect=1.0, until=until, **options)
+        return send(session, method, self.neighbour.url + path, headers=headers, connect=1.0, deadline=deadline, **options)
 
     def open(self, silence: float = DEADLINE) -> EventSource:
         return EventSource(self.ask(), silence)
@@ -68,12 +68,12 @@ def descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def forever(watch):
+def forever(waiter):
     """A word, and silence."""
     yield Event("", "first")
     while True:
         yield None
-        watch.wait()
+        waiter.wait()
 
 
 def test_a_request_and_its_answer_are_what_they_are_over_a_socket():
@@ -98,7 +98,7 @@ def test_bytes_of_a_header_arrive_as_they_were_sent(value):
     talk.neighbour.app.before_request(lambda: heard.append(request.environ["HTTP_X_BYTES"]))
     headers: dict[str, str | bytes] = {"X-API-Key": "", "X-Bytes": value}
 
-    send(new_session(to=talk.neighbour), "GET", talk.neighbour.url, headers=headers, connect=1.0, until=monotonic() + 5)
+    send(new_session(to=talk.neighbour), "GET", talk.neighbour.url, headers=headers, connect=1.0, deadline=monotonic() + 5)
 
     assert [text.encode("latin-1") for text in heard] == [value]
 
@@ -108,7 +108,12 @@ def test_a_header_that_could_not_go_over_a_socket_is_refused_here_too():
 
     with pytest.raises(UpstreamUnavailable):
         send(
-            new_session(to=talk.neighbour), "GET", talk.neighbour.url, headers={"X": "日本"}, connect=1.0, until=monotonic() + 5
+            new_session(to=talk.neighbour),
+            "GET",
+            talk.neighbour.url,
+            headers={"X": "日本"},
+            connect=1.0,
+            deadline=monotonic() + 5,
         )
 
 
@@ -137,7 +142,7 @@ def test_a_build_that_failed_is_tried_again():
 
     def ask() -> int:
         session = new_session(to=neighbour)
-        return send(session, "GET", neighbour.url, headers={}, connect=1.0, until=monotonic() + 5).status_code
+        return send(session, "GET", neighbour.url, headers={}, connect=1.0, deadline=monotonic() + 5).status_code
 
     with pytest.raises(UpstreamUnavailable):
         ask()
@@ -145,24 +150,24 @@ def test_a_build_that_failed_is_tried_again():
     assert ask() == 404
 
 
-def test_a_stream_is_read_to_its_end_and_everything_is_closed(watch):
+def test_a_stream_is_read_to_its_end_and_everything_is_closed(waiter):
     talk = Talk(lambda _: [Event("word", "a", "1"), Event("", "b\nc"), None, Event("", "d")])
 
     with closing(talk.open()) as source:
-        events = [event for event in source.events(watch) if event is not None]
+        events = [event for event in source.events(waiter) if event is not None]
 
     assert events == [Event("word", "a", "1"), Event("message", "b\nc", "1"), Event("message", "d", "1")]
     assert talk.closed.is_set()
     assert len(talk.streams) == 0
 
 
-def test_a_stream_takes_no_descriptor(watch):
+def test_a_stream_takes_no_descriptor(waiter):
     talk = Talk(forever)
     sources = [talk.open()]
     before = descriptors()
 
     sources += [talk.open() for _ in range(50)]
-    said = [data(islice(source.events(watch), 2)) for source in sources]
+    said = [data(islice(source.events(waiter), 2)) for source in sources]
 
     assert said == [["first"]] * 51
     assert descriptors() < before + 50, "some, as other tests' servers may still come and go"
@@ -170,84 +175,86 @@ def test_a_stream_takes_no_descriptor(watch):
         source.close()
 
 
-def test_no_wait_hides_what_the_reader_has_to_say(watch):
+def test_no_wait_hides_what_the_reader_has_to_say(waiter):
     with closing(Talk(forever).open()) as source:
-        events = source.events(watch)
+        events = source.events(waiter)
         assert data(islice(events, 2)) == ["first"]
 
         began = monotonic()
-        watch.due = began + 0.2
-        while monotonic() < watch.due:
+        waiter.wake_at = began + 0.2
+        while monotonic() < waiter.wake_at:
             assert next(events) is None
 
     assert monotonic() - began < DEADLINE / 2
 
 
-def test_a_word_from_elsewhere_wakes_the_neighbours_stream(watch):
+def test_a_word_from_elsewhere_wakes_the_neighbours_stream(waiter):
     places = []
 
-    def say(watch):
-        places.append(watch)
+    def say(waiter):
+        places.append(waiter)
         yield Event("", "first")
         yield None
-        watch.wait()
+        waiter.wait()
         yield Event("", "second")
 
     with closing(Talk(say).open()) as source:
-        events = source.events(watch)
+        events = source.events(waiter)
         assert data(islice(events, 2)) == ["first"]
         threading.Timer(0.05, places[0].wake).start()
 
         assert data(events) == ["second"]
 
 
-def test_a_word_that_comes_while_the_reader_is_busy_is_not_missed(watch):
+def test_a_word_that_comes_while_the_reader_is_busy_is_not_missed(waiter):
     places = []
 
-    def say(watch):
-        places.append(watch)
+    def say(waiter):
+        places.append(waiter)
         yield Event("", "first")
         yield None
-        watch.wait()
+        waiter.wait()
         yield Event("", "second")
 
     with closing(Talk(say).open()) as source:
-        events = source.events(watch)
+        events = source.events(waiter)
         assert data(islice(events, 2)) == ["first"]
         places[0].wake()
 
         assert data(events) == ["second"]
 
 
-def test_the_neighbours_heartbeat_is_a_sign_of_life(watch):
+def test_the_neighbours_heartbeat_is_a_sign_of_life(waiter):
     with closing(Talk(forever, heartbeat_seconds=0.05).open()) as source:
-        chunks = [chunk for chunk in islice(source.chunks(watch), 30) if chunk]
+        chunks = [chunk for chunk in islice(source.chunks(waiter), 30) if chunk]
 
     assert b": beat\n\n" in chunks
 
 
-def test_silence_is_not_waited_out(watch):
+def test_silence_is_not_waited_out(waiter):
     with closing(Talk(forever).open(silence=0.2)) as source, pytest.raises(UpstreamTimeout):
-        list(source.events(watch))
+        list(source.events(waiter))
 
 
-@pytest.mark.parametrize("reason", [ReaderLeft(), Drained(), UpstreamTimeout()], ids=lambda reason: type(reason).__name__)
-def test_what_ends_the_reader_is_raised_there_and_closes_the_neighbours_stream_without_a_word(watch, reason, caplog):
+@pytest.mark.parametrize(
+    "reason", [ClientDisconnected(), Draining(), UpstreamTimeout()], ids=lambda reason: type(reason).__name__
+)
+def test_what_ends_the_reader_is_raised_there_and_closes_the_neighbours_stream_without_a_word(waiter, reason, caplog):
     talk = Talk(forever)
     with closing(talk.open()) as source:
-        threading.Timer(0.05, watch.end, [reason]).start()
+        threading.Timer(0.05, waiter.cancel, [reason]).start()
 
         with pytest.raises(type(reason)):
-            list(source.events(watch))
+            list(source.events(waiter))
 
     assert talk.closed.is_set()
     assert caplog.records == []
 
 
-def test_a_stream_that_the_neighbour_ends_just_ends(watch):
+def test_a_stream_that_the_neighbour_ends_just_ends(waiter):
     talk = Talk(forever)
     with closing(talk.open()) as source:
-        events = source.events(watch)
+        events = source.events(waiter)
         assert data(islice(events, 2)) == ["first"]
 
         threading.Thread(target=talk.streams.drain, args=[0.1]).start()
@@ -256,25 +263,25 @@ def test_a_stream_that_the_neighbour_ends_just_ends(watch):
     assert talk.closed.is_set()
 
 
-def test_a_neighbour_that_hangs_up_is_a_cut(watch):
-    def say(watch):
+def test_a_neighbour_that_hangs_up_is_a_cut(waiter):
+    def say(waiter):
         yield Event("", "first")
         yield None
-        watch.cut()
+        waiter.abort()
 
     with closing(Talk(say).open()) as source:
-        events = source.events(watch)
+        events = source.events(waiter)
         assert data(islice(events, 2)) == ["first"]
         with pytest.raises(UpstreamUnavailable):
             list(events)
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_stream_that_is_let_go_of_is_closed(watch, begun):
+def test_a_stream_that_is_let_go_of_is_closed(waiter, begun):
     talk = Talk(forever)
     source = talk.open()
     if begun:
-        next(source.events(watch))
+        next(source.events(waiter))
 
     source.close()
 
@@ -282,11 +289,14 @@ def test_a_stream_that_is_let_go_of_is_closed(watch, begun):
     assert len(talk.streams) == 0
 
 
-def test_a_first_event_can_be_read_at_one_place_and_the_rest_at_another(watch):
-    with closing(waiting.watch()) as first, closing(Talk(lambda _: [Event("", "a"), None, Event("", "b")]).open()) as source:
+def test_a_first_event_can_be_read_at_one_place_and_the_rest_at_another(waiter):
+    with (
+        closing(waiting.new_waiter()) as first,
+        closing(Talk(lambda _: [Event("", "a"), None, Event("", "b")]).open()) as source,
+    ):
         assert next(event for event in source.events(first) if event is not None).data == "a"
 
-        assert data(source.events(watch)) == ["b"]
+        assert data(source.events(waiter)) == ["b"]
 
 
 def test_an_answer_that_does_not_come_is_not_waited_for():
@@ -294,35 +304,37 @@ def test_an_answer_that_does_not_come_is_not_waited_for():
         Talk().ask("/wait", seconds=0.2)
 
 
-@pytest.mark.parametrize("reason", [ReaderLeft(), Drained(), ServerRestarting()], ids=lambda reason: type(reason).__name__)
-def test_whoever_waits_for_an_answer_can_be_sent_away(watch, reason):
-    threading.Timer(0.05, watch.end, [reason]).start()
+@pytest.mark.parametrize(
+    "reason", [ClientDisconnected(), Draining(), ServerRestarting()], ids=lambda reason: type(reason).__name__
+)
+def test_whoever_waits_for_an_answer_can_be_sent_away(waiter, reason):
+    threading.Timer(0.05, waiter.cancel, [reason]).start()
 
     with pytest.raises(type(reason)):
-        Talk().ask("/wait", watch=watch)
+        Talk().ask("/wait", waiter=waiter)
 
 
-def test_what_the_asker_has_to_say_meanwhile_waits_until_the_answer_is_there(watch):
-    watch.due = monotonic() - 1
+def test_what_the_asker_has_to_say_meanwhile_waits_until_the_answer_is_there(waiter):
+    waiter.wake_at = monotonic() - 1
 
     with pytest.raises(UpstreamTimeout):
-        Talk().ask("/wait", seconds=0.2, watch=watch)
+        Talk().ask("/wait", seconds=0.2, waiter=waiter)
 
-    assert watch.due < monotonic()
+    assert waiter.wake_at < monotonic()
 
 
-def test_what_a_stream_holds_is_let_go_of_when_it_is_closed(watch):
+def test_what_a_stream_holds_is_let_go_of_when_it_is_closed(waiter):
     held = threading.Event()
 
-    def say(watch):
+    def say(waiter):
         held.set()
         try:
-            yield from forever(watch)
+            yield from forever(waiter)
         finally:
             held.clear()
 
     source = Talk(say).open()
-    events = source.events(watch)
+    events = source.events(waiter)
     assert data(islice(events, 2)) == ["first"]
     assert held.is_set()
 
@@ -331,18 +343,18 @@ def test_what_a_stream_holds_is_let_go_of_when_it_is_closed(watch):
     assert not held.is_set()
 
 
-def test_bytes_of_known_length_are_read_like_any_others(watch):
+def test_bytes_of_known_length_are_read_like_any_others(waiter):
     sound = bytes(range(256)) * 1024
     neighbour = Neighbour("sound", lambda _: lambda environ, start: Response(sound, content_type="audio/wav")(environ, start))
     session = new_session(to=neighbour)
 
-    response = send(session, "GET", neighbour.url, headers={}, connect=1.0, until=monotonic() + DEADLINE, watch=watch)
+    response = send(session, "GET", neighbour.url, headers={}, connect=1.0, deadline=monotonic() + DEADLINE, waiter=waiter)
     with closing(ByteSource(response, DEADLINE)) as source:
         assert (source.size, source.header("Content-Type")) == (len(sound), "audio/wav")
-        assert b"".join(source.chunks(watch)) == sound
+        assert b"".join(source.chunks(waiter)) == sound
 
 
-def test_a_stream_that_never_waits_lets_others_have_their_turn(watch):
+def test_a_stream_that_never_waits_lets_others_have_their_turn(waiter):
     def say(_):
         while not spoken.is_set():
             yield Event("", "a")
@@ -352,4 +364,4 @@ def test_a_stream_that_never_waits_lets_others_have_their_turn(watch):
     with closing(Talk(say).open()) as source:
         threading.Timer(0.01, spoken.set).start()
 
-        assert data(source.events(watch))
+        assert data(source.events(waiter))

@@ -13,7 +13,7 @@ import jwt
 import pytest
 import trustme
 
-from bff.errors import ReaderLeft, UpstreamError, UpstreamTimeout, UpstreamUnavailable
+from bff.errors import ClientDisconnected, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.http import waiting
 from bff.upstream import http
 from bff.upstream.http import EventSource, new_session, tls_context
@@ -30,8 +30,8 @@ JSON = reply(b'{"a":1}')
 
 
 def ask(server: WireServer, seconds: float = 5.0, session: Any = None, **options: Any) -> http.Response:
-    until = monotonic() + seconds
-    return http.send(session or new_session(), "GET", server.url, headers={}, connect=1.0, until=until, **options)
+    deadline = monotonic() + seconds
+    return http.send(session or new_session(), "GET", server.url, headers={}, connect=1.0, deadline=deadline, **options)
 
 
 def read(server: WireServer, **options: Any) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def test_they_are_skipped_wherever_their_bytes_are_cut():
 def test_a_stream_may_begin_with_them_too():
     with WireServer([EARLY_HINTS, 0.01, EARLY_HINTS + stream_head() + chunk(b"data: x\n\n"), LAST_CHUNK]) as server:
         source = EventSource(ask(server), 5.0)
-        with closing(waiting.watch()) as watch, closing(source):
-            assert b"".join(source.chunks(watch)) == b"data: x\n\n"
+        with closing(waiting.new_waiter()) as waiter, closing(source):
+            assert b"".join(source.chunks(waiter)) == b"data: x\n\n"
 
 
 def test_a_connection_serves_on_after_them():
@@ -127,20 +127,20 @@ TRICKLES = {"informational ones": EARLY_HINTS, "one head": b"HTTP/1.1 200 OK\r\n
 @pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize("wire", TRICKLES.values(), ids=TRICKLES)
 def test_what_trickles_is_given_up_in_time(wire, watched):
-    with WireServer(lambda _: trickle(wire)) as server, closing(waiting.watch()) as watch:
+    with WireServer(lambda _: trickle(wire)) as server, closing(waiting.new_waiter()) as waiter:
         began = monotonic()
         with pytest.raises(UpstreamTimeout):
-            ask(server, seconds=0.2, watch=watch if watched else None)
+            ask(server, seconds=0.2, waiter=waiter if watched else None)
 
         assert 0.2 <= monotonic() - began < 2
         assert server.wait_for(lambda: server.open_connections == 0)
 
 
 def test_a_reader_that_leaves_meanwhile_is_noticed():
-    with WireServer(lambda _: trickle(EARLY_HINTS)) as server, closing(waiting.watch()) as watch:
-        threading.Timer(0.1, watch.end, [ReaderLeft()]).start()
-        with pytest.raises(ReaderLeft):
-            ask(server, watch=watch)
+    with WireServer(lambda _: trickle(EARLY_HINTS)) as server, closing(waiting.new_waiter()) as waiter:
+        threading.Timer(0.1, waiter.cancel, [ClientDisconnected()]).start()
+        with pytest.raises(ClientDisconnected):
+            ask(server, waiter=waiter)
 
         assert server.wait_for(lambda: server.open_connections == 0)
 

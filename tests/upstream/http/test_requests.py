@@ -10,7 +10,7 @@ import pytest
 import responses
 import trustme
 
-from bff.errors import ReaderLeft, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
+from bff.errors import ClientDisconnected, UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.http import waiting
 from bff.http.sse import Event
 from bff.upstream import http
@@ -24,17 +24,17 @@ DATA = b"data: hello\n\n" * 1000
 
 def ask(url, session=None, method="GET", seconds=5.0, **options):
     session = session or new_session()
-    until = monotonic() + seconds
-    return http.send(session, method, url, headers={"X-API-Key": KEY}, connect=1.0, until=until, **options)
+    deadline = monotonic() + seconds
+    return http.send(session, method, url, headers={"X-API-Key": KEY}, connect=1.0, deadline=deadline, **options)
 
 
-def read(source: EventSource, watch: waiting.Watch | None = None) -> bytes:
-    watch = watch or waiting.watch()
+def read(source: EventSource, waiter: waiting.Waiter | None = None) -> bytes:
+    waiter = waiter or waiting.new_waiter()
     try:
-        return b"".join(source.chunks(watch))
+        return b"".join(source.chunks(waiter))
     finally:
         source.close()
-        watch.close()
+        waiter.close()
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:
@@ -77,15 +77,15 @@ def test_a_stream_of_no_bytes_ends_cleanly():
 
 def test_what_has_come_is_given_at_once():
     more = threading.Event()
-    watch = waiting.watch()
+    waiter = waiting.new_waiter()
 
     with WireServer([stream_head() + b"b\r\ndata: first", b"\r\n", more, chunk(b"\n\n"), LAST_CHUNK]) as server:
-        chunks = EventSource(ask(server.url), 5.0).chunks(watch)
+        chunks = EventSource(ask(server.url), 5.0).chunks(waiter)
         first = next(piece for piece in chunks if piece)
         more.set()
         rest = b"".join(chunks)
 
-    watch.close()
+    waiter.close()
     assert (first, rest) == (b"data: first", b"\n\n")
 
 
@@ -122,16 +122,16 @@ def test_pings_keep_a_stream_from_timing_out():
 
 
 def test_a_chunk_is_empty_when_the_watch_woke_for_something_else():
-    watch = waiting.watch()
-    watch.due = monotonic() + 0.05
+    waiter = waiting.new_waiter()
+    waiter.wake_at = monotonic() + 0.05
 
     with WireServer([stream_head(), HANG]) as server:
         source = EventSource(ask(server.url), 5.0)
-        assert next(source.chunks(watch)) == b""
+        assert next(source.chunks(waiter)) == b""
 
         source.close()
         assert server.wait_for(lambda: server.hung_up == 1)
-    watch.close()
+    waiter.close()
 
 
 REFUSED = {
@@ -152,9 +152,9 @@ def test_an_answer_that_is_no_plain_event_stream_is_refused_and_closed(head):
 
 
 def first_event(source: EventSource) -> Event | None:
-    with closing(waiting.watch()) as watch:
-        watch.due = monotonic() + 5
-        return next((event for event in source.events(watch) if event is not None or monotonic() >= watch.due), None)
+    with closing(waiting.new_waiter()) as waiter:
+        waiter.wake_at = monotonic() + 5
+        return next((event for event in source.events(waiter) if event is not None or monotonic() >= waiter.wake_at), None)
 
 
 def test_a_stream_that_has_ended_gives_its_connection_to_the_next():
@@ -187,30 +187,30 @@ def test_an_address_is_not_looked_up(monkeypatch):
 
 
 def test_a_reader_that_took_its_time_is_no_silence():
-    watch = waiting.watch()
+    waiter = waiting.new_waiter()
     more = threading.Event()
 
     with WireServer([stream_head(), chunk(b"data: a\n\n"), more, 0.05, chunk(b"data: b\n\n"), LAST_CHUNK]) as server:
-        chunks = EventSource(ask(server.url), 0.5).chunks(watch)
+        chunks = EventSource(ask(server.url), 0.5).chunks(waiter)
         first = next(chunk for chunk in chunks if chunk)
         more.wait(0.6)  # Nobody sets it: the reader takes longer than there may be silence.
         more.set()
         rest = b"".join(chunks)
 
-    watch.close()
+    waiter.close()
     assert (first, rest) == (b"data: a\n\n", b"data: b\n\n")
 
 
 def test_a_reader_that_left_ends_the_reading():
-    watch = waiting.watch()
+    waiter = waiting.new_waiter()
 
     with WireServer([stream_head(), HANG]) as server:
-        threading.Timer(0.05, watch.end, [ReaderLeft()]).start()
-        with pytest.raises(ReaderLeft):
-            read(EventSource(ask(server.url), 30.0), watch)
+        threading.Timer(0.05, waiter.cancel, [ClientDisconnected()]).start()
+        with pytest.raises(ClientDisconnected):
+            read(EventSource(ask(server.url), 30.0), waiter)
 
         assert server.wait_for(lambda: server.hung_up == 1)
-    watch.close()
+    waiter.close()
 
 
 @responses.activate
@@ -302,7 +302,7 @@ def test_a_service_that_is_not_there_is_unavailable():
 @pytest.mark.parametrize("key", ["a\r\nX-Evil: 1", "\u2028"])
 def test_a_key_that_is_no_header_is_an_error_of_ours(key):
     with WireServer([reply()]) as server, pytest.raises(UpstreamFailure):
-        http.send(new_session(), "GET", server.url, headers={"X-API-Key": key}, connect=1, until=monotonic() + 1)
+        http.send(new_session(), "GET", server.url, headers={"X-API-Key": key}, connect=1, deadline=monotonic() + 1)
 
 
 BAD_JSON = {
@@ -350,16 +350,16 @@ def test_an_answer_that_stops_is_a_timeout_at_its_moment(body):
 
 
 def test_an_answer_that_nobody_waits_for_any_more_is_let_go():
-    watch = waiting.watch()
+    waiter = waiting.new_waiter()
 
     with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", HANG]) as server:
         response = ask(server.url)
-        threading.Timer(0.05, watch.end, [ReaderLeft()]).start()
-        with pytest.raises(ReaderLeft):
-            http.read_json(response, monotonic() + 60, watch)
+        threading.Timer(0.05, waiter.cancel, [ClientDisconnected()]).start()
+        with pytest.raises(ClientDisconnected):
+            http.read_json(response, monotonic() + 60, waiter)
 
         assert server.wait_for(lambda: server.hung_up == 1, 15)
-    watch.close()
+    waiter.close()
 
 
 def test_an_answer_may_be_larger_where_it_is_said_so():
@@ -423,16 +423,16 @@ def test_what_comes_with_the_headers_is_given_at_once_over_tls(trusting, serving
 
 def test_an_answer_that_does_not_come_is_waited_for_at_the_watch(trusting, serving):
     for tls, session in ((None, new_session()), (serving, trusting)):
-        watch = waiting.watch()
+        waiter = waiting.new_waiter()
         with WireServer([HANG], tls=tls) as server:
-            threading.Timer(0.1, watch.end, [ReaderLeft()]).start()
+            threading.Timer(0.1, waiter.cancel, [ClientDisconnected()]).start()
             began = monotonic()
-            with pytest.raises(ReaderLeft):
-                ask(server.url, session, seconds=10, watch=watch)
+            with pytest.raises(ClientDisconnected):
+                ask(server.url, session, seconds=10, waiter=waiter)
 
             assert monotonic() - began < 2
             assert server.wait_for(lambda: server.hung_up == 1)
-        watch.close()
+        waiter.close()
 
 
 def test_a_certificate_nobody_vouches_for_is_refused(serving):

@@ -22,8 +22,8 @@ from typing import Final, Literal, Protocol, TypeVar
 from bff.broker.queue.journal.buffer import Batch, Buffer
 from bff.broker.queue.journal.file import TABLES, Corrupt, Foreign, JournalFile, Record, Row
 from bff.broker.queue.journal.rows import Rows
-from bff.errors import Away, ServerFull
-from bff.http.waiting import Aside
+from bff.errors import ServerFull, StorageUnavailable
+from bff.http.waiting import ThreadExecutor
 
 COMMIT_SECONDS: Final = 0.025
 """For which records wait for others, where nobody waits for them."""
@@ -66,7 +66,7 @@ class Journal:
     def __init__(self, path: Path, file: JournalFile | None = None, takeover_seconds: float = TAKEOVER_SECONDS) -> None:
         self._file = file or JournalFile(path)
         self._takeover_seconds = takeover_seconds
-        self._aside = Aside()
+        self._aside = ThreadExecutor()
         self._opening = threading.Lock()
         self.opened = False
         """Whether it was begun; `role` says whether the file could be had."""
@@ -96,7 +96,7 @@ class Journal:
     def check(self) -> None:
         """Raises Away where another process has the file, ServerFull where it takes no writes."""
         if self.role is None:
-            raise Away(detail=self._told or "the queue's file is not open")
+            raise StorageUnavailable(detail=self._told or "the queue's file is not open")
         if self.failing:
             raise ServerFull
 

@@ -35,7 +35,7 @@ from bff.broker.queue.redis.presence import Readers
 from bff.broker.queue.redis.replies import claim_of, places_of, reason_of, tell_reaped
 from bff.broker.queue.redis.schedule import Due
 from bff.broker.queue.redis.subscriber import Listener
-from bff.errors import Away, Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooLarge, TooManyRequests
+from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooLarge, TooManyRequests
 from bff.ops.redis import Client, Scripts, keys_of, translated
 from bff.upstream.message_ids import group_mark, group_mark_of
 
@@ -93,21 +93,21 @@ class RedisQueue:
                 return Receipt(more[0], more[1])
             case "claimed":
                 return Receipt(message.id, 0, claim_of(*more))
-        with suppress(Away, ServerFull):  # It is kept, and somebody will look.
+        with suppress(StorageUnavailable, ServerFull):  # It is kept, and somebody will look.
             if more[1]:
                 self._due.offer(group)
         return Receipt(message.id, more[0])
 
     def claim(self, timeout: float) -> Claim | None:
-        until = monotonic() + timeout
+        deadline = monotonic() + timeout
         while True:
             rung = self._due.rung()
             found = self._next()
             if isinstance(found, Claim):
                 return found
-            if monotonic() >= until:
+            if monotonic() >= deadline:
                 return None
-            self._due.wait(rung, min(until - monotonic(), found))
+            self._due.wait(rung, min(deadline - monotonic(), found))
 
     def _next(self) -> Claim | float:
         """A message, or the seconds until one may be there."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from bff.errors import Away, ServerFull
+from bff.errors import ServerFull, StorageUnavailable
 from bff.ops.redis import Client, Scripts, keys_of, translated
 
 FLEETING: Final = "chat:fleeting"
@@ -72,7 +72,7 @@ class Readers:
             try:
                 if self._here:
                     self._tell()
-            except (Away, ServerFull):
+            except (StorageUnavailable, ServerFull):
                 log.debug("readers could not be told of", exc_info=True)
             except Exception:
                 log.exception("readers could not be told of")
