@@ -99,12 +99,12 @@ def post_worker_init(worker):
     """Begins the app's life, and the wait for its end."""
     from bff.ops import memory
 
-    life = worker.app.callable.extensions["life"]
-    life.start()
-    worker.drain = threading.Thread(target=drain_when_told, args=(worker, life.drain), name="drain", daemon=True)
+    lifecycle = worker.app.callable.extensions["life"]
+    lifecycle.start()
+    worker.drain = threading.Thread(target=drain_when_told, args=(worker, lifecycle.drain), name="drain", daemon=True)
     worker.drain.start()
     memory.spare_streams_the_collector()
-    memory.QuietCollector(life.open_streams).start()
+    memory.QuietCollector(lifecycle.open_streams).start()
 
 
 def drain_when_told(worker, drain):

@@ -37,7 +37,7 @@ def main() -> None:
     if options.as_process:
         from bff.ops import monkey
 
-        monkey.all()
+        monkey.patch_all()
         {"reader": read, "writer": write}[options.as_process](options)
         return
     with redis_server() as url:

@@ -23,7 +23,7 @@ from bff.api import (
 from bff.api.cli import commands
 from bff.api.cli.db import db
 from bff.api.conversation_replies import ReplyRuns
-from bff.auth.identity import Anonymous, IdentityMode, Proxy
+from bff.auth.identity import Anonymous, Authenticator, Proxy
 from bff.auth.orgs import Orgs
 from bff.auth.tickets import Tickets
 from bff.broker.app import bundled_broker
@@ -32,14 +32,14 @@ from bff.config.settings import Settings
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
 from bff.engine.agents.registry import DEFAULT
-from bff.http.streams import Streams
+from bff.http.streams import StreamLimiter
 from bff.ops import memory
 from bff.ops.connections import BoundedResponses, Connections
 from bff.ops.health import Health, Probe, WriteProbe
-from bff.ops.lag import Pulse
-from bff.ops.lifecycle import Life, together
+from bff.ops.lag import LagMonitor
+from bff.ops.lifecycle import Lifecycle, run_concurrently
 from bff.ops.logging import configure_logging
-from bff.ops.rate_limiter import Rate
+from bff.ops.rate_limiter import RateLimiter
 from bff.services import Services
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
@@ -59,13 +59,13 @@ def build(settings: Settings) -> Flask:
     own_broker = services.own_broker(bundled)
     broker = services.external_broker or own_broker
     store = ConversationStore(services.database)
-    streams = Streams(settings.max_streams, settings.max_streams_per_user, shared=redis.limits)
+    streams = StreamLimiter(settings.max_streams, settings.max_streams_per_user, shared=redis.limits)
     connections = Connections(settings.slow_reader_seconds)
-    pulse = Pulse()
-    rate = Rate(settings.messages_per_minute, redis.limits)
+    lag = LagMonitor()
+    rate = RateLimiter(settings.messages_per_minute, redis.limits)
     app.extensions["bff"] = hooks.Parts(
         settings=settings,
-        identity_mode=_identity_mode(settings),
+        authenticator=_authenticator(settings),
         broker=broker,
         own_broker=own_broker,
         streams=streams,
@@ -74,17 +74,19 @@ def build(settings: Settings) -> Flask:
         engine=services.engine,
         tickets=Tickets(settings.signing_key(), settings.answer_max_seconds),
         agents=services.agent_infos,
-        pulse=pulse,
+        lag=lag,
         queue_sizes=lambda: bundled.app.extensions["queue_sizes"](),
     )
     app.extensions["conversations"] = _conversations(services, store, own_broker, rate)
-    app.extensions["life"] = _life(settings, streams, connections, pulse, bundled)
+    app.extensions["life"] = _lifecycle(settings, streams, connections, lag, bundled)
     commands.add_commands(app, db(services.database))
     _open(app, settings, connections)
     return app
 
 
-def _conversations(services: Services, store: ConversationStore, broker: BrokerClient, rate: Rate) -> conversations.Parts:
+def _conversations(
+    services: Services, store: ConversationStore, broker: BrokerClient, rate: RateLimiter
+) -> conversations.Parts:
     settings = services.settings
     replies = Replies(services.database, settings.history_characters)
     runs = ReplyRuns(replies, broker, services.agent_infos, DEFAULT, rate, settings.conversation_on_disconnect)
@@ -98,11 +100,11 @@ def _open(app: Flask, settings: Settings, connections: Connections) -> None:
     if hops := settings.trusted_proxy_hops:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
-    for sentence in (*checks.dangers(settings), *checks.warnings(settings)):
-        logging.getLogger(__name__).warning(sentence)
+    for message in (*checks.dangers(settings), *checks.warnings(settings)):
+        logging.getLogger(__name__).warning(message)
 
 
-def _identity_mode(settings: Settings) -> IdentityMode:
+def _authenticator(settings: Settings) -> Authenticator:
     orgs = Orgs(settings.default_org, settings.org_map_file)
     if settings.auth_mode == "jwt":
         return _jwt(settings, orgs)
@@ -111,15 +113,15 @@ def _identity_mode(settings: Settings) -> IdentityMode:
     return Anonymous(settings.signing_key(), orgs)
 
 
-def _jwt(settings: Settings, orgs: Orgs) -> IdentityMode:
-    from bff.auth.jwks import FetchedKeys, FixedKey, Keys
+def _jwt(settings: Settings, orgs: Orgs) -> Authenticator:
+    from bff.auth.jwks import FixedKey, JWKSCache, Keys
     from bff.auth.jwt import JWT, Claims, Key, keys_of  # Brings a library for cryptography: for those who use it.
     from bff.upstream.http import read_url
 
     keys: Keys[Key]
     if url := settings.auth_jwt_jwks_url:
         session, seconds = new_session(), settings.upstream_connect_seconds
-        keys = FetchedKeys(lambda: keys_of(read_url(session, url, seconds)))
+        keys = JWKSCache(lambda: keys_of(read_url(session, url, seconds)))
     else:
         keys = FixedKey(Key("HS256", settings.auth_jwt_secret))
     claims = Claims(
@@ -135,10 +137,10 @@ class _Redis:
         self.client = self.limits = None
         if settings.redis_url:
             from bff.ops import redis
-            from bff.ops.redis_limits import SharedLimits
+            from bff.ops.redis_limits import RedisLimits
 
             self.client = redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
-            self.limits = SharedLimits(
+            self.limits = RedisLimits(
                 self.client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute
             )
 
@@ -157,15 +159,17 @@ def _probes(
     return probes
 
 
-def _life(settings: Settings, streams: Streams, connections: Connections, pulse: Pulse, broker: Neighbour) -> Life:
+def _lifecycle(
+    settings: Settings, streams: StreamLimiter, connections: Connections, lag: LagMonitor, broker: Neighbour
+) -> Lifecycle:
     """`broker`: the bundled one, which has a life of its own."""
 
     def start() -> None:
-        pulse.start()
+        lag.start()
         broker.app.extensions["life"].start()
 
     def drain() -> None:
         drain_broker = broker.app.extensions["life"].drain
-        together(settings.drain_seconds, streams.drain, connections.drain, lambda _: drain_broker())
+        run_concurrently(settings.drain_seconds, streams.drain, connections.drain, lambda _: drain_broker())
 
-    return Life(start, drain, streams.__len__)
+    return Lifecycle(start, drain, streams.__len__)

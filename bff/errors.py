@@ -41,12 +41,12 @@ class Draining(ClientDisconnected):
 class ChatError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
-    sentence: ClassVar[str] = "Something went wrong on our side. Please try again."
+    message: ClassVar[str] = "Something went wrong on our side. Please try again."
     retry_after: int | None = None
     """Seconds after which trying again makes sense."""
 
-    def __init__(self, sentence: str = "", *, detail: str = "", retry_after: int | None = None, message_id: str = "") -> None:
-        super().__init__(sentence or self.sentence)
+    def __init__(self, message: str = "", *, detail: str = "", retry_after: int | None = None, message_id: str = "") -> None:
+        super().__init__(message or self.message)
         self.detail = detail
         self.retry_after = self.retry_after if retry_after is None else retry_after
         self.message_id = message_id
@@ -61,65 +61,65 @@ class InternalError(ChatError):
 
 
 class InvalidRequest(ChatError):
-    status, code, sentence = 400, "invalid_request", "The request is not valid."
+    status, code, message = 400, "invalid_request", "The request is not valid."
 
 
 class Unauthorized(ChatError):
-    status, code, sentence = 401, "unauthorized", "Please sign in."
+    status, code, message = 401, "unauthorized", "Please sign in."
 
 
 class Forbidden(ChatError):
-    status, code, sentence = 403, "forbidden", "This is not allowed from here."
+    status, code, message = 403, "forbidden", "This is not allowed from here."
 
 
 class NotFound(ChatError):
-    status, code, sentence = 404, "not_found", "There is nothing here."
+    status, code, message = 404, "not_found", "There is nothing here."
 
 
 class MethodNotAllowed(ChatError):
-    status, code, sentence = 405, "method_not_allowed", "This address does not take that method."
+    status, code, message = 405, "method_not_allowed", "This address does not take that method."
 
 
 class Busy(ChatError):
-    status, code, sentence = 409, "busy", "Another message is being answered."
+    status, code, message = 409, "busy", "Another message is being answered."
 
 
 class Expired(ChatError):
-    status, code, sentence = 410, "expired", "This answer is no longer kept."
+    status, code, message = 410, "expired", "This answer is no longer kept."
 
 
 class LengthRequired(ChatError):
-    status, code, sentence = 411, "length_required", "The request must say how long its body is."
+    status, code, message = 411, "length_required", "The request must say how long its body is."
 
 
 class TooLarge(ChatError):
-    status, code, sentence = 413, "too_large", "This is too large."
+    status, code, message = 413, "too_large", "This is too large."
 
 
 class UnsupportedMediaType(ChatError):
-    status, code, sentence = 415, "unsupported_media_type", "The body must be sent as application/json."
+    status, code, message = 415, "unsupported_media_type", "The body must be sent as application/json."
 
 
 class RangeNotSatisfiable(ChatError):
-    status, code, sentence = 416, "range_not_satisfiable", "The file has no such range."
+    status, code, message = 416, "range_not_satisfiable", "The file has no such range."
 
 
 class IdempotencyConflict(ChatError):
-    status, code, sentence = 422, "idempotency_conflict", "This message id was used before for another message."
+    status, code, message = 422, "idempotency_conflict", "This message id was used before for another message."
 
 
 class TooManyRequests(ChatError):
-    status, code, sentence = 429, "too_many_requests", "Too many requests. Please wait a moment."
+    status, code, message = 429, "too_many_requests", "Too many requests. Please wait a moment."
     retry_after = 5
 
 
 class ServerRestarting(ChatError):
-    status, code, sentence = 503, "server_restarting", "The server is restarting. Please try again in a moment."
+    status, code, message = 503, "server_restarting", "The server is restarting. Please try again in a moment."
     retry_after = 1
 
 
 class ServerFull(ChatError):
-    status, code, sentence = 503, "server_full", "The server is full. Please try again in a moment."
+    status, code, message = 503, "server_full", "The server is full. Please try again in a moment."
     retry_after = 5
 
 
@@ -128,11 +128,11 @@ class UpstreamFailure(ChatError):
 
 
 class UpstreamError(UpstreamFailure):
-    status, code, sentence = 502, "upstream_error", "The assistant could not answer. Please try again."
+    status, code, message = 502, "upstream_error", "The assistant could not answer. Please try again."
 
 
 class UpstreamUnavailable(UpstreamFailure):
-    status, code, sentence = 503, "upstream_unavailable", "The assistant cannot be reached. Please try again in a moment."
+    status, code, message = 503, "upstream_unavailable", "The assistant cannot be reached. Please try again in a moment."
     retry_after = 2
 
 
@@ -141,19 +141,19 @@ class StorageUnavailable(UpstreamUnavailable):
 
 
 class UpstreamTimeout(UpstreamFailure):
-    status, code, sentence = 504, "upstream_timeout", "The assistant took too long to answer. Please try again."
+    status, code, message = 504, "upstream_timeout", "The assistant took too long to answer. Please try again."
 
 
 class AnswerIncomplete(UpstreamFailure):
-    status, code, sentence = 502, "answer_incomplete", "The answer ended too early. Please try again."
+    status, code, message = 502, "answer_incomplete", "The answer ended too early. Please try again."
 
 
 class AnswerTimeout(UpstreamFailure):
-    status, code, sentence = 504, "answer_timeout", "The answer took too long and was ended."
+    status, code, message = 504, "answer_timeout", "The answer took too long and was ended."
 
 
 class Interrupted(UpstreamFailure):
-    status, code, sentence = 502, "interrupted", "The answer was interrupted. Please try again."
+    status, code, message = 502, "interrupted", "The answer was interrupted. Please try again."
 
 
 def family(root: type[ChatError] = ChatError) -> list[type[ChatError]]:

@@ -16,7 +16,7 @@ import pytest
 
 from bff import errors
 from bff.api import openapi
-from bff.auth.identity import IdentityMode
+from bff.auth.identity import Authenticator
 from bff.auth.orgs import Orgs
 from bff.config.settings import Settings
 from bff.engine.agents.base import Agent
@@ -141,16 +141,16 @@ def test_what_extends_it_fits():
     for block in re.findall(r"^```python\n(.*?)^```", text("docs/extending.md"), re.M | re.S):
         exec(compile(block, "docs/extending.md", "exec"), names)
     agent: Agent = names["Shout"]()
-    mode: IdentityMode = names["ApiKeys"]({"key": "ann"}, Orgs("home", ""))
+    mode: Authenticator = names["ApiKeys"]({"key": "ann"}, Orgs("home", ""))
     waiter = waiting.new_waiter(None)
 
-    ann = mode.identify({"X-API-Key": "key"}, {})
+    ann = mode.authenticate({"X-API-Key": "key"}, {})
     said = "".join(piece or "" for piece in agent.stream([ChatMessage("user", "a word")], ann, waiter))
     waiter.close()
 
     assert (ann.user_id, ann.org, said) == ("ann", "home", "A WORD ")
     with pytest.raises(errors.Unauthorized):
-        mode.identify({}, {})
+        mode.authenticate({}, {})
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,10 @@ def test_an_error_is_found_by_its_code(kind):
 
 @every_error
 def test_an_error_says_a_sentence_to_its_user(kind):
-    sentence = str(kind())
+    message = str(kind())
 
-    assert re.fullmatch(r"[A-Z].+\.", sentence)
-    assert kind is InternalError or sentence != ChatError.sentence
+    assert re.fullmatch(r"[A-Z].+\.", message)
+    assert kind is InternalError or message != ChatError.message
 
 
 @every_error

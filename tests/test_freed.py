@@ -17,13 +17,13 @@ from flask import Flask
 from werkzeug.test import EnvironBuilder
 
 from bff.auth.identity import Identity
-from bff.auth.jwks import FetchedKeys
+from bff.auth.jwks import JWKSCache
 from bff.config.environment import load_settings
 from bff.engine.agents.openai import OpenAI
 from bff.errors import ClientDisconnected, Draining, StorageUnavailable, UpstreamError, UpstreamUnavailable
 from bff.http import waiting
 from bff.http.sse import Event
-from bff.http.streams import Streams
+from bff.http.streams import StreamLimiter
 from bff.http.waiting.background import in_background
 from bff.http.waiting.inner import InnerWaiter
 from bff.services import Services
@@ -99,7 +99,7 @@ def a_nested_wait_that_is_cut(_: Thing) -> None:
 
 
 def a_slot_that_is_drained(_: Thing) -> None:
-    with Streams(1, 1).enter("ada") as slot, closing(waiting.new_waiter()) as waiter:
+    with StreamLimiter(1, 1).enter("ada") as slot, closing(waiting.new_waiter()) as waiter:
         slot.cancel(Draining())
         slot.attach(waiter)
         with suppress(Draining):
@@ -213,7 +213,7 @@ def a_service_that_hangs_up(_: Thing) -> None:
 
 def a_key_that_cannot_be_fetched(_: Thing) -> None:
     with suppress(UpstreamUnavailable):
-        FetchedKeys(fail).find("name")
+        JWKSCache(fail).find("name")
 
 
 def served(app: Flask, thing: Thing, path: str, **options: Any) -> str:

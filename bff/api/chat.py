@@ -35,8 +35,8 @@ def say() -> Response:
     asked = protocol.asked(hooks.body())
     message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
     parts = hooks.parts()
-    parts.rate.count(identity.user_id)
-    with parts.streams.enter(identity.user_id, comes_back=hooks.says_it_comes_back()) as slot:
+    parts.rate.acquire(identity.user_id)
+    with parts.streams.acquire(identity.user_id, comes_back=hooks.says_it_comes_back()) as slot:
         broker, deadline, handler = reply_stream.destination(identity.user_id)
         receipt = broker.enqueue(identity, reply_stream.for_broker(message, parts.settings) | handler, deadline)
         answer = broker.follow(identity.user_id, receipt.message_id, deadline)
@@ -50,7 +50,7 @@ def answer() -> Response:
     identity = hooks.identity()
     message = messages.parse(hooks.body(), request.headers.get("Idempotency-Key"))
     parts = hooks.parts()
-    parts.rate.count(identity.user_id)
+    parts.rate.acquire(identity.user_id)
     about = {"client_id": parts.settings.client_id, "user_id": identity.user_id, "org": identity.org}
     with asking_once() as (_, _, waiter):
         return jsonify(parts.engine.chat(message.for_upstream() | about, waiter))
@@ -64,7 +64,7 @@ def resume(message_id: str) -> Response:
     protocol = _protocol()
     after, sent = (after, Sent.NOTHING) if protocol is NATIVE else Place.of(after)
     # Other clients take a clean end for the whole answer.
-    with parts.streams.enter(identity.user_id, comes_back=protocol is NATIVE or hooks.says_it_comes_back()) as slot:
+    with parts.streams.acquire(identity.user_id, comes_back=protocol is NATIVE or hooks.says_it_comes_back()) as slot:
         known = _checked(message_id, identity)
         broker, answer = _of_either(identity, lambda broker: broker.resume(identity.user_id, known, broker.opening(), after))
         if answer is not None and sent is Sent.END:

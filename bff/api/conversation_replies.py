@@ -12,7 +12,7 @@ from bff.api.schemas import StreamMessage
 from bff.auth.identity import Identity
 from bff.db.replies import Question, Replies
 from bff.errors import Busy, Expired, InvalidRequest, NotFound
-from bff.ops.rate_limiter import Rate
+from bff.ops.rate_limiter import RateLimiter
 from bff.upstream.agents import BROKER, AgentInfo
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.reconnect import Answer
@@ -71,7 +71,7 @@ class ReplyRuns:
         broker: BrokerClient,
         agents: Mapping[str, AgentInfo],
         default: str,
-        rate: Rate,
+        rate: RateLimiter,
         on_disconnect: str,
     ) -> None:
         """`broker`: the bundled one. `default`: the agent where none is named. `on_disconnect`: of readers who name none."""
@@ -107,7 +107,7 @@ class ReplyRuns:
         if message_id is None:
             if running:
                 raise Busy("Another reply in this conversation is being written.")  # As the queue would, but counted nowhere.
-            self._rate.count(identity.user_id)
+            self._rate.acquire(identity.user_id)
             message_id = self._broker.enqueue(identity, asked.content(), self._broker.opening()).message_id
         opened = self._follow(identity.user_id, message_id, asked.on_disconnect)
         return opened and opened._replace(restarted=after != "")

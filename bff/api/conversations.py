@@ -94,7 +94,7 @@ def messages(conversation_id: UUID) -> Response:
 @bp.post("/conversations/<uuid:conversation_id>/messages")
 def say(conversation_id: UUID) -> tuple[Response, int]:
     owner, asked = _owner(), _said(NewMessage)
-    hooks.parts().rate.count(f"{hooks.identity().user_id}\0messages")  # Apart from the replies, as no user id holds a NUL.
+    hooks.parts().rate.acquire(f"{hooks.identity().user_id}\0messages")  # Apart from the replies, as no user id holds a NUL.
     return jsonify(schemas.message(_parts().store.add_message(owner, conversation_id, asked.content))), 201
 
 
@@ -113,7 +113,7 @@ def stream(conversation_id: UUID) -> Response:
     if request.method == "HEAD":
         _parts().store.get(identity.owner, conversation_id)
         return Response(content_type="text/event-stream; charset=utf-8", headers=HEADERS)
-    with hooks.parts().streams.enter(identity.user_id, comes_back=True) as slot:
+    with hooks.parts().streams.acquire(identity.user_id, comes_back=True) as slot:
         opened = _parts().runs.open(identity, conversation_id, wish, after)
         if opened is not None:
             return _stream(opened, slot)
@@ -165,7 +165,7 @@ def _wish() -> StreamMessage:
     try:
         return StreamMessage.model_validate(request.args.to_dict())
     except ValidationError as error:
-        raise InvalidRequest(request_body.sentence(error)) from None
+        raise InvalidRequest(request_body.error_message(error)) from None
 
 
 def _limit() -> int:

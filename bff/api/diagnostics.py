@@ -23,7 +23,7 @@ VISITORS: Final = "\0diagnostics"
 @bp.get("/stream")
 def stream() -> Response:
     """Raises ServerFull, TooManyRequests."""
-    with hooks.parts().streams.enter(VISITORS, comes_back=True) as slot:
+    with hooks.parts().streams.acquire(VISITORS, comes_back=True) as slot:
         settings = hooks.parts().settings
         how = StreamOptions(comment("keepalive"), settings.heartbeat_seconds)
         return EventStream(_ticks, how, environ=request.environ, slot=slot)

@@ -24,7 +24,7 @@ class Asking(NamedTuple):
 def asking() -> Iterator[Asking]:
     """Raises Unauthorized, Forbidden, ServerRestarting, ServerFull, TooManyRequests. The slot is the caller's to release."""
     who = hooks.identity()
-    with hooks.parts().streams.enter(hooks.large_response_key(who)) as slot:
+    with hooks.parts().streams.acquire(hooks.large_response_key(who)) as slot:
         waiter = waiting.new_waiter(waiting.client_socket(request.environ), allow_half_open=False)
         try:
             slot.attach(waiter)

@@ -21,7 +21,7 @@ def readyz() -> tuple[Response, int]:
 @bp.get("/healthz")
 def healthz() -> tuple[Response, int]:
     """Slow to fail: whoever asks restarts us, and with us all that streams."""
-    alive = hooks.parts().pulse.is_there()
+    alive = hooks.parts().lag.is_there()
     return jsonify(status="ok" if alive else "stuck"), 200 if alive else 503
 
 

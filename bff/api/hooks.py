@@ -13,19 +13,19 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from bff import errors
 from bff.api import origin, security_headers
-from bff.auth.identity import COOKIE, Identity, IdentityMode
+from bff.auth.identity import COOKIE, Authenticator, Identity
 from bff.auth.tickets import Tickets
 from bff.config.settings import Settings
 from bff.errors import ChatError, ClientDisconnected, InternalError, InvalidRequest
 from bff.http import request_body, tracing, waiting
 from bff.http.responses import HEADERS
-from bff.http.streams import Slot, Streams
+from bff.http.streams import Slot, StreamLimiter
 from bff.ops import metrics
 from bff.ops.connections import SEND_BUFFER_BYTES
 from bff.ops.health import Health
-from bff.ops.lag import Pulse
+from bff.ops.lag import LagMonitor
 from bff.ops.metrics import QueueSizes
-from bff.ops.rate_limiter import Rate
+from bff.ops.rate_limiter import RateLimiter
 from bff.upstream.agents import AgentInfo
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
@@ -43,18 +43,18 @@ class Parts:
     """What `create_app` built and the doors use."""
 
     settings: Settings
-    identity_mode: IdentityMode
+    authenticator: Authenticator
     broker: BrokerClient
     """Answers direct chat: the configured one, else the bundled one."""
     own_broker: BrokerClient
     """The bundled one, which answers in conversations."""
-    streams: Streams
-    rate: Rate
+    streams: StreamLimiter
+    rate: RateLimiter
     health: Health
     engine: EngineClient
     tickets: Tickets
     agents: Mapping[str, AgentInfo]
-    pulse: Pulse
+    lag: LagMonitor
     queue_sizes: QueueSizes
     """Of the bundled broker's queue."""
 
@@ -76,7 +76,7 @@ def began() -> float:
 def identity() -> Identity:
     """Raises Unauthorized, Forbidden."""
     if "identity" not in g:
-        g.identity = parts().identity_mode.identify(request.headers, request.cookies)
+        g.identity = parts().authenticator.authenticate(request.headers, request.cookies)
     who: Identity = g.identity
     return who
 
@@ -157,7 +157,7 @@ def _finish(response: Response) -> Response:
         )
     if not response.is_streamed:
         if ticket := g.get("unused_ticket"):
-            parts().tickets.give_back(ticket)
+            parts().tickets.release(ticket)
         _log_line(response.status_code)
     return response
 
@@ -182,7 +182,7 @@ def _slot_of_page(response: Response) -> Slot | None:
     streams = parts().streams
     if who is None or request.method != "GET" or streams.draining or not _may_wait(response):
         return None
-    return streams.enter(large_response_key(who))
+    return streams.acquire(large_response_key(who))
 
 
 def _may_wait(response: Response) -> bool:

@@ -35,10 +35,10 @@ def complete() -> Response:
     model = asked.about["model"]
     _check_model(model)
     message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
-    parts.rate.count(identity.user_id)
+    parts.rate.acquire(identity.user_id)
     # Who leaves here cannot come back, and has no other way to say stop.
     content = _content(message, asked) | {"on_disconnect": "cancel"}
-    with parts.streams.enter(identity.user_id) as slot:
+    with parts.streams.acquire(identity.user_id) as slot:
         if model == DEFAULT:
             broker, deadline, handler = reply_stream.destination(identity.user_id)
         else:

@@ -32,8 +32,8 @@ class Identity(NamedTuple):
         return f"{self.org}/{self.user_id}"
 
 
-class IdentityMode(Protocol):
-    def identify(self, headers: Fields, cookies: Fields) -> Identity:
+class Authenticator(Protocol):
+    def authenticate(self, headers: Fields, cookies: Fields) -> Identity:
         """Raises Unauthorized, or Forbidden for a request that did not come the way it must."""
 
 
@@ -44,13 +44,13 @@ class Anonymous:
         self._signer = URLSafeSerializer(secret_key, salt="bff.auth.identity.anonymous")
         self._orgs = orgs
 
-    def identify(self, headers: Fields, cookies: Fields) -> Identity:
+    def authenticate(self, headers: Fields, cookies: Fields) -> Identity:
         try:
             user_id = self._signer.loads(cookies.get(COOKIE, ""))
         except BadSignature:
             user_id = f"anonymous-{secrets.token_hex(16)}"
             return Identity(user_id, self._orgs.org_of(user_id), new_cookie=str(self._signer.dumps(user_id)))
-        return Identity(checked(user_id), self._orgs.org_of(user_id))
+        return Identity(validate_user_id(user_id), self._orgs.org_of(user_id))
 
 
 class Proxy:
@@ -61,15 +61,15 @@ class Proxy:
         self._secret = secret.encode()
         self._orgs = orgs
 
-    def identify(self, headers: Fields, cookies: Fields) -> Identity:
+    def authenticate(self, headers: Fields, cookies: Fields) -> Identity:
         proof = headers.get("X-Proxy-Secret", "").encode("utf-8", "replace")
         if not hmac.compare_digest(proof, self._secret):
             raise Forbidden("This address is reached through its proxy only.")
-        user_id = checked(_as_utf8(headers.get(self._user_header, "")))
+        user_id = validate_user_id(_as_utf8(headers.get(self._user_header, "")))
         return Identity(user_id, self._orgs.org_of(user_id))
 
 
-def checked(user_id: object) -> str:
+def validate_user_id(user_id: object) -> str:
     """A user id that every service behind us can take: `.` and `..` would change the path it becomes a segment of."""
     if not isinstance(user_id, str) or not user_id.strip():
         raise Unauthorized

@@ -35,7 +35,7 @@ class FixedKey(Generic[Key]):
         return self._key
 
 
-class FetchedKeys(Generic[Key]):
+class JWKSCache(Generic[Key]):
     """`fetch` gives all keys by name, and raises an UpstreamFailure when it cannot."""
 
     def __init__(self, fetch: Callable[[], Mapping[str, Key]], clock: Callable[[], float] = monotonic) -> None:

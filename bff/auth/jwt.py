@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from bff.auth.identity import Identity, checked
+from bff.auth.identity import Identity, validate_user_id
 from bff.auth.jwks import Keys
 from bff.auth.orgs import Orgs
 from bff.errors import Unauthorized
@@ -50,9 +50,9 @@ class JWT:
         self._cookie = cookie
         self._orgs = orgs
 
-    def identify(self, headers: Fields, cookies: Fields) -> Identity:
+    def authenticate(self, headers: Fields, cookies: Fields) -> Identity:
         said = self._verified(self._token(headers, cookies))
-        user_id, org = checked(said.get(self._claims.user)), said.get(self._claims.org)
+        user_id, org = validate_user_id(said.get(self._claims.user)), said.get(self._claims.org)
         return Identity(user_id, self._orgs.org_of(user_id, org if isinstance(org, str) else ""))
 
     def _token(self, headers: Fields, cookies: Fields) -> str:

@@ -56,7 +56,7 @@ class Tickets:
                 self._opened[nonce] = (path, issued_at + max(self._stream_seconds, OPEN_SECONDS))
         return Redeemed(Identity(user_id, org), first=not opened)
 
-    def give_back(self, ticket: str) -> None:
+    def release(self, ticket: str) -> None:
         """What was redeemed for the first time opened no stream after all."""
         nonce = self._read(ticket)[0]
         with self._lock:

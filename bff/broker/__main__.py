@@ -2,7 +2,7 @@
 
 from bff.ops import monkey
 
-monkey.all()
+monkey.patch_all()
 
 from bff.broker.app import work  # noqa: E402 - nothing that opens sockets may be there before
 

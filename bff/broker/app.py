@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bff.broker.queue.base import Queue
     from bff.broker.worker import Worker
-    from bff.http.streams import Streams
+    from bff.http.streams import StreamLimiter
     from bff.ops.connections import Connections
     from bff.ops.health import Probe
     from bff.ops.redis import Client
@@ -56,9 +56,9 @@ def built(
     from flask import Flask
 
     from bff.broker.routes import Parts, register
-    from bff.http.streams import Streams
+    from bff.http.streams import StreamLimiter
     from bff.ops.connections import BoundedResponses, Connections
-    from bff.ops.lifecycle import Life
+    from bff.ops.lifecycle import Lifecycle
     from bff.services import Services
 
     client = client or _redis(settings)
@@ -66,12 +66,12 @@ def built(
     services = services or Services(settings)
     worker = _worker(settings, queue, services, claims=settings.run_worker)
     # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
-    streams = Streams(settings.max_streams, settings.max_streams, farewell=Draining)
+    streams = StreamLimiter(settings.max_streams, settings.max_streams, farewell=Draining)
     connections = Connections(settings.slow_reader_seconds)
     app = Flask(__name__)
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     start = partial(_start, queue, worker)
-    app.extensions["life"] = Life(
+    app.extensions["life"] = Lifecycle(
         start, partial(_drain, settings, streams, connections, partial(_hand_over, queue, worker)), streams.__len__
     )
     if settings.journal_file(alone=alone):
@@ -107,8 +107,8 @@ def work() -> None:
     worker = _worker(settings, _queue(settings), Services(settings))
     worker.start()
     log = logging.getLogger(__name__)
-    for sentence in checks.warnings(settings):
-        log.warning(sentence)
+    for message in checks.warnings(settings):
+        log.warning(message)
     log.info("answering what waits in Redis")
     told.wait()
     worker.drain(settings.drain_seconds)
@@ -221,10 +221,12 @@ def _hand_over(queue: "Queue", worker: "Worker", seconds: float) -> None:
         memory.close()
 
 
-def _drain(settings: Settings, streams: "Streams", connections: "Connections", hand_over: "Callable[[float], None]") -> None:
-    from bff.ops.lifecycle import together
+def _drain(
+    settings: Settings, streams: "StreamLimiter", connections: "Connections", hand_over: "Callable[[float], None]"
+) -> None:
+    from bff.ops.lifecycle import run_concurrently
 
-    together(settings.drain_seconds, streams.drain, connections.drain, hand_over)
+    run_concurrently(settings.drain_seconds, streams.drain, connections.drain, hand_over)
 
 
 def _own_settings() -> Settings:

@@ -28,7 +28,7 @@ from bff.errors import (
 from bff.http import request_body, tracing
 from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
-from bff.http.streams import Streams
+from bff.http.streams import StreamLimiter
 from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Waiter
 from bff.ops import metrics
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 class Parts(NamedTuple):
     queue: Queue
     worker: Worker
-    streams: Streams
+    streams: StreamLimiter
     key: str
     settings: Settings
     repeatable: Callable[[str, str], bool]
@@ -174,7 +174,7 @@ def follow() -> Response:
     def say(waiter: Waiter) -> Iterator[Event | None]:
         return _follow(queue, user_id, message_id, after, waiter)
 
-    slot = parts.streams.enter(user_id)
+    slot = parts.streams.acquire(user_id)
     return EventStream(say, StreamOptions(PING, PING_SECONDS), environ=request.environ, slot=slot)
 
 

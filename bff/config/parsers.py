@@ -12,7 +12,7 @@ POSTGRESQL = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 Parse = Callable[[str], Any]
 
 
-def whole(low: int, high: int = 2**40) -> Parse:
+def integer(low: int, high: int = 2**40) -> Parse:
     def parse(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,15}", text):
             raise ValueError("is not a whole number")
@@ -31,17 +31,17 @@ def seconds(text: str) -> float:
     return float(text)
 
 
-def pause(text: str) -> float:
+def non_negative_seconds(text: str) -> float:
     return 0.0 if re.fullmatch(r"0(\.0+)?", text) else seconds(text)
 
 
-def switch(text: str) -> bool:
+def boolean(text: str) -> bool:
     if text not in {"0", "1"}:
         raise ValueError("is neither 0 nor 1")
     return text == "1"
 
 
-def one_of(*words: str) -> Parse:
+def choice(*words: str) -> Parse:
     def parse(text: str) -> str:
         if text not in words:
             raise ValueError(f"is none of {', '.join(words)}")

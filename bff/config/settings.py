@@ -10,18 +10,18 @@ from typing import Any, Final
 from bff.config.parsers import (
     Parse,
     base_url,
+    boolean,
+    choice,
     cookie_name,
     database_url,
     header_name,
-    one_of,
+    integer,
+    non_negative_seconds,
     org,
     origins,
-    pause,
     redis_url,
     seconds,
-    switch,
     url,
-    whole,
 )
 
 MIB = 1024 * 1024
@@ -54,9 +54,9 @@ def secret(name: str, default: str = "", parse: Parse = str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    app_env: str = setting("APP_ENV", "production", one_of("production", "development"))
-    port: int = setting("PORT", 8000, whole(0, 65535))
-    web_concurrency: int = setting("WEB_CONCURRENCY", 1, whole(1, 256))
+    app_env: str = setting("APP_ENV", "production", choice("production", "development"))
+    port: int = setting("PORT", 8000, integer(0, 65535))
+    web_concurrency: int = setting("WEB_CONCURRENCY", 1, integer(1, 256))
     secret_key: str = secret("SECRET_KEY")
 
     broker_base_url: str = setting("BROKER_BASE_URL", "", base_url)
@@ -64,10 +64,10 @@ class Settings:
     engine_base_url: str = setting("ENGINE_BASE_URL", "", base_url)
     engine_api_key: str = secret("ENGINE_API_KEY")
     redis_url: str = secret("REDIS_URL", parse=redis_url)
-    redis_tls_verify: bool = setting("REDIS_TLS_VERIFY", True, switch)
+    redis_tls_verify: bool = setting("REDIS_TLS_VERIFY", True, boolean)
     queue_file: str = setting("QUEUE_FILE", DEFAULT_QUEUE_FILE)
     lease_seconds: float = setting("LEASE_SECONDS", 10.0, seconds)
-    run_worker: bool = setting("RUN_WORKER", True, switch)
+    run_worker: bool = setting("RUN_WORKER", True, boolean)
     database_url: str = secret("DATABASE_URL", "sqlite:///instance/chat.db", database_url)
     default_agent: str = setting("DEFAULT_AGENT", "")
     openai_base_url: str = setting("OPENAI_BASE_URL", "", base_url)
@@ -77,7 +77,7 @@ class Settings:
     default_org: str = setting("DEFAULT_ORG", "unfoldingWord", org)
     org_map_file: str = setting("ORG_MAP_FILE", "")
 
-    auth_mode: str = setting("AUTH_MODE", "", one_of(*AUTH_MODES))
+    auth_mode: str = setting("AUTH_MODE", "", choice(*AUTH_MODES))
     auth_proxy_user_header: str = setting("AUTH_PROXY_USER_HEADER", "X-Forwarded-User", header_name)
     auth_proxy_secret: str = secret("AUTH_PROXY_SECRET")
     auth_jwt_cookie: str = setting("AUTH_JWT_COOKIE", "", cookie_name)
@@ -88,37 +88,37 @@ class Settings:
     auth_jwt_user_claim: str = setting("AUTH_JWT_USER_CLAIM", "sub")
     auth_jwt_org_claim: str = setting("AUTH_JWT_ORG_CLAIM", "org")
     cors_allow_origins: tuple[str, ...] = setting("CORS_ALLOW_ORIGINS", (), origins)
-    trusted_proxy_hops: int = setting("TRUSTED_PROXY_HOPS", 0, whole(0, 16))
+    trusted_proxy_hops: int = setting("TRUSTED_PROXY_HOPS", 0, integer(0, 16))
 
     heartbeat_seconds: float = setting("HEARTBEAT_SECONDS", 15.0, seconds)
-    heartbeat: str = setting("HEARTBEAT", "event", one_of("event", "comment"))
+    heartbeat: str = setting("HEARTBEAT", "event", choice("event", "comment"))
     upstream_connect_seconds: float = setting("UPSTREAM_CONNECT_SECONDS", 5.0, seconds)
     upstream_open_seconds: float = setting("UPSTREAM_OPEN_SECONDS", 20.0, seconds)
     upstream_read_seconds: float = setting("UPSTREAM_READ_SECONDS", 45.0, seconds)
     engine_seconds: float = setting("ENGINE_SECONDS", 120.0, seconds)
     answer_max_seconds: float = setting("ANSWER_MAX_SECONDS", 600.0, seconds)
-    max_event_bytes: int = setting("MAX_EVENT_BYTES", 16 * MIB, whole(1024))
-    max_body_bytes: int = setting("MAX_BODY_BYTES", 36 * MIB, whole(1024))
-    expose_upstream_errors: bool = setting("EXPOSE_UPSTREAM_ERRORS", False, switch)
-    relay_tool_events: bool = setting("RELAY_TOOL_EVENTS", True, switch)
+    max_event_bytes: int = setting("MAX_EVENT_BYTES", 16 * MIB, integer(1024))
+    max_body_bytes: int = setting("MAX_BODY_BYTES", 36 * MIB, integer(1024))
+    expose_upstream_errors: bool = setting("EXPOSE_UPSTREAM_ERRORS", False, boolean)
+    relay_tool_events: bool = setting("RELAY_TOOL_EVENTS", True, boolean)
 
-    max_streams_per_user: int = setting("MAX_STREAMS_PER_USER", 32, whole(1))
-    messages_per_minute: int = setting("MESSAGES_PER_MINUTE", 60, whole(1))
+    max_streams_per_user: int = setting("MAX_STREAMS_PER_USER", 32, integer(1))
+    messages_per_minute: int = setting("MESSAGES_PER_MINUTE", 60, integer(1))
     request_seconds: float = setting("REQUEST_SECONDS", 30.0, seconds)
     slow_reader_seconds: float = setting("SLOW_READER_SECONDS", 60.0, seconds)
     drain_seconds: float = setting("DRAIN_SECONDS", 20.0, seconds)
-    max_streams: int = setting("MAX_STREAMS", 0, whole(1))
-    max_running: int = setting("MAX_RUNNING", 200, whole(1))
-    queue_depth_per_user: int = setting("QUEUE_DEPTH_PER_USER", 20, whole(1))
-    log_max_bytes: int = setting("LOG_MAX_BYTES", 32 * MIB, whole(1024))
-    engine_repeatable: bool = setting("ENGINE_REPEATABLE", False, switch)
-    on_busy: str = setting("ON_BUSY", "enqueue", one_of("enqueue", "reject", "interrupt"))
-    on_disconnect: str = setting("ON_DISCONNECT", "continue", one_of("continue", "cancel"))
-    conversation_on_disconnect: str = setting("CONVERSATION_ON_DISCONNECT", "cancel", one_of("cancel", "continue"))
-    keep_stopped: bool = setting("KEEP_STOPPED", False, switch)
-    history_characters: int = setting("HISTORY_CHARACTERS", 200_000, whole(1))
+    max_streams: int = setting("MAX_STREAMS", 0, integer(1))
+    max_running: int = setting("MAX_RUNNING", 200, integer(1))
+    queue_depth_per_user: int = setting("QUEUE_DEPTH_PER_USER", 20, integer(1))
+    log_max_bytes: int = setting("LOG_MAX_BYTES", 32 * MIB, integer(1024))
+    engine_repeatable: bool = setting("ENGINE_REPEATABLE", False, boolean)
+    on_busy: str = setting("ON_BUSY", "enqueue", choice("enqueue", "reject", "interrupt"))
+    on_disconnect: str = setting("ON_DISCONNECT", "continue", choice("continue", "cancel"))
+    conversation_on_disconnect: str = setting("CONVERSATION_ON_DISCONNECT", "cancel", choice("cancel", "continue"))
+    keep_stopped: bool = setting("KEEP_STOPPED", False, boolean)
+    history_characters: int = setting("HISTORY_CHARACTERS", 200_000, integer(1))
     retention_seconds: float = setting("RETENTION_SECONDS", 600.0, seconds)
-    echo_word_seconds: float = setting("ECHO_WORD_SECONDS", 0.03, pause)
+    echo_word_seconds: float = setting("ECHO_WORD_SECONDS", 0.03, non_negative_seconds)
 
     dyno: str = setting("DYNO", "")
     """The platform's own: its name for this machine, whose disk goes with it."""
@@ -127,8 +127,8 @@ class Settings:
     prometheus_multiproc_dir: str = setting("PROMETHEUS_MULTIPROC_DIR", "")
     """The metrics library's own: where processes that are counted together leave their counts."""
 
-    log_level: str = setting("LOG_LEVEL", "INFO", one_of("DEBUG", "INFO", "WARNING", "ERROR"))
-    log_format: str = setting("LOG_FORMAT", "", one_of("json", "text"))
+    log_level: str = setting("LOG_LEVEL", "INFO", choice("DEBUG", "INFO", "WARNING", "ERROR"))
+    log_format: str = setting("LOG_FORMAT", "", choice("json", "text"))
 
     @property
     def development(self) -> bool:

@@ -58,7 +58,7 @@ def validated(model: type[Model], body: bytes, strings: int = STRINGS_MAX) -> Mo
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidRequest(sentence(error)) from None  # Its text repeats what the user said.
+        raise InvalidRequest(error_message(error)) from None  # Its text repeats what the user said.
 
 
 def _check_structure(body: bytes, most: int) -> None:
@@ -75,7 +75,7 @@ def _check_structure(body: bytes, most: int) -> None:
         raise InvalidRequest("The body has too many fields.")
 
 
-def sentence(error: ValidationError) -> str:
+def error_message(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return "The body is not valid JSON."

@@ -20,16 +20,16 @@ LAST_WORDS_SECONDS: Final = 1.0
 class SharedCounts(Protocol):
     """Counts a user's streams in all processes."""
 
-    def enter(self, user_id: str) -> str:
-        """The stream's name, for `leave`. Raises TooManyRequests."""
+    def acquire_stream(self, user_id: str) -> str:
+        """The stream's name, for `release_stream`. Raises TooManyRequests."""
 
-    def leave(self, user_id: str, stream: str) -> None: ...
+    def release_stream(self, user_id: str, stream: str) -> None: ...
 
 
 class Slot:
     """One stream's place, from before it is opened until after it is closed."""
 
-    def __init__(self, streams: "Streams", user_id: str, comes_back: bool) -> None:
+    def __init__(self, streams: "StreamLimiter", user_id: str, comes_back: bool) -> None:
         self._streams = streams
         self.user_id = user_id
         self.comes_back = comes_back
@@ -59,7 +59,7 @@ class Slot:
 
     def release(self) -> None:
         """Idempotent."""
-        self._streams.leave(self)
+        self._streams.release(self)
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +70,7 @@ class Slot:
             self.release()
 
 
-class Streams:
+class StreamLimiter:
     """At most `most` at once, `most_per_user` of them one user's."""
 
     def __init__(
@@ -92,7 +92,7 @@ class Streams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def enter(self, user_id: str, *, comes_back: bool = False) -> Slot:
+    def acquire(self, user_id: str, *, comes_back: bool = False) -> Slot:
         """`comes_back`: the reader goes on elsewhere by itself when its stream ends without a last event.
 
         Raises ServerRestarting, ServerFull, TooManyRequests.
@@ -109,10 +109,10 @@ class Streams:
             self._open.add(slot)
         if self._shared:
             with slot:
-                slot.shared = self._shared.enter(user_id)
+                slot.shared = self._shared.acquire_stream(user_id)
         return slot
 
-    def leave(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> None:
         with self._lock:
             if slot not in self._open:
                 return
@@ -121,7 +121,7 @@ class Streams:
             if not self._per_user[slot.user_id]:
                 del self._per_user[slot.user_id]
         if self._shared and slot.shared:
-            self._shared.leave(slot.user_id, slot.shared)
+            self._shared.release_stream(slot.user_id, slot.shared)
 
     def drain(self, seconds: float) -> None:
         """Ends every stream within `seconds`; returns when the last one has ended, or when the time is up.

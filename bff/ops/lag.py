@@ -16,7 +16,7 @@ STILL_SECONDS: Final = 20.0
 """Without a beat, after which a restart helps. A long garbage collection or a busy machine is no reason for one."""
 
 
-class Pulse:
+class LagMonitor:
     def __init__(self) -> None:
         self._starting = threading.Lock()
         self._beating = False

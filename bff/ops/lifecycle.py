@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
-class Life(NamedTuple):
+class Lifecycle(NamedTuple):
     start: Callable[[], None]
     """Begins what works without being asked."""
     drain: Callable[[], None]
@@ -13,7 +13,7 @@ class Life(NamedTuple):
     open_streams: Callable[[], int]
 
 
-def together(seconds: float, *drains: Callable[[float], None]) -> None:
+def run_concurrently(seconds: float, *drains: Callable[[float], None]) -> None:
     """All at once, each in at most `seconds`."""
     threads = [threading.Thread(target=drain, args=(seconds,), daemon=True) for drain in drains]
     for thread in threads:

@@ -43,7 +43,7 @@ def _is_no_cut(record: logging.LogRecord) -> bool:
     return not (was_cut and record.msg == "Socket error processing request.")
 
 
-class _Discreet(logging.Formatter):
+class RedactingFormatter(logging.Formatter):
     """A service that refuses us may repeat in its error whatever it was sent, our key among it."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -60,7 +60,7 @@ class _Discreet(logging.Formatter):
         return super().format(record)
 
 
-class JSONLines(_Discreet):
+class JSONLines(RedactingFormatter):
     def line(self, record: logging.LogRecord) -> str:
         line = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
@@ -68,7 +68,7 @@ class JSONLines(_Discreet):
         return json.dumps(line | tracing.fields() | _fields(record), default=str)
 
 
-class TextLines(_Discreet):
+class TextLines(RedactingFormatter):
     def line(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
         line = f"{_time(record)[11:23]} {record.levelname:7} {_on_one_line(record.getMessage() + fields)}"

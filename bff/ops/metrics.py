@@ -30,7 +30,7 @@ LONG: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 STREAMS_OPEN = Gauge("chat_streams_open", "Answers that are being told to a browser.", ["kind"], multiprocess_mode="livesum")
 for _kind in ("chat", "conversation", "v1"):
     STREAMS_OPEN.labels(_kind)  # There from the start: where no process has any, it says 0 and does not vanish.
-STREAMS_STARTED = Counter("chat_streams_started", "Streams, by whether they were said or resumed.", ["how", "kind"])
+STREAMS_STARTED = Counter("chat_streams_started", "StreamLimiter, by whether they were said or resumed.", ["how", "kind"])
 STREAMS_ENDED = Counter(
     "chat_streams_ended", "Streams by their end: complete, stopped, aborted, drained, or an error's code.", ["ended", "kind"]
 )
@@ -39,7 +39,7 @@ BYTES = Counter("chat_stream_bytes", "Bytes of bodies told to browsers.")
 DROPPED = Counter("chat_stream_dropped_events", "Events of the broker's that no browser could have read.")
 HEARTBEATS = Counter("chat_stream_heartbeats", "Heartbeats sent after silence.")
 REPLAYED = Counter("chat_stream_replayed_events", "Events that had been there before the reader came back for them.")
-RECONNECTS = Counter("chat_upstream_reconnects", "Streams to the broker that broke and were taken up again.")
+RECONNECTS = Counter("chat_upstream_reconnects", "StreamLimiter to the broker that broke and were taken up again.")
 FIRST_EVENT = Histogram("chat_stream_first_event_seconds", "From the request to the first event of its stream.", buckets=SHORT)
 _OF_A_STREAM = (EVENTS, BYTES, DROPPED, HEARTBEATS, RECONNECTS, REPLAYED)
 """In the order of `StreamEnd`."""

@@ -3,6 +3,6 @@
 from gevent import monkey
 
 
-def all() -> None:  # noqa: A001 - as gevent calls it
+def patch_all() -> None:
     """To be called before anything is imported that opens sockets."""
     monkey.patch_all()

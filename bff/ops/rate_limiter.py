@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Final
 from bff.errors import TooManyRequests
 
 if TYPE_CHECKING:
-    from bff.ops.redis_limits import SharedLimits  # Which brings Redis's library: for those who use it.
+    from bff.ops.redis_limits import RedisLimits  # Which brings Redis's library: for those who use it.
 
 MINUTE: Final = 60.0
 
 
-class Rate:
+class RateLimiter:
     """At most so many a minute for each user."""
 
-    def __init__(self, per_minute: int, shared: "SharedLimits | None" = None) -> None:
+    def __init__(self, per_minute: int, shared: "RedisLimits | None" = None) -> None:
         self._per_minute = per_minute
         self._shared = shared
         self._lock = threading.Lock()
         self._recent: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def count(self, user_id: str) -> None:
+    def acquire(self, user_id: str) -> None:
         """Raises TooManyRequests, with the seconds until there is room again. Who is refused is counted nowhere."""
         if self._shared:
             with self._lock:
                 self._checked(user_id, monotonic())
-            self._shared.count(user_id)
+            self._shared.acquire(user_id)
         with self._lock:
             now = monotonic()
             self._recent[user_id] = moments = self._checked(user_id, now)

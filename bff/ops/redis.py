@@ -66,13 +66,13 @@ def check(url: str, *, verify: bool = True) -> None:
 
 def ping(client: Client) -> None:
     """Raises Away."""
-    with translated():
+    with map_errors():
         client.ping()
 
 
 def check_writes(client: Client) -> None:
     """Sets a key of this process's and publishes to nobody. Raises Away, or ServerFull when Redis has no memory left."""
-    with translated():
+    with map_errors():
         client.set(_READY, "", ex=READY_SECONDS)
         client.publish(_READY, "")
 
@@ -85,7 +85,7 @@ class About(NamedTuple):
 
 def about(client: Client) -> About:
     """Raises Away."""
-    with translated():
+    with map_errors():
         told: Any = client.info()
     version = tuple(int(part) for part in str(told["redis_version"]).split(".")[:2])
     return About(version, str(told.get("maxmemory_policy", "noeviction")))
@@ -107,7 +107,7 @@ def without_password(url: str) -> str:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
+def map_errors() -> Iterator[None]:
     """Raises Away, or ServerFull when Redis has no memory left, for what the library raises; its other refusals are bugs."""
     try:
         yield
@@ -158,7 +158,7 @@ class Scripts:
 
     def run(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
         """Raises Away, ServerFull."""
-        with translated():
+        with map_errors():
             try:
                 return self._client.evalsha(self._hashes[name], len(keys), *keys, *arguments)
             except NoScriptError:  # A Redis that was started anew knows none. It has done nothing yet.

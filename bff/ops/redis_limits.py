@@ -25,7 +25,7 @@ AWAY_SECONDS: Final = 2.0
 log = logging.getLogger(__name__)
 
 
-class SharedLimits:
+class RedisLimits:
     def __init__(self, client: Client, *, streams: int, per_minute: int) -> None:
         self._streams = streams
         self._per_minute = per_minute
@@ -35,13 +35,13 @@ class SharedLimits:
         self._renewing = False
         self._ask_at = 0.0
 
-    def count(self, user_id: str) -> None:
+    def acquire(self, user_id: str) -> None:
         """Raises TooManyRequests, with the seconds until there is room again."""
         wait = self._ask("count", f"{keys_of(key_of(user_id))}minute", self._per_minute, secrets.token_hex(8))
         if wait:
             raise TooManyRequests(retry_after=math.ceil(wait / 1_000_000))
 
-    def enter(self, user_id: str) -> str:
+    def acquire_stream(self, user_id: str) -> str:
         """The stream's name, to leave with. Raises TooManyRequests."""
         stream = secrets.token_hex(8)
         if self._ask("enter", _streams(user_id), self._streams, _MILLISECONDS, stream) == 0:
@@ -53,7 +53,7 @@ class SharedLimits:
             self._open[user_id].add(stream)
         return stream
 
-    def leave(self, user_id: str, stream: str) -> None:
+    def release_stream(self, user_id: str, stream: str) -> None:
         with self._lock:
             self._open[user_id].discard(stream)
             if not self._open[user_id]:

@@ -75,7 +75,7 @@ def parse(body: bytes, idempotency_key: str | None = None) -> ChatRequest:
         try:
             request = ChatRequest.model_validate(request.model_dump() | {"client_message_id": idempotency_key})
         except ValidationError as error:
-            raise InvalidRequest(request_body.sentence(error)) from None
+            raise InvalidRequest(request_body.error_message(error)) from None
     if request.message_type == "audio":
         _check_audio(request.audio_base64 or "")
     return request

@@ -175,10 +175,10 @@ def test_a_user_of_many_slow_requests_is_slowed_down_and_may_still_chat(door):
     browser = client(MAX_STREAMS_PER_USER="1")
     streams = browser.application.extensions["bff"].streams
 
-    with streams.enter("ada\0") as slot:
+    with streams.acquire("ada\0") as slot:
         assert code(knock(browser, door)) == (429, "too_many_requests")
         slot.release()
-    with streams.enter("ada") as slot:
+    with streams.acquire("ada") as slot:
         responses.add(DOORS[door].method, ENGINE + DOORS[door].engine_path, status=500)
         assert code(knock(browser, door)) == (502, "upstream_error")
         assert len(streams) == 1, "a place is given back"

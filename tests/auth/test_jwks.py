@@ -3,7 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bff.auth.jwks import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, FetchedKeys, FixedKey
+from bff.auth.jwks import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, FixedKey, JWKSCache
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from tests.live import DEADLINE, eventually
 
@@ -23,8 +23,8 @@ class Elsewhere:
             raise self.problem
         return dict(self.keys)
 
-    def kept(self) -> FetchedKeys[str]:
-        return FetchedKeys(self, lambda: self.now)
+    def kept(self) -> JWKSCache[str]:
+        return JWKSCache(self, lambda: self.now)
 
 
 def test_nothing_is_fetched_until_a_key_is_wanted():
@@ -136,7 +136,7 @@ def test_whoever_comes_together_waits_for_one_fetch():
         come.add(threading.get_ident())
         return there.now
 
-    keys = FetchedKeys(slowly, clock)
+    keys = JWKSCache(slowly, clock)
     with ThreadPoolExecutor(10) as threads:
         asking = [threads.submit(keys.find, "a") for _ in range(10)]
         assert eventually(lambda: len(come) == 10, DEADLINE)
@@ -154,7 +154,7 @@ def test_whoever_has_a_key_does_not_wait_for_a_fetch():
             assert answered.wait(DEADLINE)
         return there()
 
-    keys = FetchedKeys(slowly_again, lambda: there.now)
+    keys = JWKSCache(slowly_again, lambda: there.now)
     keys.find("a")
     there.now += FRESH_SECONDS
     with ThreadPoolExecutor(1) as threads:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.auth.identity import Identity
-from bff.auth.jwks import FetchedKeys, FixedKey
+from bff.auth.jwks import FixedKey, JWKSCache
 from bff.auth.jwt import JWT, Claims, Key, keys_of
 from bff.auth.orgs import Orgs
 from bff.errors import Unauthorized
@@ -41,7 +41,7 @@ def jwk(key, kid: str = "", **more: str) -> dict:
 
 
 def by_keys(*listed: dict) -> JWT:
-    return JWT(FetchedKeys(lambda: keys_of({"keys": list(listed)})), CLAIMS, cookie="", orgs=Orgs("default"))
+    return JWT(JWKSCache(lambda: keys_of({"keys": list(listed)})), CLAIMS, cookie="", orgs=Orgs("default"))
 
 
 def claims(**changes) -> dict:
@@ -64,7 +64,7 @@ def bearer(text: str) -> dict[str, str]:
 
 def refused(mode: JWT, text: str) -> bool:
     with pytest.raises(Unauthorized) as error:
-        mode.identify(bearer(text), {})
+        mode.authenticate(bearer(text), {})
     assert text not in str(error.value) + error.value.detail or not text
     return True
 
@@ -73,36 +73,36 @@ def refused(mode: JWT, text: str) -> bool:
 
 
 def test_a_token_says_who_its_user_is():
-    assert by_secret.identify(bearer(token()), {}) == Identity("ada", "Some Org")
+    assert by_secret.authenticate(bearer(token()), {}) == Identity("ada", "Some Org")
 
 
 def test_a_token_may_come_in_a_cookie():
-    assert by_secret.identify({}, {"session": token()}).user_id == "ada"
+    assert by_secret.authenticate({}, {"session": token()}).user_id == "ada"
 
 
 def test_a_header_wins_over_a_cookie_even_if_it_is_worth_nothing():
     with pytest.raises(Unauthorized):
-        by_secret.identify(bearer("nothing"), {"session": token()})
+        by_secret.authenticate(bearer("nothing"), {"session": token()})
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "bearer", "Token x"])
 def test_whoever_brings_no_token_is_refused(header):
     with pytest.raises(Unauthorized):
-        by_secret.identify({"Authorization": header} if header else {}, {})
+        by_secret.authenticate({"Authorization": header} if header else {}, {})
 
 
 def test_no_cookie_is_looked_at_that_was_not_named():
     mode = JWT(FixedKey(Key("HS256", SECRET)), CLAIMS, cookie="", orgs=Orgs("default"))
 
     with pytest.raises(Unauthorized):
-        mode.identify({}, {"session": token(), "": token()})
+        mode.authenticate({}, {"session": token(), "": token()})
 
 
 def test_clocks_may_differ_a_little():
     now = time.time()
 
     for changes in ({"exp": now - 20}, {"nbf": now + 20}, {"iat": now + 20}):
-        assert by_secret.identify(bearer(token(**changes)), {}).user_id == "ada"
+        assert by_secret.authenticate(bearer(token(**changes)), {}).user_id == "ada"
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_clocks_may_differ_a_little():
     [("A-b_c 9", "A-b_c 9"), ("a/b", "default"), (" a", "default"), ("", "default"), (7, "default"), (None, "default")],
 )
 def test_an_org_is_taken_if_it_is_one(org, taken):
-    assert by_secret.identify(bearer(token(org=org)), {}).org == taken
+    assert by_secret.authenticate(bearer(token(org=org)), {}).org == taken
 
 
 def test_user_and_org_may_have_other_claims():
     mode = JWT(FixedKey(Key("HS256", SECRET)), Claims("chat", "", "email", "tenant"), cookie="", orgs=Orgs("default"))
 
-    identity = mode.identify(bearer(token(email="ada@x.org", tenant="t1")), {})
+    identity = mode.authenticate(bearer(token(email="ada@x.org", tenant="t1")), {})
 
     assert identity == Identity("ada@x.org", "t1")
 
@@ -213,7 +213,7 @@ def test_a_token_that_was_changed_anywhere_is_refused(at, letter):
     changed = genuine[:at] + letter + genuine[at + 1 :]
 
     try:
-        identity = by_secret.identify(bearer(changed), {})
+        identity = by_secret.authenticate(bearer(changed), {})
     except Unauthorized:
         return
     # Base64 has bits to spare in a last letter, and white space at the ends is none of the token's.
@@ -228,7 +228,7 @@ def test_a_token_that_was_changed_anywhere_is_refused(at, letter):
 def test_a_token_is_checked_with_the_key_it_names(make, algorithm):
     mode = by_keys(jwk(rsa_key(2049), "other"), jwk(make(), "mine"))
 
-    assert mode.identify(bearer(token(make(), algorithm, {"kid": "mine"})), {}).user_id == "ada"
+    assert mode.authenticate(bearer(token(make(), algorithm, {"kid": "mine"})), {}).user_id == "ada"
     assert refused(mode, token(make(), algorithm, {"kid": "other"}))
     assert refused(mode, token(make(), algorithm, {"kid": "unknown"}))
     assert refused(mode, token(make(), algorithm))

@@ -74,7 +74,7 @@ def test_a_ticket_that_opened_nothing_can_be_used_again(issuer):
     ticket = issuer.issue(ADA)
     opens(issuer, ticket)
 
-    issuer.give_back(ticket)
+    issuer.release(ticket)
 
     assert opens(issuer, ticket, "/api/chat/stream/m-2")
     assert not opens(issuer, ticket)

@@ -72,22 +72,22 @@ IDENTITY.remove("keys anybody could replace")
 
 
 @pytest.mark.parametrize(("environment", "sentence"), UNSAFE.values(), ids=UNSAFE)
-def test_production_refuses_an_unsafe_start(environment, sentence):
-    assert refusal(PRODUCTION | environment) == sentence
+def test_production_refuses_an_unsafe_start(environment, message):
+    assert refusal(PRODUCTION | environment) == message
 
 
 @pytest.mark.parametrize("name", IDENTITY)
 def test_who_is_asking_is_not_forgiven_in_development_either(name):
-    environment, sentence = UNSAFE[name]
+    environment, message = UNSAFE[name]
 
-    assert refusal({"APP_ENV": "development"} | environment) == sentence
+    assert refusal({"APP_ENV": "development"} | environment) == message
 
 
 @pytest.mark.parametrize("name", ["a broker without its key", "a key in the clear", "keys anybody could replace"])
 def test_development_warns_of_what_it_forgives(name):
-    environment, sentence = UNSAFE[name]
+    environment, message = UNSAFE[name]
 
-    assert list(dangers(load_settings({"APP_ENV": "development"} | environment))) == [sentence]
+    assert list(dangers(load_settings({"APP_ENV": "development"} | environment))) == [message]
 
 
 @pytest.mark.parametrize("name", ["no SECRET_KEY", "no AUTH_MODE", "what services say of themselves", "a disk that vanishes"])
@@ -99,9 +99,9 @@ def test_development_forgives_what_makes_it_easy(name):
 
 @pytest.mark.parametrize("name", ["an engine without its key", "what services say of themselves"])
 def test_a_broker_of_its_own_is_refused_what_is_about_services(name):
-    environment, sentence = UNSAFE[name]
+    environment, message = UNSAFE[name]
 
-    assert refusal(environment, neighbour=True) == sentence
+    assert refusal(environment, neighbour=True) == message
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_a_platform_without_a_disk_needs_a_database_elsewhere(url):
 
 def test_a_file_that_other_machines_do_not_have_is_warned_of():
     redis = {"REDIS_URL": "redis://redis:6379/0"}
-    [sentence] = warnings(load_settings(PRODUCTION | redis))
+    [message] = warnings(load_settings(PRODUCTION | redis))
 
-    assert sentence.startswith("REDIS_URL with SQLite: other machines do not see the conversations")
+    assert message.startswith("REDIS_URL with SQLite: other machines do not see the conversations")
     assert not list(warnings(load_settings(PRODUCTION | redis | {"DATABASE_URL": POSTGRES})))
     assert not list(warnings(load_settings(PRODUCTION)))
     assert not list(warnings(load_settings({"APP_ENV": "development"} | redis)))
@@ -176,7 +176,7 @@ def test_a_key_that_is_a_part_of_words_is_left_in_them():
 @pytest.mark.live
 @pytest.mark.parametrize("name", ["no AUTH_MODE", "a key in the clear", "what services say of themselves"])
 def test_a_server_that_must_not_start_says_why_once_and_stays_down(tmp_path, name):
-    environment, sentence = UNSAFE[name]
+    environment, message = UNSAFE[name]
 
     server = Server("gunicorn", tmp_path / "log", **({"APP_ENV": "production"} | PRODUCTION | environment))
 
@@ -184,6 +184,6 @@ def test_a_server_that_must_not_start_says_why_once_and_stays_down(tmp_path, nam
         assert server.process.wait(30) == 3
     finally:
         server.stop()
-    assert server.log.count(sentence) == 1
+    assert server.log.count(message) == 1
     assert "Traceback" not in server.log
     assert server.log.count("Booting worker") <= 1

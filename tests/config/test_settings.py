@@ -415,10 +415,10 @@ def started(code: str, environment: dict[str, str]) -> subprocess.CompletedProce
         (PRODUCTION | {"SECRET_KEY": "short"}, "SECRET_KEY is required in production, 32 bytes at least."),
     ],
 )
-def test_a_process_that_cannot_start_says_one_line_and_leaves_with_3(environment, sentence):
+def test_a_process_that_cannot_start_says_one_line_and_leaves_with_3(environment, message):
     process = started("import app", environment)
 
-    assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{sentence}\n")
+    assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{message}\n")
 
 
 @pytest.mark.servers
@@ -426,8 +426,8 @@ def test_a_process_that_cannot_start_says_one_line_and_leaves_with_3(environment
 def test_a_broker_on_a_port_of_its_own_does_not_start_without_a_safe_key(key):
     process = started("from bff.broker import create_broker; create_broker()", {"BROKER_API_KEY": key})
 
-    sentence = "BROKER_API_KEY is required for a broker on a port of its own, 32 bytes at least."
-    assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{sentence}\n")
+    message = "BROKER_API_KEY is required for a broker on a port of its own, 32 bytes at least."
+    assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{message}\n")
 
 
 @pytest.mark.servers

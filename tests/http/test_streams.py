@@ -5,14 +5,14 @@ import pytest
 
 from bff.errors import Draining, ServerFull, ServerRestarting, TooManyRequests
 from bff.http import waiting
-from bff.http.streams import Slot, Streams
+from bff.http.streams import Slot, StreamLimiter
 from tests.live import in_parallel
 
 
 class Stream:
     """One that waits in a thread until it is told to end, and tells when and why."""
 
-    def __init__(self, open_streams: Streams, user: str, *, comes_back: bool, seconds: float = 30) -> None:
+    def __init__(self, open_streams: StreamLimiter, user: str, *, comes_back: bool, seconds: float = 30) -> None:
         self.slot: Slot = open_streams.enter(user, comes_back=comes_back)
         self.reason: Exception | None = None
         self.ended_at = 0.0
@@ -44,7 +44,7 @@ class Stream:
 
 
 def test_streams_are_bounded_for_all_and_for_each():
-    open_streams = Streams(3, 2)
+    open_streams = StreamLimiter(3, 2)
     first, _ = open_streams.enter("ada"), open_streams.enter("ada")
 
     with pytest.raises(TooManyRequests):
@@ -59,7 +59,7 @@ def test_streams_are_bounded_for_all_and_for_each():
 
 
 def test_a_place_is_given_back_once():
-    open_streams = Streams(10, 1)
+    open_streams = StreamLimiter(10, 1)
     slot = open_streams.enter("ada")
     for _ in range(3):
         slot.release()
@@ -74,7 +74,7 @@ def test_a_place_is_given_back_once():
 
 
 def test_no_place_is_given_twice_or_lost_when_many_come_at_once():
-    open_streams, most = Streams(20, 20), []
+    open_streams, most = StreamLimiter(20, 20), []
 
     def come_and_go(number: int) -> int:
         refused = 0
@@ -100,7 +100,7 @@ def test_no_place_is_given_twice_or_lost_when_many_come_at_once():
 
 
 def test_a_drain_of_nothing_is_over_at_once_and_lets_nobody_in():
-    open_streams, began = Streams(10, 10), monotonic()
+    open_streams, began = StreamLimiter(10, 10), monotonic()
 
     open_streams.drain(10)
 
@@ -111,7 +111,7 @@ def test_a_drain_of_nothing_is_over_at_once_and_lets_nobody_in():
 
 
 def test_a_drain_sends_away_one_after_the_other_lets_others_finish_and_says_farewell_at_the_end():
-    open_streams = Streams(100, 100)
+    open_streams = StreamLimiter(100, 100)
     coming_back = [Stream(open_streams, "ada", comes_back=True) for _ in range(5)]
     finishing = Stream(open_streams, "ada", comes_back=False, seconds=0.7)
     patient = [Stream(open_streams, "ada", comes_back=False) for _ in range(2)]
@@ -133,7 +133,7 @@ def test_a_drain_sends_away_one_after_the_other_lets_others_finish_and_says_fare
 
 
 def test_a_drain_may_say_another_farewell():
-    open_streams = Streams(10, 10, farewell=Draining)
+    open_streams = StreamLimiter(10, 10, farewell=Draining)
     stream = Stream(open_streams, "ada", comes_back=False)
 
     open_streams.drain(0.5)
@@ -143,7 +143,7 @@ def test_a_drain_may_say_another_farewell():
 
 
 def test_a_drain_ends_in_time_whatever_its_streams_do():
-    open_streams, began = Streams(10, 10), monotonic()
+    open_streams, began = StreamLimiter(10, 10), monotonic()
     open_streams.enter("ada", comes_back=True)
     open_streams.enter("ada")
 
@@ -153,7 +153,7 @@ def test_a_drain_ends_in_time_whatever_its_streams_do():
 
 
 def test_many_are_sent_away_inside_their_part_of_the_drain():
-    open_streams = Streams(1000, 1000)
+    open_streams = StreamLimiter(1000, 1000)
     leaving = [Stream(open_streams, "ada", comes_back=True) for _ in range(100)]
     began = monotonic()
 

@@ -1,14 +1,14 @@
 import pytest
 
 from bff.ops import lag
-from bff.ops.lag import Pulse
+from bff.ops.lag import LagMonitor
 from tests.live import eventually
 
 
 @pytest.fixture
 def beating(monkeypatch):
     monkeypatch.setattr(lag, "BEAT_SECONDS", 0.01)
-    return Pulse()
+    return LagMonitor()
 
 
 def test_a_process_that_gets_round_to_everything_has_a_pulse(beating):
@@ -20,12 +20,12 @@ def test_a_process_that_gets_round_to_everything_has_a_pulse(beating):
 
 
 def test_whoever_asks_first_starts_it():
-    assert Pulse().is_there()
+    assert LagMonitor().is_there()
 
 
 def test_without_a_beat_for_long_it_is_not_there(monkeypatch):
     monkeypatch.setattr(lag, "BEAT_SECONDS", 3600.0)
-    starved = Pulse()
+    starved = LagMonitor()
     starved.start()
 
     starved._beat_at -= lag.STILL_SECONDS + 1

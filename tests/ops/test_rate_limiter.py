@@ -5,45 +5,45 @@ import pytest
 
 from bff.errors import TooManyRequests
 from bff.ops import rate_limiter
-from bff.ops.rate_limiter import Rate
+from bff.ops.rate_limiter import RateLimiter
 from tests.live import eventually
 
 
 def test_a_user_has_so_many_a_minute():
-    users = Rate(3)
+    users = RateLimiter(3)
     for _ in range(3):
-        users.count("ada")
+        users.acquire("ada")
 
     with pytest.raises(TooManyRequests) as refused:
-        users.count("ada")
+        users.acquire("ada")
 
     assert 55 <= refused.value.retry_after <= 60
-    users.count("bob")
+    users.acquire("bob")
 
 
 def test_who_comes_back_when_told_to_finds_room(monkeypatch):
     monkeypatch.setattr(rate_limiter, "MINUTE", 1.4)
-    users = Rate(1)
-    users.count("ada")
+    users = RateLimiter(1)
+    users.acquire("ada")
 
     with pytest.raises(TooManyRequests) as refused:
-        users.count("ada")
+        users.acquire("ada")
 
     assert refused.value.retry_after == 2
 
 
-def counted(users: Rate) -> tuple[float, float] | None:
+def counted(users: RateLimiter) -> tuple[float, float] | None:
     """The moments before and after she was counted; None if she was refused."""
     before = monotonic()
     with suppress(TooManyRequests):
-        users.count("ada")
+        users.acquire("ada")
         return before, monotonic()
     return None
 
 
 def test_there_is_room_again_after_a_minute(monkeypatch):
     monkeypatch.setattr(rate_limiter, "MINUTE", 0.3)
-    users = Rate(2)
+    users = RateLimiter(2)
 
     moments = [eventually(lambda: counted(users)) for _ in range(6)]
 
@@ -54,8 +54,8 @@ def test_there_is_room_again_after_a_minute(monkeypatch):
 
 def test_who_is_refused_waits_no_longer_for_asking_again(monkeypatch):
     monkeypatch.setattr(rate_limiter, "MINUTE", 0.3)
-    users, began = Rate(1), monotonic()
-    users.count("ada")
+    users, began = RateLimiter(1), monotonic()
+    users.acquire("ada")
 
     assert eventually(lambda: counted(users))
 

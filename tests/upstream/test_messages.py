@@ -22,7 +22,7 @@ def body(**content) -> bytes:
     return json.dumps(content).encode()
 
 
-def sentence(said: bytes, key: str | None = None) -> str:
+def message(said: bytes, key: str | None = None) -> str:
     with pytest.raises(InvalidRequest) as refused:
         parse(said, key)
     return str(refused.value)
@@ -66,12 +66,12 @@ def test_a_spoken_message_needs_no_text(audio_format):
     ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else "",
 )
 def test_bytes_that_are_no_good_json_are_refused(said, why):
-    assert sentence(said) == why
+    assert message(said) == why
 
 
 @pytest.mark.parametrize("said", [b"null", b"[]", b'"hello"', b"5", b"true", b'["message"]'])
 def test_json_that_is_no_object_is_refused(said):
-    assert sentence(said) == "Input should be an object."
+    assert message(said) == "Input should be an object."
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_json_that_is_no_object_is_refused(said):
     ids=repr,
 )
 def test_a_message_that_breaks_a_rule_is_refused_and_told_which(content, why):
-    assert sentence(body(**content)) == why
+    assert message(body(**content)) == why
 
 
 MISSING = "audio_base64 and audio_format are required for audio."
@@ -145,7 +145,7 @@ FORMAT = "audio_format must be one of ogg, mp3, wav, webm, flac, m4a."
     ids=lambda value: repr(value)[:60],
 )
 def test_a_spoken_message_that_breaks_a_rule_is_refused_and_told_which(change, why):
-    assert sentence(body(**OGG | change)) == why
+    assert message(body(**OGG | change)) == why
 
 
 def test_audio_may_be_as_large_as_its_limit_and_no_byte_larger():
@@ -187,7 +187,7 @@ def test_the_idempotency_key_wins_over_the_bodys_id():
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 129, "x\n", "\udcff", "é"])
 def test_an_idempotency_key_that_breaks_the_rule_is_refused(key):
-    assert sentence(body(message="a", client_message_id="good"), key) == ID
+    assert message(body(message="a", client_message_id="good"), key) == ID
 
 
 def test_a_checked_message_cannot_be_changed():

@@ -52,8 +52,8 @@ def diagnose_command(url: str) -> None:
 
 def _say(findings: "Iterable[Finding]") -> None:
     wrong = False
-    for fine, sentence in findings:
+    for fine, message in findings:
         wrong = wrong or not fine
-        print(f"{'ok   ' if fine else 'WRONG'}  {sentence}", flush=True)
+        print(f"{'ok   ' if fine else 'WRONG'}  {message}", flush=True)
     if wrong:
         sys.exit(1)

@@ -43,7 +43,7 @@ class Heard(NamedTuple):
 
 class Finding(NamedTuple):
     fine: bool
-    sentence: str
+    message: str
 
 
 def listen(url: str) -> Heard:
@@ -77,12 +77,12 @@ def judge(heard: Heard) -> Iterator[Finding]:
     wrong = [*_by_arrival(heard.ticks), *_by_headers(heard)]
     if not wrong:
         yield Finding(True, f"All {len(heard.ticks)} ticks came one by one, as they were sent: nothing holds streams back.")
-    for sentence in wrong:
-        yield Finding(False, sentence)
-    for sentence in USUAL if wrong else ():
-        yield Finding(True, sentence)
-    for sentence in _executors(heard.headers):
-        yield Finding(True, sentence)
+    for message in wrong:
+        yield Finding(False, message)
+    for message in USUAL if wrong else ():
+        yield Finding(True, message)
+    for message in _executors(heard.headers):
+        yield Finding(True, message)
 
 
 def _by_arrival(ticks: list[Tick]) -> Iterator[str]:
@@ -90,10 +90,10 @@ def _by_arrival(ticks: list[Tick]) -> Iterator[str]:
         yield "Hardly a tick came: something on the way changes the stream, or ends it."
         return
     pairs = list(pairwise(ticks))
-    together = sum(later.came - one.came < TOGETHER * (later.sent - one.sent) for one, later in pairs)
+    bunched = sum(later.came - one.came < TOGETHER * (later.sent - one.sent) for one, later in pairs)
     # One or two can be this machine's own doing, or a packet that was lost.
-    if together * 2 >= len(pairs):
-        yield f"{together + 1} of {len(ticks)} ticks came together: something on the way holds the stream back."
+    if bunched * 2 >= len(pairs):
+        yield f"{bunched + 1} of {len(ticks)} ticks came together: something on the way holds the stream back."
 
 
 def _by_headers(heard: Heard) -> Iterator[str]:

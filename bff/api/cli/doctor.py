@@ -81,20 +81,20 @@ def _away(name: str, where: str, problem: ChatError) -> str:
 def _of_settings(settings: Settings) -> Iterator[Finding]:
     yield Finding(True, f"The settings that are not at their defaults: {', '.join(_shown(settings)) or 'none'}.")
     dangers = [*checks.dangers(settings)]
-    for sentence in dangers:
-        yield Finding(False, sentence)
+    for message in dangers:
+        yield Finding(False, message)
     if settings.development:
         yield Finding(True, "This is development, which forgives much; APP_ENV=production flask doctor looks at production.")
         production = replace(settings, app_env="production")
-        for sentence in checks.refusals(production, neighbour=False):
-            if sentence not in dangers:
-                yield Finding(True, f"Production would refuse to start: {sentence}")
-        for sentence in checks.warnings(production):
-            yield Finding(True, f"In production: {sentence}")
+        for message in checks.refusals(production, neighbour=False):
+            if message not in dangers:
+                yield Finding(True, f"Production would refuse to start: {message}")
+        for message in checks.warnings(production):
+            yield Finding(True, f"In production: {message}")
     elif not settings.metrics_token:
         yield Finding(True, "/metrics answers nobody: METRICS_TOKEN is not set.")
-    for sentence in checks.warnings(settings):
-        yield Finding(False, sentence)
+    for message in checks.warnings(settings):
+        yield Finding(False, message)
     if settings.web_concurrency > 1 and not settings.redis_url:
         yield Finding(False, "WEB_CONCURRENCY does nothing: without REDIS_URL the queue is in one process's memory.")
 

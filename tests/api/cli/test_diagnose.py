@@ -17,7 +17,7 @@ STEADY = [Tick(sent, 100 + sent) for sent in SENT]
 
 
 def wrong(heard: Heard) -> list[str]:
-    return [sentence for fine, sentence in judge(heard) if not fine]
+    return [message for fine, message in judge(heard) if not fine]
 
 
 def test_a_stream_that_comes_as_it_was_sent_is_fine():
@@ -30,9 +30,9 @@ def test_a_stream_that_comes_as_it_was_sent_is_fine():
 def test_ticks_that_come_in_bunches_are_held_back_by_somebody(size):
     bunches = [Tick(sent, 100 + SENT[min(9, (number // size + 1) * size - 1)]) for number, sent in enumerate(SENT)]
 
-    (sentence,) = wrong(Heard(bunches, OURS))
+    (message,) = wrong(Heard(bunches, OURS))
 
-    assert sentence.endswith("of 10 ticks came together: something on the way holds the stream back.")
+    assert message.endswith("of 10 ticks came together: something on the way holds the stream back.")
 
 
 def test_a_hiccup_or_two_are_no_reason_to_suspect_anybody():
@@ -52,14 +52,14 @@ def test_a_hiccup_or_two_are_no_reason_to_suspect_anybody():
 def test_what_else_is_wrong_is_said_with_what_usually_does_it(heard, words):
     said = list(judge(heard))
 
-    assert next(sentence for fine, sentence in said if not fine).startswith(words)
-    assert any("nginx" in sentence for fine, sentence in said if fine)
+    assert next(message for fine, message in said if not fine).startswith(words)
+    assert any("nginx" in message for fine, message in said if fine)
 
 
 def test_headers_that_somebody_took_are_said():
-    said = [sentence for _, sentence in judge(Heard(STEADY, {"Server": "cloudflare"}))]
+    said = [message for _, message in judge(Heard(STEADY, {"Server": "cloudflare"}))]
 
-    assert [sentence.split()[0] for sentence in said[1:]] == ["X-Accel-Buffering", "Cache-Control:", "What"]
+    assert [message.split()[0] for message in said[1:]] == ["X-Accel-Buffering", "Cache-Control:", "What"]
 
 
 def tick(number: int) -> bytes:

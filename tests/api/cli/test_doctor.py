@@ -42,10 +42,10 @@ def test_a_set_up_without_a_fault_is_said_to_be_fine():
 
 
 def test_a_broker_that_is_not_there():
-    (sentence,) = wrong(BROKER_BASE_URL=NOWHERE, BROKER_API_KEY=KEY)
+    (message,) = wrong(BROKER_BASE_URL=NOWHERE, BROKER_API_KEY=KEY)
 
-    assert sentence.startswith(f"The broker at {NOWHERE} does not answer as it should (GET failed")
-    assert sentence.endswith("see BROKER_BASE_URL.")
+    assert message.startswith(f"The broker at {NOWHERE} does not answer as it should (GET failed")
+    assert message.endswith("see BROKER_BASE_URL.")
 
 
 def test_a_broker_that_does_not_number_its_events_is_none_the_worse():
@@ -79,9 +79,9 @@ def test_an_engine_that_refuses_our_key():
 
 def test_a_broker_that_is_asked_too_often():
     with broker(HEALTHY, reply(b"{}", "429 Too Many Requests")) as server:
-        (sentence,) = wrong(BROKER_BASE_URL=server.url, BROKER_API_KEY=KEY)
+        (message,) = wrong(BROKER_BASE_URL=server.url, BROKER_API_KEY=KEY)
 
-    assert "does not answer as it should (too_many_requests)" in sentence
+    assert "does not answer as it should (too_many_requests)" in message
 
 
 def test_an_engine_that_may_be_none():
@@ -93,11 +93,11 @@ def test_an_engine_that_may_be_none():
 
 
 def test_a_redis_that_is_not_there():
-    (sentence,) = wrong(REDIS_URL="redis://:swordfish-of-the-deep@127.0.0.1:1/0")
+    (message,) = wrong(REDIS_URL="redis://:swordfish-of-the-deep@127.0.0.1:1/0")
 
-    assert sentence.startswith("Redis cannot be reached (Redis: ConnectionError")
-    assert sentence.endswith("see REDIS_URL.")
-    assert "swordfish" not in sentence
+    assert message.startswith("Redis cannot be reached (Redis: ConnectionError")
+    assert message.endswith("see REDIS_URL.")
+    assert "swordfish" not in message
 
 
 @pytest.mark.servers
@@ -118,10 +118,10 @@ def test_a_redis_that_will_do(clean_redis):
 def test_more_streams_than_there_are_descriptors():
     most = descriptor_limit()
 
-    (sentence,) = wrong(MAX_STREAMS=str(most))
+    (message,) = wrong(MAX_STREAMS=str(most))
 
-    assert sentence.startswith(f"MAX_STREAMS={most} may need {most + 400} file descriptors")
-    assert sentence.endswith(f"may have {most}: lower it, or raise the limit (ulimit -n).")
+    assert message.startswith(f"MAX_STREAMS={most} may need {most + 400} file descriptors")
+    assert message.endswith(f"may have {most}: lower it, or raise the limit (ulimit -n).")
 
 
 def test_several_processes_without_a_queue_that_they_share():
@@ -141,7 +141,7 @@ def test_what_else_can_be_away_is_asked_and_named():
     parts = app.extensions["bff"]
     found = Patient(parts.settings, parts.broker, parts.engine, {"broker": away, "database": away}).findings()
 
-    assert [sentence for fine, sentence in found if not fine] == ["The database does not answer (no such table)."]
+    assert [message for fine, message in found if not fine] == ["The database does not answer (no such table)."]
 
 
 def test_development_is_told_what_production_would_not_forgive(monkeypatch, tmp_path):

@@ -856,10 +856,10 @@ def test_without_an_id_the_same_words_are_two_messages(queue):
 
 @pytest.mark.usefixtures("many_switches")
 def test_the_same_message_from_many_threads_at_once_is_one(queue):
-    together = threading.Barrier(50)
+    barrier = threading.Barrier(50)
 
     def say() -> str:
-        together.wait(DEADLINE)
+        barrier.wait(DEADLINE)
         return queue.enqueue(message(), "id-1", "enqueue").message_id
 
     with ThreadPoolExecutor(50) as threads:

@@ -20,9 +20,9 @@ from bff.broker.queue.redis.schedule import DUE
 from bff.errors import IdempotencyConflict, ServerFull, SettingsError, StorageUnavailable, TooManyRequests
 from bff.ops import redis as redis_door
 from bff.ops import redis_limits
-from bff.ops.rate_limiter import Rate
+from bff.ops.rate_limiter import RateLimiter
 from bff.ops.redis import Client, check, connect, key_of
-from bff.ops.redis_limits import SharedLimits
+from bff.ops.redis_limits import RedisLimits
 from tests.broker.queue.queues import AT_ONCE, claimed, left, message, positions, types, whole
 from tests.live import DEADLINE, eventually, free_port, in_parallel
 from tests.redis_server import RedisServer
@@ -368,8 +368,8 @@ def test_a_sign_that_somebody_reads_is_given_again_after_whatever_went_wrong(ope
 
 def test_a_users_streams_are_renewed_after_whatever_went_wrong(client, monkeypatch, caplog):
     monkeypatch.setattr(redis_limits, "GIVEN_UP_SECONDS", 0.06)
-    shared, key = SharedLimits(client, streams=5, per_minute=1), f"chat:{{{key_of('ann')}}}:streams"
-    stream = shared.enter("ann")
+    shared, key = RedisLimits(client, streams=5, per_minute=1), f"chat:{{{key_of('ann')}}}:streams"
+    stream = shared.acquire_stream("ann")
     client.set(key, "of another type")
     assert eventually(lambda: "could not be renewed" in caplog.text, DEADLINE)
 
@@ -380,7 +380,7 @@ def test_a_users_streams_are_renewed_after_whatever_went_wrong(client, monkeypat
 
 
 def test_who_is_refused_elsewhere_is_not_counted_here(client):
-    elsewhere, here = (Rate(2, SharedLimits(client, streams=1, per_minute=2)) for _ in range(2))
+    elsewhere, here = (RateLimiter(2, RedisLimits(client, streams=1, per_minute=2)) for _ in range(2))
     for _ in range(2):
         elsewhere.count("ann")
 
@@ -393,8 +393,8 @@ def test_who_is_refused_elsewhere_is_not_counted_here(client):
 
 
 def test_who_is_refused_here_is_not_counted_elsewhere(client):
-    elsewhere = SharedLimits(client, streams=1, per_minute=3)
-    here = Rate(1, elsewhere)
+    elsewhere = RedisLimits(client, streams=1, per_minute=3)
+    here = RateLimiter(1, elsewhere)
     here.count("ann")
 
     for _ in range(5):
@@ -530,13 +530,13 @@ def test_a_redis_that_follows_another_takes_nothing_until_it_leads_again(open_qu
 def test_limits_are_each_process_own_while_redis_says_nothing(server, monkeypatch):
     monkeypatch.setattr(redis_door, "SECONDS", 0.2)
     with connect(server.url) as client:
-        limits = SharedLimits(client, streams=1, per_minute=1)
-        stream = limits.enter("ann")
+        limits = RedisLimits(client, streams=1, per_minute=1)
+        stream = limits.acquire_stream("ann")
         server.freeze()
 
         for _ in range(20):
             limits.count("ann")
-            limits.leave("ann", limits.enter("ann"))
+            limits.leave("ann", limits.acquire_stream("ann"))
 
         limits.leave("ann", stream)
 

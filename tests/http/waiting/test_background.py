@@ -108,7 +108,7 @@ def test_a_result_that_nobody_fetched_is_thrown_away(waiter):
 
     next(waiting)
     go_on.set()
-    assert eventually(lambda: "beside" not in {thread.name for thread in threading.enumerate()}, DEADLINE)
+    assert eventually(lambda: "background" not in {thread.name for thread in threading.enumerate()}, DEADLINE)
     waiting.close()
 
     assert thrown.wait(DEADLINE)

@@ -14,7 +14,7 @@ from bff.errors import ClientDisconnected, Draining, ServerRestarting, UpstreamT
 from bff.http import waiting
 from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
-from bff.http.streams import Streams
+from bff.http.streams import StreamLimiter
 from bff.upstream.http import ByteSource, EventSource, Neighbour, new_session, read_json, send
 from tests.live import DEADLINE
 
@@ -24,7 +24,7 @@ class Talk:
 
     def __init__(self, say=lambda waiter: [Event("", "a")], heartbeat_seconds: float = 60.0) -> None:
         self.keys: list[str] = []
-        self.streams = Streams(100, 100)
+        self.streams = StreamLimiter(100, 100)
         self.closed = threading.Event()
         self._say = say
         self._how = StreamOptions(comment("beat"), heartbeat_seconds)
@@ -39,7 +39,7 @@ class Talk:
         return app
 
     def _stream(self) -> Response:
-        slot = self.streams.enter("ann")
+        slot = self.streams.acquire("ann")
         return EventStream(self._say, self._how, environ=request.environ, slot=slot, close=self.closed.set)
 
     def _wait(self) -> str:

@@ -60,12 +60,12 @@ class Buffer:
 
     # Called by whoever commits.
 
-    def take(self, idle: float, together: float, closing: Callable[[], bool]) -> Batch:
-        """What is to be committed next: after `idle` seconds perhaps nothing. Records wait so long for others: `together`."""
+    def take(self, idle: float, gather_seconds: float, closing: Callable[[], bool]) -> Batch:
+        """What is to be committed next: after `idle` seconds perhaps nothing. Records wait so long for others: `gather_seconds`."""
         if not self._has_records():
             self._wanted.wait_for(lambda: self._has_records() or self._hurried or closing(), idle)
         if self._has_records():
-            self._wanted.wait_for(lambda: self._hurried or closing(), together)
+            self._wanted.wait_for(lambda: self._hurried or closing(), gather_seconds)
         taken = Batch(self._records, self._remembered, self.position)
         self._records, self._remembered, self._hurried = [], [], False
         return taken

@@ -36,7 +36,7 @@ from bff.broker.queue.redis.replies import claim_of, places_of, reason_of, tell_
 from bff.broker.queue.redis.schedule import Due
 from bff.broker.queue.redis.subscriber import Listener
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooLarge, TooManyRequests
-from bff.ops.redis import Client, Scripts, keys_of, translated
+from bff.ops.redis import Client, Scripts, keys_of, map_errors
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 WORKER: Final = "chat:worker"
@@ -251,7 +251,7 @@ class RedisQueue:
         return places_of(self._group.run("places", [queue_key(group_mark(user_id, group))]))
 
     def sweep(self) -> None:
-        with suppress(ServerFull), translated():
+        with suppress(ServerFull), map_errors():
             self._client.set(WORKER, "1", ex=WORKER_SECONDS)
         for answer in self._readers.unread():
             group, message_id = answer.split(" ", 1)
@@ -260,7 +260,7 @@ class RedisQueue:
             self._readers.forget(answer)
 
     def is_worked(self) -> bool:
-        with translated():
+        with map_errors():
             return bool(self._client.exists(WORKER))
 
     def counts(self) -> Counts:
@@ -268,7 +268,7 @@ class RedisQueue:
 
     def waiting(self) -> int:
         groups = self._due.groups()
-        with translated(), self._client.pipeline(transaction=False) as pipe:
+        with map_errors(), self._client.pipeline(transaction=False) as pipe:
             for group in groups:
                 pipe.llen(queue_key(group))
             return sum(pipe.execute())

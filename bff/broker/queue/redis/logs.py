@@ -4,7 +4,7 @@ from bff.broker.queue.base import PAGE_EVENTS, Page
 from bff.broker.queue.log import parsed, parsed_or_none
 from bff.errors import Expired, NotFound
 from bff.http.sse import Event
-from bff.ops.redis import Client, Scripts, keys_of, translated
+from bff.ops.redis import Client, Scripts, keys_of, map_errors
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 NUMBER_MOST = 2**63
@@ -18,7 +18,7 @@ class Logs:
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         keys = keys_of(group_mark_of(message_id, user_id))
-        with translated(), self._client.pipeline(transaction=False) as pipe:
+        with map_errors(), self._client.pipeline(transaction=False) as pipe:
             pipe.hmget(f"{keys}m:{message_id}", "state", "user")  # First: if it says finished, the log is whole.
             pipe.xrange(f"{keys}l:{message_id}", _start(after), "+", PAGE_EVENTS)
             (state, owner), entries = pipe.execute()
@@ -39,7 +39,7 @@ class Logs:
         return self._scripts.run("locate", [queue], f"{number[0]}-{number[1]}") or None
 
     def _is_kept(self, log: str) -> bool:
-        with translated():
+        with map_errors():
             return bool(self._client.exists(log))
 
 

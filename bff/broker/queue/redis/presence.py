@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bff.errors import ServerFull, StorageUnavailable
-from bff.ops.redis import Client, Scripts, keys_of, translated
+from bff.ops.redis import Client, Scripts, keys_of, map_errors
 
 FLEETING: Final = "chat:fleeting"
 """Those answers, each by when it is to be stopped unless somebody says that it is still read."""
@@ -78,7 +78,7 @@ class Readers:
                 log.exception("readers could not be told of")
 
     def _tell(self) -> None:
-        with translated():
+        with map_errors():
             self._some_are_fleeting = bool(self._client.exists(FLEETING))
         with self._lock:
             here = tuple(self._here)
@@ -90,7 +90,7 @@ class Readers:
         till, *fleeting = self._scripts.run("read_by", [FLEETING], self._grace, "XX", *answers)
         if not fleeting:
             return
-        with translated(), self._client.pipeline(transaction=False) as pipe:
+        with map_errors(), self._client.pipeline(transaction=False) as pipe:
             for answer in fleeting:
                 group, message_id = answer.split(" ", 1)
                 readers = f"{keys_of(group)}r:{message_id}"
@@ -105,7 +105,7 @@ class Readers:
 
     def forget(self, answer: str) -> None:
         """One that was stopped. Raises Away."""
-        with translated():
+        with map_errors():
             self._client.zrem(FLEETING, answer)
 
     def close(self) -> None:

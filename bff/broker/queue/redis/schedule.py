@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from bff.broker.queue.base import Counts
 from bff.broker.queue.redis.subscriber import Listener
-from bff.ops.redis import Client, Scripts, translated
+from bff.ops.redis import Client, Scripts, map_errors
 
 DUE: Final = "chat:due"
 SOON_SECONDS: Final = 0.01
@@ -64,7 +64,7 @@ class Due:
 
     def counts(self) -> Counts:
         """Whoever was put off has something that runs, or is looked after just now."""
-        with translated(), self._client.pipeline() as pipe:
+        with map_errors(), self._client.pipeline() as pipe:
             seconds, microseconds = self._client.time()
             pipe.zcard(DUE)
             pipe.zcount(DUE, f"({seconds * 1_000_000 + microseconds}", "+inf")
@@ -72,7 +72,7 @@ class Due:
         return Counts(queues, running)
 
     def groups(self) -> list[Any]:
-        with translated():
+        with map_errors():
             return list(self._client.zrange(DUE, 0, MOST - 1))
 
 
