@@ -2,7 +2,7 @@
 
 from bff.config.settings import Settings
 from bff.db.database import open_database
-from bff.engine.agents.broker import ThroughBroker, ThroughEngine, Upstream
+from bff.engine.agents.broker import BrokerUpstream, EngineUpstream, Upstream
 from bff.engine.agents.registry import DEFAULT, create_agents, for_direct_chat
 from bff.engine.app import bundled_engine
 from bff.upstream.agents import AgentInfo
@@ -68,5 +68,5 @@ class Services:
     def _upstream(self) -> Upstream | None:
         """What the agent `broker` passes messages on to."""
         if self.external_broker is not None:
-            return ThroughBroker(self.external_broker, self.external_engine, self.settings.answer_max_seconds)
-        return ThroughEngine(self.external_engine, self.settings.client_id) if self.external_engine is not None else None
+            return BrokerUpstream(self.external_broker, self.external_engine, self.settings.answer_max_seconds)
+        return EngineUpstream(self.external_engine, self.settings.client_id) if self.external_engine is not None else None

@@ -192,7 +192,7 @@ def leaver(broker: BrokerClient, user_id: str, message_id: str) -> Callable[[], 
     def leave() -> None:
         if not streams.draining:
             with contextlib.suppress(ChatError):  # If not now, when the grace is over.
-                broker.cancel_if_unread(user_id, message_id)
+                broker.cancel_if_no_readers(user_id, message_id)
 
     return leave
 

@@ -11,7 +11,7 @@ from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from pydantic import BaseModel, StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
-from bff.broker.queue.base import Counts, Message, Place, Queue
+from bff.broker.queue.base import Counts, Message, Queue, QueuePosition
 from bff.broker.worker import Worker
 from bff.config.settings import Settings
 from bff.errors import (
@@ -131,8 +131,8 @@ def leave() -> Response:
     else:
         receipt = parts.queue.enqueue(*about)
     parts.worker.start()
-    if receipt.message_id != message.id and not message.cancel_unread:
-        parts.queue.keep_unread(left.user_id, receipt.message_id)
+    if receipt.message_id != message.id and not message.cancel_on_disconnect:
+        parts.queue.continue_without_readers(left.user_id, receipt.message_id)
     log.info("message %s was left", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})
     return jsonify(
         status="queued",
@@ -150,7 +150,7 @@ def _message(left: MessageRequest, size: int) -> Message:
         user_id=left.user_id,
         content=left.for_engine(),
         size=size,
-        cancel_unread=(left.on_disconnect or _parts().settings.on_disconnect) == "cancel",
+        cancel_on_disconnect=(left.on_disconnect or _parts().settings.on_disconnect) == "cancel",
         trace=tracing.kept(),
         handler=left.handler,
         run_scope=left.run_scope,
@@ -166,7 +166,7 @@ def follow() -> Response:
     user_id, message_id = request.args.get("user_id", ""), request.args.get("message_id", "")
     after = request.headers.get("Last-Event-ID", "")
     if request.args.get("on_disconnect") == "continue":
-        queue.keep_unread(user_id, message_id)
+        queue.continue_without_readers(user_id, message_id)
     page = queue.read(user_id, message_id, after)
     if after and page.over and all(event.event == "done" for event in page.events):
         return Response(status=204)  # The reader has seen the end.
@@ -183,7 +183,7 @@ def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Wai
         suppress(
             StorageUnavailable, Expired, NotFound, ServerFull
         ),  # Whoever comes back to where it was is told, or finds it there again.
-        queue.listen(user_id, message_id, waiter.wake),
+        queue.subscribe(user_id, message_id, waiter.wake),
     ):
         while True:
             page = queue.read(user_id, message_id, after)
@@ -201,7 +201,7 @@ def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Wai
 def stop(message_id: str) -> tuple[Response, int]:
     """`?if=unread`: only where it is for its readers only, and none is left."""
     queue = _parts().queue
-    end = queue.cancel_if_unread if request.args.get("if") == "unread" else queue.stop
+    end = queue.cancel_if_no_readers if request.args.get("if") == "unread" else queue.stop
     end(request.args.get("user_id", ""), message_id)
     return jsonify(status="stopping"), 202
 
@@ -210,21 +210,21 @@ def stop(message_id: str) -> tuple[Response, int]:
 def see(user_id: str) -> Response:
     """`?group=`: of that group, and not the user's own; `?event_id=`: with the message whose log holds that event."""
     group, event_id = request.args.get("group", ""), request.args.get("event_id", "")
-    places = _parts().queue.places(user_id, group)
+    positions = _parts().queue.positions(user_id, group)
     located = {"located": _parts().queue.locate(user_id, group, event_id)} if event_id else {}
-    running = next((place.message_id for place in places if place.state == "running"), None)
+    running = next((entry.message_id for entry in positions if entry.state == "running"), None)
     return jsonify(
         user_id=user_id,
-        queue_length=len(places) - (running is not None),
+        queue_length=len(positions) - (running is not None),
         is_processing=running is not None,
         current_message_id=running,
-        messages=[place._asdict() if "group" in request.args else _shown(place) for place in places],
+        messages=[entry._asdict() if "group" in request.args else _shown(entry) for entry in positions],
         **located,
     )
 
 
-def _shown(place: Place) -> dict[str, Any]:
-    return {"message_id": place.message_id, "state": place.state, "position": place.position}
+def _shown(entry: QueuePosition) -> dict[str, Any]:
+    return {"message_id": entry.message_id, "state": entry.state, "position": entry.position}
 
 
 @bp.get("/health")
@@ -232,7 +232,7 @@ def health() -> Response:
     parts = _parts()
     try:
         parts.check_writes()
-        counts, worked = parts.queue.counts(), parts.queue.is_worked()
+        counts, worked = parts.queue.counts(), parts.queue.has_workers()
         status = "healthy" if worked else "degraded"
     except (StorageUnavailable, ServerFull):
         counts, worked, status = Counts(0, 0), False, "unhealthy"

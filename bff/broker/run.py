@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from bff.broker import final_events
 from bff.broker.engines import Engines, Reply
-from bff.broker.queue.base import Claim, Lost, Queue, StopReason, Words
+from bff.broker.queue.base import Claim, LeaseLost, LogEntry, Queue, StopReason
 from bff.errors import AnswerTimeout, ChatError, InternalError, ServerFull, StorageUnavailable, UpstreamUnavailable, detached
 from bff.http import waiting
 from bff.http.waiting import Waiter
@@ -29,7 +29,7 @@ AWAY_SECONDS: Final = 0.25
 log = logging.getLogger(__name__)
 
 
-class Stopped(Exception):
+class StopRequested(Exception):
     """The answer shall end here: its user wished it, or nobody reads it any more."""
 
     def __init__(self, reason: StopReason) -> None:
@@ -37,11 +37,11 @@ class Stopped(Exception):
         self.reason = reason
 
 
-class HandedBack(Exception):
+class Requeued(Exception):
     """This process is about to stop: somebody else shall answer."""
 
 
-class Answering:
+class Run:
     def __init__(
         self, queue: Queue, engines: Engines, claim: Claim, waiter: Waiter, *, give_up_at: float, keep_stopped: bool = False
     ) -> None:
@@ -53,7 +53,7 @@ class Answering:
         self.waiter = waiter
         self._give_up_at = give_up_at
         self._keep_stopped = keep_stopped
-        self._unwritten: list[Words] = []
+        self._unwritten: list[LogEntry] = []
         self._texts: list[str] = []
         self.began = monotonic()
         self.result = InternalError.code
@@ -80,12 +80,14 @@ class Answering:
 
     def cancel(self, reason: Exception) -> None:
         """From anywhere: it shall end for this reason."""
-        if not (self._concluded and isinstance(reason, Stopped)):
+        if not (self._concluded and isinstance(reason, StopRequested)):
             self.waiter.cancel(reason)
 
     def _start(self, reply: Reply) -> bool:
         try:
-            with suppress(Stopped, HandedBack, Lost):  # The watch has ended for it: so will the reply, at its first step.
+            with suppress(
+                StopRequested, Requeued, LeaseLost
+            ):  # The watch has ended for it: so will the reply, at its first step.
                 reply.start(self.waiter)
         except ChatError as problem:
             self._refuse(problem)
@@ -101,21 +103,21 @@ class Answering:
             finish()
         except (StorageUnavailable, ServerFull):
             self.started.set()  # Whoever waits is told now.
-            self._insist(finish)
+            self._retry(finish)
 
     def _run(self, reply: Reply) -> None:
         try:
-            self._insist(lambda: self._queue.append(self.claim, [("processing", "")], said=False))
+            self._retry(lambda: self._queue.append(self.claim, [("processing", "")], started=False))
             with closing(self._said(reply)) as said:
                 self._take(said, reply)
-        except Lost:
+        except LeaseLost:
             raise
-        except HandedBack:
+        except Requeued:
             self._write()
-            with suppress(Lost):  # It is handed back already, where only the receipt was lost.
-                self._insist(lambda: self._queue.release(self.claim))
+            with suppress(LeaseLost):  # It is handed back already, where only the receipt was lost.
+                self._retry(lambda: self._queue.release(self.claim))
             self.result = "handed_back"
-        except Stopped as stopped:
+        except StopRequested as stopped:
             text = "".join(self._texts)
             self._finish(final_events.stopped(text, self._kept(text, stopped.reason)), reply)
             self.result = "stopped"
@@ -141,11 +143,11 @@ class Answering:
         """Asked before the answer is stored; ends the watch where it must not be stored any more."""
         try:
             self._write()
-            if not self._insist(lambda: self._queue.commit(self.claim)):
-                reason = self._insist(lambda: self._queue.renew(self.claim))
-                self.waiter.cancel(Stopped(reason or "stopped"))
-        except Lost:
-            self.waiter.cancel(Lost())
+            if not self._retry(lambda: self._queue.commit(self.claim)):
+                reason = self._retry(lambda: self._queue.renew(self.claim))
+                self.waiter.cancel(StopRequested(reason or "stopped"))
+        except LeaseLost:
+            self.waiter.cancel(LeaseLost())
         except ChatError as problem:
             self.waiter.cancel(type(problem)(detail=problem.detail))
 
@@ -179,28 +181,28 @@ class Answering:
             return None
 
     def _write(self) -> None:
-        words, self._unwritten = self._unwritten, []
-        if words:
-            self._insist(lambda: self._queue.append(self.claim, words))
+        entries, self._unwritten = self._unwritten, []
+        if entries:
+            self._retry(lambda: self._queue.append(self.claim, entries))
 
-    def _finish(self, last: Words, reply: Reply, seconds: float = inf) -> None:
+    def _finish(self, last: LogEntry, reply: Reply, seconds: float = inf) -> None:
         """The user's next message waits while the rest of an external broker's reply is read, for `seconds` at most."""
-        words, self._unwritten = [*self._unwritten, last], []
+        entries, self._unwritten = [*self._unwritten, last], []
         if reply.open:
-            self._insist(lambda: self._queue.conclude(self.claim, words))
+            self._retry(lambda: self._queue.conclude(self.claim, entries))
             self._concluded = True
             self._read_out(reply, min(monotonic() + seconds, self.waiter.wake_at))
-            words = []
-        self._insist(lambda: self._queue.finish(self.claim, words))
+            entries = []
+        self._retry(lambda: self._queue.finish(self.claim, entries))
 
     def _read_out(self, reply: Reply, deadline: float) -> None:
         ended, self.waiter = self.waiter, waiting.new_waiter()
         ended.close()
         self.waiter.wake_at = deadline
-        with suppress(HandedBack, Lost):
+        with suppress(Requeued, LeaseLost):
             reply.read_out(self.waiter)
 
-    def _insist(self, write: Callable[[], T]) -> T:
+    def _retry(self, write: Callable[[], T]) -> T:
         """While the queue is away, or full, the answer waits here, and the engine with it. Repeating a write does it once."""
         while True:
             try:

@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from bff.broker import final_events
 from bff.broker.engines import Engines
-from bff.broker.queue.base import Claim, Lost, Message, Queue, Receipt, StopReason
-from bff.broker.run import AWAY_SECONDS, Answering, HandedBack, Stopped
+from bff.broker.queue.base import Claim, LeaseLost, Message, Queue, Receipt, StopReason
+from bff.broker.run import AWAY_SECONDS, Requeued, Run, StopRequested
 from bff.errors import ServerFull, ServerRestarting, StorageUnavailable, detached
 from bff.http import tracing, waiting
 from bff.ops import metrics
@@ -62,7 +62,7 @@ class Worker:
         self._claims = claims
         self._free = threading.BoundedSemaphore(bounds.running)
         self._free_external = threading.BoundedSemaphore(bounds.external)
-        self._running: set[Answering] = set()
+        self._running: set[Run] = set()
         self._starting = threading.Lock()
         self._keeping = False
         self._claiming: threading.Thread | None = None
@@ -94,8 +94,8 @@ class Worker:
         if self._claiming is not None:
             self._claiming.join(seconds)
         _until(lambda: not self._running, end - min(HAND_BACK_SECONDS, seconds / 2))
-        for answering in list(self._running):
-            answering.cancel(HandedBack())
+        for run in list(self._running):
+            run.cancel(Requeued())
         _until(lambda: not self._running, end)
 
     def work_off(self, seconds: float) -> None:
@@ -151,11 +151,11 @@ class Worker:
             receipt = enqueue()
             if receipt.claim is None:
                 return receipt
-            answering = self._begin(receipt.claim, self._free_external, start_first=True)
+            run = self._begin(receipt.claim, self._free_external, start_first=True)
             undoing.pop_all()
-        answering.started.wait()
-        if answering.refusal is not None:
-            raise detached(answering.refusal)
+        run.started.wait()
+        if run.refusal is not None:
+            raise detached(run.refusal)
         return receipt
 
     def _begin_external(self, claim: Claim) -> None:
@@ -164,7 +164,7 @@ class Worker:
         else:
             self._begin(claim, None)
 
-    def _begin(self, claim: Claim, place: threading.Semaphore | None, *, start_first: bool = False) -> Answering:
+    def _begin(self, claim: Claim, place: threading.Semaphore | None, *, start_first: bool = False) -> Run:
         """`place`: released at its end. What had to wait for an external broker has none: it was let in before.
 
         Raises what keeps a waiting place or a thread from being made; then somebody else may claim it.
@@ -177,17 +177,15 @@ class Worker:
             undoing.callback(waiter.close)
             waiter.wake_at = monotonic() + self._times.answer_max
             give_up_at = waiter.wake_at + self._times.lease
-            answering = Answering(
-                self._queue, self._engines, claim, waiter, give_up_at=give_up_at, keep_stopped=self._keep_stopped
-            )
-            waiter.confirm = answering.confirm
+            run = Run(self._queue, self._engines, claim, waiter, give_up_at=give_up_at, keep_stopped=self._keep_stopped)
+            waiter.confirm = run.confirm
             undoing.callback(setattr, waiter, "confirm", None)
-            self._running.add(answering)  # Before its thread starts: a drain that waits for what runs must not miss it.
-            undoing.callback(self._running.discard, answering)
-            about = (answering, place, start_first)
+            self._running.add(run)  # Before its thread starts: a drain that waits for what runs must not miss it.
+            undoing.callback(self._running.discard, run)
+            about = (run, place, start_first)
             threading.Thread(target=self._answer, args=about, name="answer", daemon=True).start()
             undoing.pop_all()
-        return answering
+        return run
 
     def _renew(self) -> None:
         while True:
@@ -196,58 +194,58 @@ class Worker:
 
     def _show_lives(self) -> bool:
         """Whether the queue was there."""
-        for answering in list(self._running):
+        for run in list(self._running):
             try:
-                self._show_life(answering)
+                self._show_life(run)
             except StorageUnavailable:
                 return False
             except Exception:
                 log.exception("a lease could not be renewed")
         return True
 
-    def _show_life(self, answering: Answering) -> None:
+    def _show_life(self, run: Run) -> None:
         try:
-            if reason := self._queue.renew(answering.claim):
-                answering.cancel(Stopped(reason))
-        except Lost:
-            answering.cancel(Lost())
+            if reason := self._queue.renew(run.claim):
+                run.cancel(StopRequested(reason))
+        except LeaseLost:
+            run.cancel(LeaseLost())
 
     def _stop(self, message_id: str, reason: StopReason) -> None:
-        for answering in list(self._running):
-            if answering.claim.message.id == message_id:
-                answering.cancel(Stopped(reason))
+        for run in list(self._running):
+            if run.claim.message.id == message_id:
+                run.cancel(StopRequested(reason))
 
-    def _answer(self, answering: Answering, place: threading.Semaphore | None, start_first: bool) -> None:
-        message = answering.claim.message
+    def _answer(self, run: Run, place: threading.Semaphore | None, start_first: bool) -> None:
+        message = run.claim.message
         tracing.go_on(message.trace)
         try:
             with suppress(StorageUnavailable):  # The lease's own thread asks again.
-                self._show_life(answering)  # It may have been told to stop before it could be heard here.
-            answering.run(start_first=start_first)
-        except Lost:
+                self._show_life(run)  # It may have been told to stop before it could be heard here.
+            run.run(start_first=start_first)
+        except LeaseLost:
             metrics.LEASES_LOST.inc()
-            answering.result = "lost"
+            run.result = "lost"
             log.warning("message %s has another worker now", message.id)
         except Exception:
             log.exception("message %s could not be answered", message.id)
         finally:
-            self._running.remove(answering)
-            answering.waiter.confirm = None
-            answering.waiter.close()
-            answering.started.set()
+            self._running.remove(run)
+            run.waiter.confirm = None
+            run.waiter.close()
+            run.started.set()
             if place is not None:
                 place.release()
-            _tell_end(answering)
+            _tell_end(run)
 
 
-def _tell_end(answering: Answering) -> None:
-    message_id, seconds = answering.claim.message.id, monotonic() - answering.began
+def _tell_end(run: Run) -> None:
+    message_id, seconds = run.claim.message.id, monotonic() - run.began
     metrics.ANSWER.observe(seconds)
-    kind = kind_of(answering.claim.message)
-    metrics.ANSWERS.labels(answering.result, kind).inc()
-    fields = {"message_id": message_id, "kind": kind, "result": answering.result, "ms": round(seconds * 1000)}
-    waited = {"waited_ms": round(answering.claim.waited * 1000)}
-    log.info("message %s was answered: %s", message_id, answering.result, extra=fields | waited)
+    kind = kind_of(run.claim.message)
+    metrics.ANSWERS.labels(run.result, kind).inc()
+    fields = {"message_id": message_id, "kind": kind, "result": run.result, "ms": round(seconds * 1000)}
+    waited = {"waited_ms": round(run.claim.waited * 1000)}
+    log.info("message %s was answered: %s", message_id, run.result, extra=fields | waited)
 
 
 def kind_of(message: Message) -> str:

@@ -75,7 +75,7 @@ class Turns:
 
     def conversation(self, turn: ConversationTurn, waiter: Waiter) -> Contents:
         agent = self._agent(turn.agent_id)
-        task = yield from _insist(lambda: self._replies.task(*turn.of_question, turn.regenerate), waiter)
+        task = yield from _retry(lambda: self._replies.task(*turn.of_question, turn.regenerate), waiter)
         if task.reply is not None:
             yield _stored(task.reply)
             return
@@ -83,11 +83,11 @@ class Turns:
         text = yield from _reply(agent, task.history, turn.identity, waiter)
         yield from _confirmed(waiter)
         about = (*turn.of_question, task.version, turn.regenerate, text)
-        yield _stored((yield from _insist(lambda: self._replies.store(*about), waiter)))
+        yield _stored((yield from _retry(lambda: self._replies.store(*about), waiter)))
 
     def direct(self, turn: DirectTurn, waiter: Waiter) -> Contents:
         owner, direct = turn.identity.owner, self.direct_chat
-        task = yield from _insist(lambda: direct.task(owner, turn.turn_id, turn.question), waiter)
+        task = yield from _retry(lambda: direct.task(owner, turn.turn_id, turn.question), waiter)
         if task.reply is not None:
             yield _direct(turn, task.reply, task.reply.content, task.language)
             return
@@ -95,7 +95,7 @@ class Turns:
         text = yield from _reply(self._direct_agent, task.history, turn.identity, waiter, MAX_DIRECT)
         yield from _confirmed(waiter)
         about = (owner, turn.turn_id, turn.question, text)
-        reply = yield from _insist(lambda: direct.store(*about, spoken=turn.spoken), waiter)
+        reply = yield from _retry(lambda: direct.store(*about, spoken=turn.spoken), waiter)
         yield _direct(turn, reply, text, task.language)
 
     def completion(self, turn: Completion, waiter: Waiter) -> Contents:
@@ -144,7 +144,7 @@ def _confirmed(waiter: Waiter) -> Generator[None, None, None]:
     yield from waiter.confirm_connected()
 
 
-def _insist(do: Callable[[], T], waiter: Waiter) -> Generator[None, None, T]:
+def _retry(do: Callable[[], T], waiter: Waiter) -> Generator[None, None, T]:
     deadline = monotonic() + DATABASE_SECONDS
     while True:
         try:

@@ -174,7 +174,7 @@ class BrokerClient:
             path = f"/api/v1/message/{message_id}"
             self._send("DELETE", path, self.opening(), params={"user_id": user_id}).close()
 
-    def cancel_if_unread(self, user_id: str, message_id: str) -> None:
+    def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
         """Of our own broker: ends, at once, what is for its readers only and has none. Raises an UpstreamFailure, NotFound."""
         with contextlib.suppress(errors.Expired):
             params = {"user_id": user_id, "if": "unread"}

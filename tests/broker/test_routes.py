@@ -73,7 +73,7 @@ def test_a_redis_that_goes_away_before_the_first_page_ends_the_stream(tmp_path, 
     with RedisServer(tmp_path) as server:
         app = new_app(REDIS_URL=server.url, RUN_WORKER="0")
         queue = queue_of(app)
-        answered(queue, 5, cancel_unread=True)
+        answered(queue, 5, cancel_on_disconnect=True)
         pieces = unread_stream(app)
 
     assert list(pieces) == []

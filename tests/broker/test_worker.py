@@ -120,4 +120,4 @@ def test_a_message_handed_back_without_a_receipt_was_not_lost(work, near, far, l
     assert line.losses == 1
     assert eventually(lambda: ANSWERS.labels("handed_back", "chat")._value.get() == handed_back + 1, DEADLINE)
     assert LEASES_LOST._value.get() == lost
-    assert near.places(said.user_id)[0].state == "queued"
+    assert near.positions(said.user_id)[0].state == "queued"

@@ -21,7 +21,7 @@ DEADLINE = 30.0
 LONG = "word " * 2_000
 
 
-class Listener:
+class Subscriber:
     """A reply that is read in the background, and counted."""
 
     def __init__(self, talk: Talk, conversation: str) -> None:
@@ -68,7 +68,7 @@ def test_a_slow_query_does_not_stop_the_streams_beside_it(start, postgres_url):
             "CREATE TRIGGER dawdle BEFORE UPDATE ON chat_conversations FOR EACH ROW"
             " WHEN (NEW.title = 'slow') EXECUTE FUNCTION dawdle()"
         )
-    listener = Listener(ada, conversation)
+    listener = Subscriber(ada, conversation)
     assert listener.hears(1)
 
     changing = ThreadExecutor(lambda: ada.change(slow, title="slow"))
@@ -82,7 +82,7 @@ def test_a_slow_query_does_not_stop_the_streams_beside_it(start, postgres_url):
 def test_a_locked_row_does_not_stop_the_streams_beside_it(start, postgres_url):
     ada = Talk(start("gunicorn", DATABASE_URL=postgres_url, ECHO_WORD_SECONDS="0.02"))
     conversation, locked = ada.begin(LONG), ada.begin()
-    listener = Listener(ada, conversation)
+    listener = Subscriber(ada, conversation)
 
     with psycopg.connect(postgres_url) as connection:
         connection.execute("SELECT * FROM chat_conversations WHERE id = %s FOR UPDATE", [locked])
@@ -98,7 +98,7 @@ def test_another_processes_lock_stops_neither_streams_nor_those_who_read(start, 
     file = tmp_path / "chat.db"
     ada = Talk(start("gunicorn", DATABASE_URL=f"sqlite:///{file}", ECHO_WORD_SECONDS="0.02"))
     conversation, other = ada.begin(LONG), ada.begin()
-    listener = Listener(ada, conversation)
+    listener = Subscriber(ada, conversation)
     assert listener.hears(1)
 
     with closing(sqlite3.connect(file, timeout=DEADLINE, isolation_level=None)) as connection:

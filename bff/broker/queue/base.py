@@ -25,7 +25,7 @@ LONG_ANSWER: Final = "The answer is too long to be kept."
 State = Literal["queued", "running", "finished"]
 StopReason = Literal["stopped", "unread"]
 """Why a running message shall end: its user wishes it, or its last reader has left."""
-Words = tuple[str, str]
+LogEntry = tuple[str, str]
 """An event's type and data; the log gives the id."""
 
 
@@ -36,7 +36,7 @@ class Message(NamedTuple):
     """What the engine is told."""
     size: int = 0
     """Bytes of memory that `content` takes, about."""
-    cancel_unread: bool = False
+    cancel_on_disconnect: bool = False
     """Whether nobody needs the answer once its last reader has left."""
     trace: str = ""
     """Which request left it: see bff/http/tracing.py."""
@@ -70,7 +70,7 @@ class Receipt(NamedTuple):
     """Where the message was claimed as it was enqueued."""
 
 
-class Place(NamedTuple):
+class QueuePosition(NamedTuple):
     message_id: str
     state: State
     position: int
@@ -106,7 +106,7 @@ class Counts(NamedTuple):
     running: int
 
 
-class Lost(Exception):
+class LeaseLost(Exception):
     """The claim is no longer valid: its message has another worker, or an end."""
 
 
@@ -136,8 +136,8 @@ class Queue(Protocol):
         times and where the message is repeatable; else it ends.
         """
 
-    def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:
-        """Writes into the log; `said`: this is the answer itself, which must not be begun again.
+    def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
+        """Writes into the log; `started`: this is the answer itself, which must not be begun again.
 
         Raises Lost; TooLarge when the log has grown over its bound; ServerFull while there is no memory for it: it may
         be repeated.
@@ -146,13 +146,13 @@ class Queue(Protocol):
     def commit(self, claim: Claim) -> bool:
         """Whether the answer may be stored: not once it was told to stop. Afterwards nothing stops it. Raises Lost."""
 
-    def finish(self, claim: Claim, words: Sequence[Words], *, forget: bool = False) -> None:
+    def finish(self, claim: Claim, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
         """Writes the last words and `done`; the group's next message may be claimed. Raises Lost.
 
         `forget`: its `client_message_id` is free again, for a message that could not be passed on.
         """
 
-    def conclude(self, claim: Claim, words: Sequence[Words]) -> None:
+    def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
         """Writes the last words and `done`, but keeps the claim: the group's next message waits for `finish` without words.
 
         The message counts as finished for everybody but its worker: nobody can stop it, and it has no place. Raises Lost.
@@ -165,7 +165,7 @@ class Queue(Protocol):
         that is none of ours.
         """
 
-    def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
+    def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
         """While it is entered, there is a reader, and `wake` is called from anywhere when there may be more to read.
 
         `wake` must neither block nor ask the queue.
@@ -179,25 +179,25 @@ class Queue(Protocol):
         committed. Raises NotFound, Expired.
         """
 
-    def cancel_if_unread(self, user_id: str, message_id: str) -> None:
+    def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
         """Like `stop`, at once, for a message that is for its readers only and has none now in any process.
 
         Readers of a process that died, or that was drained, count until their grace is over. Raises NotFound, Expired.
         """
 
-    def keep_unread(self, user_id: str, message_id: str) -> None:
+    def continue_without_readers(self, user_id: str, message_id: str) -> None:
         """From now on the message is answered whether anybody reads it or not. Raises NotFound, Expired."""
 
     def on_stop(self, tell: Callable[[str, StopReason], None]) -> None:
         """`tell` is called, from anywhere, with the id of each running message that shall stop."""
 
-    def places(self, user_id: str, group: str = "") -> list[Place]:
+    def positions(self, user_id: str, group: str = "") -> list[QueuePosition]:
         """The group's messages that run or wait, in order."""
 
     def sweep(self) -> None:
         """Lets go of what is too old and stops what nobody reads any more; to be called about once a second."""
 
-    def is_worked(self) -> bool:
+    def has_workers(self) -> bool:
         """Whether anybody answers what is left here."""
 
     def counts(self) -> Counts: ...

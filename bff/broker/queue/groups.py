@@ -4,12 +4,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bff.broker.queue.base import Message, Place, State, StopReason
+from bff.broker.queue.base import Message, QueuePosition, State, StopReason
 from bff.broker.queue.log import Log, Number
 
 
 @dataclass(eq=False)
-class Entry:
+class QueueEntry:
     message: Message
     group: "Group"
     touched: float
@@ -18,7 +18,7 @@ class Entry:
     state: State = "queued"
     token: int = 0
     stopping: StopReason | None = None
-    said: bool = False
+    started: bool = False
     committed: bool = False
     restarts: int = 0
     client_key: tuple[str, str] | None = None
@@ -44,7 +44,7 @@ class Entry:
     @property
     def may_be_cancelled(self) -> bool:
         """Whether it is for its readers only, and none is left."""
-        return self.message.cancel_unread and not self.readers
+        return self.message.cancel_on_disconnect and not self.readers
 
     def is_unread_since(self, moment: float) -> bool:
         """Whether it is for its readers only, and the last one left before `moment`."""
@@ -56,35 +56,35 @@ class Entry:
         for one in self.readers:
             one()
 
-    def place(self, position: int) -> Place:
+    def queue_position(self, position: int) -> QueuePosition:
         message = self.message
-        return Place(message.id, self.state, position, message.run_scope, message.run_key, self.stopping is not None)
+        return QueuePosition(message.id, self.state, position, message.run_scope, message.run_key, self.stopping is not None)
 
 
 @dataclass(eq=False)
 class Group:
     mark: str
-    waiting: deque[Entry] = field(default_factory=deque)
-    running: Entry | None = None
-    entries: dict[str, Entry] = field(default_factory=dict)
+    waiting: deque[QueueEntry] = field(default_factory=deque)
+    running: QueueEntry | None = None
+    entries: dict[str, QueueEntry] = field(default_factory=dict)
     """Those whose logs are kept, finished ones too, by message id."""
 
-    def insert(self, entry: Entry) -> None:
+    def insert(self, entry: QueueEntry) -> None:
         """Among those that wait, by rank."""
         after = sum(waiting.rank <= entry.rank for waiting in self.waiting)
         self.waiting.insert(after, entry)
 
     @property
-    def active(self) -> list[Entry]:
+    def active(self) -> list[QueueEntry]:
         """In the order in which they are answered."""
         return [entry for entry in (self.running, *self.waiting) if entry is not None and entry.state != "finished"]
 
     @property
-    def runs(self) -> list[Entry]:
+    def runs(self) -> list[QueueEntry]:
         """Those that may be joined: one that was told to stop is as good as over."""
         return [entry for entry in self.active if not entry.stopping]
 
-    def same_run(self, message: Message) -> Entry | None:
+    def same_run(self, message: Message) -> QueueEntry | None:
         """The entry that waits or runs for what `message` asks for."""
         run = (message.run_scope, message.run_key)
         runs = self.runs if message.run_scope else ()
@@ -94,10 +94,10 @@ class Group:
         return scope != "" and any(entry.message.run_scope == scope for entry in self.runs)
 
     @property
-    def places(self) -> list[Place]:
+    def positions(self) -> list[QueuePosition]:
         active = self.active
         first = 0 if active and active[0] is self.running else 1
-        return [entry.place(position) for position, entry in enumerate(active, start=first)]
+        return [entry.queue_position(position) for position, entry in enumerate(active, start=first)]
 
     def locate(self, number: Number) -> str | None:
         """The message whose log holds the event of this number."""

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from bff.broker.queue.base import PAGE_EVENTS, Words
+from bff.broker.queue.base import PAGE_EVENTS, LogEntry
 from bff.errors import InvalidRequest
 from bff.http import sse
 from bff.http.sse import Event
@@ -18,10 +18,10 @@ class Log:
         self.size = 0
         self._numbers: list[Number] = []
 
-    def append(self, number: Number, words: Words) -> Event:
-        event = Event(*words, f"{number[0]}-{number[1]}")
+    def append(self, number: Number, entries: LogEntry) -> Event:
+        event = Event(*entries, f"{number[0]}-{number[1]}")
         self.events.append(event)
-        self.size += size_of([words])
+        self.size += size_of([entries])
         self._numbers.append(number)
         return event
 
@@ -35,9 +35,9 @@ class Log:
         return self.events[start : start + PAGE_EVENTS if end is None else min(end, start + PAGE_EVENTS)]
 
 
-def size_of(words: Sequence[Words]) -> int:
+def size_of(entries: Sequence[LogEntry]) -> int:
     """Bytes of memory that these take in a log, about."""
-    return sum(sse.size_of(data) for _, data in words)
+    return sum(sse.size_of(data) for _, data in entries)
 
 
 def parsed(event_id: str) -> Number:

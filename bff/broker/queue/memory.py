@@ -13,14 +13,14 @@ from bff.broker.queue.base import (
     Claim,
     Counts,
     Limits,
+    LogEntry,
     Message,
     Page,
-    Place,
+    QueuePosition,
     Receipt,
     StopReason,
-    Words,
 )
-from bff.broker.queue.groups import Entry, Group
+from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.replay import StateReplay
 from bff.broker.queue.log import parsed_or_none, size_of
@@ -117,13 +117,13 @@ class MemoryQueue:
             self._state.hand_back(self._state.claimed(claim, concluded=True))
             self._is_committed()
 
-    def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:
+    def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
         with self._lock:
             entry = self._state.claimed(claim)
-            if entry.log.size + size_of(words) > self._limits.log_bytes:
-                entry.said = entry.said or (said and bool(words))
+            if entry.log.size + size_of(entries) > self._limits.log_bytes:
+                entry.started = entry.started or (started and bool(entries))
                 raise TooLarge(LONG_ANSWER)
-            if self._state.say(entry, words, said=said):
+            if self._state.say(entry, entries, started=started):
                 self._is_committed()
 
     def commit(self, claim: Claim) -> bool:
@@ -135,18 +135,18 @@ class MemoryQueue:
                 self._is_committed()
             return entry.committed
 
-    def finish(self, claim: Claim, words: Sequence[Words], *, forget: bool = False) -> None:
+    def finish(self, claim: Claim, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
         with self._lock:
-            entry = self._state.claimed(claim, concluded=not words)
+            entry = self._state.claimed(claim, concluded=not entries)
             if entry.state == "finished":
                 self._state.vacate(entry.group)
                 return
-            self._state.finish(entry, words, forget=forget)
+            self._state.finish(entry, entries, forget=forget)
             self._is_committed()
 
-    def conclude(self, claim: Claim, words: Sequence[Words]) -> None:
+    def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
         with self._lock:
-            self._state.end(self._state.claimed(claim), words)
+            self._state.end(self._state.claimed(claim), entries)
             self._is_committed()
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
@@ -158,7 +158,7 @@ class MemoryQueue:
             return Page(events, entry.state == "finished" and visible is None and not more, more)
 
     @contextmanager
-    def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
+    def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
         with self._lock:
             entry = self._state.entry(user_id, message_id)
             entry.readers.append(wake)
@@ -183,7 +183,7 @@ class MemoryQueue:
             self._is_committed()
         self._tell(entry)
 
-    def cancel_if_unread(self, user_id: str, message_id: str) -> None:
+    def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
         with self._lock:
             self._state.check_owner()
             entry = self._state.entry(user_id, message_id)
@@ -194,20 +194,20 @@ class MemoryQueue:
         if unread:
             self._tell(entry)
 
-    def keep_unread(self, user_id: str, message_id: str) -> None:
+    def continue_without_readers(self, user_id: str, message_id: str) -> None:
         with self._lock:
             self._state.check_owner()
             entry = self._state.entry(user_id, message_id)
-            if entry.message.cancel_unread:
-                self._state.keep_unread(entry)
+            if entry.message.cancel_on_disconnect:
+                self._state.continue_without_readers(entry)
                 self._is_committed()
 
     def on_stop(self, tell: Callable[[str, StopReason], None]) -> None:
         self._tell_stop.append(tell)
 
-    def places(self, user_id: str, group: str = "") -> list[Place]:
+    def positions(self, user_id: str, group: str = "") -> list[QueuePosition]:
         with self._lock:
-            return self._state.group(user_id, group).places
+            return self._state.group(user_id, group).positions
 
     def sweep(self) -> None:
         now = self._clock()
@@ -222,7 +222,7 @@ class MemoryQueue:
         for entry in unread:
             self._tell(entry)
 
-    def is_worked(self) -> bool:
+    def has_workers(self) -> bool:
         return True  # By this process, from the first message on.
 
     def counts(self) -> Counts:
@@ -235,7 +235,7 @@ class MemoryQueue:
         with self._lock:
             return sum(len(group.waiting) for group in self._state.groups.values())
 
-    def _tell(self, entry: Entry) -> None:
+    def _tell(self, entry: QueueEntry) -> None:
         if entry.stopping and entry.state == "running" and not entry.foreign:
             for tell in self._tell_stop:
                 tell(entry.message.id, entry.stopping)

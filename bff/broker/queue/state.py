@@ -8,11 +8,11 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from bff.broker import final_events
-from bff.broker.queue.base import MANY_WAITING, MAX_RESTARTS, Claim, Limits, Lost, Message, Receipt, StopReason, Words
-from bff.broker.queue.groups import Entry, Group
+from bff.broker.queue.base import MANY_WAITING, MAX_RESTARTS, Claim, LeaseLost, Limits, LogEntry, Message, Receipt, StopReason
+from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.recorder import Recorder
-from bff.broker.queue.ttl_cache import Remembered
+from bff.broker.queue.ttl_cache import TTLCache
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooManyRequests
 from bff.upstream.message_ids import group_mark, group_mark_of
 
@@ -33,20 +33,20 @@ class State:
         self.clear()
 
     def clear(self) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, QueueEntry] = {}
         self.groups: dict[str, Group] = {}
         self.claimable: deque[Group] = deque()
-        self.finished: OrderedDict[str, Entry] = OrderedDict()
+        self.finished: OrderedDict[str, QueueEntry] = OrderedDict()
         self.finished_bytes = 0
         self.held_bytes = 0
-        self.client_ids: Remembered[ClientKey, tuple[str, str]] = Remembered()
+        self.client_ids: TTLCache[ClientKey, tuple[str, str]] = TTLCache()
         """The message's id, and a digest of what it says."""
-        self.expired: Remembered[str, str] = Remembered()
+        self.expired: TTLCache[str, str] = TTLCache()
         """By message: its user."""
         self.last_id = (0, 0)
         self.ranks = (0, 0)
         """The lowest and the highest one that was given."""
-        self.held: list[Entry] = []
+        self.held: list[QueueEntry] = []
         """Those with events that must not be read before they are committed."""
 
     # What is asked for.
@@ -56,7 +56,7 @@ class State:
         mark = group_mark(user_id, group)
         return self.groups.get(mark) or Group(mark)
 
-    def entry(self, user_id: str, message_id: str) -> Entry:
+    def entry(self, user_id: str, message_id: str) -> QueueEntry:
         self.check_open()
         entry = self.entries.get(message_id)
         if entry is not None and entry.message.user_id == user_id:
@@ -65,14 +65,14 @@ class State:
             raise Expired(message_id=message_id)
         raise NotFound
 
-    def claimed(self, claim: Claim, *, concluded: bool = False) -> Entry:
+    def claimed(self, claim: Claim, *, concluded: bool = False) -> QueueEntry:
         """`concluded`: also where the log has ended."""
         group = self.groups.get(group_mark_of(claim.message.id, claim.message.user_id))
         entry = group.running if group else None
         if entry is None or (entry.message.id, entry.token) != (claim.message.id, claim.token):
-            raise Lost
+            raise LeaseLost
         if entry.state == "finished" and not concluded:
-            raise Lost
+            raise LeaseLost
         return entry
 
     def check_open(self) -> None:
@@ -85,13 +85,13 @@ class State:
         if self.journal and self.journal.role is None:
             self.journal.check()
 
-    def visible(self, entry: Entry) -> int | None:
+    def visible(self, entry: QueueEntry) -> int | None:
         """How many of its events may be read; None for all."""
         if entry.held is None or self.journal is None or self.journal.buffer.is_done(entry.held[0]):
             return None
         return entry.held[1]
 
-    def released(self) -> list[Entry]:
+    def released(self) -> list[QueueEntry]:
         """Those of `held` whose events may be read by now."""
         released = [entry for entry in self.held if self.visible(entry) is None]
         self.held = [entry for entry in self.held if self.visible(entry) is not None]
@@ -120,10 +120,10 @@ class State:
         if self.journal:
             self.journal.check()
 
-    def add(self, message: Message, group: Group, client_key: ClientKey | None, digest: str, *, first: bool) -> Entry:
+    def add(self, message: Message, group: Group, client_key: ClientKey | None, digest: str, *, first: bool) -> QueueEntry:
         """`first`: it is the group's next one."""
         now = self.clock()
-        entry = Entry(message, group, touched=now, unread_since=now, left_at=now, client_key=client_key)
+        entry = QueueEntry(message, group, touched=now, unread_since=now, left_at=now, client_key=client_key)
         entry.rank = self.next_rank(first=first)
         self.groups[group.mark] = group
         self.entries[message.id] = group.entries[message.id] = entry
@@ -141,7 +141,7 @@ class State:
         self.ranks = (low - 1, high) if first else (low, high + 1)
         return low - 1 if first else high + 1
 
-    def withdraw(self, entry: Entry) -> None:
+    def withdraw(self, entry: QueueEntry) -> None:
         """As if it had never come."""
         group = entry.group
         group.waiting.remove(entry)
@@ -164,7 +164,7 @@ class State:
         entry.token += 1
         self.recorder.note(entry)
         self.tell_positions(group)
-        begun = entry.committed and entry.said
+        begun = entry.committed and entry.started
         return Claim(entry.message, entry.token, max(0.0, self.clock() - entry.left_at), begun)
 
     def offer(self, group: Group) -> None:
@@ -172,15 +172,15 @@ class State:
             self.claimable.append(group)
             self._offered()
 
-    def hand_back(self, entry: Entry) -> None:
+    def hand_back(self, entry: QueueEntry) -> None:
         """Nobody answers it any more: its worker gave it back, or was gone when this process read the journal.
 
         Here it is decided what becomes of it: somebody else begins, or goes on with what was committed; or it ends.
         """
         if entry.state == "finished":
             self.vacate(entry.group)
-        elif not entry.committed and (entry.said or entry.stopping) and not self._restarts(entry):
-            self.finish(entry, [final_events.interrupted() if entry.said else final_events.stopped()])
+        elif not entry.committed and (entry.started or entry.stopping) and not self._restarts(entry):
+            self.finish(entry, [final_events.interrupted() if entry.started else final_events.stopped()])
         else:
             group = entry.group
             group.running = None
@@ -191,25 +191,25 @@ class State:
             self.tell_positions(group)
             self.offer(group)
 
-    def _restarts(self, entry: Entry) -> bool:
+    def _restarts(self, entry: QueueEntry) -> bool:
         """Whether it begins anew, which its log says then."""
         if entry.stopping or not entry.message.repeatable or entry.restarts >= MAX_RESTARTS:
             return False
         entry.restarts += 1
-        entry.said = False
+        entry.started = False
         self.write(entry, [final_events.restart()])
         return True
 
-    def say(self, entry: Entry, words: Sequence[Words], *, said: bool) -> bool:
+    def say(self, entry: QueueEntry, entries: Sequence[LogEntry], *, started: bool) -> bool:
         """Whether these are the first words that count: they may be read once it is known after a crash that there were any."""
-        first = said and bool(words) and not entry.said
+        first = started and bool(entries) and not entry.started
         if first:
-            entry.said = True
+            entry.started = True
             self.recorder.note(entry)
-        self.write(entry, words, hold=first)
+        self.write(entry, entries, hold=first)
         return first
 
-    def stop(self, entry: Entry, reason: StopReason) -> None:
+    def stop(self, entry: QueueEntry, reason: StopReason) -> None:
         if entry.committed or entry.state == "finished":
             return
         if entry.foreign:
@@ -226,17 +226,17 @@ class State:
             self.end(entry, [final_events.stopped()])
             self.tell_positions(group)
 
-    def keep_unread(self, entry: Entry) -> None:
-        entry.message = entry.message._replace(cancel_unread=False)
+    def continue_without_readers(self, entry: QueueEntry) -> None:
+        entry.message = entry.message._replace(cancel_on_disconnect=False)
         if entry.foreign:
             self.recorder.wish("keep", entry)
         else:
             self.recorder.note(entry)
 
-    def finish(self, entry: Entry, words: Sequence[Words], *, forget: bool = False) -> None:
+    def finish(self, entry: QueueEntry, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
         if forget:
             self._free(entry)
-        self.end(entry, words)
+        self.end(entry, entries)
         self.vacate(entry.group)
 
     def vacate(self, group: Group) -> None:
@@ -245,9 +245,9 @@ class State:
         self.offer(group)
         self._drop_if_empty(group)
 
-    def write(self, entry: Entry, words: Sequence[Words], *, hold: bool = False) -> None:
+    def write(self, entry: QueueEntry, entries: Sequence[LogEntry], *, hold: bool = False) -> None:
         first = len(entry.log.events)
-        for said in words:
+        for said in entries:
             self.last_id = max((int(self.clock() * 1000), 0), (self.last_id[0], self.last_id[1] + 1))
             self.recorder.event(entry, entry.log.append(self.last_id, said))
         entry.touched = self.clock()
@@ -258,15 +258,15 @@ class State:
         elif not entry.held:
             entry.wake()
 
-    def end(self, entry: Entry, words: Sequence[Words]) -> None:
+    def end(self, entry: QueueEntry, entries: Sequence[LogEntry]) -> None:
         entry.state = "finished"
         self.recorder.note(entry)
-        self.write(entry, [*words, final_events.done(entry.message.id)], hold=True)
+        self.write(entry, [*entries, final_events.done(entry.message.id)], hold=True)
         self.keep_finished(entry)
         while self.finished_bytes > self.limits.log_bytes and len(self.finished) > 1:
             self.expire(next(iter(self.finished.values())))
 
-    def keep_finished(self, entry: Entry) -> None:
+    def keep_finished(self, entry: QueueEntry) -> None:
         self.held_bytes -= entry.message.size
         entry.message = entry.message._replace(content={}, size=0)
         self.finished[entry.message.id] = entry
@@ -274,13 +274,13 @@ class State:
 
     def tell_positions(self, group: Group) -> None:
         for position, entry in enumerate(group.waiting, start=1):
-            words = ("queued", json.dumps({"message_id": entry.message.id, "position": position}))
-            if not entry.foreign and (not entry.log.events or entry.log.events[-1][:2] != words):
-                self.write(entry, [words])
+            entries = ("queued", json.dumps({"message_id": entry.message.id, "position": position}))
+            if not entry.foreign and (not entry.log.events or entry.log.events[-1][:2] != entries):
+                self.write(entry, [entries])
 
     # Going.
 
-    def expire(self, entry: Entry) -> None:
+    def expire(self, entry: QueueEntry) -> None:
         now = self.clock()
         del self.finished[entry.message.id]
         self.finished_bytes -= entry.log.size
@@ -296,13 +296,13 @@ class State:
         held = self.held_bytes + sum(entry.log.size for entry in self.entries.values())
         self.recorder.compact(self.entries.values(), held)
 
-    def _remove(self, entry: Entry) -> None:
+    def _remove(self, entry: QueueEntry) -> None:
         del self.entries[entry.message.id]
         del entry.group.entries[entry.message.id]
         self._drop_if_empty(entry.group)
         self.recorder.gone(entry, self.last_id)
 
-    def _free(self, entry: Entry) -> None:
+    def _free(self, entry: QueueEntry) -> None:
         if entry.client_key:
             self.client_ids.drop(entry.client_key)
             self.recorder.remember("free", *entry.client_key)

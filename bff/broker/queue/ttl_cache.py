@@ -10,7 +10,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class Remembered(Generic[Key, Value]):
+class TTLCache(Generic[Key, Value]):
     def __init__(self) -> None:
         self._known: OrderedDict[Key, tuple[Value, float]] = OrderedDict()
 

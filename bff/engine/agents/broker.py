@@ -66,7 +66,7 @@ class Broker:
                 answer.give_up()  # Also where an error ended it here: the engine may still be at it.
 
 
-class ThroughBroker:
+class BrokerUpstream:
     def __init__(self, broker: BrokerClient, engine: EngineClient | None, answer_max_seconds: float) -> None:
         """`engine`: the one behind the broker, None where it is not known. `answer_max_seconds`: for one reply."""
         self._broker = broker
@@ -149,7 +149,7 @@ def _stop(broker: BrokerClient, user_id: str, message_id: str) -> None:
     threading.Thread(target=stop, name="stop", daemon=True).start()
 
 
-class ThroughEngine:
+class EngineUpstream:
     """An engine without a broker before it."""
 
     def __init__(self, engine: EngineClient, client_id: str) -> None:

@@ -17,13 +17,13 @@ class Line:
         self.losses = 0
         threading.Thread(target=self._accept, name="line", daemon=True).start()
 
-    def lose_the_answer_to(self, words: bytes) -> None:
+    def lose_the_answer_to(self, entries: bytes) -> None:
         """The next request with these words in it reaches the server, and the line is cut before the answer comes."""
-        self._lost = words
+        self._lost = entries
 
-    def be_cut_after(self, words: bytes) -> None:
+    def be_cut_after(self, entries: bytes) -> None:
         """The next request with these words in it is answered; nothing after it gets through, on any connection."""
-        self._last = words
+        self._last = entries
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

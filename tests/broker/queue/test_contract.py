@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bff.broker.queue.base import PAGE_EVENTS, Claim, Counts, Limits, Lost, Message, Page, Place, Queue, Receipt
+from bff.broker.queue.base import PAGE_EVENTS, Claim, Counts, LeaseLost, Limits, Message, Page, Queue, QueuePosition, Receipt
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.memory import MemoryQueue
 from bff.broker.queue.redis import RedisQueue
@@ -214,10 +214,12 @@ def test_a_user_with_many_messages_does_not_keep_others_waiting(queue):
 
 
 def test_a_claim_holds_what_the_engine_is_told(queue):
-    said = Message("m-1", "a/b?c#ä", {"message": "Ἐν ἀρχῇ\u2028\0", "deep": {"list": [1, None]}}, size=40, cancel_unread=True)
-    queue.enqueue(said, "client's own", "enqueue")
+    original = Message(
+        "m-1", "a/b?c#ä", {"message": "Ἐν ἀρχῇ\u2028\0", "deep": {"list": [1, None]}}, size=40, cancel_on_disconnect=True
+    )
+    queue.enqueue(original, "client's own", "enqueue")
 
-    assert claimed(queue).message == said
+    assert claimed(queue).message == original
 
 
 def test_nobody_claims_what_is_not_there(queue):
@@ -268,14 +270,18 @@ def test_a_users_places_are_told_in_order(queue):
     left(queue, "bob")
     claimed(queue)
 
-    assert queue.places("ann") == [Place(first.id, "running", 0), Place(second.id, "queued", 1), Place(third.id, "queued", 2)]
-    assert queue.places("nobody") == []
+    assert queue.positions("ann") == [
+        QueuePosition(first.id, "running", 0),
+        QueuePosition(second.id, "queued", 1),
+        QueuePosition(third.id, "queued", 2),
+    ]
+    assert queue.positions("nobody") == []
 
 
 def test_a_finished_message_has_no_place(queue):
     finished(queue)
 
-    assert queue.places("ann") == []
+    assert queue.positions("ann") == []
 
 
 def test_a_reader_is_told_its_position_as_it_falls(queue):
@@ -318,7 +324,7 @@ def test_an_empty_queue_counts_nothing(queue):
 
 
 def test_words_come_back_as_they_were_written(queue):
-    words = [
+    entries = [
         ("processing", ""),
         ("message", '{"text":"Ἐν ἀρχῇ \u2028 \\n 👨‍👩‍👧‍👦"}'),
         ("message", "a\nb\x00c"),
@@ -327,12 +333,12 @@ def test_words_come_back_as_they_were_written(queue):
     said = left(queue)
     claim = claimed(queue)
 
-    queue.append(claim, words[:1])
-    queue.append(claim, words[1:3])
+    queue.append(claim, entries[:1])
+    queue.append(claim, entries[1:3])
     queue.append(claim, [])
-    queue.finish(claim, words[3:])
+    queue.finish(claim, entries[3:])
 
-    assert [(event.event, event.data) for event in whole(queue, said).events[1:-1]] == words
+    assert [(event.event, event.data) for event in whole(queue, said).events[1:-1]] == entries
 
 
 def test_a_log_is_over_once_it_is_finished_and_ends_with_done(queue):
@@ -400,8 +406,8 @@ def test_nothing_comes_after_the_end(queue):
 def test_a_long_log_is_read_page_by_page(queue, length):
     said = left(queue)
     claim = claimed(queue)
-    words = [("message", str(number)) for number in range(length - 2)]  # Beside its position and its end.
-    queue.append(claim, words)
+    entries = [("message", str(number)) for number in range(length - 2)]  # Beside its position and its end.
+    queue.append(claim, entries)
     queue.finish(claim, [])
 
     pages = [queue.read("ann", said.id, "")]
@@ -411,7 +417,7 @@ def test_a_long_log_is_read_page_by_page(queue, length):
         pages.append(queue.read("ann", said.id, pages[-1].events[-1].id))
 
     assert pages[-1].over
-    assert [event[:2] for page in pages for event in page.events][1:-1] == words
+    assert [event[:2] for page in pages for event in page.events][1:-1] == entries
 
 
 def test_who_reads_a_long_log_that_goes_on_is_woken_for_what_is_new_only(queue):
@@ -489,7 +495,7 @@ def test_a_reader_is_woken_by_each_change(queue):
         woken.clear()
         return types(queue, second)
 
-    with queue.listen(second.user_id, second.id, woken.set):
+    with queue.subscribe(second.user_id, second.id, woken.set):
         running = claimed(queue)
         assert heard() == ["queued", "queued"]
         queue.finish(running, [])
@@ -505,7 +511,7 @@ def test_a_reader_is_woken_when_its_message_is_stopped(queue):
     said = left(queue)
     woken = threading.Event()
 
-    with queue.listen(said.user_id, said.id, woken.set):
+    with queue.subscribe(said.user_id, said.id, woken.set):
         queue.stop("ann", said.id)
         assert woken.wait(DEADLINE)
 
@@ -519,7 +525,7 @@ def test_every_reader_is_woken(queue):
 
     with ExitStack() as listening:
         for one in woken:
-            listening.enter_context(queue.listen(said.user_id, said.id, one.set))
+            listening.enter_context(queue.subscribe(said.user_id, said.id, one.set))
         queue.append(claim, [("message", "a")])
 
         assert all(one.wait(DEADLINE) for one in woken)
@@ -530,8 +536,8 @@ def test_a_reader_that_left_is_not_woken(queue):
     claim = claimed(queue)
     gone, there = threading.Event(), threading.Event()
 
-    with queue.listen(said.user_id, said.id, there.set):
-        with queue.listen(said.user_id, said.id, gone.set):
+    with queue.subscribe(said.user_id, said.id, there.set):
+        with queue.subscribe(said.user_id, said.id, gone.set):
             pass
         gone.clear()
         queue.append(claim, [("message", "a")])
@@ -549,7 +555,7 @@ def test_a_waiting_message_that_is_stopped_is_never_claimed(queue):
     queue.stop("ann", said.id)
 
     assert queue.claim(AT_ONCE) is None
-    assert queue.places("ann") == []
+    assert queue.positions("ann") == []
     assert types(queue, said) == ["queued", "message", "done"]
     assert whole(queue, said).over
     assert json.loads(whole(queue, said).events[1].data) == {
@@ -565,7 +571,7 @@ def test_stopping_one_waiting_message_leaves_the_others(queue, which):
 
     queue.stop("ann", stopped.id)
 
-    assert queue.places("ann") == [Place(said[0].id, "queued", 1), Place(said[1].id, "queued", 2)]
+    assert queue.positions("ann") == [QueuePosition(said[0].id, "queued", 1), QueuePosition(said[1].id, "queued", 2)]
     assert [positions(queue, one)[-1] for one in said] == [1, 2]
     for one in said:
         claim = claimed(queue)
@@ -594,7 +600,7 @@ def test_a_running_messages_worker_is_told_to_stop(queue):
     queue.stop("ann", said.id)
 
     assert told.get(timeout=DEADLINE) == said.id
-    assert queue.places("ann") == [Place(said.id, "running", 0, stopping=True)]
+    assert queue.positions("ann") == [QueuePosition(said.id, "running", 0, stopping=True)]
     queue.append(claim, [("message", "still here")])
     assert not whole(queue, said).over
     queue.finish(claim, [])
@@ -662,7 +668,7 @@ def test_a_stop_is_one_messages(queue):
     claimed(queue)
 
     assert told.get(timeout=DEADLINE) == first.id
-    assert queue.places("ann") == [Place(second.id, "running", 0)]
+    assert queue.positions("ann") == [QueuePosition(second.id, "running", 0)]
     assert_told_nothing(queue, told)
 
 
@@ -682,11 +688,11 @@ def test_a_worker_that_could_not_hear_learns_that_it_shall_stop(queue):
 def test_a_claim_that_is_handed_back_is_the_users_next_again(queue):
     first, second = left(queue), left(queue)
     claim = claimed(queue)
-    queue.append(claim, [("processing", "")], said=False)
+    queue.append(claim, [("processing", "")], started=False)
 
     queue.release(claim)
 
-    assert queue.places("ann") == [Place(first.id, "queued", 1), Place(second.id, "queued", 2)]
+    assert queue.positions("ann") == [QueuePosition(first.id, "queued", 1), QueuePosition(second.id, "queued", 2)]
     again = claimed(queue)
     assert again.message == first
     assert again.token > claim.token
@@ -746,7 +752,7 @@ def test_nothing_is_written_after_the_end(queue):
     before = whole(queue, said)
 
     for write in writes(queue, claim):
-        with pytest.raises(Lost):
+        with pytest.raises(LeaseLost):
             write()
 
     assert whole(queue, said) == before
@@ -761,11 +767,11 @@ def test_a_late_writer_does_not_touch_the_users_next_message(queue):
     before = whole(queue, second)
 
     for write in writes(queue, late):
-        with pytest.raises(Lost):
+        with pytest.raises(LeaseLost):
             write()
 
     assert whole(queue, second) == before
-    assert queue.places("ann") == [Place(second.id, "running", 0)]
+    assert queue.positions("ann") == [QueuePosition(second.id, "running", 0)]
 
 
 @pytest.mark.parametrize(
@@ -782,7 +788,7 @@ def test_a_claim_that_was_never_given_holds_nothing(queue, forge):
     claim = claimed(queue)
 
     for write in writes(queue, forge(claim)):
-        with pytest.raises(Lost):
+        with pytest.raises(LeaseLost):
             write()
 
     assert types(queue, said) == ["queued"]
@@ -798,7 +804,7 @@ def test_the_same_message_again_is_the_one_that_is_kept(queue):
     again = queue.enqueue(message(), "id-1", "enqueue")
 
     assert again == first
-    assert queue.places("ann") == [Place(first.message_id, "queued", 1)]
+    assert queue.positions("ann") == [QueuePosition(first.message_id, "queued", 1)]
 
 
 def test_the_same_message_again_has_the_place_it_has_by_now(queue):
@@ -827,7 +833,7 @@ def test_the_same_id_for_other_words_is_a_conflict(queue):
     with pytest.raises(IdempotencyConflict):
         queue.enqueue(message(text="two"), "id-1", "enqueue")
 
-    assert [place.message_id for place in queue.places("ann")] == [first.message_id]
+    assert [place.message_id for place in queue.positions("ann")] == [first.message_id]
 
 
 def test_the_order_of_a_messages_fields_means_nothing(queue):
@@ -851,7 +857,7 @@ def test_without_an_id_the_same_words_are_two_messages(queue):
     left(queue, text="yes")
     left(queue, text="yes")
 
-    assert len(queue.places("ann")) == 2
+    assert len(queue.positions("ann")) == 2
 
 
 @pytest.mark.usefixtures("many_switches")
@@ -865,7 +871,7 @@ def test_the_same_message_from_many_threads_at_once_is_one(queue):
     with ThreadPoolExecutor(50) as threads:
         ids = {saying.result(DEADLINE) for saying in [threads.submit(say) for _ in range(50)]}
 
-    assert [place.message_id for place in queue.places("ann")] == list(ids)
+    assert [place.message_id for place in queue.positions("ann")] == list(ids)
 
 
 def test_the_same_message_again_is_neither_busy_nor_too_much(make):
@@ -925,7 +931,7 @@ def test_too_many_waiting_messages_of_one_user_are_refused(make):
     with pytest.raises(TooManyRequests):
         queue.enqueue(message(), None, "enqueue")
 
-    assert [place.message_id for place in queue.places("ann")[1:]] == [one.id for one in said]
+    assert [place.message_id for place in queue.positions("ann")[1:]] == [one.id for one in said]
     left(queue, "bob")
 
 
@@ -953,7 +959,7 @@ def test_too_many_waiting_bytes_of_all_users_are_refused(make):
         queue.enqueue(message("cy", size=1), None, "enqueue")
 
     assert queue.counts().queues == 2
-    assert queue.places("cy") == []
+    assert queue.positions("cy") == []
 
 
 @pytest.mark.parametrize("implementation", ["memory"], indirect=True)
@@ -981,7 +987,7 @@ def test_who_is_busy_can_be_refused(queue):
     with pytest.raises(Busy):
         queue.enqueue(message(), None, "reject")
 
-    assert queue.places("ann") == [Place(running.id, "running", 0)]
+    assert queue.positions("ann") == [QueuePosition(running.id, "running", 0)]
     assert queue.enqueue(message("bob"), None, "reject").ahead == 0
     queue.finish(claim, [])
     assert queue.enqueue(message(), None, "reject").ahead == 0
@@ -996,7 +1002,7 @@ def test_who_is_busy_can_be_interrupted(queue):
 
     assert told.get(timeout=DEADLINE) == running.id
     assert ticket[:2] == (hurry.id, 1)
-    assert [place.message_id for place in queue.places("ann")] == [running.id, hurry.id, waiting.id]
+    assert [place.message_id for place in queue.positions("ann")] == [running.id, hurry.id, waiting.id]
     assert positions(queue, waiting) == [2, 1, 2]
     queue.finish(claim, [])
     assert claimed(queue).message.id == hurry.id
@@ -1130,7 +1136,7 @@ def unread(queue: Queue, clock: Clock, seconds: float) -> None:
 
 
 def test_a_waiting_message_that_nobody_reads_is_stopped(fleeting, clock):
-    said = left(fleeting, cancel_unread=True)
+    said = left(fleeting, cancel_on_disconnect=True)
 
     unread(fleeting, clock, 4.9)
     assert not whole(fleeting, said).over
@@ -1142,7 +1148,7 @@ def test_a_waiting_message_that_nobody_reads_is_stopped(fleeting, clock):
 
 def test_a_running_message_that_nobody_reads_is_told_to_stop_once(fleeting, clock):
     told = stops(fleeting)
-    said = left(fleeting, cancel_unread=True)
+    said = left(fleeting, cancel_on_disconnect=True)
     claimed(fleeting)
 
     for _ in range(3):
@@ -1153,10 +1159,10 @@ def test_a_running_message_that_nobody_reads_is_told_to_stop_once(fleeting, cloc
 
 
 def test_an_answer_is_not_stopped_while_somebody_reads(fleeting, clock):
-    said = left(fleeting, cancel_unread=True)
+    said = left(fleeting, cancel_on_disconnect=True)
 
-    with fleeting.listen(said.user_id, said.id, lambda: None):
-        with fleeting.listen(said.user_id, said.id, lambda: None):
+    with fleeting.subscribe(said.user_id, said.id, lambda: None):
+        with fleeting.subscribe(said.user_id, said.id, lambda: None):
             unread(fleeting, clock, 60)
         unread(fleeting, clock, 60)
 
@@ -1164,12 +1170,12 @@ def test_an_answer_is_not_stopped_while_somebody_reads(fleeting, clock):
 
 
 def test_the_grace_begins_when_the_last_reader_has_left(fleeting, clock):
-    said = left(fleeting, cancel_unread=True)
-    with fleeting.listen(said.user_id, said.id, lambda: None):
+    said = left(fleeting, cancel_on_disconnect=True)
+    with fleeting.subscribe(said.user_id, said.id, lambda: None):
         unread(fleeting, clock, 60)
 
     unread(fleeting, clock, 4.9)
-    with fleeting.listen(said.user_id, said.id, lambda: None):
+    with fleeting.subscribe(said.user_id, said.id, lambda: None):
         unread(fleeting, clock, 1)
     unread(fleeting, clock, 4.9)
     assert not whole(fleeting, said).over
@@ -1190,12 +1196,12 @@ def test_an_answer_that_is_for_later_needs_no_reader(fleeting, clock):
 
 
 def test_several_that_nobody_reads_are_stopped_in_one_sweep(fleeting, clock):
-    said = [left(fleeting, cancel_unread=number != 1) for number in range(4)]
+    said = [left(fleeting, cancel_on_disconnect=number != 1) for number in range(4)]
 
     unread(fleeting, clock, 6)
 
     assert [whole(fleeting, one).over for one in said] == [True, False, True, True]
-    assert fleeting.places("ann") == [Place(said[1].id, "queued", 1)]
+    assert fleeting.positions("ann") == [QueuePosition(said[1].id, "queued", 1)]
     assert claimed(fleeting).message.id == said[1].id
 
 
@@ -1294,9 +1300,9 @@ def test_whatever_happens_every_message_keeps_its_place_and_gets_its_end(make, i
 
 def check(queue: Queue, model: Model) -> None:
     for user_id, line in model.waiting.items():
-        running = [Place(model.running[user_id].message.id, "running", 0)] if user_id in model.running else []
-        places = [place._replace(stopping=False) for place in queue.places(user_id)]
-        assert places == running + [Place(said.id, "queued", place) for place, said in enumerate(line, start=1)]
+        running = [QueuePosition(model.running[user_id].message.id, "running", 0)] if user_id in model.running else []
+        positions = [place._replace(stopping=False) for place in queue.positions(user_id)]
+        assert positions == running + [QueuePosition(said.id, "queued", place) for place, said in enumerate(line, start=1)]
         assert [positions(queue, said)[-1] for said in line] == list(range(1, len(line) + 1))
     for said in model.open():
         assert not whole(queue, said).over
@@ -1339,7 +1345,7 @@ class Crew:
 def followed(queue: Queue, said: Message) -> list[str]:
     """The answer, read as it is written."""
     heard, after, woken = [], "", threading.Event()
-    with queue.listen(said.user_id, said.id, woken.set):
+    with queue.subscribe(said.user_id, said.id, woken.set):
         while True:
             events, over, more = queue.read(said.user_id, said.id, after)
             heard += [event.data for event in events if event.event == "message"]
@@ -1392,9 +1398,9 @@ def test_a_group_of_the_same_name_is_each_users_own(queue):
     for one in (anns, bobs):
         queue.enqueue(one, None, "reject")
 
-    assert [place.message_id for place in queue.places("ann", "one")] == [anns.id]
-    assert [place.message_id for place in queue.places("bob", "one")] == [bobs.id]
-    assert queue.places("ann") == queue.places("ann", "two") == []
+    assert [place.message_id for place in queue.positions("ann", "one")] == [anns.id]
+    assert [place.message_id for place in queue.positions("bob", "one")] == [bobs.id]
+    assert queue.positions("ann") == queue.positions("ann", "two") == []
 
 
 def test_depth_and_positions_are_the_groups(make):
@@ -1404,7 +1410,7 @@ def test_depth_and_positions_are_the_groups(make):
         with pytest.raises(TooManyRequests):
             queue.enqueue(in_group(group), None, "enqueue")
 
-    assert [place.position for place in queue.places("ann", "two")] == [1, 2]
+    assert [place.position for place in queue.positions("ann", "two")] == [1, 2]
 
 
 def test_an_idempotency_key_is_the_groups(queue):
@@ -1459,7 +1465,7 @@ def test_who_asks_for_the_same_run_joins_it(queue, running):
         claimed(queue)
 
     assert queue.enqueue(run("a", text="second"), None, "enqueue").message_id == first.id
-    assert len(queue.places("ann", "group")) == 1
+    assert len(queue.positions("ann", "group")) == 1
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -1489,7 +1495,7 @@ def test_of_many_who_ask_at_once_one_begins_the_run(queue, many_switches):
         asked = [threads.submit(queue.enqueue, run("a"), None, "enqueue") for _ in range(16)]
         ids = {each.result(DEADLINE).message_id for each in asked}
 
-    assert len(ids) == len(queue.places("ann", "group")) == 1
+    assert len(ids) == len(queue.positions("ann", "group")) == 1
 
 
 @pytest.mark.parametrize("key", ["a", "b"])
@@ -1500,9 +1506,9 @@ def test_a_run_that_was_told_to_stop_is_neither_joined_nor_in_the_way(queue, key
     queue.stop("ann", first.id)
 
     assert queue.enqueue(again, None, "enqueue") == Receipt(again.id, 1)
-    assert queue.places("ann", "group") == [
-        Place(first.id, "running", 0, "talk", "a", stopping=True),
-        Place(again.id, "queued", 1, "talk", key),
+    assert queue.positions("ann", "group") == [
+        QueuePosition(first.id, "running", 0, "talk", "a", stopping=True),
+        QueuePosition(again.id, "queued", 1, "talk", key),
     ]
     with pytest.raises(Busy):
         queue.enqueue(run("c"), None, "enqueue")
@@ -1514,9 +1520,9 @@ def test_places_tell_their_runs_and_a_claim_its_handler(queue):
     said = run("a")._replace(handler="bundled")
     queue.enqueue(said, None, "enqueue")
 
-    assert queue.places("ann", "group") == [Place(said.id, "queued", 1, "talk", "a")]
+    assert queue.positions("ann", "group") == [QueuePosition(said.id, "queued", 1, "talk", "a")]
     assert claimed(queue).message == said
-    assert queue.places("ann", "group") == [Place(said.id, "running", 0, "talk", "a")]
+    assert queue.positions("ann", "group") == [QueuePosition(said.id, "running", 0, "talk", "a")]
 
 
 # Commits.
@@ -1524,12 +1530,12 @@ def test_places_tell_their_runs_and_a_claim_its_handler(queue):
 
 def test_what_is_committed_is_stopped_by_nobody(queue):
     told = stops(queue)
-    said = left(queue, cancel_unread=True)
+    said = left(queue, cancel_on_disconnect=True)
     claim = claimed(queue)
 
     assert queue.commit(claim)
     queue.stop("ann", said.id)
-    queue.cancel_if_unread("ann", said.id)
+    queue.cancel_if_no_readers("ann", said.id)
 
     assert queue.renew(claim) is None
     assert queue.commit(claim)
@@ -1547,7 +1553,7 @@ def test_what_was_told_to_stop_is_not_committed(queue):
 
 def test_what_nobody_reads_is_not_committed(make, clock):
     queue = make(grace=5)
-    left(queue, cancel_unread=True)
+    left(queue, cancel_on_disconnect=True)
     claim = claimed(queue)
     clock.advance(6)
     queue.sweep()
@@ -1561,22 +1567,22 @@ def test_a_late_claim_commits_nothing(queue):
     claim = claimed(queue)
     queue.finish(claim, [])
 
-    with pytest.raises(Lost):
+    with pytest.raises(LeaseLost):
         queue.commit(claim)
 
 
-@pytest.mark.parametrize("said", [False, True])
-def test_what_was_committed_is_handed_to_the_next_worker(queue, said):
+@pytest.mark.parametrize("started", [False, True])
+def test_what_was_committed_is_handed_to_the_next_worker(queue, started):
     one = left(queue)
     claim = claimed(queue)
-    queue.append(claim, [("message", "so far")], said=said)
+    queue.append(claim, [("message", "so far")], started=started)
     queue.commit(claim)
 
     queue.release(claim)
     queue.stop("ann", one.id)
     again = claimed(queue)
 
-    assert (again.message.id, again.begun) == (one.id, said)
+    assert (again.message.id, again.begun) == (one.id, started)
     assert queue.commit(again)
     queue.finish(again, [("message", "the end")])
     assert types(queue, one)[-2:] == ["message", "done"]
@@ -1588,16 +1594,16 @@ def test_what_was_committed_is_handed_to_the_next_worker(queue, said):
 def test_the_last_reader_that_leaves_ends_it_at_once(queue):
     told: stdlib.Queue[Any] = stdlib.Queue()
     queue.on_stop(lambda *about: told.put(about))
-    said = left(queue, cancel_unread=True)
+    said = left(queue, cancel_on_disconnect=True)
     claim = claimed(queue)
     with ExitStack() as first:
-        first.enter_context(queue.listen("ann", said.id, lambda: None))
-        with queue.listen("ann", said.id, lambda: None):
+        first.enter_context(queue.subscribe("ann", said.id, lambda: None))
+        with queue.subscribe("ann", said.id, lambda: None):
             pass
-        queue.cancel_if_unread("ann", said.id)
+        queue.cancel_if_no_readers("ann", said.id)
         assert queue.renew(claim) is None
 
-    queue.cancel_if_unread("ann", said.id)
+    queue.cancel_if_no_readers("ann", said.id)
 
     assert queue.renew(claim) == "unread"
     assert told.get(timeout=DEADLINE) == (said.id, "unread")
@@ -1605,32 +1611,32 @@ def test_the_last_reader_that_leaves_ends_it_at_once(queue):
 
 def test_one_that_waits_is_taken_out_when_its_last_reader_leaves(queue):
     left(queue)
-    said = left(queue, cancel_unread=True)
+    said = left(queue, cancel_on_disconnect=True)
 
-    queue.cancel_if_unread("ann", said.id)
+    queue.cancel_if_no_readers("ann", said.id)
 
     assert whole(queue, said).over
-    assert len(queue.places("ann")) == 1
+    assert len(queue.positions("ann")) == 1
 
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_what_is_for_more_than_its_readers_is_not_ended(queue, asked):
-    said = left(queue, cancel_unread=asked)
+    said = left(queue, cancel_on_disconnect=asked)
     claim = claimed(queue)
     if asked:
-        queue.keep_unread("ann", said.id)
+        queue.continue_without_readers("ann", said.id)
 
-    queue.cancel_if_unread("ann", said.id)
+    queue.cancel_if_no_readers("ann", said.id)
 
     assert queue.renew(claim) is None
 
 
 def test_a_stop_counts_more_than_nobodys_reading(queue):
-    said = left(queue, cancel_unread=True)
+    said = left(queue, cancel_on_disconnect=True)
     claim = claimed(queue)
 
     queue.stop("ann", said.id)
-    queue.cancel_if_unread("ann", said.id)
+    queue.cancel_if_no_readers("ann", said.id)
 
     assert queue.renew(claim) == "stopped"
 
@@ -1667,7 +1673,7 @@ def test_a_message_of_a_group_that_is_free_is_claimed_as_it_is_enqueued(queue):
 
     assert (receipt.message_id, receipt.ahead, receipt.claim.message, receipt.claim.token) == (said.id, 0, said, 1)
     assert queue.claim(AT_ONCE) is None
-    assert [(place.state, place.position) for place in queue.places("ann")] == [("running", 0)]
+    assert [(place.state, place.position) for place in queue.positions("ann")] == [("running", 0)]
     assert positions(queue, said) == [1]
     queue.finish(receipt.claim, [])
     assert types(queue, said) == ["queued", "done"]
@@ -1716,7 +1722,7 @@ def test_a_concluded_log_has_ended_and_its_group_is_occupied(queue):
     page = whole(queue, said)
     assert (page.over, [event.event for event in page.events]) == (True, ["queued", "message", "done"])
     assert queue.claim(AT_ONCE) is None
-    assert [place.message_id for place in queue.places("ann")] == [after.id]
+    assert [place.message_id for place in queue.positions("ann")] == [after.id]
     queue.finish(claim, [])
     assert claimed(queue).message.id == after.id
     assert types(queue, said) == ["queued", "message", "done"]

@@ -95,7 +95,7 @@ def test_what_waits_waits_again_in_order(processes):
 
     queue = processes.restart()
 
-    assert [place.message_id for place in queue.places("ann")] == [said[0].id, said[1].id, said[3].id]
+    assert [place.message_id for place in queue.positions("ann")] == [said[0].id, said[1].id, said[3].id]
     for expected in (said[0], said[2], said[1], said[3]):
         claim = claimed(queue)
         assert claim.message == expected
@@ -119,7 +119,7 @@ def test_one_that_interrupts_is_still_the_next(processes):
 
     assert types(queue, first)[-2:] == ["message", "done"]
     assert code_of(queue, first) == "stopped"
-    assert [place.message_id for place in queue.places("ann")] == [urgent.id, last.id]
+    assert [place.message_id for place in queue.positions("ann")] == [urgent.id, last.id]
     assert claim.token == 1
 
 
@@ -128,14 +128,14 @@ def test_what_had_said_nothing_waits_again_first_of_its_group(processes):
     said = left(queue)
     after = left(queue)
     before = claimed(queue)
-    queue.append(before, [("processing", "")], said=False)
+    queue.append(before, [("processing", "")], started=False)
     assert queue.commit(before)  # What is committed says so of what came before.
 
     queue = processes.restart()
     again = claimed(queue)
 
     assert (again.message.id, again.begun, again.token) == (said.id, False, before.token + 1)
-    assert [place.message_id for place in queue.places("ann")] == [said.id, after.id]
+    assert [place.message_id for place in queue.positions("ann")] == [said.id, after.id]
 
 
 def test_a_claim_as_it_was_enqueued_waits_again(processes):
@@ -215,29 +215,29 @@ def test_what_was_handed_back_waits(processes):
 
     queue = processes.restart()
 
-    assert [place.message_id for place in queue.places("ann")] == [said.id, after.id]
+    assert [place.message_id for place in queue.positions("ann")] == [said.id, after.id]
 
 
 def test_what_is_to_be_answered_unread_stays_so(processes):
     queue = processes.start(grace=5)
-    kept, unread = left(queue, "ann", cancel_unread=True), left(queue, "bob", cancel_unread=True)
-    queue.keep_unread("ann", kept.id)
+    kept, unread = left(queue, "ann", cancel_on_disconnect=True), left(queue, "bob", cancel_on_disconnect=True)
+    queue.continue_without_readers("ann", kept.id)
 
     queue = processes.restart(grace=5)
     queue.sweep()
-    assert [len(queue.places(user)) for user in ("ann", "bob")] == [1, 1], "readers have time to come back"
+    assert [len(queue.positions(user)) for user in ("ann", "bob")] == [1, 1], "readers have time to come back"
     processes.clock.now += 6
     queue.sweep()
 
-    assert [len(queue.places(user)) for user in ("ann", "bob")] == [1, 0]
+    assert [len(queue.positions(user)) for user in ("ann", "bob")] == [1, 0]
     assert code_of(queue, unread) == "stopped"
 
 
 def test_what_nobody_read_any_more_is_stopped(processes):
     queue = processes.start()
-    said = left(queue, cancel_unread=True)
+    said = left(queue, cancel_on_disconnect=True)
 
-    queue.cancel_if_unread("ann", said.id)
+    queue.cancel_if_no_readers("ann", said.id)
 
     assert code_of(processes.restart(), said) == "stopped"
 
@@ -314,7 +314,7 @@ def test_ids_go_up_over_a_restart_even_when_the_clock_goes_back(processes, expir
         processes.clock.now += 1
         queue.sweep()
         left(queue, "bob")
-        queue.stop("bob", queue.places("bob")[0].message_id)
+        queue.stop("bob", queue.positions("bob")[0].message_id)
         processes.clock.now += 1
         queue.sweep()
     processes.clock.now -= 1000
@@ -347,7 +347,7 @@ def test_restarts_one_after_the_other_change_nothing(processes):
 
     for _ in range(4):
         queue = processes.restart()
-        assert [place.message_id for place in queue.places("ann")] == [one.id for one in waiting]
+        assert [place.message_id for place in queue.positions("ann")] == [one.id for one in waiting]
         assert whole(queue, done) == before
 
 
@@ -435,7 +435,7 @@ def test_a_damaged_file_is_moved_aside_and_said_so_once(processes, caplog):
 
     queue = processes.start()
 
-    assert queue.places("ann") == []
+    assert queue.positions("ann") == []
     left(queue)
     [kept] = processes.path.parent.glob("queue.db.corrupt-*[0-9]")
     assert kept.read_bytes() == b"nonsense" + content
@@ -463,7 +463,7 @@ def test_a_folder_that_cannot_be_written_to_is_said(processes, caplog):
     queue = processes.start()
 
     with pytest.raises(StorageUnavailable):
-        queue.places("ann")
+        queue.positions("ann")
     assert len(caplog.records) == 1
     assert "/proc/none" in caplog.text
 
@@ -514,12 +514,12 @@ def read_back(path: Path, histories: dict[str, list[Any]], told: int) -> str:
     found = [message_id for number, message_id in enumerate(histories) if known(queue, f"user-{number}", message_id)]
     for message_id in found:
         [page] = [queue.read(f"user-{list(histories).index(message_id)}", message_id, "")]
-        words = [event.data for event in page.events if event.event == "message"]
+        entries = [event.data for event in page.events if event.event == "message"]
         before = [event.data for event in histories[message_id] if event.event == "message"]
-        cut_short = page.over and words != before
-        assert words[: len(words) - cut_short] == before[: len(words) - cut_short]
-        assert not cut_short or json.loads(words[-1])["code"] == "interrupted"
-    assert queue.counts().queues == sum(bool(queue.places(f"user-{number}")) for number in range(len(histories))), (
+        cut_short = page.over and entries != before
+        assert entries[: len(entries) - cut_short] == before[: len(entries) - cut_short]
+        assert not cut_short or json.loads(entries[-1])["code"] == "interrupted"
+    assert queue.counts().queues == sum(bool(queue.positions(f"user-{number}")) for number in range(len(histories))), (
         "nothing is invented"
     )
     processes.stop()
@@ -580,7 +580,7 @@ def test_a_message_that_waits_for_long_does_not_keep_the_others_rows(processes):
     assert eventually(shrunk, DEADLINE)
     queue = processes.restart(retention=600)
     assert list(whole(queue, waiting[0]).events)[: len(before)] == before
-    assert [place.message_id for place in queue.places("waiting")] == [waiting[1].id]
+    assert [place.message_id for place in queue.positions("waiting")] == [waiting[1].id]
 
 
 # A full disk.
@@ -616,7 +616,7 @@ def test_on_a_full_disk_new_messages_are_refused_and_what_runs_goes_on(processes
 
     assert types(queue, said) == ["queued", "message", "message", "message", "done"]
     assert whole(queue, said).over
-    assert queue.places("bob") == []
+    assert queue.positions("bob") == []
     disk.resize(10_000)
     assert eventually(lambda: not fails(queue), DEADLINE)
     left(queue, "bob")
@@ -624,7 +624,7 @@ def test_on_a_full_disk_new_messages_are_refused_and_what_runs_goes_on(processes
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
     queue = processes.restart()
     assert whole(queue, said) == before
-    assert len(queue.places("bob")) == 1
+    assert len(queue.positions("bob")) == 1
 
 
 def test_a_message_that_finds_the_disk_full_is_not_there(processes):
@@ -634,13 +634,13 @@ def test_a_message_that_finds_the_disk_full_is_not_there(processes):
     with pytest.raises(ServerFull):
         queue.enqueue(message(text="x" * 1_000_000), "own", "enqueue")
 
-    assert queue.places("ann") == []
+    assert queue.positions("ann") == []
     disk.resize(10_000)
     assert eventually(lambda: not fails(queue), DEADLINE)
     other = message(text="other")
     assert queue.enqueue(other, "own", "enqueue").message_id == other.id
     queue = processes.restart()
-    assert [place.message_id for place in queue.places("ann")] == [other.id]
+    assert [place.message_id for place in queue.positions("ann")] == [other.id]
 
 
 def fails(queue: MemoryQueue) -> bool:
@@ -697,7 +697,7 @@ def test_the_next_process_follows_the_logs_of_the_old_one(processes, reload):
     old, new = reload()
     woken = threading.Event()
 
-    with new.listen("ann", said.id, woken.set):
+    with new.subscribe("ann", said.id, woken.set):
         old.append(claim, [("message", "two")])
         assert woken.wait(DEADLINE)
         old.finish(claim, [("message", "three")])
@@ -715,7 +715,7 @@ def test_the_next_process_claims_nothing_of_a_group_that_the_old_one_runs(proces
 
     assert claimed(new).message == bobs
     assert new.claim(AT_ONCE) is None
-    assert [place.message_id for place in new.places("ann")] == [said.id, anns.id]
+    assert [place.message_id for place in new.positions("ann")] == [said.id, anns.id]
     old.finish(claim, [])
 
     assert claimed(new).message == anns
@@ -864,13 +864,13 @@ def killed_writer(path: Path, name: str, seconds: float) -> dict[str, str]:
 
 def check_told(queue: MemoryQueue, name: str, state: str) -> None:
     page = queue.read("ann", name, "")
-    words = [event.data for event in page.events if event.event == "message"]
+    entries = [event.data for event in page.events if event.event == "message"]
     if state == "finished":
-        assert words == [*(f"{name} {part}" for part in range(5)), "end"]
+        assert entries == [*(f"{name} {part}" for part in range(5)), "end"]
     elif state == "said":
         assert page.over
-        assert words[0] == f"{name} 0"
-        assert words[-1] == "end" or json.loads(words[-1])["code"] == "interrupted"
+        assert entries[0] == f"{name} 0"
+        assert entries[-1] == "end" or json.loads(entries[-1])["code"] == "interrupted"
     else:
         assert page.events
 

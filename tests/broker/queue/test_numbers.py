@@ -2,7 +2,7 @@
 
 import pytest
 
-from bff.broker.queue.base import Lost, Message
+from bff.broker.queue.base import LeaseLost, Message
 from bff.broker.queue.redis import RedisQueue
 from bff.ops.metrics import REAPED
 from bff.ops.redis import connect
@@ -31,7 +31,7 @@ def test_what_was_not_begun_is_claimed_again(queue, caplog):
     assert again.message == first.message
     assert again.waited >= 0.2
     assert "the worker of message m-1 is gone: again" in caplog.text
-    with pytest.raises(Lost):
+    with pytest.raises(LeaseLost):
         queue.finish(first, [])
 
 

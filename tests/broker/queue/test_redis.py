@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from bff.broker.queue import redis as redis_queue
-from bff.broker.queue.base import Claim, Limits, Lost, Message, Place
+from bff.broker.queue.base import Claim, LeaseLost, Limits, Message, QueuePosition
 from bff.broker.queue.redis import CLAIMS_MOST, WORKER, RedisQueue, presence, subscriber
 from bff.broker.queue.redis.presence import FLEETING
 from bff.broker.queue.redis.schedule import DUE
@@ -68,7 +68,7 @@ def far(open_queue, line) -> RedisQueue:
     queue.finish(claim, [])
     left(queue, "warm-up")
     queue.release(claimed(queue))
-    queue.stop("warm-up", queue.places("warm-up")[0].message_id)
+    queue.stop("warm-up", queue.positions("warm-up")[0].message_id)
     return queue
 
 
@@ -89,7 +89,7 @@ def read_live(queue: RedisQueue, said: Message) -> Iterator["stdlib.Queue[str]"]
 
     def follow() -> None:
         after = ""
-        with queue.listen(said.user_id, said.id, rung.release):
+        with queue.subscribe(said.user_id, said.id, rung.release):
             while not over.is_set():
                 rung.acquire()
                 with suppress(StorageUnavailable):
@@ -123,7 +123,7 @@ def test_what_a_dead_worker_had_not_begun_to_say_runs_again(open_queue):
     dead, alive = open_queue(lease=LEASE), open_queue(lease=LEASE)
     said = left(dead)
     first = claimed(dead)
-    dead.append(first, [("processing", "")], said=False)
+    dead.append(first, [("processing", "")], started=False)
 
     second = alive.claim(LEASE + REAPED_WITHIN)
 
@@ -166,21 +166,21 @@ def test_a_worker_that_wakes_after_its_lease_changes_nothing(open_queue, spoken)
     next_claim = alive.claim(LEASE + REAPED_WITHIN)
     assert next_claim is not None
     assert next_claim.message == (following if spoken else said)
-    before, places = whole(alive, said), alive.places(said.user_id)
+    before, positions = whole(alive, said), alive.positions(said.user_id)
 
     for late in late_writes(frozen, claim):
-        with pytest.raises(Lost):
+        with pytest.raises(LeaseLost):
             late()
 
     assert whole(alive, said) == before
-    assert alive.places(said.user_id) == places
+    assert alive.positions(said.user_id) == positions
     alive.finish(next_claim, [])
 
 
 def late_writes(queue: RedisQueue, claim: Claim) -> list[Callable[[], object]]:
     return [
         lambda: queue.append(claim, [("message", "too late")]),
-        lambda: queue.append(claim, [("processing", "")], said=False),
+        lambda: queue.append(claim, [("processing", "")], started=False),
         lambda: queue.renew(claim),
         lambda: queue.finish(claim, [("message", "too late")]),
         lambda: queue.release(claim),
@@ -254,7 +254,7 @@ def test_an_end_whose_receipt_was_lost_is_written_once_and_the_next_message_runs
     assert line.losses == 1
     assert types(far, said) == ["queued", "message", "done"]
     assert far.claim(AT_ONCE).message == following
-    with pytest.raises(Lost):
+    with pytest.raises(LeaseLost):
         far.finish(claim, [("message", "another end")])
 
 
@@ -265,7 +265,7 @@ def test_a_message_that_was_handed_back_without_a_receipt_runs_at_once(far, line
     line.lose_the_answer_to(b'"interrupted"')  # Which is among what a release says.
     with pytest.raises(StorageUnavailable):
         far.release(claim)
-    with pytest.raises(Lost):
+    with pytest.raises(LeaseLost):
         far.release(claim)
 
     again = open_queue().claim(AT_ONCE)
@@ -294,7 +294,7 @@ def test_a_message_whose_ticket_was_lost_is_kept_once(far, line):
     ticket = far.enqueue(said._replace(id="another"), "client's own", "enqueue")
 
     assert ticket.message_id == said.id
-    assert far.places(said.user_id) == [Place(said.id, "queued", 1)]
+    assert far.positions(said.user_id) == [QueuePosition(said.id, "queued", 1)]
     with pytest.raises(IdempotencyConflict):
         far.enqueue(message(text="another question"), "client's own", "enqueue")
 
@@ -327,7 +327,7 @@ def test_a_process_that_dies_after_an_end_delays_the_next_message_by_a_lease_at_
 
 def test_an_answer_for_its_readers_only_is_stopped_though_its_process_died_as_it_was_kept(open_queue, line, far):
     queue = open_queue(f"redis://127.0.0.1:{line.port}/0", grace=0.1)
-    said = message(text="the question", cancel_unread=True)
+    said = message(text="the question", cancel_on_disconnect=True)
 
     line.be_cut_after(b"the question")
     queue.enqueue(said, None, "enqueue")
@@ -338,7 +338,7 @@ def test_an_answer_for_its_readers_only_is_stopped_though_its_process_died_as_it
 
 def test_of_several_that_nobody_reads_none_is_forgotten_where_the_line_breaks(open_queue, line, client):
     far, near = open_queue(f"redis://127.0.0.1:{line.port}/0", grace=0.1), open_queue(grace=0.1)
-    said = [left(near, f"user-{number}", cancel_unread=True) for number in range(3)]
+    said = [left(near, f"user-{number}", cancel_on_disconnect=True) for number in range(3)]
     far.sweep()
     time.sleep(0.2)  # Longer than the grace: all of them are due.
 
@@ -354,10 +354,10 @@ def test_of_several_that_nobody_reads_none_is_forgotten_where_the_line_breaks(op
 def test_a_sign_that_somebody_reads_is_given_again_after_whatever_went_wrong(open_queue, client, monkeypatch, caplog):
     monkeypatch.setattr(presence, "TELL_SECONDS", 0.02)
     queue = open_queue(grace=0.5)
-    said = left(queue, cancel_unread=True)
+    said = left(queue, cancel_on_disconnect=True)
     member = f"{key_of(said.user_id)} {said.id}"
 
-    with queue.listen(said.user_id, said.id, lambda: None):
+    with queue.subscribe(said.user_id, said.id, lambda: None):
         client.rename(FLEETING, "kept")
         client.set(FLEETING, "of another type")
         assert eventually(lambda: "readers could not be told of" in caplog.text, DEADLINE)
@@ -442,7 +442,7 @@ def test_a_redis_that_was_started_again_goes_on_where_it_was(open_queue, server,
         with pytest.raises(StorageUnavailable):
             queue.append(claim, [("message", "after")])
         with pytest.raises(StorageUnavailable):
-            other.places(said.user_id)
+            other.positions(said.user_id)
         server.start()
         queue.append(claim, [("message", "after")])
         queue.finish(claim, [])
@@ -459,7 +459,7 @@ def test_a_redis_that_was_started_without_its_memory_is_an_empty_queue(open_queu
         server.stop()
         server.start()
 
-        with pytest.raises(Lost):
+        with pytest.raises(LeaseLost):
             queue.renew(claim)
         said = left(queue)
         assert claimed(queue).message == said
@@ -491,7 +491,7 @@ def test_a_redis_that_says_nothing_is_away_until_it_does(open_queue, server, mon
         with pytest.raises(StorageUnavailable):
             queue.append(claim, [("message", "words")])
         with pytest.raises(StorageUnavailable):
-            other.places(said.user_id)
+            other.positions(said.user_id)
         server.thaw()
         assert eventually(lambda: answers(queue), DEADLINE)
         queue.append(claim, [("message", "words")])
@@ -575,7 +575,7 @@ def test_a_full_redis_takes_nothing_new_and_ends_what_it_has(open_queue, client)
     assert texts(queue, said) == ["words"]
     assert texts(queue, other) == ["its end"]
     assert whole(queue, waiting).over
-    assert queue.places("cy") == []
+    assert queue.positions("cy") == []
     left(queue, "cy")
 
 
@@ -587,18 +587,18 @@ def test_only_queues_have_no_end_and_after_retention_little_is_left(open_queue, 
     users = [f"user-{number}" for number in range(5)]
     for number, user in enumerate(users * 4):
         queue.enqueue(message(user), f"client's own {number}", "enqueue")
-        left(queue, user, cancel_unread=number % 2 == 0)
+        left(queue, user, cancel_on_disconnect=number % 2 == 0)
     running = [claimed(queue) for _ in users]
     for claim in running[:4]:
         queue.append(claim, [("message", "words")])
     left(queue, users[0], on_busy="interrupt")
-    queue.stop(users[1], queue.places(users[1])[1].message_id)
+    queue.stop(users[1], queue.positions(users[1])[1].message_id)
     queue.release(running[1])
     queue.release(running[4])
 
     lasting = {key.rpartition(":")[2] if ":m:" not in key else "m" for key, ms in keys(client).items() if ms == -1}
     assert lasting == {"due", "fleeting", "q", "run", "m"}
-    waiting = {f"chat:{{{key_of(user)}}}:m:{place.message_id}" for user in users for place in queue.places(user)}
+    waiting = {f"chat:{{{key_of(user)}}}:m:{place.message_id}" for user in users for place in queue.positions(user)}
     assert {key for key, ms in keys(client).items() if ms == -1 and ":m:" in key} == waiting
 
     for claim in (running[0], running[2], running[3]):
@@ -641,7 +641,7 @@ def test_many_readers_share_a_few_connections_which_are_closed_again(open_queue,
     said = left(queue)
     with connect(server.url) as client, ExitStack() as readers:
         for _ in range(500):
-            readers.enter_context(queue.listen(said.user_id, said.id, lambda: None))
+            readers.enter_context(queue.subscribe(said.user_id, said.id, lambda: None))
         in_parallel(40, lambda _: [whole(queue, said) for _ in range(10)])
 
         assert 2 <= connections(client) <= 8
@@ -688,7 +688,7 @@ def test_an_absence_is_warned_of_once(open_queue, server, monkeypatch, caplog):
         return [record.levelname for record in caplog.records if record.message.startswith("not hearing Redis")]
 
     said = left(queue)
-    with queue.listen(said.user_id, said.id, rung.set):
+    with queue.subscribe(said.user_id, said.id, rung.set):
         for _ in range(2):
             assert rung.wait(DEADLINE)
             server.stop()
@@ -746,10 +746,10 @@ def test_a_claim_waits_for_what_another_process_is_left(open_queue):
 def test_a_reader_in_a_process_that_only_streams_is_there(open_queue, client, monkeypatch):
     monkeypatch.setattr(presence, "TELL_SECONDS", 0.05)
     web, worker = open_queue(grace=1.0), open_queue(grace=1.0)
-    said = left(web, cancel_unread=True)
+    said = left(web, cancel_on_disconnect=True)
     member = f"{key_of(said.user_id)} {said.id}"
 
-    with web.listen(said.user_id, said.id, lambda: None):
+    with web.subscribe(said.user_id, said.id, lambda: None):
         seen = {client.zscore(FLEETING, member)}
         assert eventually(lambda: seen.add(client.zscore(FLEETING, member)) or len(seen) > 3, DEADLINE)
     assert None not in seen

@@ -11,7 +11,7 @@ import pytest
 from bff.api.hooks import Parts
 from bff.auth.identity import Identity
 from bff.engine.agents.base import Agent
-from bff.engine.agents.broker import Broker, ThroughBroker
+from bff.engine.agents.broker import Broker, BrokerUpstream
 from bff.engine.agents.registry import DEFAULT
 from bff.errors import AnswerTimeout, ClientDisconnected, Interrupted
 from bff.upstream.messages import ChatMessage
@@ -58,7 +58,7 @@ def openai_that_has_not_answered(_: bool) -> Iterator[Working]:
 def broker(falls_silent: bool) -> Iterator[Working]:
     """Before a broker that numbers its events: the bundled one."""
     parts: Parts = new_app(ECHO_WORD_SECONDS="30" if falls_silent else "0").extensions["bff"]
-    agent = Broker(ThroughBroker(parts.broker, None, 30))
+    agent = Broker(BrokerUpstream(parts.broker, None, 30))
     yield agent, lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
 
 

@@ -61,7 +61,7 @@ class Buffer:
     # Called by whoever commits.
 
     def take(self, idle: float, gather_seconds: float, closing: Callable[[], bool]) -> Batch:
-        """What is to be committed next: after `idle` seconds perhaps nothing. Records wait so long for others: `gather_seconds`."""
+        """What is to be committed next: after `idle` seconds perhaps nothing. Records wait for others for `gather_seconds`."""
         if not self._has_records():
             self._wanted.wait_for(lambda: self._has_records() or self._hurried or closing(), idle)
         if self._has_records():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from heapq import nsmallest
 from typing import Final
 
-from bff.broker.queue.groups import Entry
+from bff.broker.queue.groups import QueueEntry
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.log import Number
 from bff.http.sse import Event
@@ -22,28 +22,30 @@ class Recorder:
         self._journal = journal
         self._clock = clock
 
-    def introduce(self, entry: Entry) -> None:
+    def introduce(self, entry: QueueEntry) -> None:
         """All of it but its log."""
         if self._journal:
             entry.since = self._journal.buffer.position + 1
             self._journal.buffer.record("new", list(entry.message), entry.left_at, entry.client_key)
             self.note(entry)
 
-    def note(self, entry: Entry) -> None:
+    def note(self, entry: QueueEntry) -> None:
         """What may have changed of it."""
         if self._journal:
-            about = entry.state, entry.token, entry.stopping, entry.said, entry.committed, entry.restarts
-            self._journal.buffer.record("set", entry.message.id, *about, entry.message.cancel_unread, entry.rank, self._clock())
+            about = entry.state, entry.token, entry.stopping, entry.started, entry.committed, entry.restarts
+            self._journal.buffer.record(
+                "set", entry.message.id, *about, entry.message.cancel_on_disconnect, entry.rank, self._clock()
+            )
 
-    def event(self, entry: Entry, event: Event) -> None:
+    def event(self, entry: QueueEntry, event: Event) -> None:
         if self._journal:
             self._journal.buffer.record("event", entry.message.id, event.id, event.event, event.data)
 
-    def gone(self, entry: Entry, last_id: Number) -> None:
+    def gone(self, entry: QueueEntry, last_id: Number) -> None:
         if self._journal:
             self._journal.buffer.record("gone", entry.message.id, *last_id)
 
-    def wish(self, kind: str, entry: Entry) -> None:
+    def wish(self, kind: str, entry: QueueEntry) -> None:
         """What the process that answers it shall do: "stopped", "unread" or "keep"."""
         if self._journal:
             self._journal.buffer.record(kind, entry.message.id)
@@ -53,12 +55,12 @@ class Recorder:
         if self._journal:
             self._journal.buffer.remember(kind, *about)
 
-    def rewrite(self, entry: Entry) -> None:
+    def rewrite(self, entry: QueueEntry) -> None:
         self.introduce(entry)
         for event in entry.log.events:
             self.event(entry, event)
 
-    def compact(self, entries: Collection[Entry], held: int) -> None:
+    def compact(self, entries: Collection[QueueEntry], held: int) -> None:
         """Lets go of the rows before the oldest message's; where that is too few, the oldest messages are written anew.
 
         `held`: bytes of what is in the entries, about.

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from bff.broker.queue.base import Message
-from bff.broker.queue.groups import Entry, Group
+from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal.file import Record
 from bff.broker.queue.log import Log, parsed, size_of
 from bff.broker.queue.state import State
@@ -19,7 +19,7 @@ class StateReplay:
     def __init__(self, state: State) -> None:
         self._state = state
         self._started = False
-        self.stopping: list[Entry] = []
+        self.stopping: list[QueueEntry] = []
         """Those whose workers are to be told to stop."""
 
     def reset(self) -> None:
@@ -43,7 +43,7 @@ class StateReplay:
         if entry is None or entry.foreign or kind not in WISHES:
             return
         if kind == "keep":
-            self._state.keep_unread(entry)
+            self._state.continue_without_readers(entry)
         elif kind == "stopped" or entry.may_be_cancelled:
             self._state.stop(entry, kind)
             self.stopping.append(entry)
@@ -83,7 +83,7 @@ class StateReplay:
         if entry is None:
             mark = group_mark_of(message.id, message.user_id)
             group = state.groups.setdefault(mark, Group(mark))
-            entry = Entry(message, group, touched=left_at, unread_since=left_at, left_at=left_at, foreign=True)
+            entry = QueueEntry(message, group, touched=left_at, unread_since=left_at, left_at=left_at, foreign=True)
             state.entries[message.id] = group.entries[message.id] = entry
         else:
             self._take_out(entry)  # It was written anew, and its log follows.
@@ -103,7 +103,7 @@ class StateReplay:
         else:
             state.expired.keep(about[0], about[1], about[2])
 
-    def _change(self, entry: Entry, kind: str, *about: Any) -> None:
+    def _change(self, entry: QueueEntry, kind: str, *about: Any) -> None:
         state = self._state
         if kind == "event":
             number = parsed(about[0])
@@ -121,23 +121,23 @@ class StateReplay:
             if not entry.group.entries:
                 state.groups.pop(entry.group.mark, None)
         elif kind == "keep":
-            entry.message = entry.message._replace(cancel_unread=False)
+            entry.message = entry.message._replace(cancel_on_disconnect=False)
         elif kind in WISHES and not entry.committed:
             entry.stopping = entry.stopping or kind  # type: ignore[assignment]
 
-    def _set(self, entry: Entry, *about: Any) -> None:
+    def _set(self, entry: QueueEntry, *about: Any) -> None:
         self._take_out(entry)
-        entry.state, entry.token, stopping, entry.said, entry.committed, entry.restarts, *more = about
-        cancel_unread, entry.rank, entry.touched = more
+        entry.state, entry.token, stopping, entry.started, entry.committed, entry.restarts, *more = about
+        cancel_on_disconnect, entry.rank, entry.touched = more
         entry.stopping = stopping or entry.stopping
-        entry.message = entry.message._replace(cancel_unread=cancel_unread)
+        entry.message = entry.message._replace(cancel_on_disconnect=cancel_on_disconnect)
         low, high = self._state.ranks
         self._state.ranks = min(low, entry.rank), max(high, entry.rank)
         self._put(entry)
         self._state.offer(entry.group)
         entry.wake()
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: QueueEntry) -> None:
         if entry.state == "queued":
             entry.group.insert(entry)
         elif entry.state == "running":
@@ -146,7 +146,7 @@ class StateReplay:
         if entry.state == "finished":
             self._state.keep_finished(entry)
 
-    def _take_out(self, entry: Entry) -> None:
+    def _take_out(self, entry: QueueEntry) -> None:
         """From where it waits, runs or is kept."""
         state, group = self._state, entry.group
         if entry in group.waiting:

@@ -20,21 +20,21 @@ from bff.broker.queue.base import (
     MANY_WAITING,
     Claim,
     Counts,
+    LeaseLost,
     Limits,
-    Lost,
+    LogEntry,
     Message,
     Page,
-    Place,
+    QueuePosition,
     Receipt,
     StopReason,
-    Words,
 )
 from bff.broker.queue.redis.keys import claim_key, digest_of, flat, group_of, queue_key, queue_of
 from bff.broker.queue.redis.logs import Logs
-from bff.broker.queue.redis.presence import Readers
+from bff.broker.queue.redis.presence import Presence
 from bff.broker.queue.redis.replies import claim_of, places_of, reason_of, tell_reaped
-from bff.broker.queue.redis.schedule import Due
-from bff.broker.queue.redis.subscriber import Listener
+from bff.broker.queue.redis.schedule import Schedule
+from bff.broker.queue.redis.subscriber import Subscriber
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooLarge, TooManyRequests
 from bff.ops.redis import Client, Scripts, keys_of, map_errors
 from bff.upstream.message_ids import group_mark, group_mark_of
@@ -60,9 +60,9 @@ class RedisQueue:
         self._keep = (str(int(limits.retention * 1000)), str(limits.log_bytes))
         self._group = Scripts(client, LUA / "group", prelude=(LUA / "group.lua").read_text(encoding="utf-8"))
         self._logs = Logs(client, self._group)
-        self._listener = Listener(client)
-        self._due = Due(client, self._listener, self._lease)
-        self._readers = Readers(client, limits.grace)
+        self._listener = Subscriber(client)
+        self._due = Schedule(client, self._listener, self._lease)
+        self._readers = Presence(client, limits.grace)
         self._writing: dict[tuple[str, int], str] = {}
         """The name of the write of a claim that may have been done or not."""
 
@@ -70,11 +70,11 @@ class RedisQueue:
         group = group_of(message)
         content = json.dumps(message.content, sort_keys=True)
         keys = [queue_key(group)] + ([f"{keys_of(group)}c:{digest_of(client_message_id)}"] if client_message_id else [])
-        facts = (message.id, message.user_id, content, message.size, int(message.cancel_unread), digest_of(content))
+        facts = (message.id, message.user_id, content, message.size, int(message.cancel_on_disconnect), digest_of(content))
         more_facts = (message.trace, message.handler, message.run_scope, message.run_key)
         # If this process dies before it can say more, somebody looks all the same, for the message and for its readers.
         self._due.offer(group, self._lease)
-        if message.cancel_unread:
+        if message.cancel_on_disconnect:
             self._readers.expect(f"{group} {message.id}")
         bounds = (self._limits.depth_per_user, on_busy)
         last_facts = (self._lease if claim else "0", int(message.repeatable))
@@ -137,42 +137,42 @@ class RedisQueue:
         return claim_of(*claimed)
 
     def renew(self, claim: Claim) -> StopReason | None:
-        return reason_of(self._write(claim, (), said=False))
+        return reason_of(self._write(claim, (), started=False))
 
     def commit(self, claim: Claim) -> bool:
         answer = self._group.run("commit", [queue_of(claim)], claim.message.id, claim.token)
         if answer == "lost":
-            raise Lost
+            raise LeaseLost
         return bool(answer)
 
-    def append(self, claim: Claim, words: Sequence[Words], *, said: bool = True) -> None:
-        if words:
-            self._write(claim, words, said=said)
+    def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
+        if entries:
+            self._write(claim, entries, started=started)
 
-    def _write(self, claim: Claim, words: Sequence[Words], *, said: bool) -> str:
-        name = self._name(claim) if words else ""
-        about = (claim.message.id, claim.token, self._lease, name, int(said), self._limits.log_bytes)
-        answer: str = self._group.run("write", [queue_of(claim)], *about, *flat(words))
-        if words:
+    def _write(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool) -> str:
+        name = self._name(claim) if entries else ""
+        about = (claim.message.id, claim.token, self._lease, name, int(started), self._limits.log_bytes)
+        answer: str = self._group.run("write", [queue_of(claim)], *about, *flat(entries))
+        if entries:
             self._writing.pop(claim_key(claim), None)
         if answer == "lost":
-            raise Lost
+            raise LeaseLost
         if answer == "large":
             raise TooLarge(LONG_ANSWER)
         return answer
 
-    def finish(self, claim: Claim, words: Sequence[Words], *, forget: bool = False) -> None:
-        self._end(claim, self._finish(claim, words, "forget" if forget else ""))
+    def finish(self, claim: Claim, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
+        self._end(claim, self._finish(claim, entries, "forget" if forget else ""))
 
-    def conclude(self, claim: Claim, words: Sequence[Words]) -> None:
-        answer = self._finish(claim, words, "conclude")
+    def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
+        answer = self._finish(claim, entries, "conclude")
         self._writing.pop(claim_key(claim), None)
         if answer == "lost":
-            raise Lost
+            raise LeaseLost
 
-    def _finish(self, claim: Claim, words: Sequence[Words], mode: str) -> str | int:
+    def _finish(self, claim: Claim, entries: Sequence[LogEntry], mode: str) -> str | int:
         about = (claim.message.id, claim.token, self._name(claim), *self._keep, mode)
-        answer: str | int = self._group.run("finish", [queue_of(claim)], *about, *flat(words))
+        answer: str | int = self._group.run("finish", [queue_of(claim)], *about, *flat(entries))
         return answer
 
     def release(self, claim: Claim) -> None:
@@ -187,7 +187,7 @@ class RedisQueue:
             self._tidy(group)
         self._writing.pop(claim_key(claim), None)
         if answer == "lost":
-            raise Lost
+            raise LeaseLost
 
     def _tidy(self, group: str) -> None:
         """Where nothing is left, there is nothing to look after."""
@@ -207,7 +207,7 @@ class RedisQueue:
         return self._logs.locate(user_id, group, event_id)
 
     @contextmanager
-    def listen(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
+    def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
         answer = f"{group_mark_of(message_id, user_id)} {message_id}"
         with self._readers.reading(answer), self._listener.hearing(f"chat:l:{message_id}", lambda _: wake()):
             yield
@@ -216,7 +216,7 @@ class RedisQueue:
         group = group_mark_of(message_id, user_id)
         self._stopped(group, message_id, self._group.run("stop", [queue_key(group)], message_id, user_id, STOPPED, *self._keep))
 
-    def cancel_if_unread(self, user_id: str, message_id: str) -> None:
+    def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
         if not self._readers.has(f"{group} {message_id}"):
             self._cancel(group, message_id, user_id, self._readers.process)
@@ -225,7 +225,7 @@ class RedisQueue:
         about = (message_id, user_id, process, STOPPED, *self._keep)
         self._stopped(group, message_id, self._group.run("cancel", [queue_key(group)], *about))
 
-    def keep_unread(self, user_id: str, message_id: str) -> None:
+    def continue_without_readers(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
         self._stopped(group, message_id, self._group.run("keep_unread", [queue_key(group)], message_id, user_id))
         self._readers.forget(f"{group} {message_id}")
@@ -247,7 +247,7 @@ class RedisQueue:
 
         self._listener.hear("chat:stop", hear)
 
-    def places(self, user_id: str, group: str = "") -> list[Place]:
+    def positions(self, user_id: str, group: str = "") -> list[QueuePosition]:
         return places_of(self._group.run("places", [queue_key(group_mark(user_id, group))]))
 
     def sweep(self) -> None:
@@ -259,7 +259,7 @@ class RedisQueue:
                 self._cancel(group, message_id)
             self._readers.forget(answer)
 
-    def is_worked(self) -> bool:
+    def has_workers(self) -> bool:
         with map_errors():
             return bool(self._client.exists(WORKER))
 

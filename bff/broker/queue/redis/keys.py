@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
-from bff.broker.queue.base import Claim, Message, Words
+from bff.broker.queue.base import Claim, LogEntry, Message
 from bff.ops.redis import keys_of
 from bff.upstream.message_ids import group_mark_of
 
@@ -28,5 +28,5 @@ def claim_key(claim: Claim) -> tuple[str, int]:
     return claim.message.id, claim.token
 
 
-def flat(words: Sequence[Words]) -> Iterator[str]:
-    return (text for said in words for text in said)
+def flat(entries: Sequence[LogEntry]) -> Iterator[str]:
+    return (text for said in entries for text in said)

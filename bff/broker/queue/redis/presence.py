@@ -23,7 +23,7 @@ MOST: Final = 100
 log = logging.getLogger(__name__)
 
 
-class Readers:
+class Presence:
     """Answers are named "<group> <message id>"."""
 
     def __init__(self, client: Client, grace: float) -> None:

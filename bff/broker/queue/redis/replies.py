@@ -4,7 +4,7 @@ import json
 import logging
 from typing import Any
 
-from bff.broker.queue.base import Claim, Message, Place, StopReason
+from bff.broker.queue.base import Claim, Message, QueuePosition, StopReason
 from bff.ops import metrics
 
 log = logging.getLogger(__name__)
@@ -31,12 +31,12 @@ def claim_of(message_id: str, token: int, waited: str, committed: str, *facts: s
     return Claim(message_of(message_id, *facts), token, max(0, int(waited)) / 1_000_000, committed == "begun")
 
 
-def places_of(said: list[Any]) -> list[Place]:
+def places_of(said: list[Any]) -> list[QueuePosition]:
     """What lua/group/places.lua answers."""
     runs, stopping, *more = said
     found = zip(more[::3], more[1::3], more[2::3], strict=True)
     return [
-        Place(message_id, "queued" if at else "running", at, scope, key, stopping=bool(stopping) and not at)
+        QueuePosition(message_id, "queued" if at else "running", at, scope, key, stopping=bool(stopping) and not at)
         for at, (message_id, scope, key) in enumerate(found, start=0 if runs else 1)
     ]
 

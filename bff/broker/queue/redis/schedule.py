@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bff.broker.queue.base import Counts
-from bff.broker.queue.redis.subscriber import Listener
+from bff.broker.queue.redis.subscriber import Subscriber
 from bff.ops.redis import Client, Scripts, map_errors
 
 DUE: Final = "chat:due"
@@ -17,16 +17,16 @@ Moment = str
 """µs since 1970, as Redis wrote it."""
 
 
-class Due:
+class Schedule:
     """Each verb raises Away; `offer` ServerFull, too."""
 
-    def __init__(self, client: Client, listener: Listener, lease: str) -> None:
+    def __init__(self, client: Client, listener: Subscriber, lease: str) -> None:
         """`lease`: µs for which nobody else looks after whom somebody looks after."""
         self._client = client
         self._listener = listener
         self._lease = lease
         self._scripts = Scripts(client, Path(__file__).parent / "lua" / "due")
-        self._bell = Bell()
+        self._bell = Notifier()
         self._starting = threading.Lock()
         self._heard = False
 
@@ -76,7 +76,7 @@ class Due:
             return list(self._client.zrange(DUE, 0, MOST - 1))
 
 
-class Bell:
+class Notifier:
     """Rung from anywhere; who noted how often it had rung does not miss the next time."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Hear = Callable[[str], None]
 
 
-class Listener:
+class Subscriber:
     """Calls whoever hears a channel with each message, and with "" when messages may have been missed.
 
     The thread starts with the first hearer and lives as long as the process.

@@ -135,7 +135,7 @@ local function restarts(id)
   return true
 end
 
--- Notes of a message that its next worker finds it committed; `said`: whether some of it was told.
+-- Notes of a message that its next worker finds it committed; `started`: whether some of it was told.
 local function stay_committed(id, said)
   if said then
     redis.call('HSET', base .. 'm:' .. id, 'committed', 'begun')
