@@ -43,7 +43,7 @@ from bff.ops.rate_limiter import RateLimiter
 from bff.services import Services
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
-from bff.upstream.http import Neighbour, new_session
+from bff.upstream.http import InProcessService, new_session
 
 DOORS = (chat, conversations, history, preferences, audio, tickets, v1, health, diagnostics, openapi, page)
 
@@ -160,7 +160,7 @@ def _probes(
 
 
 def _lifecycle(
-    settings: Settings, streams: StreamLimiter, connections: Connections, lag: LagMonitor, broker: Neighbour
+    settings: Settings, streams: StreamLimiter, connections: Connections, lag: LagMonitor, broker: InProcessService
 ) -> Lifecycle:
     """`broker`: the bundled one, which has a life of its own."""
 

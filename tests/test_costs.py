@@ -16,7 +16,7 @@ from flask import Flask
 
 from bff.http.responses import EventStream, StreamOptions
 from bff.upstream.http import EventSource, new_session, send
-from bff.upstream.reconnect import Followed
+from bff.upstream.reconnect import ReconnectingReply
 from bff.upstream.relay import Relay
 from tests.wire_server import chunk, stream_head
 
@@ -56,7 +56,7 @@ def broker():
 def opened(session, url: str):
     """The whole corridor for one answer: its frames, as a server would iterate them."""
     source = EventSource(send(session, "GET", url, headers={}, connect=5, deadline=monotonic() + 5), 60.0)
-    answer, relay = Followed(lambda *_: None, source), Relay("request-1")
+    answer, relay = ReconnectingReply(lambda *_: None, source), Relay("request-1")
     with Flask(__name__).test_request_context():
         return EventStream(
             lambda waiter: relay(answer.events(waiter)), StreamOptions(b": beat\n\n", 60.0), environ={}, close=answer.close

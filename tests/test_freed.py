@@ -28,9 +28,9 @@ from bff.http.waiting.background import in_background
 from bff.http.waiting.inner import InnerWaiter
 from bff.services import Services
 from bff.upstream import http
-from bff.upstream.http import EventSource, Neighbour, new_session, send
+from bff.upstream.http import EventSource, InProcessService, new_session, send
 from bff.upstream.messages import ChatMessage
-from bff.upstream.reconnect import Followed
+from bff.upstream.reconnect import ReconnectingReply
 from bff.upstream.relay import Relay
 from bff.upstream.services import Remote, Timeouts
 from bff.upstream.unnumbered import Question, UnnumberedReply
@@ -145,7 +145,7 @@ def an_unnumbered_reply_that_is_cut(thing: Thing) -> None:
 
 def an_answer_that_breaks_for_good(_: Thing) -> None:
     with WireServer([stream_head(), CUT]) as broker, closing(waiting.new_waiter()) as waiter, suppress(UpstreamUnavailable):
-        list(Followed(fail, source(broker)).events(waiter))
+        list(ReconnectingReply(fail, source(broker)).events(waiter))
 
 
 def an_answer_that_is_left_while_its_broker_is_away(_: Thing) -> None:
@@ -158,7 +158,7 @@ def an_answer_that_is_left_while_its_broker_is_away(_: Thing) -> None:
         closing(waiting.new_waiter()) as waiter,
         suppress(ClientDisconnected),
     ):
-        list(Followed(away, source(broker)).events(waiter))
+        list(ReconnectingReply(away, source(broker)).events(waiter))
 
 
 def a_relay_whose_answer_breaks(thing: Thing) -> None:
@@ -185,7 +185,7 @@ def a_neighbour_whose_asker_leaves(_: Thing) -> None:
             waiter.cancel(ClientDisconnected())
             return []
 
-        neighbour = Neighbour("name", lambda _: app)
+        neighbour = InProcessService("name", lambda _: app)
         ask(neighbour.url + "/", new_session(to=neighbour), waiter)
 
 
@@ -196,8 +196,8 @@ def a_neighbour_whose_reader_leaves(_: Thing) -> None:
         yield b"one"
 
     with closing(waiting.new_waiter()) as waiter:
-        neighbour = Neighbour("name", lambda _: lambda *_: app(*_))
-        with suppress(ClientDisconnected), closing(http.ByteSource(ask(neighbour.url, new_session(to=neighbour)), 5)) as body:
+        neighbour = InProcessService("name", lambda _: lambda *_: app(*_))
+        with suppress(ClientDisconnected), closing(http.ByteStream(ask(neighbour.url, new_session(to=neighbour)), 5)) as body:
             list(body.chunks(waiter))
 
 

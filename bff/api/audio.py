@@ -8,7 +8,7 @@ from flask import Blueprint, Response, after_this_request, request
 from werkzeug.http import unquote_etag
 
 from bff.api import hooks
-from bff.api.engine_request import asking
+from bff.api.engine_request import open_engine_request
 from bff.errors import InvalidRequest, RangeNotSatisfiable
 from bff.http.download import Download
 from bff.http.streams import Slot
@@ -24,7 +24,7 @@ def hear() -> Response:
     url = request.args.get("url", "")
     if not url:
         raise InvalidRequest("url: is required.")
-    with asking() as (who, slot, waiter):
+    with open_engine_request() as (who, slot, waiter):
         recording, file = hooks.parts().engine.recording(url, who, waiter)
         try:
             if _is_known(recording.etag):

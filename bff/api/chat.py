@@ -9,9 +9,9 @@ from flask import Blueprint, Response, jsonify, request
 from bff.api import hooks, reply_stream
 from bff.api.adapters.ag_ui import AG_UI
 from bff.api.adapters.ai_sdk import AI_SDK
-from bff.api.adapters.base import ClientProtocol, Place, Sent
+from bff.api.adapters.base import ClientProtocol, ResumePoint, Sent
 from bff.api.adapters.native import NATIVE
-from bff.api.engine_request import asking_once
+from bff.api.engine_request import engine_request
 from bff.auth.identity import Identity
 from bff.errors import InvalidRequest, NotFound
 from bff.http import event_ids
@@ -32,16 +32,16 @@ def say() -> Response:
     """The message is left and its stream open before the response starts: until then failures are plain JSON."""
     identity = hooks.identity()
     protocol = _protocol()
-    asked = protocol.asked(hooks.body())
-    message = messages.parse(asked.body, request.headers.get("Idempotency-Key"))
+    parsed = protocol.parsed(hooks.body())
+    message = messages.parse(parsed.body, request.headers.get("Idempotency-Key"))
     parts = hooks.parts()
     parts.rate.acquire(identity.user_id)
     with parts.streams.acquire(identity.user_id, comes_back=hooks.says_it_comes_back()) as slot:
         broker, deadline, handler = reply_stream.destination(identity.user_id)
         receipt = broker.enqueue(identity, reply_stream.for_broker(message, parts.settings) | handler, deadline)
         answer = broker.follow(identity.user_id, receipt.message_id, deadline)
-        words = protocol.words and protocol.words(receipt.message_id, asked.about, Sent.NOTHING)
-        return reply_stream.stream(answer, receipt.message_id, slot, protocol, words, broker=broker)
+        encoder = protocol.encoder and protocol.encoder(receipt.message_id, parsed.about, Sent.NOTHING)
+        return reply_stream.stream(answer, receipt.message_id, slot, protocol, encoder, broker=broker)
 
 
 @bp.post("")
@@ -52,7 +52,7 @@ def answer() -> Response:
     parts = hooks.parts()
     parts.rate.acquire(identity.user_id)
     about = {"client_id": parts.settings.client_id, "user_id": identity.user_id, "org": identity.org}
-    with asking_once() as (_, _, waiter):
+    with engine_request() as (_, _, waiter):
         return jsonify(parts.engine.chat(message.for_upstream() | about, waiter))
 
 
@@ -62,17 +62,19 @@ def resume(message_id: str) -> Response:
     parts = hooks.parts()
     after = event_ids.from_reader(request.headers.get("Last-Event-ID", ""), request.args.get("last_event_id", ""))
     protocol = _protocol()
-    after, sent = (after, Sent.NOTHING) if protocol is NATIVE else Place.of(after)
+    after, sent = (after, Sent.NOTHING) if protocol is NATIVE else ResumePoint.of(after)
     # Other clients take a clean end for the whole answer.
     with parts.streams.acquire(identity.user_id, comes_back=protocol is NATIVE or hooks.says_it_comes_back()) as slot:
         known = _checked(message_id, identity)
-        broker, answer = _of_either(identity, lambda broker: broker.resume(identity.user_id, known, broker.opening(), after))
+        broker, answer = _of_either(
+            identity, lambda broker: broker.resume(identity.user_id, known, broker.open_deadline(), after)
+        )
         if answer is not None and sent is Sent.END:
             answer.close()  # It goes on for others: a protocol that cannot take output back has ended it at its restart.
         elif answer is not None:
-            words = protocol.words and protocol.words(message_id, {}, sent)
+            encoder = protocol.encoder and protocol.encoder(message_id, {}, sent)
             retry = hooks.come_back_milliseconds()
-            return reply_stream.stream(answer, message_id, slot, protocol, words, retry, broker=broker)
+            return reply_stream.stream(answer, message_id, slot, protocol, encoder, retry, broker=broker)
         slot.release()
         return Response(status=204)  # Which tells `EventSource` not to come back.
 

@@ -15,7 +15,7 @@ from bff.errors import Busy, Expired, InvalidRequest, NotFound
 from bff.ops.rate_limiter import RateLimiter
 from bff.upstream.agents import BROKER, AgentInfo
 from bff.upstream.broker_client import BrokerClient
-from bff.upstream.reconnect import Answer
+from bff.upstream.reconnect import Reply
 
 OWN_GROUP = ""
 
@@ -24,7 +24,7 @@ class Opened(NamedTuple):
     """A reply on its way to one reader."""
 
     message_id: str
-    answer: Answer
+    answer: Reply
     restarted: bool
     """What the reader has read was told by a run that is gone."""
     resumed: bool
@@ -108,12 +108,12 @@ class ReplyRuns:
             if running:
                 raise Busy("Another reply in this conversation is being written.")  # As the queue would, but counted nowhere.
             self._rate.acquire(identity.user_id)
-            message_id = self._broker.enqueue(identity, asked.content(), self._broker.opening()).message_id
+            message_id = self._broker.enqueue(identity, asked.content(), self._broker.open_deadline()).message_id
         opened = self._follow(identity.user_id, message_id, asked.on_disconnect)
         return opened and opened._replace(restarted=after != "")
 
     def _follow(self, user_id: str, message_id: str, on_disconnect: str, after: str = "") -> Opened | None:
-        deadline = self._broker.opening()
+        deadline = self._broker.open_deadline()
         answer = self._broker.resume(user_id, message_id, deadline, after, on_disconnect=on_disconnect)
         if answer is None:
             return None

@@ -22,9 +22,9 @@ from bff.http.streams import Slot
 bp = Blueprint("conversations", __name__, url_prefix="/api")
 
 PAGE: Final = 50
-PAGE_MOST: Final = 100
-BODY_MOST: Final = 1024 * 1024
-"""Bytes: CONTENT_MOST characters, however they are escaped."""
+MAX_PAGE: Final = 100
+MAX_BODY_BYTES: Final = 1024 * 1024
+"""Bytes: MAX_CONTENT_CHARACTERS characters, however they are escaped."""
 OPENING: Final = b":ok\n\n"
 
 Model = TypeVar("Model", NewConversation, UpdateConversation, NewMessage, EditMessage)
@@ -158,7 +158,7 @@ def _stream(opened: Opened, slot: Slot) -> Response:
 
 
 def _said(model: type[Model]) -> Model:
-    return request_body.validated(model, hooks.body(BODY_MOST))
+    return request_body.validated(model, hooks.body(MAX_BODY_BYTES))
 
 
 def _wish() -> StreamMessage:
@@ -169,4 +169,4 @@ def _wish() -> StreamMessage:
 
 
 def _limit() -> int:
-    return max(1, min(hooks.whole("limit", PAGE), PAGE_MOST))
+    return max(1, min(hooks.integer("limit", PAGE), MAX_PAGE))

@@ -13,7 +13,7 @@ from bff.http.streams import Slot
 from bff.http.waiting import Waiter
 
 
-class Asking(NamedTuple):
+class EngineRequest(NamedTuple):
     who: Identity
     slot: Slot
     waiter: Waiter
@@ -21,21 +21,21 @@ class Asking(NamedTuple):
 
 
 @contextmanager
-def asking() -> Iterator[Asking]:
+def open_engine_request() -> Iterator[EngineRequest]:
     """Raises Unauthorized, Forbidden, ServerRestarting, ServerFull, TooManyRequests. The slot is the caller's to release."""
     who = hooks.identity()
     with hooks.parts().streams.acquire(hooks.large_response_key(who)) as slot:
         waiter = waiting.new_waiter(waiting.client_socket(request.environ), allow_half_open=False)
         try:
             slot.attach(waiter)
-            yield Asking(who, slot, waiter)
+            yield EngineRequest(who, slot, waiter)
         finally:
             waiter.close()
 
 
 @contextmanager
-def asking_once() -> Iterator[Asking]:
+def engine_request() -> Iterator[EngineRequest]:
     """As long as the request lasts, and its response."""
-    with asking() as asked:
+    with open_engine_request() as asked:
         hooks.hold(asked.slot)
         yield asked

@@ -99,7 +99,7 @@ def body(most: int | None = None) -> bytes:
     )
 
 
-def whole(name: str, default: int) -> int:
+def integer(name: str, default: int) -> int:
     """Of the query. Raises InvalidRequest."""
     text = request.args.get(name)
     if text is None:
@@ -148,8 +148,8 @@ def _begin() -> Response | None:
 def _finish(response: Response) -> Response:
     response = _counted(response)
     response.headers["X-Request-ID"] = request_id()
-    security_headers.harden(response)
-    origin.share(response, parts().settings.cors_allow_origins)
+    security_headers.set_security_headers(response)
+    origin.add_cors_headers(response, parts().settings.cors_allow_origins)
     who: Identity | None = g.get("identity")
     if who is not None and who.new_cookie:
         response.set_cookie(
@@ -192,15 +192,15 @@ def _may_wait(response: Response) -> bool:
     return (response.calculate_content_length() or 0) > SEND_BUFFER_BYTES
 
 
-def problem_of(error: Exception) -> ChatError:
+def to_chat_error(error: Exception) -> ChatError:
     """What went wrong, as one of ours, and noted for the log line."""
     problem = _as_ours(error)
     metrics.REFUSED.labels(problem.code).inc()
-    note({"code": problem.code} | ({"detail": problem.detail} if problem.detail else {}))
+    add_log_fields({"code": problem.code} | ({"detail": problem.detail} if problem.detail else {}))
     return problem
 
 
-def note(fields: Mapping[str, object]) -> None:
+def add_log_fields(fields: Mapping[str, object]) -> None:
     """For the request's log line."""
     g.log_fields = g.get("log_fields", {}) | fields
 
@@ -208,7 +208,7 @@ def note(fields: Mapping[str, object]) -> None:
 def _refuse(error: Exception) -> Response:
     if isinstance(error, ClientDisconnected):
         return Response(status=ClientDisconnected.status)
-    problem = problem_of(error)
+    problem = to_chat_error(error)
     if problem.retry_after is not None and _is_event_source():
         return _come_back()
     response = jsonify(problem.as_json(request_id()))

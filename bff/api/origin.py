@@ -37,7 +37,7 @@ def check(allowed: tuple[str, ...]) -> None:
         raise Forbidden("A request with a cookie must say which page it comes from.")
 
 
-def share(response: Response, allowed: tuple[str, ...]) -> None:
+def add_cors_headers(response: Response, allowed: tuple[str, ...]) -> None:
     """Lets a page that may ask read the answer. Never `*`: cookies count."""
     if not allowed:
         return

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, StrictStr, StringConstraints
 
 from bff.api import hooks
-from bff.api.engine_request import asking_once
+from bff.api.engine_request import engine_request
 from bff.http import request_body
 
 bp = Blueprint("preferences", __name__, url_prefix="/api/preferences")
@@ -21,7 +21,7 @@ class Changes(BaseModel):
 
 @bp.get("")
 def read() -> Response:
-    with asking_once() as (who, _, waiter):
+    with engine_request() as (who, _, waiter):
         return jsonify(hooks.parts().engine.preferences(who, waiter))
 
 
@@ -29,5 +29,5 @@ def read() -> Response:
 def change() -> Response:
     hooks.identity()
     changes = request_body.validated(Changes, hooks.body()).model_dump(exclude_unset=True)
-    with asking_once() as (who, _, waiter):
+    with engine_request() as (who, _, waiter):
         return jsonify(hooks.parts().engine.prefer(who, changes, waiter))

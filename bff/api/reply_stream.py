@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from flask import Response, request
 
 from bff.api import hooks
-from bff.api.adapters.base import ClientProtocol, Sent, Words, translate
+from bff.api.adapters.base import ClientProtocol, EventEncoder, Sent, translate
 from bff.config.settings import Settings
 from bff.errors import ChatError, Draining, Interrupted, UpstreamFailure
 from bff.http import tracing
@@ -22,7 +22,7 @@ from bff.ops.metrics import StreamEnd
 from bff.upstream import events
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.messages import ChatRequest
-from bff.upstream.reconnect import Answer
+from bff.upstream.reconnect import Reply
 from bff.upstream.relay import Relay
 
 log = logging.getLogger("bff.requests")
@@ -33,10 +33,10 @@ _MAY_GO_ON: Final = frozenset({"", "aborted", Interrupted.code})
 """Ends of a stream after which its answer may still be written: at a restart some protocols end with `interrupted`."""
 
 
-class Telling:
+class ReplyStream:
     def __init__(
         self,
-        answer: Answer,
+        answer: Reply,
         relay: Relay,
         fields: dict[str, Any],
         *,
@@ -140,33 +140,33 @@ def destination(user_id: str) -> Destination:
     parts = hooks.parts()
     with contextlib.suppress(UpstreamFailure):  # Leaving it will show whether the broker is there.
         if parts.broker.numbers_events(user_id):
-            return Destination(parts.broker, parts.broker.opening(), {})
-    return Destination(parts.own_broker, parts.own_broker.opening() + EXTERNAL_SECONDS, {"handler": "external"})
+            return Destination(parts.broker, parts.broker.open_deadline(), {})
+    return Destination(parts.own_broker, parts.own_broker.open_deadline() + EXTERNAL_SECONDS, {"handler": "external"})
 
 
 def stream(
-    answer: Answer,
+    answer: Reply,
     message_id: str,
     slot: Slot,
     protocol: ClientProtocol,
-    words: Words | None,
+    encoder: EventEncoder | None,
     retry: int | None = None,
     kind: str = "chat",
     *,
     broker: BrokerClient,
     leave: Callable[[], None] | None = None,
 ) -> Response:
-    """`words`: None for our own. `broker`: whose answer it is. `leave`: see Telling."""
+    """`encoder`: None for our own. `broker`: whose answer it is. `leave`: see ReplyStream."""
     settings = hooks.parts().settings
     resumed = retry is not None
     telling = tell(
-        answer, message_id, kind=kind, words=words, resumed=resumed, comes_back=slot.comes_back, own=True, leave=leave
+        answer, message_id, kind=kind, encoder=encoder, resumed=resumed, comes_back=slot.comes_back, own=True, leave=leave
     )
     prepare_for_drain(slot, broker)
     return EventStream(
-        telling.say if words is None else lambda waiter: translate(telling.say(waiter), words),
+        telling.say if encoder is None else lambda waiter: translate(telling.say(waiter), encoder),
         StreamOptions(
-            _heartbeat(settings) if words is None else comment("keepalive"),
+            _heartbeat(settings) if encoder is None else comment("keepalive"),
             settings.heartbeat_seconds,
             retry,
             ids=protocol.ids and request.args.get("ids") != "0",
@@ -198,17 +198,17 @@ def leaver(broker: BrokerClient, user_id: str, message_id: str) -> Callable[[], 
 
 
 def tell(
-    answer: Answer,
+    answer: Reply,
     message_id: str,
     *,
     kind: str,
-    words: Words | None = None,
+    encoder: EventEncoder | None = None,
     resumed: bool = False,
     comes_back: bool = False,
     own: bool = False,
     leave: Callable[[], None] | None = None,
-) -> Telling:
-    """`words`: of a protocol that cannot take output back; None for others. `leave`: see Telling.
+) -> ReplyStream:
+    """`encoder`: of a protocol that cannot take output back; None for others. `leave`: see ReplyStream.
 
     `own`: it is read from a log of our own, whose errors' codes are ours.
     """
@@ -218,10 +218,12 @@ def tell(
         tool_events=settings.relay_tool_events,
         expose_errors=settings.expose_upstream_errors,
         own=own,
-        irrevocable=lambda: words is not None and words.sent > Sent.NOTHING,
+        irrevocable=lambda: encoder is not None and encoder.sent > Sent.NOTHING,
     )
     fields = {"message_id": message_id, "kind": kind} | tracing.fields()
-    return Telling(answer, relay, fields, began=hooks.began(), resumed=resumed, comes_back=comes_back, kind=kind, leave=leave)
+    return ReplyStream(
+        answer, relay, fields, began=hooks.began(), resumed=resumed, comes_back=comes_back, kind=kind, leave=leave
+    )
 
 
 def _heartbeat(settings: Settings) -> bytes:

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, StringConstraints
 
-from bff.db.models import TITLE_MOST, Conversation, Message
+from bff.db.models import MAX_TITLE_CHARACTERS, Conversation, Message
 from bff.db.queries import as_text
 
-CONTENT_MOST: Final = 32_000
+MAX_CONTENT_CHARACTERS: Final = 32_000
 """Characters."""
 
 
@@ -26,8 +26,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else ""
 
 
-Title = Annotated[StrictStr, StringConstraints(max_length=TITLE_MOST), AfterValidator(_something)]
-Content = Annotated[StrictStr, StringConstraints(max_length=CONTENT_MOST), AfterValidator(_something)]
+Title = Annotated[StrictStr, StringConstraints(max_length=MAX_TITLE_CHARACTERS), AfterValidator(_something)]
+Content = Annotated[StrictStr, StringConstraints(max_length=MAX_CONTENT_CHARACTERS), AfterValidator(_something)]
 AgentId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)]
 NoneIfEmpty = BeforeValidator(lambda text: text or None)
 

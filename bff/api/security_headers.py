@@ -14,7 +14,7 @@ NO_PAGE: Final = "default-src 'none'; frame-ancestors 'none'; sandbox"
 YEAR_SECONDS: Final = 365 * 24 * 3600
 
 
-def harden(response: Response) -> None:
+def set_security_headers(response: Response) -> None:
     headers = response.headers
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"

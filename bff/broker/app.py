@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bff.ops.health import Probe
     from bff.ops.redis import Client
     from bff.services import Services
-    from bff.upstream.http import Neighbour
+    from bff.upstream.http import InProcessService
 
 
 def create_broker() -> "Flask":
@@ -80,11 +80,11 @@ def built(
     return app
 
 
-def bundled_broker(settings: Settings, services: "Services", client: "Client | None") -> "Neighbour":
+def bundled_broker(settings: Settings, services: "Services", client: "Client | None") -> "InProcessService":
     """Inside this process. `client`: where REDIS_URL is set, the process's one."""
-    from bff.upstream.http import Neighbour
+    from bff.upstream.http import InProcessService
 
-    return Neighbour("broker", lambda key: built(settings, key, services, client))
+    return InProcessService("broker", lambda key: built(settings, key, services, client))
 
 
 def work() -> None:

@@ -20,11 +20,11 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-TITLE_MOST = 200
+MAX_TITLE_CHARACTERS = 200
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up by itself in an INTEGER only.
 
 
-class Moment(TypeDecorator[datetime]):
+class UTCDateTime(TypeDecorator[datetime]):
     """A time in UTC. SQLite has no time zones: there it is text, which sorts as the times do."""
 
     impl = DateTime(timezone=True)
@@ -51,10 +51,10 @@ class Conversation(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     owner_id: Mapped[str] = mapped_column(String(400))
-    title: Mapped[str | None] = mapped_column(String(TITLE_MOST))
+    title: Mapped[str | None] = mapped_column(String(MAX_TITLE_CHARACTERS))
     agent_id: Mapped[str | None] = mapped_column(String(64))
-    created_at: Mapped[datetime] = mapped_column(Moment)
-    updated_at: Mapped[datetime] = mapped_column(Moment)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime)
     hidden: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     """The direct chat of its owner: nobody lists it."""
 
@@ -82,7 +82,7 @@ class Message(Base):
     role: Mapped[str] = mapped_column(String(16))
     content: Mapped[str] = mapped_column(Text)
     edited_content: Mapped[str | None] = mapped_column(Text)
-    edited_at: Mapped[datetime | None] = mapped_column(Moment)
+    edited_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     reply_to: Mapped[UUID | None]
     """The user's message that this one answers."""
     question_version: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -93,7 +93,7 @@ class Message(Base):
     """Of a reply in the direct chat: the id of its message in the queue."""
     spoken: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     """In the direct chat: the question was spoken, and the reply can be heard."""
-    created_at: Mapped[datetime] = mapped_column(Moment)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
 
     @property
     def version(self) -> int:

@@ -29,10 +29,10 @@ def listed(owner: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return Conversation.owner_id == owner, Conversation.hidden.is_(False)
 
 
-def owned(session: Session, owner: str, conversation_id: UUID, *, to_write: bool = False) -> Conversation:
-    """`to_write`: nobody else writes to it, or to its messages, before the transaction has ended. Raises NotFound."""
+def owned(session: Session, owner: str, conversation_id: UUID, *, for_update: bool = False) -> Conversation:
+    """`for_update`: nobody else writes to it, or to its messages, before the transaction has ended. Raises NotFound."""
     found = select(Conversation).where(Conversation.id == conversation_id, *listed(owner))
-    conversation = session.scalar(found.with_for_update() if to_write else found)
+    conversation = session.scalar(found.with_for_update() if for_update else found)
     if conversation is None:
         raise NotFound
     return conversation

@@ -72,7 +72,7 @@ class Replies:
         """The reply; the one that is stored already where there is one. Raises NotFound."""
 
         def work(session: Session) -> Message:
-            conversation = queries.owned(session, owner, conversation_id, to_write=True)
+            conversation = queries.owned(session, owner, conversation_id, for_update=True)
             stored = select(Message).where(Message.reply_to == question_id, Message.question_version == version)
             if (reply := session.scalar(stored.where(Message.regenerate == regenerate))) is not None:
                 return reply

@@ -70,7 +70,7 @@ class ConversationStore:
         """Only what is in `changes`: title, agent_id."""
 
         def work(session: Session) -> Conversation:
-            conversation = queries.owned(session, owner, conversation_id, to_write=True)
+            conversation = queries.owned(session, owner, conversation_id, for_update=True)
             for name, value in changes.items():
                 setattr(conversation, name, value)
             if changes:
@@ -88,7 +88,7 @@ class ConversationStore:
         """A user's. The first one gives the conversation its title, where it has none."""
 
         def work(session: Session) -> Message:
-            conversation = queries.owned(session, owner, conversation_id, to_write=True)
+            conversation = queries.owned(session, owner, conversation_id, for_update=True)
             if conversation.title is None and queries.last(session, conversation_id) is None:
                 conversation.title = title_of(content)
             conversation.updated_at = queries.now()
@@ -112,7 +112,7 @@ class ConversationStore:
         """Keeps what was said beside it."""
 
         def work(session: Session) -> Message:
-            conversation = queries.owned(session, owner, conversation_id, to_write=True)
+            conversation = queries.owned(session, owner, conversation_id, for_update=True)
             message = queries.message(session, conversation_id, message_id)
             message.edited_content = content
             # Two edits in one millisecond are two versions all the same.

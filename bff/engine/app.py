@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bff.db.database import Database
     from bff.engine.agents.base import Agent
-    from bff.upstream.http import Neighbour
+    from bff.upstream.http import InProcessService
 
 
 def create_engine(
@@ -44,8 +44,8 @@ def create_engine(
     return app
 
 
-def bundled_engine(settings: Settings, agents: "Mapping[str, Agent]", database: "Database") -> "Neighbour":
+def bundled_engine(settings: Settings, agents: "Mapping[str, Agent]", database: "Database") -> "InProcessService":
     """Inside this process."""
-    from bff.upstream.http import Neighbour
+    from bff.upstream.http import InProcessService
 
-    return Neighbour("engine", lambda key: create_engine(settings, key, agents, database))
+    return InProcessService("engine", lambda key: create_engine(settings, key, agents, database))

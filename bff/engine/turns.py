@@ -13,7 +13,7 @@ from bff.auth.identity import Identity
 from bff.db.direct_chat import DirectChat
 from bff.db.models import Message
 from bff.db.replies import Replies
-from bff.engine.agents.base import REPLY_MOST, Agent, Whole
+from bff.engine.agents.base import MAX_REPLY_CHARACTERS, Agent, ReplyBuffer
 from bff.engine.agents.registry import DEFAULT
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Waiter
@@ -120,10 +120,10 @@ def _check_not_begun(begun: bool) -> None:
 
 
 def _reply(
-    agent: Agent, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, most: int = REPLY_MOST
+    agent: Agent, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, most: int = MAX_REPLY_CHARACTERS
 ) -> Generator[dict[str, Any] | None, None, str]:
     """Tells the pieces; gives the whole, once the agent has ended. Raises AnswerIncomplete for a reply that says nothing."""
-    whole = Whole(most)
+    whole = ReplyBuffer(most)
     pieces = agent.stream(history, identity, waiter)
     try:
         for piece in pieces:

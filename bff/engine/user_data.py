@@ -12,8 +12,8 @@ from bff.engine import hooks, voice
 from bff.errors import InvalidRequest, NotFound
 from bff.http import request_body
 
-PAGE_MOST: Final = 50
-OWNER_MOST: Final = 400
+MAX_PAGE: Final = 50
+MAX_OWNER_CHARACTERS: Final = 400
 """Characters, as the table has them."""
 USER: Final = "/api/v1/orgs/<org>/users/<any_text:user_id>"
 
@@ -28,8 +28,8 @@ class Changes(BaseModel):
 @bp.get(f"{USER}/history")
 def history(org: str, user_id: str) -> Response:
     who = Identity(user_id, org)
-    limit, offset = request.args.get("limit", PAGE_MOST, int), request.args.get("offset", 0, int)
-    turns, total = _direct().turns(who.owner, max(1, min(limit, PAGE_MOST)), max(0, offset))
+    limit, offset = request.args.get("limit", MAX_PAGE, int), request.args.get("offset", 0, int)
+    turns, total = _direct().turns(who.owner, max(1, min(limit, MAX_PAGE)), max(0, offset))
     if not total:
         raise NotFound
     urls = hooks.audio_urls(who)
@@ -62,7 +62,7 @@ def preferences(org: str, user_id: str) -> Response:
 @bp.put(f"{USER}/preferences")
 def prefer(org: str, user_id: str) -> Response:
     owner = Identity(user_id, org).owner
-    if len(owner) > OWNER_MOST:
+    if len(owner) > MAX_OWNER_CHARACTERS:
         raise InvalidRequest
     changes = request_body.validated(Changes, hooks.body())
     if changes.response_language:

@@ -10,13 +10,13 @@ from typing import Final
 RATE: Final = 8000
 """Samples a second, of 16 bits, mono."""
 NOTE_SECONDS: Final = 0.18
-NOTES_MOST: Final = 20
+MAX_NOTES: Final = 20
 PITCHES: Final = (131, 147, 165, 175, 196, 220, 247, 262)
 """Hertz: the range of a voice that speaks."""
 
 
 def speak(text: str) -> bytes:
-    notes = [_note(PITCHES[len(word) % len(PITCHES)]) for word in text.split()[:NOTES_MOST]] or [_note(PITCHES[0])]
+    notes = [_note(PITCHES[len(word) % len(PITCHES)]) for word in text.split()[:MAX_NOTES]] or [_note(PITCHES[0])]
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setnchannels(1)

@@ -24,7 +24,7 @@ from bff.ops import metrics
 from bff.upstream import http
 from bff.upstream.http import EventSource, Response, Session
 from bff.upstream.message_ids import MESSAGE_ID
-from bff.upstream.reconnect import Answer, Followed
+from bff.upstream.reconnect import ReconnectingReply, Reply
 from bff.upstream.services import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 
 RETRY_SECONDS: Final = 2
@@ -107,9 +107,9 @@ class BrokerClient:
         self._refusals = OWN_REFUSALS if is_ours else REFUSALS
         self._numbered: bool | None = True if is_ours else None
 
-    def opening(self) -> float:
+    def open_deadline(self) -> float:
         """The moment (monotonic) by which a message is left and its stream open, if both begin now."""
-        return monotonic() + self._timeouts.opening
+        return monotonic() + self._timeouts.open
 
     def enqueue(self, identity: Identity, content: Mapping[str, Any], deadline: float, waiter: Waiter | None = None) -> Receipt:
         """`content`: the message, and what only our own broker understands: on_busy, on_disconnect, group, ….
@@ -125,16 +125,16 @@ class BrokerClient:
             raise UpstreamError(detail="no message_id in the broker's answer")
         return Receipt(message_id, position if type(position) is int else 1)
 
-    def follow(self, user_id: str, message_id: str, deadline: float) -> Answer:
+    def follow(self, user_id: str, message_id: str, deadline: float) -> Reply:
         """Opens the stream of a message that was just left.
 
         Raises an UpstreamFailure, or NotFound, Expired from our own broker.
         """
         reopen = partial(self._open, user_id, message_id)
         with _worth_a_retry(UpstreamFailure):
-            return Followed(reopen, reopen("", deadline, None))
+            return ReconnectingReply(reopen, reopen("", deadline, None))
 
-    def resume(self, user_id: str, message_id: str, deadline: float, after: str, *, on_disconnect: str = "") -> Answer | None:
+    def resume(self, user_id: str, message_id: str, deadline: float, after: str, *, on_disconnect: str = "") -> Reply | None:
         """Follows a message again, after the event id `after`, from the start where that is "".
 
         None when there is nothing left to read. Raises an UpstreamFailure; NotFound, Expired from our own broker.
@@ -142,7 +142,7 @@ class BrokerClient:
         with _worth_a_retry(UpstreamFailure):
             source = self._open(user_id, message_id, after, deadline, on_disconnect=on_disconnect)
         reopen = partial(self._open, user_id, message_id)
-        return Followed(reopen, source, after) if source is not None else None
+        return ReconnectingReply(reopen, source, after) if source is not None else None
 
     def open_stream(self, user_id: str, message_id: str, deadline: float, waiter: Waiter) -> EventSource:
         """A message's only stream, of a broker that does not number its events. Raises an UpstreamFailure."""
@@ -158,12 +158,12 @@ class BrokerClient:
         Any user's queue shows it. Raises an UpstreamFailure while the broker cannot be asked.
         """
         if self._numbered is None:
-            self._numbered = "messages" in self._queue(user_id, min(self.opening(), monotonic() + CHECK_SECONDS))
+            self._numbered = "messages" in self._queue(user_id, min(self.open_deadline(), monotonic() + CHECK_SECONDS))
         return self._numbered
 
     def occupancy(self, user_id: str) -> Occupancy:
         """What the broker has of the user. Raises an UpstreamFailure."""
-        content = self._queue(user_id, self.opening())
+        content = self._queue(user_id, self.open_deadline())
         current, waiting = content.get("current_message_id"), content.get("queue_length")
         busy = content.get("is_processing") is True
         return Occupancy(str(current or "") if busy or current else None, waiting if type(waiting) is int else 0)
@@ -172,20 +172,20 @@ class BrokerClient:
         """Raises an UpstreamFailure, NotFound."""
         with contextlib.suppress(errors.Expired):  # Long over.
             path = f"/api/v1/message/{message_id}"
-            self._send("DELETE", path, self.opening(), params={"user_id": user_id}).close()
+            self._send("DELETE", path, self.open_deadline(), params={"user_id": user_id}).close()
 
     def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
         """Of our own broker: ends, at once, what is for its readers only and has none. Raises an UpstreamFailure, NotFound."""
         with contextlib.suppress(errors.Expired):
             params = {"user_id": user_id, "if": "unread"}
-            self._send("DELETE", f"/api/v1/message/{message_id}", self.opening(), params=params).close()
+            self._send("DELETE", f"/api/v1/message/{message_id}", self.open_deadline(), params=params).close()
 
     def runs(self, user_id: str, group: str, event_id: str = "") -> Runs:
         """Of our own broker: what runs or waits in one of the user's groups, and whose log holds the event `event_id`.
 
         Raises an UpstreamFailure.
         """
-        deadline = self.opening()
+        deadline = self.open_deadline()
         params = {"group": group} | ({"event_id": event_id} if event_id else {})
         content = http.read_json(self._send("GET", _queue_of(user_id), deadline, params=params), deadline)
         runs = [Run(run["message_id"], run["run_scope"], run["run_key"], run["stopping"]) for run in content["messages"]]
@@ -196,7 +196,7 @@ class BrokerClient:
 
         Raises an UpstreamFailure, or TooManyRequests.
         """
-        messages = self._queue(user_id, self.opening()).get("messages")
+        messages = self._queue(user_id, self.open_deadline()).get("messages")
         if not isinstance(messages, list):
             raise UpstreamError(detail="a queue without messages")
         return [_place(message) for message in messages]

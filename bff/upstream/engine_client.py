@@ -17,7 +17,7 @@ from bff.http import tracing, waiting
 from bff.http.waiting import Waiter
 from bff.ops import metrics
 from bff.upstream import events, http, recordings
-from bff.upstream.http import ByteSource, EventSource, Response, Session
+from bff.upstream.http import ByteStream, EventSource, Response, Session
 from bff.upstream.recordings import Recording
 from bff.upstream.services import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
 
@@ -47,7 +47,7 @@ class EngineClient:
 
         The engine has until `waiter.due` to answer, if that comes first.
         """
-        deadline = min(monotonic() + self._timeouts.opening, waiter.wake_at)
+        deadline = min(monotonic() + self._timeouts.open, waiter.wake_at)
         with metrics.failures("engine"):
             response = self._send("POST", "/api/v1/chat/stream", deadline, waiter, accept="text/event-stream", body=content)
             if response.status_code != 200:
@@ -112,10 +112,10 @@ class EngineClient:
     def recording(self, url: str, who: Identity, waiter: Waiter) -> tuple[Recording, str]:
         """A spoken answer and its file's name. Raises NotFound, too, and InvalidRequest for a URL that is none of them."""
         path, file = recordings.address(url, self._service.url, who)
-        deadline = monotonic() + self._timeouts.opening
+        deadline = monotonic() + self._timeouts.open
         with metrics.failures("engine"):
             response = self._checked(self._send("GET", path, deadline, waiter, accept="*/*"), deadline, waiter)
-        source = ByteSource(response, self._timeouts.silence)
+        source = ByteStream(response, self._timeouts.silence)
         return Recording(source, monotonic() + self._timeouts.engine, waiter), file
 
     def _ask(self, method: str, path: str, waiter: Waiter, most: int = http.JSON_MAX_BYTES, **parts: Any) -> dict[str, Any]:

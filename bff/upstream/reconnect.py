@@ -11,20 +11,20 @@ from bff.http.sse import Event
 from bff.http.waiting import Waiter
 from bff.upstream.http import EventSource
 
-RECONNECTS: Final = 6
+MAX_RECONNECTS: Final = 6
 """Attempts in a row that bring no event: with doubling pauses, some 10 s."""
-RECONNECTS_MOST: Final = 100
+MAX_RECONNECTS_PER_REPLY: Final = 100
 """For one answer: a broker that begins anew each time would go on for ever."""
 RECONNECT_SECONDS: Final = 0.2
 REOPEN_SECONDS: Final = 20.0
 """For one attempt, at most."""
-LEAST_REOPEN_SECONDS: Final = 1.0
+MIN_REOPEN_SECONDS: Final = 1.0
 
 Reopen = Callable[[str, float, Waiter | None], EventSource | None]
 """Opens the stream after an event id, until a moment (monotonic), waiting at the watch; None when nothing is left to read."""
 
 
-class Answer(Protocol):
+class Reply(Protocol):
     """One answer on its way to one reader, who closes it."""
 
     reconnects: int
@@ -37,7 +37,7 @@ class Answer(Protocol):
     def close(self) -> None: ...
 
 
-class Followed:
+class ReconnectingReply:
     """An answer read straight from the broker's stream.
 
     Only the broker's log ends an answer: a broken connection, silence, or a stream that ends cleanly without a terminal
@@ -75,11 +75,11 @@ class Followed:
 
     def _reconnect(self, waiter: Waiter) -> Iterator[None]:
         """Opens the stream again; no source is left when the log has ended. Raises an UpstreamFailure when it gives up."""
-        while self._failures < RECONNECTS and self.reconnects < RECONNECTS_MOST:
+        while self._failures < MAX_RECONNECTS and self.reconnects < MAX_RECONNECTS_PER_REPLY:
             yield from waiter.sleep(RECONNECT_SECONDS * 2**self._failures * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._failures += 1
             # While this blocks nothing is said to the browser, so it must not last longer than until the next heartbeat.
-            deadline = min(monotonic() + REOPEN_SECONDS, max(waiter.wake_at, monotonic() + LEAST_REOPEN_SECONDS))
+            deadline = min(monotonic() + REOPEN_SECONDS, max(waiter.wake_at, monotonic() + MIN_REOPEN_SECONDS))
             try:
                 self._source = self._reopen(self._position.after, deadline, waiter)
             except (UpstreamFailure, TooManyRequests) as error:

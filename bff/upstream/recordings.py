@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 from bff.auth.identity import Identity
 from bff.errors import InvalidRequest, NotFound, RangeNotSatisfiable, UpstreamError, UpstreamTimeout
 from bff.http.waiting import Waiter
-from bff.upstream.http import ByteSource
+from bff.upstream.http import ByteStream
 from bff.upstream.messages import AUDIO_MAX_BYTES
 
 PREFIXES: Final = ("/api/v1/audio/", "/api/v1/voice-submissions/")
@@ -104,7 +104,7 @@ def part(wanted: str, size: int) -> Part | None:
 class Recording:
     """An open spoken answer of known size. Whoever opened it closes it."""
 
-    def __init__(self, source: ByteSource, deadline: float, waiter: Waiter) -> None:
+    def __init__(self, source: ByteStream, deadline: float, waiter: Waiter) -> None:
         """One that does not say its size is fetched first, until `deadline` (monotonic): players show a duration by it.
 
         Raises UpstreamError for one of more than AUDIO_MAX_BYTES, an UpstreamFailure, and whatever ends `waiter`.

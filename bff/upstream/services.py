@@ -31,7 +31,7 @@ class Timeouts(NamedTuple):
     """All in seconds."""
 
     connect: float
-    opening: float
+    open: float
     """For everything before the first event: leaving the message and opening its stream, together."""
     silence: float
     engine: float

@@ -27,7 +27,7 @@ from bff.upstream import events
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import EventSource
-from bff.upstream.reconnect import RECONNECTS
+from bff.upstream.reconnect import MAX_RECONNECTS
 from bff.upstream.relay import NO_SLOT
 
 PAUSE_SECONDS: Final = 0.2
@@ -71,7 +71,7 @@ class UnnumberedReply:
     def start(self, waiter: Waiter) -> None:
         """Leaves the message and opens its stream. Raises an UpstreamFailure, TooManyRequests, and what ends `waiter`."""
         waiter.check()
-        deadline = min(self._broker.opening(), waiter.wake_at)
+        deadline = min(self._broker.open_deadline(), waiter.wake_at)
         self._message_id = self._broker.enqueue(self._question.identity, self._question.content, deadline, waiter).message_id
         self._reopen(waiter, deadline)
 
@@ -159,7 +159,7 @@ class UnnumberedReply:
 
     def _begin_again(self, problem: ChatError, waiter: Waiter) -> Steps:
         """Of a reply that has not begun: opens its stream again, or leaves the message once more where the broker lost it."""
-        while self._failures < RECONNECTS:
+        while self._failures < MAX_RECONNECTS:
             yield from waiter.sleep(PAUSE_SECONDS * 2**self._failures)
             self._failures += 1
             try:
@@ -183,7 +183,7 @@ class UnnumberedReply:
 
     def _reopen(self, waiter: Waiter, deadline: float | None = None) -> None:
         self.close()
-        deadline = deadline or min(self._broker.opening(), waiter.wake_at)
+        deadline = deadline or min(self._broker.open_deadline(), waiter.wake_at)
         self._source = self._broker.open_stream(self._question.identity.user_id, self._message_id, deadline, waiter)
 
     def _found_in_history(self, waiter: Waiter) -> str | None:

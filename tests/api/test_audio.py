@@ -31,7 +31,7 @@ def heard(*steps, **headers: str):
 
 
 def test_a_recording_arrives_whole_and_says_how_long_it_is():
-    response, asked = heard()
+    response, parsed = heard()
 
     assert response.status_code == 200
     assert response.data == SOUND
@@ -40,8 +40,8 @@ def test_a_recording_arrives_whole_and_says_how_long_it_is():
     assert response.headers["Accept-Ranges"] == "bytes"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Content-Disposition"] == 'inline; filename="1.mp3"'
-    assert asked.path == RECORDING
-    assert asked.headers["authorization"] == f"Bearer {KEY}"
+    assert parsed.path == RECORDING
+    assert parsed.headers["authorization"] == f"Bearer {KEY}"
 
 
 UNSIZED = {
@@ -78,13 +78,13 @@ def test_a_recording_whose_length_is_not_told_still_has_one(steps):
     ],
 )
 def test_a_range_is_cut_by_us(wanted, start, stop):
-    response, asked = heard(Range=wanted)
+    response, parsed = heard(Range=wanted)
 
     assert response.status_code == 206
     assert response.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{len(SOUND)}"
     assert response.headers["Content-Length"] == str(stop - start)
     assert response.data == SOUND[start:stop]
-    assert "range" not in asked.headers
+    assert "range" not in parsed.headers
 
 
 @pytest.mark.parametrize("wanted", ["bytes=256000-", "bytes=999999-", "bytes=-0"])

@@ -80,8 +80,8 @@ def test_the_broker_is_told_who_asks_by_the_session_alone():
     ("setting", "asked", "told"),
     [("reject", None, "reject"), ("reject", "enqueue", "enqueue"), ("enqueue", "reject", "reject"), ("enqueue", None, None)],
 )
-def test_the_broker_is_told_what_to_do_when_busy(setting, asked, told):
-    body = json.dumps({"message": "hi"} | ({"on_busy": asked} if asked else {})).encode()
+def test_the_broker_is_told_what_to_do_when_busy(setting, parsed, told):
+    body = json.dumps({"message": "hi"} | ({"on_busy": parsed} if parsed else {})).encode()
 
     with WireServer([TICKET], ANSWER) as broker:
         say(client_of(broker, ON_BUSY=setting), body).get_data()

@@ -19,14 +19,14 @@ class Engine:
     """Of a user with so many turns; the pages it was asked for."""
 
     def __init__(self, turns: int) -> None:
-        self.asked: list[tuple[int, int]] = []
+        self.parsed: list[tuple[int, int]] = []
         self._entries = [entry(number) for number in range(turns)]
         responses.add_callback(responses.GET, ENGINE_URL, self._answer)
 
     def _answer(self, request):
         page = {name: int(values[0]) for name, values in parse_qs(request.url.partition("?")[2]).items()}
         limit, offset = page["limit"], page["offset"]
-        self.asked.append((limit, offset))
+        self.parsed.append((limit, offset))
         content = {"user_id": "ada", "entries": self._entries[offset : offset + limit], "total_count": len(self._entries)}
         return 200, {}, json.dumps(content | page)
 
@@ -58,7 +58,7 @@ def test_turns_are_handed_on_as_the_engine_has_them():
         "limit": 50,
         "offset": 0,
     }
-    assert engine.asked == [(50, 0)]
+    assert engine.parsed == [(50, 0)]
     assert responses.calls[0].request.headers["Authorization"] == f"Bearer {KEY}"
 
 
@@ -76,12 +76,12 @@ def test_turns_are_handed_on_as_the_engine_has_them():
     ],
 )
 @responses.activate
-def test_a_page_is_clamped_to_what_the_engine_gives(browser, page, asked):
+def test_a_page_is_clamped_to_what_the_engine_gives(browser, page, parsed):
     engine = Engine(100)
 
     assert history(browser, **page).status_code == 200
 
-    assert engine.asked == [asked]
+    assert engine.parsed == [parsed]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_newest_pages_from_the_end(browser, turns, page, shown):
 
     assert numbers(response) == shown
     assert response.get_json()["total_count"] == turns
-    assert len(engine.asked) <= 2
+    assert len(engine.parsed) <= 2
 
 
 @responses.activate

@@ -7,7 +7,7 @@ import pytest
 
 from bff.config.settings import Settings
 from bff.engine.app import create_engine
-from bff.engine.voice import NOTE_SECONDS, NOTES_MOST, RATE, speak
+from bff.engine.voice import MAX_NOTES, NOTE_SECONDS, RATE, speak
 from bff.upstream.engine_client import HISTORY_MAX_BYTES
 
 KEY = "k" * 64
@@ -166,4 +166,4 @@ def test_one_message_is_one_turn_however_often_it_is_answered(client):
 
 def test_a_long_answer_makes_a_short_sound():
     with wave.open(io.BytesIO(speak("word " * 10_000))) as sound:
-        assert sound.getnframes() == NOTES_MOST * int(NOTE_SECONDS * RATE)
+        assert sound.getnframes() == MAX_NOTES * int(NOTE_SECONDS * RATE)

@@ -131,7 +131,7 @@ def test_a_broker_that_never_gets_further_is_given_up():
         frames = frames_of(client_of(broker).post("/api/chat/stream", json={"message": "hello"}, headers=ADA))
 
     assert [content_of(frame)["type"] for frame in frames] == ["progress"] * 3 + ["error"]
-    assert len(plan.asked_after) == 1 + reconnect.RECONNECTS
+    assert len(plan.asked_after) == 1 + reconnect.MAX_RECONNECTS
 
 
 @pytest.mark.live

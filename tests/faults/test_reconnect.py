@@ -178,7 +178,7 @@ def test_a_break_after_each_event_is_not_one_too_many():
 
     assert text_of(events) == "".join(WORDS * 4)
     assert ends_of(events) == ["complete"]
-    assert len(plan.asked_after) > reconnect.RECONNECTS
+    assert len(plan.asked_after) > reconnect.MAX_RECONNECTS
     assert all(int(a.partition("-")[0] or 0) < int(b.partition("-")[0]) for a, b in pairwise(plan.asked_after))
 
 
@@ -273,7 +273,7 @@ def test_a_reader_that_does_not_come_back_is_told_what_went_wrong_first(ending, 
 
     assert ends_of(events) == [code]
     assert events[-1]["type"] == "error"
-    assert len(plan.asked_after) == 1 + (1 if then[-1] in FINAL else reconnect.RECONNECTS)
+    assert len(plan.asked_after) == 1 + (1 if then[-1] in FINAL else reconnect.MAX_RECONNECTS)
 
 
 FINAL = [LOST, EXPIRED, reply(b'{"code":"invalid_request"}', "400 Bad Request")]

@@ -11,17 +11,17 @@ from pydantic import BaseModel, Field
 
 from bff.api.adapters.base import (
     HISTORY_STRINGS,
-    Asked,
     ClientProtocol,
+    ParsedRequest,
     Sent,
     as_json,
     asking,
     extra_fields,
+    json_safe,
     last_of,
-    sayable,
     text_of,
 )
-from bff.api.adapters.texts import Marks, Texts
+from bff.api.adapters.texts import TextFrames, Texts
 from bff.api.adapters.tools import Call, Result, Tools
 from bff.http import request_body
 
@@ -40,7 +40,7 @@ class RunAgentInput(BaseModel):
     forwarded: Any = Field(default=None, alias="forwardedProps")
 
 
-def asked(body: bytes) -> Asked:
+def parsed(body: bytes) -> ParsedRequest:
     request = request_body.validated(RunAgentInput, body, HISTORY_STRINGS)
     said = last_of(request.messages)
     forwarded = request.forwarded if isinstance(request.forwarded, dict) else {}
@@ -50,7 +50,7 @@ def asked(body: bytes) -> Asked:
     )
 
 
-class AgUiWords:
+class AgUiEncoder:
     """`about`: threadId and runId; the message's id stands for what is not known."""
 
     def __init__(self, message_id: str, about: Mapping[str, Any], sent: Sent) -> None:
@@ -61,9 +61,9 @@ class AgUiWords:
 
     @property
     def sent(self) -> Sent:
-        return Sent.of(text=self._texts.told, tools=self._tools.told)
+        return Sent.of(text=self._texts.text_sent, tools=self._tools.text_sent)
 
-    def say(self, kind: str, content: dict[str, Any]) -> list[str]:
+    def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
             case "progress":
                 return self._texts.piece(content)
@@ -79,7 +79,7 @@ class AgUiWords:
                 return [*self._texts.end(), *_error(content)]
             case "keepalive" | "restart":
                 return []
-        return [_custom(kind, sayable(content))]
+        return [_custom(kind, json_safe(content))]
 
     def _finished(self, **how: Any) -> str:
         return as_json(type="RUN_FINISHED", **self._run, **how)
@@ -110,17 +110,17 @@ def _custom(name: str, value: Any) -> str:
     return as_json(type="CUSTOM", name=name, value=value)
 
 
-def _text(message_id: str) -> Marks:
+def _text(message_id: str) -> TextFrames:
     """A text after the first is a message of its own."""
 
     def name(number: int) -> str:
         return message_id if number == 1 else f"{message_id}-{number}"
 
-    return Marks(
+    return TextFrames(
         lambda number: as_json(type="TEXT_MESSAGE_START", messageId=name(number), role="assistant"),
         lambda number, text: as_json(type="TEXT_MESSAGE_CONTENT", messageId=name(number), delta=text),
         lambda number: as_json(type="TEXT_MESSAGE_END", messageId=name(number)),
     )
 
 
-AG_UI: Final = ClientProtocol(asked, AgUiWords)
+AG_UI: Final = ClientProtocol(parsed, AgUiEncoder)

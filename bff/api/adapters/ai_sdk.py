@@ -12,17 +12,17 @@ from pydantic import BaseModel, Field
 from bff.api.adapters.base import (
     DONE,
     HISTORY_STRINGS,
-    Asked,
     ClientProtocol,
+    ParsedRequest,
     Sent,
     as_json,
     asking,
     extra_fields,
+    json_safe,
     last_of,
-    sayable,
     text_of,
 )
-from bff.api.adapters.texts import Marks, Texts
+from bff.api.adapters.texts import TextFrames, Texts
 from bff.api.adapters.tools import Call, Result, Tools
 from bff.http import request_body
 
@@ -43,7 +43,7 @@ class ChatTransportRequest(BaseModel):
     on_busy: Any = None
 
 
-def asked(body: bytes) -> Asked:
+def parsed(body: bytes) -> ParsedRequest:
     request = request_body.validated(ChatTransportRequest, body, HISTORY_STRINGS)
     said = last_of(request.messages)
     # A message that is sent again is another message: under its old id its old reply would come back.
@@ -51,7 +51,7 @@ def asked(body: bytes) -> Asked:
     return asking(text_of(said.parts), None if anew else said.id, request.on_busy)
 
 
-class AiSdkWords:
+class AiSdkEncoder:
     def __init__(self, message_id: str, _: Mapping[str, Any], sent: Sent) -> None:
         self.preamble = [as_json(type="start", messageId=message_id)]
         self._texts = Texts(_TEXT, sent >= Sent.TEXT)
@@ -59,9 +59,9 @@ class AiSdkWords:
 
     @property
     def sent(self) -> Sent:
-        return Sent.of(text=self._texts.told, tools=self._tools.told)
+        return Sent.of(text=self._texts.text_sent, tools=self._tools.text_sent)
 
-    def say(self, kind: str, content: dict[str, Any]) -> list[str]:
+    def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
             case "progress":
                 return self._texts.piece(content)
@@ -77,7 +77,7 @@ class AiSdkWords:
                 return [*self._texts.end(), *_error(content), DONE]
             case "keepalive" | "restart":
                 return []
-        return [_data(kind, sayable(content))]
+        return [_data(kind, json_safe(content))]
 
 
 def _call(call: Call) -> str:
@@ -107,10 +107,10 @@ def _data(name: str, data: Any) -> str:
     return as_json(type=f"data-{name}", data=data, transient=True)
 
 
-_TEXT: Final = Marks(
+_TEXT: Final = TextFrames(
     lambda number: as_json(type="text-start", id=f"text-{number}"),
     lambda number, text: as_json(type="text-delta", id=f"text-{number}", delta=text),
     lambda number: as_json(type="text-end", id=f"text-{number}"),
 )
 
-AI_SDK: Final = ClientProtocol(asked, AiSdkWords, {"x-vercel-ai-ui-message-stream": "v1"})
+AI_SDK: Final = ClientProtocol(parsed, AiSdkEncoder, {"x-vercel-ai-ui-message-stream": "v1"})

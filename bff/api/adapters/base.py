@@ -21,7 +21,7 @@ DONE: Final = "[DONE]"
 """What some protocols say last, and which is no JSON."""
 
 
-class Asked(NamedTuple):
+class ParsedRequest(NamedTuple):
     """What a request's body asks for."""
 
     body: bytes
@@ -50,7 +50,7 @@ _SUFFIXES: Final = {Sent.NOTHING: "", Sent.TOOLS: ";tool", Sent.TEXT: ";text", S
 """Of event ids, so that whoever resumes says what it was sent."""
 
 
-class Words(Protocol):
+class EventEncoder(Protocol):
     """How one answer is said, to one reader. Valid from its first event on, wherever in the answer that is."""
 
     preamble: list[str]
@@ -59,21 +59,21 @@ class Words(Protocol):
     @property
     def sent(self) -> Sent: ...
 
-    def say(self, kind: str, content: dict[str, Any]) -> list[str]:
+    def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
         """The data of each event that says ours, of type `kind`; none where the protocol has no word for it."""
 
 
 class ClientProtocol(NamedTuple):
-    asked: Callable[[bytes], Asked]
+    parsed: Callable[[bytes], ParsedRequest]
     """Raises InvalidRequest for a body that it can say nothing of."""
-    words: Callable[[str, Mapping[str, Any], Sent], Words] | None = None
-    """From a message id, `Asked.about` and what has been sent. None: our own words are said as they are."""
+    encoder: Callable[[str, Mapping[str, Any], Sent], EventEncoder] | None = None
+    """From a message id, `ParsedRequest.about` and what has been sent. None: our own words are said as they are."""
     headers: Mapping[str, str] = {}
     ids: bool = True
     """Whether its clients bear events that have ids."""
 
 
-class Place(NamedTuple):
+class ResumePoint(NamedTuple):
     """Where in an answer a reader goes on."""
 
     after: str
@@ -81,39 +81,39 @@ class Place(NamedTuple):
     sent: Sent
 
     @classmethod
-    def of(cls, last_event_id: str) -> "Place":
+    def of(cls, last_event_id: str) -> "ResumePoint":
         sent = next((sent for sent in reversed(Sent) if last_event_id.endswith(_SUFFIXES[sent])), Sent.NOTHING)
         return cls(last_event_id.removesuffix(_SUFFIXES[sent]), sent)
 
     def as_id(self) -> str:
         """An id that `of` reads as this place again; "" where there is none: too long, or `after` itself ends in a suffix."""
         event_id = self.after + _SUFFIXES[self.sent]
-        return event_id if self.after and resumable(event_id) and Place.of(event_id) == self else ""
+        return event_id if self.after and resumable(event_id) and ResumePoint.of(event_id) == self else ""
 
 
-def translate(said: Iterable[Event | None], words: Words) -> Iterator[Event | None]:
+def translate(said: Iterable[Event | None], encoder: EventEncoder) -> Iterator[Event | None]:
     """The last event that says one of ours carries its id: who has read only a part of them reads them again."""
-    preamble = words.preamble
+    preamble = encoder.preamble
     for event in said:
         if event is None:
             yield None
             continue
         content = events.parsed_object(event.data)
         kind = content.pop("type", "")
-        if ours := words.say(kind, content):
+        if ours := encoder.encode(kind, content):
             *first, last = [*preamble, *ours]
             preamble = []
             for data in first:
                 yield Event("", data)
-            sent = Sent.END if kind in events.TERMINAL else words.sent
-            yield Event("", last, Place(event.id, sent).as_id())
+            sent = Sent.END if kind in events.TERMINAL else encoder.sent
+            yield Event("", last, ResumePoint(event.id, sent).as_id())
 
 
 def as_json(**content: Any) -> str:
     return json.dumps(content, separators=(",", ":"))
 
 
-def sayable(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """What an engine sent, or None where JSON cannot say it again: 1e999 is a number when read; or it is nested too deep."""
     try:
         json.dumps([[value]], allow_nan=False)
@@ -122,14 +122,14 @@ def sayable(value: Any) -> Any:
     return value
 
 
-def asking(text: str, client_message_id: str | None, on_busy: Any = None, **about: Any) -> Asked:
+def asking(text: str, client_message_id: str | None, on_busy: Any = None, **about: Any) -> ParsedRequest:
     """A client's own message id that we cannot take is left out: it only makes asking again safe."""
     body = {"message": text}
     if client_message_id and PRINTABLE.fullmatch(client_message_id):
         body["client_message_id"] = client_message_id
     if on_busy is not None:
         body["on_busy"] = on_busy
-    return Asked(json.dumps(body).encode(), about)
+    return ParsedRequest(json.dumps(body).encode(), about)
 
 
 class HasRole(Protocol):
@@ -181,5 +181,5 @@ def extra_fields(content: dict[str, Any]) -> dict[str, Any]:
     return {
         name: said
         for name, value in content["response"].items()
-        if name != "responses" and (said := sayable(value)) is not None
+        if name != "responses" and (said := json_safe(value)) is not None
     }

@@ -2,6 +2,6 @@
 
 from typing import Final
 
-from bff.api.adapters.base import Asked, ClientProtocol
+from bff.api.adapters.base import ClientProtocol, ParsedRequest
 
-NATIVE: Final = ClientProtocol(Asked)
+NATIVE: Final = ClientProtocol(ParsedRequest)

@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from bff.api.adapters.base import (
     DONE,
     HISTORY_STRINGS,
-    Asked,
     ClientProtocol,
+    ParsedRequest,
     Sent,
     as_json,
     asking,
@@ -48,7 +48,7 @@ class CompletionRequest(BaseModel):
     stream: bool | None = False
 
 
-def asked(body: bytes) -> Asked:
+def parsed(body: bytes) -> ParsedRequest:
     request = request_body.validated(CompletionRequest, body, HISTORY_STRINGS)
     now = text_of(last_of(request.messages).content)
     spoken = (said for said in request.messages if said.role in {"user", "assistant"})
@@ -65,7 +65,7 @@ def _error(message: str, code: str, status: int) -> dict[str, Any]:
     return {"message": message, "type": kind, "param": None, "code": code}
 
 
-class OpenAiWords:
+class OpenAiEncoder:
     """`about`: model; created, in seconds since 1970."""
 
     def __init__(self, message_id: str, about: Mapping[str, Any], sent: Sent) -> None:
@@ -73,7 +73,7 @@ class OpenAiWords:
         self._about = {"id": f"chatcmpl-{message_id}", "created": about["created"], "model": about["model"]}
         self.preamble = [self._chunk({"role": "assistant", "content": ""})]
 
-    def say(self, kind: str, content: dict[str, Any]) -> list[str]:
+    def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
             case "progress":
                 return self._delta(content.get("text"))
@@ -119,4 +119,4 @@ def model(name: str) -> dict[str, Any]:
 
 
 # Once it has seen an id, OpenAI's client for Python (3.54) takes a heartbeat's blank line for an event without data.
-OPENAI: Final = ClientProtocol(asked, OpenAiWords, ids=False)
+OPENAI: Final = ClientProtocol(parsed, OpenAiEncoder, ids=False)

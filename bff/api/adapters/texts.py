@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from bff.api.adapters.base import responses
 
 
-class Marks(NamedTuple):
+class TextFrames(NamedTuple):
     """Each from the number of a text in its answer, counted from 1."""
 
     start: Callable[[int], str]
@@ -17,8 +17,8 @@ class Marks(NamedTuple):
 class Texts:
     """The texts of one answer: what interrupts one, such as a tool, ends it, and a new one begins after it."""
 
-    def __init__(self, marks: Marks, told: bool) -> None:
-        self.told = told
+    def __init__(self, marks: TextFrames, text_sent: bool) -> None:
+        self.text_sent = text_sent
         self._marks = marks
         self._number = 0
         self._open = False
@@ -34,7 +34,7 @@ class Texts:
 
     def rest(self, content: dict[str, Any]) -> list[str]:
         """Of a `complete` or `stopped` event: all the text where none came in pieces. Ends it."""
-        untold = [] if self.told else responses(content)
+        untold = [] if self.text_sent else responses(content)
         return self.end() + [said for text in untold for said in (*self._delta(text), *self.end())]
 
     def _delta(self, text: str) -> list[str]:
@@ -42,6 +42,6 @@ class Texts:
         return [*start, self._marks.delta(self._number, text)]
 
     def _start(self) -> str:
-        self._open = self.told = True
+        self._open = self.text_sent = True
         self._number += 1
         return self._marks.start(self._number)

@@ -2,7 +2,7 @@
 
 from typing import Any, Final, NamedTuple
 
-from bff.api.adapters.base import sayable
+from bff.api.adapters.base import json_safe
 
 _IDS: Final = ("tool_call_id", "tool_use_id", "toolCallId", "call_id", "id")
 _NAMES: Final = ("tool", "name", "tool_name", "toolName")
@@ -26,14 +26,14 @@ class Result(NamedTuple):
 class Tools:
     """The tool calls of one answer. A result belongs to the call that it names, else to the oldest open one of its tool."""
 
-    def __init__(self, message_id: str, told: bool) -> None:
-        self.told = told
+    def __init__(self, message_id: str, text_sent: bool) -> None:
+        self.text_sent = text_sent
         self._message_id = message_id
         self._count = 0
         self._open: dict[str, Call] = {}
 
     def call(self, content: dict[str, Any]) -> Call:
-        self.told = True
+        self.text_sent = True
         self._count += 1
         call_id = _text(content, _IDS) or f"{self._message_id}-tool-{self._count}"
         call = Call(call_id, _text(content, _NAMES) or "tool", _value(content, _INPUTS))
@@ -54,4 +54,4 @@ def _text(content: dict[str, Any], names: tuple[str, ...]) -> str:
 
 
 def _value(content: dict[str, Any], names: tuple[str, ...]) -> Any:
-    return sayable(next((content[name] for name in names if name in content), None))
+    return json_safe(next((content[name] for name in names if name in content), None))

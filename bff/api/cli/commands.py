@@ -14,7 +14,7 @@ from flask.cli import with_appcontext
 from bff.errors import UpstreamFailure
 
 if TYPE_CHECKING:
-    from bff.api.cli.diagnose import Finding
+    from bff.api.cli.diagnose import CheckResult
 
 
 def add_commands(app: Flask, *more: click.Command) -> None:
@@ -27,10 +27,10 @@ def add_commands(app: Flask, *more: click.Command) -> None:
 def doctor_command() -> None:
     """Try the settings, the broker, the engine, Redis, the database and the limits, and say what is wrong."""
     from bff.api import hooks
-    from bff.api.cli.doctor import Patient
+    from bff.api.cli.doctor import Doctor
 
     parts = hooks.parts()
-    _say(Patient(parts.settings, parts.broker, parts.engine, parts.health.probes).findings())
+    _say(Doctor(parts.settings, parts.broker, parts.engine, parts.health.probes).findings())
 
 
 @click.command("diagnose")
@@ -45,15 +45,15 @@ def diagnose_command(url: str) -> None:
     except ValueError as error:
         raise click.BadParameter(f"{url!r} {error}") from error
     except UpstreamFailure as problem:
-        _say([diagnose.Finding(False, f"No stream came from {url}: {problem.detail or problem}.")])
+        _say([diagnose.CheckResult(False, f"No stream came from {url}: {problem.detail or problem}.")])
         return
-    _say(diagnose.judge(heard))
+    _say(diagnose.evaluate(heard))
 
 
-def _say(findings: "Iterable[Finding]") -> None:
+def _say(findings: "Iterable[CheckResult]") -> None:
     wrong = False
-    for fine, message in findings:
-        wrong = wrong or not fine
-        print(f"{'ok   ' if fine else 'WRONG'}  {message}", flush=True)
+    for ok, message in findings:
+        wrong = wrong or not ok
+        print(f"{'ok   ' if ok else 'WRONG'}  {message}", flush=True)
     if wrong:
         sys.exit(1)

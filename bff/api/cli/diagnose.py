@@ -33,7 +33,7 @@ class Tick(NamedTuple):
     came: float
 
 
-class Heard(NamedTuple):
+class ProbeResult(NamedTuple):
     ticks: list[Tick]
     headers: Mapping[str, str]
     """Of the answer; their names in any case."""
@@ -41,12 +41,12 @@ class Heard(NamedTuple):
     """How a browser, which takes compressed answers, would get it."""
 
 
-class Finding(NamedTuple):
-    fine: bool
+class CheckResult(NamedTuple):
+    ok: bool
     message: str
 
 
-def listen(url: str) -> Heard:
+def listen(url: str) -> ProbeResult:
     """Raises an UpstreamFailure."""
     session = http.new_session()
     address = url.rstrip("/") + PATH
@@ -59,7 +59,7 @@ def listen(url: str) -> Heard:
             content = {} if event is None else events.parsed_object(event.data)
             if isinstance(sent := content.get("elapsed_ms"), int):
                 ticks.append(Tick(sent / 1000, monotonic()))
-    return Heard(ticks, response.headers, encoding)
+    return ProbeResult(ticks, response.headers, encoding)
 
 
 def _opened(session: Session, address: str, headers: Mapping[str, str]) -> Response:
@@ -72,17 +72,17 @@ def _opened(session: Session, address: str, headers: Mapping[str, str]) -> Respo
     return response
 
 
-def judge(heard: Heard) -> Iterator[Finding]:
+def evaluate(heard: ProbeResult) -> Iterator[CheckResult]:
     """What there is to say; nothing is wrong if all of it is fine."""
     wrong = [*_by_arrival(heard.ticks), *_by_headers(heard)]
     if not wrong:
-        yield Finding(True, f"All {len(heard.ticks)} ticks came one by one, as they were sent: nothing holds streams back.")
+        yield CheckResult(True, f"All {len(heard.ticks)} ticks came one by one, as they were sent: nothing holds streams back.")
     for message in wrong:
-        yield Finding(False, message)
+        yield CheckResult(False, message)
     for message in USUAL if wrong else ():
-        yield Finding(True, message)
+        yield CheckResult(True, message)
     for message in _executors(heard.headers):
-        yield Finding(True, message)
+        yield CheckResult(True, message)
 
 
 def _by_arrival(ticks: list[Tick]) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _by_arrival(ticks: list[Tick]) -> Iterator[str]:
         yield f"{bunched + 1} of {len(ticks)} ticks came together: something on the way holds the stream back."
 
 
-def _by_headers(heard: Heard) -> Iterator[str]:
+def _by_headers(heard: ProbeResult) -> Iterator[str]:
     if heard.encoding not in {"", "identity"}:
         yield f"A browser would get the stream compressed ({heard.encoding}), and events late: with what fills up a block."
     if "Content-Length" in heard.headers:

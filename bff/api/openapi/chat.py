@@ -54,7 +54,7 @@ OPERATIONS: Final = {
         parameters=(*AFTER, RESUME, PROTOCOL, IDS),
     ),
     "POST /api/chat/stream/<message_id>/stop": Operation(
-        "Stop an answer, or take its message out of the queue. Asked again it changes nothing.",
+        "Stop an answer, or take its message out of the queue. ParsedRequest again it changes nothing.",
         {202: Answer("It ends as soon as it can.", answers.Stopping)},
         (*MINE, *BEHIND, errors.NotFound, errors.Expired),
     ),

@@ -68,7 +68,7 @@ OPERATIONS: Final = {
         parameters=(*AFTER, IDS),
     ),
     f"POST {ONE}/stop": Operation(
-        "Stop the reply that is being written. Asked again it changes nothing.",
+        "Stop the reply that is being written. ParsedRequest again it changes nothing.",
         {202: Answer("It ends as soon as it can.", answers.Stopping)},
         (*KEPT, *BEHIND),
     ),

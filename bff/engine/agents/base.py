@@ -11,7 +11,7 @@ from bff.errors import AnswerIncomplete, UpstreamError
 from bff.http.waiting import Waiter
 from bff.upstream.messages import ChatMessage
 
-REPLY_MOST: Final = 200_000
+MAX_REPLY_CHARACTERS: Final = 200_000
 """Characters of one reply."""
 
 
@@ -38,10 +38,10 @@ class Agent(Protocol):
         """
 
 
-class Whole:
+class ReplyBuffer:
     """A reply, put together from its pieces."""
 
-    def __init__(self, most: int = REPLY_MOST) -> None:
+    def __init__(self, most: int = MAX_REPLY_CHARACTERS) -> None:
         """`most`: characters."""
         self._most = most
         self._pieces: list[str] = []
@@ -62,6 +62,6 @@ class Whole:
         return text
 
 
-def last_question(history: Sequence[ChatMessage]) -> str:
+def last_user_message(history: Sequence[ChatMessage]) -> str:
     """What the user said last, "" when nothing."""
     return next((said.content for said in reversed(history) if said.role == "user"), "")

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import last_question
+from bff.engine.agents.base import last_user_message
 from bff.errors import ChatError, Interrupted, detached
 from bff.http import waiting
 from bff.http.sse import Event
@@ -52,7 +52,7 @@ class Broker:
         self._upstream = upstream
 
     def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
-        text = last_question(history)
+        text = last_user_message(history)
         answer = yield from in_background(
             lambda place: self._upstream.ask(identity, text, place), waiter, lambda late: late.give_up()
         )
@@ -74,7 +74,7 @@ class BrokerUpstream:
         self._answer_max_seconds = answer_max_seconds
 
     def ask(self, identity: Identity, text: str, waiter: Waiter) -> Answer:
-        deadline = self._broker.opening()
+        deadline = self._broker.open_deadline()
         user_id = identity.user_id
         content = ChatRequest(message=text).for_upstream()
         if not self._broker.numbers_events(user_id):

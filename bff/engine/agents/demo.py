@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import Piece, last_question
-from bff.engine.agents.echo import spread, words
+from bff.engine.agents.base import Piece, last_user_message
+from bff.engine.agents.echo import paced, words
 from bff.errors import ClientDisconnected, UpstreamError
 from bff.http.waiting import Waiter
 from bff.upstream.messages import ChatMessage
@@ -42,10 +42,10 @@ class Demo:
         self._word_seconds = word_seconds
 
     def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Pieces:
-        text = last_question(history)
+        text = last_user_message(history)
         if (command := command_of(text)) is not None:
             return command(waiter)
-        return spread(words(text), self._word_seconds, waiter)
+        return paced(words(text), self._word_seconds, waiter)
 
 
 def command_of(message: str) -> Command | None:
@@ -60,7 +60,7 @@ def command_of(message: str) -> Command | None:
 def _slow(rest: str) -> Command:
     seconds, text = _number(rest, LONGEST_SECONDS)
     pieces = [*words(text)] or ["slow"]
-    return lambda waiter: spread(pieces, seconds / max(1, len(pieces) - 1), waiter)
+    return lambda waiter: paced(pieces, seconds / max(1, len(pieces) - 1), waiter)
 
 
 def _error(_: str) -> Command:
@@ -98,7 +98,7 @@ def _big(rest: str) -> Command:
 
 
 def _unicode(_: str) -> Command:
-    return lambda waiter: spread(words(UNICODE), 0, waiter)
+    return lambda waiter: paced(words(UNICODE), 0, waiter)
 
 
 def _tool(_: str) -> Command:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import last_question
+from bff.engine.agents.base import last_user_message
 from bff.http.waiting import Waiter
 from bff.upstream.messages import ChatMessage
 
@@ -19,7 +19,7 @@ class Echo:
         self._word_seconds = word_seconds
 
     def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
-        return spread(words(last_question(history)), self._word_seconds, waiter)
+        return paced(words(last_user_message(history)), self._word_seconds, waiter)
 
 
 def words(text: str) -> Iterator[str]:
@@ -27,7 +27,7 @@ def words(text: str) -> Iterator[str]:
     return (match[0] for match in re.finditer(r"\s*\S+\s*|\s+", text))
 
 
-def spread(pieces: Iterable[str], seconds: float, waiter: Waiter) -> Generator[str | None]:
+def paced(pieces: Iterable[str], seconds: float, waiter: Waiter) -> Generator[str | None]:
     """The first piece at once, `seconds` before each other one."""
     for number, piece in enumerate(pieces):
         if number and seconds:

@@ -12,15 +12,15 @@ import urllib3
 
 from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.http.waiting import Waiter
-from bff.upstream.http.in_process import DirectBody
-from bff.upstream.http.response import Body
+from bff.upstream.http.in_process import InProcessResponse
+from bff.upstream.http.response import NonBlockingResponse
 from bff.upstream.http.response_wait import READ_BYTES
 
 LIBRARY_ERRORS: Final = (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 """A ValueError is a header that is none."""
 
 
-class ByteSource:
+class ByteStream:
     """One open answer. One greenlet or thread at a time has it, reads it, and closes it; others end its watch.
 
     Raises UpstreamError when it is encoded; while reading, UpstreamUnavailable when it is cut, UpstreamTimeout after
@@ -34,7 +34,7 @@ class ByteSource:
         # urllib3 wraps http.client's response and keeps it under this name, which requests itself relies on. Doubles made
         # by `responses` have none of ours: their `read1` never waits.
         body = getattr(response.raw, "_original_response", response.raw)
-        self._body = body if isinstance(body, Body | DirectBody) else None
+        self._body = body if isinstance(body, NonBlockingResponse | InProcessResponse) else None
         # We ask for plain bytes: a few of compressed ones can be a gigabyte, and an unflushed stream of them is silence.
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             self.close()
@@ -54,7 +54,7 @@ class ByteSource:
     def chunks(self, waiter: Waiter) -> Iterator[bytes]:
         """Its bytes as they come; b"" when `waiter` woke up and nothing had come."""
         heard = monotonic()
-        while (chunk := self._take()) != b"":
+        while (chunk := self._read_available()) != b"":
             if chunk is not None:
                 yield chunk
                 heard = monotonic()  # Not before: while nobody listened it was not silent.
@@ -65,9 +65,9 @@ class ByteSource:
             if self._body is not None and not self._body.ended:
                 self._body.wait(waiter, heard + self._silence)
 
-    def _take(self) -> bytes | None:
+    def _read_available(self) -> bytes | None:
         try:
-            return self._body.take() if self._body else self._response.raw.read1(READ_BYTES)
+            return self._body.read_available() if self._body else self._response.raw.read1(READ_BYTES)
         except LIBRARY_ERRORS as error:
             raise UpstreamUnavailable(detail=f"an answer was cut: {error!r}") from error
 
@@ -78,8 +78,8 @@ class ByteSource:
         self._closed = True
         with contextlib.suppress(*LIBRARY_ERRORS):
             if self._body is not None:
-                self._body.take()
-                if self._body.spent:
+                self._body.read_available()
+                if self._body.reusable:
                     self._body.close()
                     self._response.raw.release_conn()
         self._response.close()

@@ -8,10 +8,10 @@ import requests
 from bff.errors import UpstreamError
 from bff.http.sse import MAX_EVENT_BYTES, Decoder, Event
 from bff.http.waiting import Waiter
-from bff.upstream.http.byte_stream import ByteSource
+from bff.upstream.http.byte_stream import ByteStream
 
 
-class EventSource(ByteSource):
+class EventSource(ByteStream):
     """One open event stream.
 
     Raises UpstreamError when it is no plain event stream; while reading, UpstreamError for an event of more than

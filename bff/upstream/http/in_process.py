@@ -21,13 +21,13 @@ from requests.structures import CaseInsensitiveDict
 from bff.http import waiting
 from bff.http.waiting import Waiter
 from bff.http.waiting.inner import InnerWaiter
-from bff.upstream.http.response_wait import asking
+from bff.upstream.http.response_wait import response_waiter
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
-class Neighbour(BaseAdapter):
+class InProcessService(BaseAdapter):
     """A service in this process. Its app is built when it is first asked: `factory` is given the key that callers show."""
 
     def __init__(self, name: str, factory: "Callable[[str], WSGIApplication]") -> None:
@@ -47,11 +47,11 @@ class Neighbour(BaseAdapter):
         place = InnerWaiter(deadline)
         response = requests.Response()
         response.request, response.url = request, str(request.url)
-        with asking() as waiter:
+        with response_waiter() as waiter:
             place.borrow(waiter)
             pieces = self.app(_environ(request, place), _filling(response))
             place.borrow(None)
-        response.raw = DirectBody(pieces, place)
+        response.raw = InProcessResponse(pieces, place)
         if waiter.cancel_reason is not None or monotonic() >= deadline:
             response.close()
             waiter.check()
@@ -70,10 +70,10 @@ class Neighbour(BaseAdapter):
         """Nothing: it serves as long as the process."""
 
 
-class DirectBody:
-    """A response's body as `Body` is one, without a socket: `wait` lets the neighbour go on, `take` is what it said."""
+class InProcessResponse:
+    """An in-process response. `wait` runs the service until its next piece; `read_available` returns that piece."""
 
-    spent = False
+    reusable = False
 
     def __init__(self, pieces: Iterable[bytes], place: InnerWaiter) -> None:
         self._response = pieces
@@ -95,7 +95,7 @@ class DirectBody:
         waiter.check()
         self._said, self._has_said, self.ended = said or b"", bool(said), said is None
 
-    def take(self) -> bytes | None:
+    def read_available(self) -> bytes | None:
         """None when nothing has come, b"" at the end. Raises ConnectionError when the neighbour hung up."""
         said, self._said = self._said, b""
         if self.ended and self._place.was_aborted:

@@ -16,8 +16,8 @@ from requests.structures import CaseInsensitiveDict
 from bff.errors import UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.http import waiting
 from bff.http.waiting import Waiter
-from bff.upstream.http.byte_stream import LIBRARY_ERRORS, ByteSource
-from bff.upstream.http.response_wait import Patience, patience
+from bff.upstream.http.byte_stream import LIBRARY_ERRORS, ByteStream
+from bff.upstream.http.response_wait import ResponseWait, response_wait
 
 HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "chat-bff"}
 JSON_MAX_BYTES: Final = 1024 * 1024
@@ -43,7 +43,7 @@ def send(
     """
     left = _left(deadline)
     request = _prepared(method, f"{url}?{urlencode(params)}" if params else url, headers, body)
-    token = patience.set(Patience(waiter, deadline))
+    token = response_wait.set(ResponseWait(waiter, deadline))
     try:
         # The adapter itself: what the session would add are cookies and redirects.
         return session.get_adapter(url).send(request, stream=True, timeout=(min(connect, left), left), verify=True)
@@ -51,7 +51,7 @@ def send(
         _clear_frames(error)
         raise _failure(error, method) from error
     finally:
-        patience.reset(token)
+        response_wait.reset(token)
 
 
 def _failure(error: Exception, method: str) -> UpstreamFailure:
@@ -112,7 +112,7 @@ _DECODE: Final = json.JSONDecoder(parse_constant=_finite, parse_float=_finite).d
 
 def _read(response: requests.Response, deadline: float, waiter: Waiter | None, most: int) -> bytes:
     with ExitStack() as over:
-        source = ByteSource(response, max(0.0, deadline - monotonic()))
+        source = ByteStream(response, max(0.0, deadline - monotonic()))
         over.callback(source.close)
         if waiter is None:
             waiter = waiting.new_waiter()

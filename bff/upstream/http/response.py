@@ -13,7 +13,7 @@ from bff.upstream.http.response_wait import receive, received
 CHUNK_LINE_MAX: Final = 1024
 
 
-class Body(http.client.HTTPResponse):
+class NonBlockingResponse(http.client.HTTPResponse):
     """A response whose body can be taken as it comes, without waiting for more.
 
     http.client's own `read1` gives one HTTP chunk a call, waits for the rest of a chunk's framing, and cannot be asked
@@ -44,7 +44,7 @@ class Body(http.client.HTTPResponse):
             self.fp = cast("io.BufferedReader", connection)  # To be closed one day; it is never read again.
 
     @property
-    def spent(self) -> bool:
+    def reusable(self) -> bool:
         """Whether it was read to its very end, so that its connection may serve again."""
         complete = self._framing == b"\r\n" if self.chunked else self.length == 0
         return self.ended and complete and not self._ahead and not self.will_close
@@ -52,7 +52,7 @@ class Body(http.client.HTTPResponse):
     def wait(self, waiter: Waiter, deadline: float) -> None:
         waiter.wait(self, deadline)
 
-    def take(self) -> bytes | None:
+    def read_available(self) -> bytes | None:
         """What has come: None when nothing has, b"" at the end. Raises ConnectionError when it was cut."""
         self.ended = self.ended or self.length == 0
         if self.ended:

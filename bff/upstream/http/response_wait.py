@@ -16,21 +16,21 @@ from bff.http.waiting import Waiter
 READ_BYTES: Final = 65536
 
 
-class Patience(NamedTuple):
+class ResponseWait(NamedTuple):
     waiter: Waiter | None
     """None: one is made for it."""
     deadline: float
     """A moment (monotonic)."""
 
 
-patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
+response_wait: ContextVar[ResponseWait | None] = ContextVar("patience", default=None)
 """Of the request that is being made."""
 
 
 @contextmanager
-def asking() -> Iterator[Waiter]:
+def response_waiter() -> Iterator[Waiter]:
     """Where the one who asks waits for the answer; what else it has to say there it says afterwards."""
-    current = patience.get()
+    current = response_wait.get()
     if current is None or current.waiter is None:
         with closing(waiting.new_waiter()) as waiter:
             yield waiter
@@ -51,7 +51,7 @@ def received(sock: socket.socket) -> Generator[bytes]:
     """
     deadline = _moment(sock)
     sock.settimeout(0)
-    with asking() as waiter:
+    with response_waiter() as waiter:
         wake_at = waiter.wake_at
         try:
             while True:
@@ -69,7 +69,7 @@ def received(sock: socket.socket) -> Generator[bytes]:
 
 def _moment(sock: socket.socket) -> float:
     """By which the answer must have come; by the library's own timeout where nobody has said."""
-    if (current := patience.get()) is not None:
+    if (current := response_wait.get()) is not None:
         return current.deadline
     seconds = sock.gettimeout()
     return inf if seconds is None else monotonic() + seconds

@@ -13,8 +13,8 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connectionpool import ConnectionPool
 
-from bff.upstream.http.in_process import Neighbour
-from bff.upstream.http.response import Body
+from bff.upstream.http.in_process import InProcessService
+from bff.upstream.http.response import NonBlockingResponse
 
 RECEIVE_BUFFER_BYTES: Final = 32 * 1024
 """What an upstream can pile up for a browser that reads slowly; the kernel doubles it, and else lets it grow to megabytes."""
@@ -26,7 +26,7 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 class _Ours:
     """What our connections do differently, encrypted or not."""
 
-    response_class: Any = Body
+    response_class: Any = NonBlockingResponse
 
     @property
     def is_connected(self: Any) -> bool:
@@ -153,6 +153,6 @@ def new_session(tls: ssl.SSLContext | None = None, pool_size: int = 64, to: obje
     adapter = _Adapter(tls or tls_context(), pool_size)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    if isinstance(to, Neighbour):
+    if isinstance(to, InProcessService):
         session.mount(to.url, to)
     return session

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bff.api.adapters import conversation
 from bff.api.adapters.ag_ui import AG_UI
 from bff.api.adapters.ai_sdk import AI_SDK
-from bff.api.adapters.base import Place, Sent, translate
+from bff.api.adapters.base import ResumePoint, Sent, translate
 from bff.api.adapters.native import NATIVE
 from bff.api.adapters.openai import OPENAI
 from bff.http.sse import Event, encode
@@ -46,8 +46,8 @@ def numbered(contents) -> list[Event]:
 
 
 def said(name: str, answer, sent: Sent = Sent.NOTHING) -> list[Event | None]:
-    words = PROTOCOLS[name][0].words
-    return list(translate(answer, words("m-1", ABOUT, sent)) if words else answer)
+    encoder = PROTOCOLS[name][0].encoder
+    return list(translate(answer, encoder("m-1", ABOUT, sent)) if encoder else answer)
 
 
 def read(name: str, events):
@@ -89,8 +89,8 @@ def test_a_tool_stands_between_two_texts(name, output):
 
 @every_translator
 def test_what_is_not_there_yet_is_passed_on_as_such(name):
-    words = PROTOCOLS[name][0].words("m-1", ABOUT, Sent.NOTHING)
-    stream = translate(iter([None, Event("", json.dumps(ANSWER[2]))]), words)
+    encoder = PROTOCOLS[name][0].encoder("m-1", ABOUT, Sent.NOTHING)
+    stream = translate(iter([None, Event("", json.dumps(ANSWER[2]))]), encoder)
 
     assert next(stream, 0) is None
 
@@ -113,7 +113,7 @@ def test_whoever_comes_back_reads_what_follows_and_only_that(name):
 
     for cut, event in enumerate(whole, start=1):
         if event.id:
-            after, sent = Place.of(event.id)
+            after, sent = ResumePoint.of(event.id)
             heard = read(name, whole[:cut])
             rest = read(name, said(name, answer[int(after[0]) :], sent))
             assert heard.text + rest.text == "For God so loved the world"
@@ -127,7 +127,7 @@ def test_an_id_is_said_with_the_last_of_what_says_an_event(name):
     ids = [event.id for event in events]
     assert ids[0] == "", "text has a beginning, and whoever has read only that needs it again"
     assert len([name for name in ids if name]) == len({name for name in ids if name})
-    assert Place.of(ids[-1]) == Place("6-0", Sent.END)
+    assert ResumePoint.of(ids[-1]) == ResumePoint("6-0", Sent.END)
 
 
 @every_translator
@@ -146,9 +146,9 @@ unable = pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
 
 def relay_and_say(name: str, answer, sent: Sent = Sent.NOTHING) -> list[Event]:
     """As a reader is told who resumes with `sent`."""
-    words = PROTOCOLS[name][0].words("m-1", ABOUT, sent)
-    relay = Relay("request-1", irrevocable=lambda: words.sent > Sent.NOTHING)
-    return [event for event in translate(relay(answer), words) if event]
+    encoder = PROTOCOLS[name][0].encoder("m-1", ABOUT, sent)
+    relay = Relay("request-1", irrevocable=lambda: encoder.sent > Sent.NOTHING)
+    return [event for event in translate(relay(answer), encoder) if event]
 
 
 def restarted(before) -> list[Event]:
@@ -197,16 +197,16 @@ def test_whoever_resumes_is_told_the_same_end(name, before):
     whole = relay_and_say(name, answer)
 
     for event in whole:
-        after, sent = Place.of(event.id)
+        after, sent = ResumePoint.of(event.id)
         if after and sent is not Sent.END:
             rest = relay_and_say(name, answer[int(after.partition("-")[0]) :], sent)
             assert read(name, rest).end == read(name, whole).end
-    assert Place.of(whole[-1].id).sent is Sent.END
+    assert ResumePoint.of(whole[-1].id).sent is Sent.END
 
 
 @pytest.mark.parametrize("sent", Sent)
 def test_an_id_says_what_was_sent(sent):
-    assert Place.of(Place("7-0", sent).as_id()) == Place("7-0", sent)
+    assert ResumePoint.of(ResumePoint("7-0", sent).as_id()) == ResumePoint("7-0", sent)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_an_id_says_what_was_sent(sent):
     [("", Sent.TEXT), ("x" * 256, Sent.TEXT), *((f"7;{suffix}", Sent.NOTHING) for suffix in ("tool", "text", "end"))],
 )
 def test_an_id_that_would_be_read_as_another_place_is_left_out(after, sent):
-    assert Place(after, sent).as_id() == ""
+    assert ResumePoint(after, sent).as_id() == ""
 
 
 def test_our_own_words_pass_a_restart_on():
@@ -224,11 +224,11 @@ def test_our_own_words_pass_a_restart_on():
 
 
 def test_a_conversations_reader_is_told_of_a_restart_where_it_was():
-    told = list(conversation.encode(Relay("request-1")(restarted([TEXT])), restarted=False))
+    text_sent = list(conversation.encode(Relay("request-1")(restarted([TEXT])), restarted=False))
 
-    assert told[0].event == "token"
-    assert told[1] == Event("restart", "{}", "2-0")
-    assert [event.event for event in told[2:]] == ["token", "done"]
+    assert text_sent[0].event == "token"
+    assert text_sent[1] == Event("restart", "{}", "2-0")
+    assert [event.event for event in text_sent[2:]] == ["token", "done"]
 
 
 # What engines may send
@@ -302,11 +302,11 @@ ASKED = {
 
 @every_protocol
 def test_what_is_asked_is_the_last_message(name):
-    asked = json.loads(PROTOCOLS[name][0].asked(json.dumps(ASKED[name]).encode()).body)
+    parsed = json.loads(PROTOCOLS[name][0].parsed(json.dumps(ASKED[name]).encode()).body)
 
-    assert asked == {"message": "hi"} | ({} if name == "openai" else {"client_message_id": "id-1"})
+    assert parsed == {"message": "hi"} | ({} if name == "openai" else {"client_message_id": "id-1"})
 
 
 def test_between_us_and_whoever_speaks_as_we_do_lies_nothing():
-    assert NATIVE.words is None
-    assert NATIVE.asked(b"{}").body == b"{}"
+    assert NATIVE.encoder is None
+    assert NATIVE.parsed(b"{}").body == b"{}"

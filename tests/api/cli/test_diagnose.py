@@ -6,7 +6,7 @@ import time
 import pytest
 
 from bff.api.cli import diagnose
-from bff.api.cli.diagnose import Heard, Tick, judge, listen
+from bff.api.cli.diagnose import ProbeResult, Tick, evaluate, listen
 from bff.errors import UpstreamError, UpstreamUnavailable
 from tests.live import Browser
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
@@ -16,12 +16,12 @@ SENT = [number * 0.2 for number in range(10)]
 STEADY = [Tick(sent, 100 + sent) for sent in SENT]
 
 
-def wrong(heard: Heard) -> list[str]:
-    return [message for fine, message in judge(heard) if not fine]
+def wrong(heard: ProbeResult) -> list[str]:
+    return [message for ok, message in evaluate(heard) if not ok]
 
 
 def test_a_stream_that_comes_as_it_was_sent_is_fine():
-    (finding,) = judge(Heard(STEADY, OURS))
+    (finding,) = evaluate(ProbeResult(STEADY, OURS))
 
     assert finding == (True, "All 10 ticks came one by one, as they were sent: nothing holds streams back.")
 
@@ -30,7 +30,7 @@ def test_a_stream_that_comes_as_it_was_sent_is_fine():
 def test_ticks_that_come_in_bunches_are_held_back_by_somebody(size):
     bunches = [Tick(sent, 100 + SENT[min(9, (number // size + 1) * size - 1)]) for number, sent in enumerate(SENT)]
 
-    (message,) = wrong(Heard(bunches, OURS))
+    (message,) = wrong(ProbeResult(bunches, OURS))
 
     assert message.endswith("of 10 ticks came together: something on the way holds the stream back.")
 
@@ -38,26 +38,26 @@ def test_ticks_that_come_in_bunches_are_held_back_by_somebody(size):
 def test_a_hiccup_or_two_are_no_reason_to_suspect_anybody():
     late = [tick._replace(came=101.0) if 0.5 < tick.sent < 0.9 else tick for tick in STEADY]
 
-    assert wrong(Heard(late, OURS)) == []
+    assert wrong(ProbeResult(late, OURS)) == []
 
 
 @pytest.mark.parametrize(
     ("heard", "words"),
     [
-        (Heard([], OURS), "Hardly a tick came"),
-        (Heard(STEADY, OURS, "gzip"), "A browser would get the stream compressed (gzip)"),
-        (Heard(STEADY, OURS | {"Content-Length": "900"}), "The stream has a Content-Length"),
+        (ProbeResult([], OURS), "Hardly a tick came"),
+        (ProbeResult(STEADY, OURS, "gzip"), "A browser would get the stream compressed (gzip)"),
+        (ProbeResult(STEADY, OURS | {"Content-Length": "900"}), "The stream has a Content-Length"),
     ],
 )
 def test_what_else_is_wrong_is_said_with_what_usually_does_it(heard, words):
-    said = list(judge(heard))
+    said = list(evaluate(heard))
 
-    assert next(message for fine, message in said if not fine).startswith(words)
-    assert any("nginx" in message for fine, message in said if fine)
+    assert next(message for ok, message in said if not ok).startswith(words)
+    assert any("nginx" in message for ok, message in said if ok)
 
 
 def test_headers_that_somebody_took_are_said():
-    said = [message for _, message in judge(Heard(STEADY, {"Server": "cloudflare"}))]
+    said = [message for _, message in evaluate(ProbeResult(STEADY, {"Server": "cloudflare"}))]
 
     assert [message.split()[0] for message in said[1:]] == ["X-Accel-Buffering", "Cache-Control:", "What"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bff.api.cli.doctor import Patient
+from bff.api.cli.doctor import Doctor
 from bff.config.settings import descriptor_limit
 from bff.errors import UpstreamUnavailable
 from tests.live import BASE_ENVIRONMENT, new_app
@@ -139,9 +139,9 @@ def test_what_else_can_be_away_is_asked_and_named():
         raise UpstreamUnavailable(detail="no such table")
 
     parts = app.extensions["bff"]
-    found = Patient(parts.settings, parts.broker, parts.engine, {"broker": away, "database": away}).findings()
+    found = Doctor(parts.settings, parts.broker, parts.engine, {"broker": away, "database": away}).findings()
 
-    assert [message for fine, message in found if not fine] == ["The database does not answer (no such table)."]
+    assert [message for ok, message in found if not ok] == ["The database does not answer (no such table)."]
 
 
 def test_development_is_told_what_production_would_not_forgive(monkeypatch, tmp_path):

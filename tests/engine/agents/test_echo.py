@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.auth.identity import Identity
-from bff.engine.agents.echo import Echo, spread, words
+from bff.engine.agents.echo import Echo, paced, words
 from bff.errors import ClientDisconnected
 from bff.http import waiting
 from bff.upstream.messages import ChatMessage
@@ -84,7 +84,7 @@ def test_the_first_word_comes_at_once(waiter):
 def test_each_other_word_comes_after_its_pause(waiter):
     start = monotonic()
 
-    pieces = list(spread(["a", "b", "c"], 0.02, waiter))
+    pieces = list(paced(["a", "b", "c"], 0.02, waiter))
 
     assert monotonic() - start >= 0.04
     assert [piece for piece in pieces if piece] == ["a", "b", "c"]

@@ -15,7 +15,7 @@ from bff.http import waiting
 from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
 from bff.http.streams import StreamLimiter
-from bff.upstream.http import ByteSource, EventSource, Neighbour, new_session, read_json, send
+from bff.upstream.http import ByteStream, EventSource, InProcessService, new_session, read_json, send
 from tests.live import DEADLINE
 
 
@@ -28,7 +28,7 @@ class Talk:
         self.closed = threading.Event()
         self._say = say
         self._how = StreamOptions(comment("beat"), heartbeat_seconds)
-        self.neighbour = Neighbour("talk", self._app)
+        self.neighbour = InProcessService("talk", self._app)
 
     def _app(self, key: str) -> Flask:
         self.keys.append(key)
@@ -138,7 +138,7 @@ def test_a_build_that_failed_is_tried_again():
             raise problem
         return Flask(__name__)
 
-    neighbour = Neighbour("late", factory)
+    neighbour = InProcessService("late", factory)
 
     def ask() -> int:
         session = new_session(to=neighbour)
@@ -345,11 +345,13 @@ def test_what_a_stream_holds_is_let_go_of_when_it_is_closed(waiter):
 
 def test_bytes_of_known_length_are_read_like_any_others(waiter):
     sound = bytes(range(256)) * 1024
-    neighbour = Neighbour("sound", lambda _: lambda environ, start: Response(sound, content_type="audio/wav")(environ, start))
+    neighbour = InProcessService(
+        "sound", lambda _: lambda environ, start: Response(sound, content_type="audio/wav")(environ, start)
+    )
     session = new_session(to=neighbour)
 
     response = send(session, "GET", neighbour.url, headers={}, connect=1.0, deadline=monotonic() + DEADLINE, waiter=waiter)
-    with closing(ByteSource(response, DEADLINE)) as source:
+    with closing(ByteStream(response, DEADLINE)) as source:
         assert (source.size, source.header("Content-Type")) == (len(sound), "audio/wav")
         assert b"".join(source.chunks(waiter)) == sound
 

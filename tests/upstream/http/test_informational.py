@@ -150,7 +150,7 @@ def test_an_answer_without_a_body_that_says_more_gives_its_connection_to_nobody(
 
     with WireServer([b"HTTP/1.1 204 No Content\r\n\r\n" + JSON], [JSON]) as server:
         ask(server, session=session).close()
-        source = http.ByteSource(ask(server, session=session), 5.0)
+        source = http.ByteStream(ask(server, session=session), 5.0)
         source.close()
 
         assert len(server.requests) == 2
