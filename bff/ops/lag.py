@@ -28,7 +28,7 @@ class LagMonitor:
             if not self._beating:
                 self._beating = True
                 self._beat_at = monotonic()
-                threading.Thread(target=self._beat, name="pulse", daemon=True).start()
+                threading.Thread(target=self._beat, name="lag", daemon=True).start()
 
     def is_there(self) -> bool:
         self.start()

@@ -30,7 +30,7 @@ LONG: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 STREAMS_OPEN = Gauge("chat_streams_open", "Answers that are being told to a browser.", ["kind"], multiprocess_mode="livesum")
 for _kind in ("chat", "conversation", "v1"):
     STREAMS_OPEN.labels(_kind)  # There from the start: where no process has any, it says 0 and does not vanish.
-STREAMS_STARTED = Counter("chat_streams_started", "StreamLimiter, by whether they were said or resumed.", ["how", "kind"])
+STREAMS_STARTED = Counter("chat_streams_started", "Streams, by whether they were started or resumed.", ["how", "kind"])
 STREAMS_ENDED = Counter(
     "chat_streams_ended", "Streams by their end: complete, stopped, aborted, drained, or an error's code.", ["ended", "kind"]
 )

@@ -77,7 +77,7 @@ def test_the_broker_is_told_who_asks_by_the_session_alone():
 
 
 @pytest.mark.parametrize(
-    ("setting", "asked", "told"),
+    ("setting", "parsed", "told"),
     [("reject", None, "reject"), ("reject", "enqueue", "enqueue"), ("enqueue", "reject", "reject"), ("enqueue", None, None)],
 )
 def test_the_broker_is_told_what_to_do_when_busy(setting, parsed, told):

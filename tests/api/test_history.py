@@ -63,7 +63,7 @@ def test_turns_are_handed_on_as_the_engine_has_them():
 
 
 @pytest.mark.parametrize(
-    ("page", "asked"),
+    ("page", "parsed"),
     [
         ({}, (50, 0)),
         ({"limit": "7", "offset": "3"}, (7, 3)),

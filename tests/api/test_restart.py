@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from flask.testing import FlaskClient
 
-from bff.broker.queue.base import Claim, Limits, Words
+from bff.broker.queue.base import Claim, Limits, LogEntry
 from bff.broker.queue.redis import RedisQueue
 from bff.ops.redis import connect
 from bff.upstream.events import response
@@ -39,7 +39,7 @@ def worked(clean_redis) -> Iterator[Worked]:
     queue.close()
 
 
-def told(kind: str, **content: object) -> Words:
+def told(kind: str, **content: object) -> LogEntry:
     return "message", json.dumps({"type": kind} | content)
 
 
@@ -47,13 +47,13 @@ HALF, RESTART, ANEW = told("progress", text="Half "), told("restart"), told("pro
 COMPLETE = told("complete", response=response(["whole"]) | {"message_id": REPLY})
 
 
-def begin(queue: RedisQueue, *before: Words) -> Claim:
+def begin(queue: RedisQueue, *before: LogEntry) -> Claim:
     claim = claimed(queue)
     queue.append(claim, [*before, RESTART])
     return claim
 
 
-def answer(queue: RedisQueue, *before: Words) -> None:
+def answer(queue: RedisQueue, *before: LogEntry) -> None:
     queue.finish(begin(queue, *before), [("processing", ""), ANEW, COMPLETE])
 
 

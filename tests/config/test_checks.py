@@ -71,7 +71,7 @@ IDENTITY = [name for name, (environment, _) in UNSAFE.items() if environment.get
 IDENTITY.remove("keys anybody could replace")
 
 
-@pytest.mark.parametrize(("environment", "sentence"), UNSAFE.values(), ids=UNSAFE)
+@pytest.mark.parametrize(("environment", "message"), UNSAFE.values(), ids=UNSAFE)
 def test_production_refuses_an_unsafe_start(environment, message):
     assert refusal(PRODUCTION | environment) == message
 

@@ -407,7 +407,7 @@ def started(code: str, environment: dict[str, str]) -> subprocess.CompletedProce
 
 @pytest.mark.servers
 @pytest.mark.parametrize(
-    ("environment", "sentence"),
+    ("environment", "message"),
     [
         ({}, "AUTH_MODE is required in production: anonymous, proxy or jwt."),
         (PRODUCTION | {"HEARTBEAT_SECONDS": "soon"}, "HEARTBEAT_SECONDS='soon' is not a number."),

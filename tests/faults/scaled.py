@@ -9,7 +9,7 @@ from bff.ops import redis, redis_limits
 from bff.upstream import reconnect
 
 WAITS = {
-    reconnect: ("RECONNECT_SECONDS", "REOPEN_SECONDS", "LEAST_REOPEN_SECONDS"),
+    reconnect: ("RECONNECT_SECONDS", "REOPEN_SECONDS", "MIN_REOPEN_SECONDS"),
     run: ("AWAY_SECONDS",),
     worker: ("PAUSE_SECONDS", "SWEEP_SECONDS", "CLAIM_SECONDS"),
     routes: ("PING_SECONDS",),

@@ -260,7 +260,7 @@ SOON = {"UPSTREAM_READ_SECONDS": "0.1"}
 
 @pytest.fixture
 def _in_a_hurry(monkeypatch) -> None:
-    monkeypatch.setattr(reconnect, "LEAST_REOPEN_SECONDS", 0.05)
+    monkeypatch.setattr(reconnect, "MIN_REOPEN_SECONDS", 0.05)
     monkeypatch.setattr(reconnect, "REOPEN_SECONDS", 0.05)
 
 
@@ -292,7 +292,7 @@ def test_a_reader_that_comes_back_is_sent_away_without_an_end(ending, then, code
 
 
 def test_a_broker_that_begins_anew_each_time_is_given_up_without_an_end(monkeypatch):
-    monkeypatch.setattr(reconnect, "RECONNECTS_MOST", 3)
+    monkeypatch.setattr(reconnect, "MAX_RECONNECTS_PER_REPLY", 3)
     for headers, ends in (({}, ["upstream_unavailable"]), (RESUMES, [])):
         plan = NumberedBroker([*map(progress, WORDS * 4), BrokerEvent("message", COMPLETE)], [Line(160, ending=CUT)])
         with WireServer(plan) as broker:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.api.adapters.base import Place, Sent
+from bff.api.adapters.base import ResumePoint, Sent
 from bff.errors import InvalidRequest
 from bff.http import event_ids
 from bff.http.event_ids import ReadPosition, resumable
@@ -50,22 +50,22 @@ def test_the_header_is_newer_than_the_query():
 
 @given(st.text(), st.sampled_from(Sent))
 def test_a_place_in_a_protocols_answer_is_read_as_it_was_sent(after, sent):
-    event_id = Place(after, sent).as_id()
+    event_id = ResumePoint(after, sent).as_id()
 
-    assert not event_id or (resumable(event_id) and Place.of(event_id) == (after, sent))
+    assert not event_id or (resumable(event_id) and ResumePoint.of(event_id) == (after, sent))
 
 
 @pytest.mark.parametrize(
     ("place", "event_id"),
     [
-        (Place("", Sent.TEXT), ""),
-        (Place("1-0", Sent.NOTHING), "1-0"),
-        (Place("1-0", Sent.TEXT), "1-0;text"),
-        (Place("x" * 251, Sent.TEXT), "x" * 251 + ";text"),
-        (Place("x" * 252, Sent.TEXT), ""),
-        (Place("x" * 256, Sent.NOTHING), "x" * 256),
-        (Place("1-0;text", Sent.NOTHING), ""),
-        (Place("1-0;text", Sent.TEXT), "1-0;text;text"),
+        (ResumePoint("", Sent.TEXT), ""),
+        (ResumePoint("1-0", Sent.NOTHING), "1-0"),
+        (ResumePoint("1-0", Sent.TEXT), "1-0;text"),
+        (ResumePoint("x" * 251, Sent.TEXT), "x" * 251 + ";text"),
+        (ResumePoint("x" * 252, Sent.TEXT), ""),
+        (ResumePoint("x" * 256, Sent.NOTHING), "x" * 256),
+        (ResumePoint("1-0;text", Sent.NOTHING), ""),
+        (ResumePoint("1-0;text", Sent.TEXT), "1-0;text;text"),
     ],
 )
 def test_the_mark_of_a_protocol_still_fits(place, event_id):

@@ -202,7 +202,7 @@ def test_a_large_text_may_have_anything_in_it(text, escaped):
     assert validated(ChatRequest, body).message == large
 
 
-@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize(("preamble", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_a_body_is_not_nested_without_end(preamble, closing):
     def nested(depth: int) -> bytes:
         return f'{{"message":"x","more":{preamble * depth}1{closing * depth}}}'.encode()

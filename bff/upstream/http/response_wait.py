@@ -23,7 +23,7 @@ class ResponseWait(NamedTuple):
     """A moment (monotonic)."""
 
 
-response_wait: ContextVar[ResponseWait | None] = ContextVar("patience", default=None)
+response_wait: ContextVar[ResponseWait | None] = ContextVar("response_wait", default=None)
 """Of the request that is being made."""
 
 

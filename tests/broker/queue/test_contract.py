@@ -1301,8 +1301,8 @@ def test_whatever_happens_every_message_keeps_its_place_and_gets_its_end(make, i
 def check(queue: Queue, model: Model) -> None:
     for user_id, line in model.waiting.items():
         running = [QueuePosition(model.running[user_id].message.id, "running", 0)] if user_id in model.running else []
-        positions = [place._replace(stopping=False) for place in queue.positions(user_id)]
-        assert positions == running + [QueuePosition(said.id, "queued", place) for place, said in enumerate(line, start=1)]
+        found = [place._replace(stopping=False) for place in queue.positions(user_id)]
+        assert found == running + [QueuePosition(said.id, "queued", place) for place, said in enumerate(line, start=1)]
         assert [positions(queue, said)[-1] for said in line] == list(range(1, len(line) + 1))
     for said in model.open():
         assert not whole(queue, said).over
@@ -1434,7 +1434,7 @@ def test_interrupting_ends_what_runs_in_the_group_only(queue):
     assert told.empty()
 
 
-@pytest.mark.parametrize("verb", ["read", "stop", "cancel_if_unread", "keep_unread"])
+@pytest.mark.parametrize("verb", ["read", "stop", "cancel_if_no_readers", "continue_without_readers"])
 def test_a_message_in_a_group_is_its_users_only(queue, verb):
     said = in_group("one")
     queue.enqueue(said, None, "enqueue")
@@ -1446,7 +1446,7 @@ def test_a_message_in_a_group_is_its_users_only(queue, verb):
         with pytest.raises(NotFound):
             getattr(queue, verb)("bob", said.id, *more)
         getattr(queue, verb)("ann", said.id, *more)
-        if not finish and verb in {"stop", "cancel_if_unread"}:
+        if not finish and verb in {"stop", "cancel_if_no_readers"}:
             return
 
 

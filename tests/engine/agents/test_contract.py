@@ -10,14 +10,16 @@ import pytest
 
 from bff.api.hooks import Parts
 from bff.auth.identity import Identity
+from bff.config.environment import load_settings
 from bff.engine.agents.base import Agent
 from bff.engine.agents.broker import Broker, BrokerUpstream
 from bff.engine.agents.registry import DEFAULT
 from bff.errors import AnswerTimeout, ClientDisconnected, Interrupted
+from bff.services import Services
 from bff.upstream.messages import ChatMessage
 from tests.broker_says import COMPLETED, TICKET
 from tests.engine.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
-from tests.live import BROKER_KEY, DEADLINE, eventually, new_app
+from tests.live import BASE_ENVIRONMENT, BROKER_KEY, DEADLINE, eventually, new_app
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 ANN = Identity("ann", "org")
@@ -28,8 +30,7 @@ Working = tuple[Agent, Callable[[], bool], Callable[[], Any]]
 
 
 def agents(**settings: str) -> dict[str, Agent]:
-    parts: Parts = new_app(**settings).extensions["bff"]
-    return parts.agents
+    return Services(load_settings(BASE_ENVIRONMENT | settings)).agents
 
 
 @contextmanager

@@ -13,7 +13,7 @@ SOON_SECONDS: Final = 0.01
 MOST: Final = 1000
 """Groups that are told of: a few milliseconds' work."""
 
-UTCDateTime = str
+Moment = str
 """µs since 1970, as Redis wrote it."""
 
 
@@ -34,19 +34,19 @@ class Schedule:
         """`later`: in so many µs. At once, whoever waits is woken."""
         self._scripts.run("offer", [DUE], group, later)
 
-    def take(self) -> tuple[str, UTCDateTime] | float:
+    def take(self) -> tuple[str, Moment] | float:
         """The first one who is due, put off by a lease until that moment; or the seconds until somebody may be."""
         group, till = self._scripts.run("take", [DUE], self._lease)
         if group:
             return group, till
         return float("inf") if till < 0 else max(till / 1_000_000, SOON_SECONDS)
 
-    def put_off(self, group: str) -> UTCDateTime:
+    def put_off(self, group: str) -> Moment:
         """By a lease, whether due or not."""
-        till: UTCDateTime = self._scripts.run("take", [DUE], self._lease, group)[1]
+        till: Moment = self._scripts.run("take", [DUE], self._lease, group)[1]
         return till
 
-    def settle(self, group: str, till: UTCDateTime, again: UTCDateTime = "") -> None:
+    def settle(self, group: str, till: Moment, again: Moment = "") -> None:
         """Of one who was put off until `till`, when to look `again`: never, unless something new came in between."""
         self._scripts.run("settle", [DUE], group, till, again)
 
