@@ -44,10 +44,11 @@ test-deps: .venv/dev
 %/node_modules/.package-lock.json: %/package-lock.json
 	cd $* && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=5
 
-# Processes are killed at random, for so many seconds.
+# Processes are killed at random, for so many seconds a test: workers and web processes around a Redis, once with an engine that
+# may be asked again, and the one process of the embedded default.
 soak: export SOAK_SECONDS ?= 120
 soak: .venv/dev
-	.venv/bin/python -m pytest -rP -k killed_at_random tests/faults/test_redis.py
+	.venv/bin/python -m pytest -rP -k killed_at_random tests/faults/test_redis.py tests/faults/test_journal_killed.py
 
 # Redis is frozen for up to 90 seconds, with all waits as they are in production: some six minutes.
 soak-freezes: export FREEZE_SCALE ?= 1

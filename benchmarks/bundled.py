@@ -5,16 +5,16 @@ All is in the one web process: browser's stream, broker, and the engine but wher
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from multiprocessing import Process, Queue
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import driver
 from driver import Load, Request, compile_driver
@@ -30,6 +30,7 @@ from processes import (
     workers,
 )
 from servers import OURS, SECRET
+from turns import in_turns, rounds
 
 ROUNDS: Final = 3
 RATE: Final = 50
@@ -104,16 +105,27 @@ class Web:
         request = Request.post("/api/chat/stream", headers, message)
         return driver.load(self._core, self._port, request, streams, rate, pending)
 
+    def answer(self, message: str, streams: int, rate: float) -> None:
+        """All of them, to their ends."""
+        with self.load(message, streams, rate) as load:
+            report = load.end(30)
+        assert report["completed"] == streams, report
+
+    def get(self, path: str) -> Any:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)) as connection:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
+
     def descriptors(self) -> int:
         return sum(1 for pid in self.pids for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 @contextlib.contextmanager
-def web(checkout: Path, pinned: Cores, **settings: str) -> Iterator[Web]:
+def web(checkout: Path, pinned: Cores, app: str = "app:app", **settings: str) -> Iterator[Web]:
     port = free_port()
     environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ} | OURS
     environment |= {"PORT": str(port), **settings}
-    command = [sys.executable, "-m", "gunicorn", "app:app"]
+    command = [sys.executable, "-m", "gunicorn", app]
     with (
         Path("/dev/null").open("wb") as nowhere,
         running(
@@ -144,12 +156,9 @@ def idle(checkout: Path, pinned: Cores, streams: int) -> dict[str, float]:
 
 def starts(checkout: Path, pinned: Cores) -> dict[str, float]:
     with web(checkout, pinned) as place:
-        with place.load(WORD, 500, 100) as load:
-            load.end(30)
+        place.answer(WORD, 500, 100)
         before = cpu_seconds(place.pids)
-        with place.load(WORD, 600, 100) as load:
-            report = load.end(30)
-        assert report["completed"] == 600, report
+        place.answer(WORD, 600, 100)
         return {"CPU ms per answer of one word": (cpu_seconds(place.pids) - before) * 1000 / 600}
 
 
@@ -183,19 +192,8 @@ SCENARIOS: Final = [partial(idle, streams=1000), partial(idle, streams=2000), st
 def main() -> None:
     compile_driver()
     raise_file_limit()
-    pinned = cores(True)
-    checkouts = [Path(word).resolve() for word in sys.argv[1:3]]
-    found: dict[str, list[list[float]]] = {}
-    for number in range(int(sys.argv[3]) if len(sys.argv) > 3 else ROUNDS):
-        for scenario in SCENARIOS:
-            for which, checkout in enumerate(checkouts):
-                figures = scenario(checkout, pinned)
-                print(number + 1, which, json.dumps(figures, ensure_ascii=False), file=sys.stderr, flush=True)
-                for name, value in figures.items():
-                    found.setdefault(name, [[] for _ in checkouts])[which].append(value)
-    for name, values in found.items():
-        before, after = (statistics.median(each) for each in values)
-        print(f"| {name} | {before:.4g} | {after:.4g} | {after / before:.2f}× |")
+    checkouts = dict(zip(("before", "after"), [Path(word).resolve() for word in sys.argv[1:3]], strict=True))
+    in_turns([partial(scenario, pinned=cores(True)) for scenario in SCENARIOS], checkouts, rounds(3, ROUNDS))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@
 `.venv/bin/python benchmarks/unnumbered.py [ROUNDS]`. Such an answer goes through our own queue and log.
 """
 
-import json
-import statistics
-import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +12,11 @@ import driver
 from bundled import events, web
 from driver import Plan, compile_driver
 from processes import Cores, cores, cpu_seconds, memory_kib, raise_file_limit
+from turns import in_turns, rounds
 
 ROUNDS: Final = 3
 IDLE_STREAMS: Final = 1000
-KINDS: Final = {"passed through": (), "unnumbered": ("unnumbered",)}
+KINDS: Final[dict[str, tuple[str, ...]]] = {"passed through": (), "unnumbered": ("unnumbered",)}
 
 
 def measure(arguments: tuple[str, ...], pinned: Cores) -> dict[str, float]:
@@ -46,17 +45,7 @@ def _settings(port: int) -> dict[str, str]:
 def main() -> None:
     compile_driver()
     raise_file_limit()
-    pinned = cores(True)
-    found: dict[str, dict[str, list[float]]] = {}
-    for number in range(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS):
-        for kind, arguments in KINDS.items():
-            figures = measure(arguments, pinned)
-            print(number + 1, kind, json.dumps(figures, ensure_ascii=False), file=sys.stderr, flush=True)
-            for name, value in figures.items():
-                found.setdefault(name, {}).setdefault(kind, []).append(value)
-    for name, values in found.items():
-        through, unnumbered = (statistics.median(values[kind]) for kind in KINDS)
-        print(f"| {name} | {through:.4g} | {unnumbered:.4g} | {unnumbered / through:.2f}× |")
+    in_turns([partial(measure, pinned=cores(True))], KINDS, rounds(1, ROUNDS))
 
 
 if __name__ == "__main__":

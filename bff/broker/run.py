@@ -14,7 +14,16 @@ from typing import Any, Final, TypeVar
 from bff.broker import final_events
 from bff.broker.engines import Engines, Reply
 from bff.broker.queue.base import Claim, LeaseLost, LogEntry, Queue, StopReason
-from bff.errors import AnswerTimeout, ChatError, InternalError, ServerFull, StorageUnavailable, UpstreamUnavailable, detached
+from bff.errors import (
+    AnswerTimeout,
+    ChatError,
+    InternalError,
+    Interrupted,
+    ServerFull,
+    StorageUnavailable,
+    UpstreamUnavailable,
+    detached,
+)
 from bff.http import waiting
 from bff.http.waiting import Waiter
 from bff.upstream import events
@@ -62,6 +71,7 @@ class Run:
         """Set once the message is with whoever answers, or was refused."""
         self.refusal: ChatError | None = None
         self._concluded = False
+        self._begins_anew = False
 
     def run(self, *, start_first: bool = False) -> None:
         """To its end, whatever the engine does. Raises Lost; Away, ServerFull when the queue was so for too long.
@@ -77,6 +87,9 @@ class Run:
             if start_first and not self._start(reply):
                 return
             self._run(reply)
+        if self._begins_anew:
+            self._begins_anew = False
+            self.run()
 
     def cancel(self, reason: Exception) -> None:
         """From anywhere: it shall end for this reason."""
@@ -161,6 +174,10 @@ class Run:
             kind = content.get("type")
             if not isinstance(kind, str) or kind == "keepalive":
                 continue  # Which says nothing, so nobody needs it in a log.
+            if self._is_unstored(content) and self._retry(lambda: self._queue.restart(self.claim)):
+                self.claim = self.claim._replace(begun=False)
+                self._begins_anew = True
+                return
             if kind in {"complete", "error"}:
                 self.result = "complete" if kind == "complete" else "engine_error"
                 last = data if self._is_ours or kind == "complete" else _without_code(content)
@@ -168,6 +185,10 @@ class Run:
                 return
             self._unwritten.append(("message", data))
             self._texts.append(events.text_in(content))
+
+    def _is_unstored(self, content: dict[str, Any]) -> bool:
+        """Whether the bundled engine has no reply of what a worker before had committed and told some of."""
+        return self.claim.begun and self._is_ours and content.get("code") == Interrupted.code
 
     def _kept(self, text: str, reason: StopReason) -> str | None:
         """As what the bundled engine stores the text of a reply that its user stopped; None where it shall not."""

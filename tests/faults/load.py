@@ -120,8 +120,24 @@ class Stream:
         self._pause = FIRST_PAUSE
 
     @property
+    def runs(self) -> list[list[dict[str, Any]]]:
+        """Its events, parted where a `restart` took back what came before."""
+        runs: list[list[dict[str, Any]]] = [[]]
+        for event in self.events:
+            if event["type"] == "restart":
+                runs.append([])
+            else:
+                runs[-1].append(event)
+        return runs
+
+    @property
+    def restarts(self) -> int:
+        return len(self.runs) - 1
+
+    @property
     def text(self) -> str:
-        return text_of(self.events)
+        """What counts of it."""
+        return text_of(self.runs[-1])
 
     @property
     def end(self) -> str:

@@ -23,14 +23,8 @@ class Tab(Stream):
         return head("GET", path, "Accept: text/event-stream", *after, user=self.user)
 
     @property
-    def current(self) -> list[dict[str, Any]]:
-        """The events that count: those after the last restart."""
-        begin = max((at for at, event in enumerate(self.events) if event["type"] == "restart"), default=-1)
-        return self.events[begin + 1 :]
-
-    @property
     def text(self) -> str:
-        return "".join(event["token"] for event in self.current if event["type"] == "token")
+        return "".join(event["token"] for event in self.runs[-1] if event["type"] == "token")
 
     @property
     def statuses(self) -> list[int]:

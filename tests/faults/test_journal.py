@@ -1,5 +1,6 @@
 """The embedded default with its journal, as processes: killed, reloaded, started twice, on a slow disk."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +57,36 @@ def test_after_a_crash_what_waited_is_answered_and_what_had_ended_is_read(begin,
     kinds = [event["type"] for event in rest]
     assert (kinds.count("restart"), kinds[-1]) == (1, "complete")
     assert text_of(rest[kinds.index("restart") :]).split() == WORDS.split()
+
+
+def test_a_reply_that_was_committed_and_not_stored_at_the_crash_begins_anew(begin, tmp_path, file):
+    server = begin()
+    ada = Browser(server)
+    list(ada.say("hello").events())  # The database is open then.
+    with closing(sqlite3.connect(tmp_path / "chat.db", timeout=DEADLINE, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        running = ada.say("one two")
+        assert eventually(lambda: is_committed(file, running.message_id), DEADLINE)
+        server.crash()
+    again = Browser(begin(port=server.port))
+
+    events = list(again.follow(running.message_id).events())
+
+    kinds = [event["type"] for event in events]
+    assert (kinds.count("restart"), kinds[-1]) == (1, "complete")
+    assert text_of(events[kinds.index("restart") :]) == "one two"
+    turns = again.request("GET", "/api/chat/history").json()["entries"]
+    assert [turn["assistant_response"] for turn in turns] == ["hello", "one two"]
+
+
+def is_committed(file: Path, message_id: str) -> bool:
+    """Whether its reply may be stored: see `Recorder.note`."""
+    return any(record[:2] == ["set", message_id] and record[6] for record in records(file))
+
+
+def records(file: Path) -> list[list[Any]]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        return [record for (data,) in connection.execute("SELECT data FROM log") for record in json.loads(data)]
 
 
 def test_one_that_is_stopped_politely_leaves_what_waits(begin):

@@ -6,15 +6,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from bff.broker.queue.base import MAX_RESTARTS
 from bff.ops.redis import Client, connect
 from tests.faults.engine import Engine, answer, askings, question
 from tests.faults.load import Crowd, Stream, all_over, in_order
+from tests.faults.verdicts import assert_kept_as_they_were_told, assert_one_after_the_other, more_readers
 from tests.live import Browser, Server, eventually, free_port, status_of, take
 from tests.redis_server import RedisServer
 
@@ -97,18 +97,12 @@ def all_speak(streams: list[Stream]) -> Callable[[], bool]:
     return lambda: all(stream.text for stream in streams)
 
 
-def more_readers(crowd: Crowd, streams: list[Stream]) -> tuple[list[Stream], list[Stream]]:
-    """A tab of each tenth answer, and a reader of some that does not come back: see tests/faults/judge.py."""
-    begun = [stream for stream in streams if stream.message_id]
-    return [crowd.follow(stream) for stream in begun[::10]], [crowd.say_again(one, comes_back=False) for one in begun[5::20]]
-
-
 def running(engine: Engine, streams: list[Stream]) -> Callable[[], bool]:
     return lambda: all(engine.asked[stream.message] for stream in streams)
 
 
 def assert_ended_once(streams: list[Stream], engine: Engine) -> None:
-    """Each was answered wholly, or ended as interrupted; what had begun to be said was not asked for again."""
+    """Each was answered wholly, or ended as interrupted; what counts of it was said the last time that it was asked for."""
     for stream in streams:
         assert in_order(stream.events), stream.events
         assert stream.end in {"complete", "interrupted"}, (stream.message, stream.end, engine.asked[stream.message])
@@ -125,44 +119,6 @@ def assert_ended_once(streams: list[Stream], engine: Engine) -> None:
             assert "".join(words).startswith(stream.text)
 
 
-def number_of(event: dict[str, Any]) -> tuple[int, ...]:
-    return tuple(int(part) for part in event["id"].split("-"))
-
-
-def left_at(stream: Stream) -> tuple[Any, ...]:
-    """Two may be left in the same millisecond: then the later one has more before it."""
-    return (*number_of(stream.events[0]), stream.events[0]["position"])
-
-
-def began_at(stream: Stream) -> tuple[int, ...]:
-    return next(number_of(event) for event in stream.events if event.get("message") == "Processing...")
-
-
-def ended_at(stream: Stream) -> tuple[int, ...]:
-    return number_of(stream.events[-1])
-
-
-def assert_one_after_the_other(streams: list[Stream]) -> None:
-    """Of each user, in the order in which they were left: none began before the one before it had ended."""
-    for user in {stream.user for stream in streams}:
-        those = sorted((stream for stream in streams if stream.user == user), key=began_at)
-        for stream, following in pairwise(those):
-            assert left_at(stream) <= left_at(following)
-            assert ended_at(stream) <= began_at(following)
-
-
-def said(stream: Stream) -> list[dict[str, Any]]:
-    """Whichever request it was the answer to."""
-    return [{name: value for name, value in event.items() if name != "request_id"} for event in stream.said]
-
-
-def assert_kept_as_they_were_told(crowd: Crowd, streams: list[Stream]) -> None:
-    again = [crowd.follow(stream) for stream in streams]
-    assert crowd.wait_for(all_over(again), DEADLINE)
-    for stream, followed in zip(streams, again, strict=True):
-        assert said(stream) == said(followed)
-
-
 def lasting_keys(client: Client) -> list[str]:
     return [key for key in client.scan_iter() if client.ttl(key) == -1]
 
@@ -171,8 +127,9 @@ def lasting_keys(client: Client) -> list[str]:
 
 
 @pytest.mark.timeout(180 + 3 * SOAK_SECONDS)
-def test_processes_that_are_killed_at_random_cost_no_message_its_end(fleet, engine, clean_redis):
-    around = fleet(LEASE_SECONDS="2")
+@pytest.mark.parametrize("repeatable", [False, True], ids=["asked once", "repeatable"])
+def test_processes_that_are_killed_at_random_cost_no_message_its_end(fleet, engine, clean_redis, repeatable):
+    around = fleet(LEASE_SECONDS="2", ENGINE_REPEATABLE=str(int(repeatable)))
     web = around.web(2)
     for _ in range(3):
         around.worker()
@@ -182,14 +139,14 @@ def test_processes_that_are_killed_at_random_cost_no_message_its_end(fleet, engi
     seed = 0
     while seed == 0 or time.monotonic() < deadline:
         seed += 1
-        under_fire(around, web, engine, seed)
+        under_fire(around, web, engine, seed, assert_begun_anew if repeatable else assert_not_begun_anew)
 
     with connect(clean_redis.url) as client:
         assert eventually(lambda: not lasting_keys(client), 15), lasting_keys(client)
     print(f"{seed} times 500 messages and {KILLS} kills, of workers and web processes")
 
 
-def under_fire(around: Fleet, web: Server, engine: Engine, seed: int) -> None:
+def under_fire(around: Fleet, web: Server, engine: Engine, seed: int, assert_ends: Callable[[list[Stream]], None]) -> None:
     chance = random.Random(seed)
     with Crowd(web.port, seed) as crowd:
         streams = [
@@ -214,11 +171,22 @@ def under_fire(around: Fleet, web: Server, engine: Engine, seed: int) -> None:
 
         assert_ended_once(streams, engine)
         assert_one_after_the_other(streams)
-        ends = [stream.end for stream in streams]
-        assert "interrupted" in ends, "some had begun to speak when their worker died"
-        assert ends.count("complete") > 100
+        assert_ends(streams)
         assert any(connection.how == "cut" for stream in streams for connection in stream.connections)
         assert_kept_as_they_were_told(crowd, streams)
+
+
+def assert_not_begun_anew(streams: list[Stream]) -> None:
+    ends = [stream.end for stream in streams]
+    assert "interrupted" in ends, "some had begun to speak when their worker died"
+    assert ends.count("complete") > 100
+    assert not any(stream.restarts for stream in streams)
+
+
+def assert_begun_anew(streams: list[Stream]) -> None:
+    assert any(stream.restarts for stream in streams), "some had begun to speak when their worker died"
+    for stream in streams:
+        assert stream.end == "complete" or stream.restarts == MAX_RESTARTS, stream.events
 
 
 def test_a_worker_that_is_frozen_beyond_its_lease_and_woken_changes_nothing(fleet, engine):

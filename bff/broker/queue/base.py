@@ -59,7 +59,7 @@ class Claim(NamedTuple):
     waited: float = 0.0
     """Seconds from when the message was left."""
     begun: bool = False
-    """A worker before has committed the answer and told some of it: it must not be begun anew."""
+    """A worker before has committed the answer and told some of it: it may be stored. Where it is not, see `restart`."""
 
 
 class Receipt(NamedTuple):
@@ -134,6 +134,12 @@ class Queue(Protocol):
 
         If it has said something and was not committed, it begins anew with a `restart` in its log, at most MAX_RESTARTS
         times and where the message is repeatable; else it ends.
+        """
+
+    def restart(self, claim: Claim) -> bool:
+        """Begins a claim anew that was `begun`, as its answer was not stored; whether it may: see `release`. Raises Lost.
+
+        Then its log says `restart`, it is not committed any more, and nothing of it counts as told.
         """
 
     def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:

@@ -117,6 +117,14 @@ class MemoryQueue:
             self._state.hand_back(self._state.claimed(claim, concluded=True))
             self._is_committed()
 
+    def restart(self, claim: Claim) -> bool:
+        with self._lock:
+            entry = self._state.claimed(claim)
+            if begins := self._state.restarts(entry):
+                self._state.recorder.note(entry)
+                self._is_committed()
+            return begins
+
     def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
         with self._lock:
             entry = self._state.claimed(claim)

@@ -179,7 +179,7 @@ class State:
         """
         if entry.state == "finished":
             self.vacate(entry.group)
-        elif not entry.committed and (entry.started or entry.stopping) and not self._restarts(entry):
+        elif not entry.committed and (entry.started or entry.stopping) and not self.restarts(entry):
             self.finish(entry, [final_events.interrupted() if entry.started else final_events.stopped()])
         else:
             group = entry.group
@@ -191,12 +191,12 @@ class State:
             self.tell_positions(group)
             self.offer(group)
 
-    def _restarts(self, entry: QueueEntry) -> bool:
+    def restarts(self, entry: QueueEntry) -> bool:
         """Whether it begins anew, which its log says then."""
         if entry.stopping or not entry.message.repeatable or entry.restarts >= MAX_RESTARTS:
             return False
         entry.restarts += 1
-        entry.started = False
+        entry.started = entry.committed = False
         self.write(entry, [final_events.restart()])
         return True
 

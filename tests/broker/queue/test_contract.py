@@ -1797,6 +1797,53 @@ def test_a_repeatable_answer_that_is_handed_back_begins_anew_three_times_at_most
     assert queue.claim(AT_ONCE) is None
 
 
+def test_a_repeatable_answer_that_was_committed_and_not_stored_begins_anew_three_times_at_most(queue):
+    said = left(queue, repeatable=True)
+
+    for number in range(4):
+        claim = claimed(queue)
+        queue.append(claim, [("message", f"try {number}")])
+        assert queue.commit(claim)
+        queue.release(claim)
+        again = claimed(queue)
+        assert again.begun
+        assert queue.restart(again) == (number < 3)
+        if number < 3:
+            queue.release(again)
+
+    texts = [event.data for event in whole(queue, said).events if event.event == "message"]
+    assert texts == [text for number in range(3) for text in (f"try {number}", '{"type":"restart"}')] + ["try 3"]
+
+
+def test_a_committed_answer_that_begins_anew_may_be_stopped_until_it_is_committed_again(queue):
+    said = left(queue, repeatable=True)
+    claim = claimed(queue)
+    queue.append(claim, [("message", "one")])
+    queue.commit(claim)
+    queue.release(claim)
+    again = claimed(queue)
+    queue.restart(again)
+
+    queue.stop("ann", said.id)
+
+    assert queue.renew(again) == "stopped"
+    assert not queue.commit(again)
+
+
+def test_an_answer_that_must_not_be_repeated_does_not_begin_anew_after_its_commit(queue):
+    left(queue)
+    claim = claimed(queue)
+    queue.append(claim, [("message", "one")])
+    queue.commit(claim)
+    queue.release(claim)
+    again = claimed(queue)
+
+    assert not queue.restart(again)
+    queue.finish(again, [])
+    with pytest.raises(LeaseLost):
+        queue.restart(again)
+
+
 def test_a_repeatable_answer_that_has_said_nothing_is_handed_back_without_a_restart(queue):
     said = left(queue, repeatable=True)
     queue.release(claimed(queue))

@@ -145,6 +145,12 @@ class RedisQueue:
             raise LeaseLost
         return bool(answer)
 
+    def restart(self, claim: Claim) -> bool:
+        answer = self._group.run("restart", [queue_of(claim)], claim.message.id, claim.token)
+        if answer == "lost":
+            raise LeaseLost
+        return bool(answer)
+
     def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
         if entries:
             self._write(claim, entries, started=started)
