@@ -111,6 +111,26 @@ class LeaseLost(Exception):
 
 
 class Queue(Protocol):
+    @property
+    def survives_restart(self) -> bool:
+        """Whether messages and logs outlive this process; if not, the worker has to finish them before it stops."""
+
+    def open(self) -> None:
+        """Loads what an earlier process stored. Idempotent; called before the first use where the queue survives a restart."""
+
+    def check_writes(self) -> None:
+        """For health checks. Raises StorageUnavailable or ServerFull if the storage cannot take new messages."""
+
+    def draining(self) -> AbstractContextManager[None]:
+        """Entered while this process's worker drains.
+
+        From entry on, the process that replaces this one may claim what this one does not finish; at exit it takes over the
+        storage. Logs can still be read afterwards.
+        """
+
+    def close(self) -> None:
+        """Closes files and connections. Idempotent."""
+
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool = False) -> Receipt:
         """Keeps the message; the same `client_message_id` in the same group finds the one that is kept already.
 

@@ -50,8 +50,10 @@ class MemoryQueue:
             journal.bind(self._lock, self._replay, self._on_commit)
 
     @property
-    def is_journalled(self) -> bool:
+    def survives_restart(self) -> bool:
         return self._journal is not None
+
+    is_journalled = survives_restart  # The old name, until its last user is gone.
 
     def open(self) -> None:
         """Idempotent."""
@@ -62,6 +64,12 @@ class MemoryQueue:
         """Raises Away, ServerFull while new messages cannot be journalled."""
         if self._journal and self._journal.opened:
             self._journal.check()
+
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        self.drain()
+        yield
+        self.close()
 
     def drain(self) -> None:
         """The next process on this machine may begin with what this one does not answer."""

@@ -9,7 +9,8 @@ delays the group until somebody else looks, and the reaper is no part of its own
 import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -36,6 +37,8 @@ from bff.broker.queue.redis.replies import claim_of, places_of, reason_of, tell_
 from bff.broker.queue.redis.schedule import Schedule
 from bff.broker.queue.redis.subscriber import Subscriber
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooLarge, TooManyRequests
+from bff.ops import redis
+from bff.ops.health import WriteProbe
 from bff.ops.redis import Client, Scripts, keys_of, map_errors
 from bff.upstream.message_ids import group_mark, group_mark_of
 
@@ -55,6 +58,7 @@ class RedisQueue:
     def __init__(self, client: Client, limits: Limits = Limits(), lease: float = 10.0) -> None:  # noqa: B008 - frozen
         """`lease`: seconds for which a claim holds without a sign of life."""
         self._client = client
+        self._write_probe = WriteProbe(partial(redis.ping, client), partial(redis.check_writes, client))
         self._limits = limits
         self._lease = str(int(lease * 1_000_000))
         self._keep = (str(int(limits.retention * 1000)), str(limits.log_bytes))
@@ -65,6 +69,25 @@ class RedisQueue:
         self._readers = Presence(client, limits.grace)
         self._writing: dict[tuple[str, int], str] = {}
         """The name of the write of a claim that may have been done or not."""
+
+    @property
+    def survives_restart(self) -> bool:
+        return True
+
+    def open(self) -> None:
+        """Nothing to load: every call reads from Redis."""
+
+    def check_writes(self) -> None:
+        self._write_probe()
+
+    def draining(self) -> AbstractContextManager[None]:
+        return nullcontext()  # Other processes claim from the same queue all the time.
+
+    def close(self) -> None:
+        """Stops the background threads and closes all connections, the `client` too."""
+        self._readers.close()
+        self._listener.close()
+        self._client.close()
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool = False) -> Receipt:
         group = group_of(message)
@@ -278,9 +301,3 @@ class RedisQueue:
             for group in groups:
                 pipe.llen(queue_key(group))
             return sum(pipe.execute())
-
-    def close(self) -> None:
-        """For tests, which make many."""
-        self._readers.close()
-        self._listener.close()
-        self._client.close()
