@@ -1,10 +1,12 @@
-"""What a queue can do: the contract of `memory.py`, and of whatever else may keep messages and their logs.
+"""The contract of a queue: its types and the `Queue` protocol, implemented in `memory.py` and `redis/`.
 
-Messages of one group are answered one after the other, in order; groups do not wait for each other. A user has a group of
-their own, and any number of others, such as one for each conversation; which group a message belongs to is part of its id
-(bff/upstream/message_ids.py). A message is claimed by one worker, which writes the answer into the message's log; any number of
-readers follow the log, from any place. A log's last event is always `done`. Where the queue is elsewhere, each verb may
-raise `StorageUnavailable`; a worker that then repeats the same call has it done once; only `release` then raises Lost.
+Messages of one group are processed one after the other, in order; groups are independent of each other. Each user has a
+default group and any number of others, such as one per conversation; the group is part of the message's id
+(bff/upstream/message_ids.py). One worker claims a message and writes the reply into the message's log; any number of readers
+follow the log from any position. The last event of a log is always `done`.
+
+Where the storage is remote, each method may raise `StorageUnavailable`. A worker may then repeat the same call: it takes effect
+once. Only `release` raises LeaseLost if the first call had succeeded.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,91 +16,91 @@ from typing import Any, Final, Literal, NamedTuple, Protocol
 from bff.http.sse import Event
 
 PAGE_EVENTS: Final = 500
-"""Of one page, at most: a log may be of any length."""
+"""Maximum number of events per page: a log may be of any length."""
 
 MAX_RESTARTS: Final = 3
-"""Of one answer that is begun anew after some of it was told."""
+"""Maximum number of restarts of a reply whose output had started."""
 
-MANY_WAITING: Final = "Too many of your messages are waiting."
-LONG_ANSWER: Final = "The answer is too long to be kept."
+TOO_MANY_WAITING: Final = "Too many of your messages are waiting."
+REPLY_TOO_LONG: Final = "The answer is too long to be kept."
 
-State = Literal["queued", "running", "finished"]
+MessageState = Literal["queued", "running", "finished"]
 StopReason = Literal["stopped", "unread"]
-"""Why a running message shall end: its user wishes it, or its last reader has left."""
+"""Why a running message has to stop: the user asked for it, or its last reader disconnected."""
 LogEntry = tuple[str, str]
-"""An event's type and data; the log gives the id."""
+"""An event's type and data; the log assigns the id."""
 
 
 class Message(NamedTuple):
     id: str
     user_id: str
     content: dict[str, Any]
-    """What the engine is told."""
+    """The body of the request to the engine."""
     size: int = 0
-    """Bytes of memory that `content` takes, about."""
+    """Approximate bytes of memory used by `content`."""
     cancel_on_disconnect: bool = False
-    """Whether nobody needs the answer once its last reader has left."""
+    """Whether to cancel the message once its last reader has disconnected."""
     trace: str = ""
-    """Which request left it: see bff/http/tracing.py."""
+    """The trace context of the request that enqueued it: see bff/http/tracing.py."""
     handler: str = "engine"
-    """Who answers it: "engine", the configured one; "bundled", the bundled engine whatever is configured; or "external", an
+    """What produces the reply: "engine", the configured engine; "bundled", always the bundled engine; or "external", an
     external broker that does not number its events.
     """
     run_scope: str = ""
-    """What at most one message of a group waits or runs for, such as a conversation; "" for no such bound."""
+    """At most one run per scope, such as a conversation, may wait or run in a group; "" for no such limit."""
     run_key: str = ""
-    """Within `run_scope`, what is asked for: who asks for the same while it waits or runs joins it."""
+    """Identifies a run within `run_scope`: a message with the key of a waiting or running one joins it."""
     repeatable: bool = False
-    """Whether the answer may be begun again after some of it was told, once its worker is gone."""
+    """Whether the reply may be restarted after its output has started, if its worker is lost."""
 
 
 class Claim(NamedTuple):
     message: Message
     token: int
-    """The fencing token: of two claims of a message the later has the greater, and only it can write."""
+    """The fencing token. It grows with each claim of a message; only the latest claim can write."""
     waited: float = 0.0
-    """Seconds from when the message was left."""
+    """Seconds since the message was enqueued."""
     begun: bool = False
-    """A worker before has committed the answer and told some of it: it may be stored. Where it is not, see `restart`."""
+    """An earlier worker committed the reply after output had started: it may have been stored. If it was not, see `restart`."""
 
 
 class Receipt(NamedTuple):
     message_id: str
     ahead: int
-    """Messages of this group to be answered before it, the running one included."""
+    """Number of messages of this group that are processed before it, including the running one."""
     claim: Claim | None = None
-    """Where the message was claimed as it was enqueued."""
+    """Set if the message was claimed as it was enqueued."""
 
 
 class QueuePosition(NamedTuple):
     message_id: str
-    state: State
+    state: MessageState
     position: int
-    """Messages of this group waiting ahead, plus 1; 0 while it is running."""
+    """Number of messages of this group waiting ahead, plus 1; 0 while it is running."""
     run_scope: str = ""
     run_key: str = ""
     stopping: bool = False
-    """Whether it runs, and was told to stop."""
+    """Whether it is running and has been asked to stop."""
 
 
 class Page(NamedTuple):
     events: Sequence[Event]
     over: bool
-    """Whether the log has ended: nothing will come after these."""
+    """Whether the log has ended: no events follow these."""
     more: bool = False
-    """Whether there may be more to read at once: nobody is woken for it."""
+    """Whether more events may be available now. Readers are not woken for them."""
 
 
 class Limits(NamedTuple):
     depth_per_user: int = 20
     log_bytes: int = 32 * 1024 * 1024
-    """Of one message's log, and of all finished ones together (with Redis: of one group's): then the oldest go."""
+    """Maximum size of a message's log, and of all finished logs (in Redis: per group); the oldest are removed first."""
     waiting_bytes: int = 256 * 1024 * 1024
-    """Of all messages that wait or run in this process's memory. Redis has a bound of its own."""
+    """Maximum size of all waiting and running messages in this process's memory. Redis has a limit of its own."""
     retention: float = 600.0
-    """Seconds after its end."""
+    """Seconds for which a finished log is kept."""
     grace: float = 5.0
-    """Seconds without a reader after which an answer that is for its readers only is stopped."""
+    """Seconds without a reader after which a message with `cancel_on_disconnect` is cancelled."""
 
 
 class Counts(NamedTuple):
@@ -107,7 +109,7 @@ class Counts(NamedTuple):
 
 
 class LeaseLost(Exception):
-    """The claim is no longer valid: its message has another worker, or an end."""
+    """The claim is no longer valid: another worker has the message, or the message has finished."""
 
 
 class Queue(Protocol):
@@ -124,109 +126,113 @@ class Queue(Protocol):
     def draining(self) -> AbstractContextManager[None]:
         """Entered while this process's worker drains.
 
-        From entry on, the process that replaces this one may claim what this one does not finish; at exit it takes over the
-        storage. Logs can still be read afterwards.
+        From entry on, the process that replaces this one may claim what this one does not finish; at exit it takes over
+        the storage. Logs can still be read afterwards.
         """
 
     def close(self) -> None:
         """Closes files and connections. Idempotent."""
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool = False) -> Receipt:
-        """Keeps the message; the same `client_message_id` in the same group finds the one that is kept already.
+        """Stores the message. A repeated `client_message_id` in the same group returns the stored message's receipt.
 
-        With `claim` the message is claimed for the caller, if nothing of its group runs or waits.
+        With a `run_scope`, a waiting or running message with the same `run_key` is returned instead; one that was asked to
+        stop does not count, and the new message waits for its end. With `claim`, the message is claimed for the caller if no
+        other of its group waits or runs.
 
-        With a `run_scope`, a message of the same `run_key` that waits or runs is found instead; one that was told to stop
-        counts as over, and the new one waits for its end. Raises
-        IdempotencyConflict when the message of that `client_message_id` says something else, Expired when its log is
-        gone, TooManyRequests when too many of this group's messages wait, ServerFull when too many bytes do, Busy when
-        `on_busy` is "reject" and one of this group's runs or waits, or one of the same `run_scope` and another `run_key`.
+        `on_busy`, if the group is active: "enqueue" appends; "interrupt" stops the running message and comes next; "reject"
+        raises Busy. Raises Busy too if a run of the same `run_scope` and another `run_key` is active; IdempotencyConflict if
+        the message stored under the `client_message_id` has other content; Expired if its log was removed; TooManyRequests if
+        too many messages of this group wait; ServerFull if all waiting messages take too much memory.
         """
 
     def claim(self, timeout: float) -> Claim | None:
-        """The next message of a group that is not being answered; None after `timeout` seconds without one."""
+        """Claims the next message of a group of which none is running; None after `timeout` seconds without one."""
 
     def renew(self, claim: Claim) -> StopReason | None:
-        """A sign of life; whether and why it shall stop, for whoever was not there to hear it. Raises Lost."""
+        """Renews the lease. Returns the reason if the message has to stop, in case the `on_stop` call was missed. Raises
+        LeaseLost.
+        """
 
     def release(self, claim: Claim) -> None:
-        """Hands it back: somebody else may claim the message, first of its group's. Raises Lost.
+        """Gives the claim back: another worker may claim the message, as the first of its group. Raises LeaseLost.
 
-        If it has said something and was not committed, it begins anew with a `restart` in its log, at most MAX_RESTARTS
-        times and where the message is repeatable; else it ends.
+        If output has started and was not committed, a repeatable message restarts with a `restart` event, at most
+        MAX_RESTARTS times; any other finishes.
         """
 
     def restart(self, claim: Claim) -> bool:
-        """Begins a claim anew that was `begun`, as its answer was not stored; whether it may: see `release`. Raises Lost.
+        """Restarts a claim that was `begun` and whose reply was not stored. Returns whether it may: see `release`.
 
-        Then its log says `restart`, it is not committed any more, and nothing of it counts as told.
+        If so, it writes a `restart` event into the log and resets `committed` and `started`. Raises LeaseLost.
         """
 
     def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
-        """Writes into the log; `started`: this is the answer itself, which must not be begun again.
+        """Appends to the log. `started`: the entries are output, after which the message is not simply retried.
 
-        Raises Lost; TooLarge when the log has grown over its bound; ServerFull while there is no memory for it: it may
-        be repeated.
+        Raises LeaseLost; TooLarge if the log exceeds its limit; ServerFull if there is no memory, after which the call may be
+        repeated.
         """
 
     def commit(self, claim: Claim) -> bool:
-        """Whether the answer may be stored: not once it was told to stop. Afterwards nothing stops it. Raises Lost."""
+        """Returns whether the reply may be stored: not if it was asked to stop. Later stops are ignored. Raises LeaseLost."""
 
     def finish(self, claim: Claim, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
-        """Writes the last words and `done`; the group's next message may be claimed. Raises Lost.
+        """Appends the final entries and `done`; the group's next message may be claimed. Raises LeaseLost.
 
-        `forget`: its `client_message_id` is free again, for a message that could not be passed on.
+        `forget`: its `client_message_id` may be used again, for a message that could not be passed on.
         """
 
     def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
-        """Writes the last words and `done`, but keeps the claim: the group's next message waits for `finish` without words.
+        """Appends the final entries and `done` but keeps the claim until `finish` is called without entries.
 
-        The message counts as finished for everybody but its worker: nobody can stop it, and it has no place. Raises Lost.
+        Until then the group's next message waits. To all but its worker the message is finished: it cannot be stopped and has
+        no queue position. Raises LeaseLost.
         """
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
-        """A page of the events after the id `after`, from the first one for "", oldest first; does not wait.
+        """Returns the events after the id `after`, or from the first one for "", oldest first. Does not wait.
 
-        Raises NotFound for a message that this user never had, Expired when its log is gone, InvalidRequest for an id
-        that is none of ours.
+        Raises NotFound for a message this user never had, Expired if its log was removed, InvalidRequest for a malformed id.
         """
 
     def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
-        """While it is entered, there is a reader, and `wake` is called from anywhere when there may be more to read.
+        """Registers a reader while entered. `wake` is called, from any thread, when there may be more events to read.
 
-        `wake` must neither block nor ask the queue.
+        `wake` must neither block nor call the queue.
         """
 
     def locate(self, user_id: str, group: str, event_id: str) -> str | None:
-        """The message of this group, running or finished, whose log holds the event `event_id`."""
+        """Returns the id of the group's message, running or finished, whose log holds the event `event_id`."""
 
     def stop(self, user_id: str, message_id: str) -> None:
-        """Takes a waiting message out, tells a running one's worker to stop; does nothing to one that is finished or
-        committed. Raises NotFound, Expired.
+        """Finishes a waiting message and asks a running one's worker to stop; does nothing to a finished or committed one.
+
+        Raises NotFound, Expired.
         """
 
     def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
-        """Like `stop`, at once, for a message that is for its readers only and has none now in any process.
+        """Like `stop`, for a message with `cancel_on_disconnect` that has no readers in any process.
 
-        Readers of a process that died, or that was drained, count until their grace is over. Raises NotFound, Expired.
+        Readers of a process that died or was drained count until their grace has passed. Raises NotFound, Expired.
         """
 
     def continue_without_readers(self, user_id: str, message_id: str) -> None:
-        """From now on the message is answered whether anybody reads it or not. Raises NotFound, Expired."""
+        """Clears the message's `cancel_on_disconnect`. Raises NotFound, Expired."""
 
-    def on_stop(self, tell: Callable[[str, StopReason], None]) -> None:
-        """`tell` is called, from anywhere, with the id of each running message that shall stop."""
+    def on_stop(self, callback: Callable[[str, StopReason], None]) -> None:
+        """Registers a callback, called from any thread with the id of each running message that has to stop."""
 
     def positions(self, user_id: str, group: str = "") -> list[QueuePosition]:
-        """The group's messages that run or wait, in order."""
+        """Returns the group's running and waiting messages, in order."""
 
     def sweep(self) -> None:
-        """Lets go of what is too old and stops what nobody reads any more; to be called about once a second."""
+        """Removes what has expired and cancels messages without readers; to be called about once a second."""
 
     def has_workers(self) -> bool:
-        """Whether anybody answers what is left here."""
+        """Whether a worker processes the queue."""
 
     def counts(self) -> Counts: ...
 
     def waiting(self) -> int:
-        """Messages that wait, of all groups. Where there are very many groups, of the first ones only."""
+        """Number of waiting messages of all groups; with very many groups, of the first ones only."""

@@ -1,4 +1,4 @@
-"""A message's events, in order, with the ids by which a reader says how far it has read."""
+"""A message's event log in memory, and the ids of its events."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -8,48 +8,48 @@ from bff.errors import InvalidRequest
 from bff.http import sse
 from bff.http.sse import Event
 
-Number = tuple[int, int]
-"""What an id says: milliseconds since 1970 and a count, as in a Redis Stream. Unique over restarts, as the clock goes on."""
+EventId = tuple[int, int]
+"""Milliseconds since 1970 and a counter, as in a Redis Stream: unique across restarts, since the clock advances."""
 
 
 class Log:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.size = 0
-        self._numbers: list[Number] = []
+        self._ids: list[EventId] = []
 
-    def append(self, number: Number, entries: LogEntry) -> Event:
-        event = Event(*entries, f"{number[0]}-{number[1]}")
+    def append(self, event_id: EventId, entry: LogEntry) -> Event:
+        event = Event(*entry, f"{event_id[0]}-{event_id[1]}")
         self.events.append(event)
-        self.size += size_of([entries])
-        self._numbers.append(number)
+        self.size += size_of([entry])
+        self._ids.append(event_id)
         return event
 
-    def holds(self, number: Number) -> bool:
-        at = bisect_right(self._numbers, number)
-        return at > 0 and self._numbers[at - 1] == number
+    def holds(self, event_id: EventId) -> bool:
+        index = bisect_right(self._ids, event_id)
+        return index > 0 and self._ids[index - 1] == event_id
 
     def after(self, event_id: str, end: int | None = None) -> Sequence[Event]:
-        """A page of them, the first one for "", of the first `end`. Raises InvalidRequest for an id that is none of ours."""
-        start = bisect_right(self._numbers, parsed(event_id)) if event_id else 0
+        """Returns a page of the events after `event_id` ("" for the first page), of the first `end`. Raises InvalidRequest."""
+        start = bisect_right(self._ids, parse_event_id(event_id)) if event_id else 0
         return self.events[start : start + PAGE_EVENTS if end is None else min(end, start + PAGE_EVENTS)]
 
 
 def size_of(entries: Sequence[LogEntry]) -> int:
-    """Bytes of memory that these take in a log, about."""
+    """Approximate bytes of memory that the entries take in a log."""
     return sum(sse.size_of(data) for _, data in entries)
 
 
-def parsed(event_id: str) -> Number:
-    """Raises InvalidRequest for an id that is none of ours."""
+def parse_event_id(event_id: str) -> EventId:
+    """Raises InvalidRequest for a malformed id."""
     milliseconds, _, number = event_id.partition("-")
     if not (milliseconds.isdecimal() and number.isdecimal() and event_id.isascii() and len(event_id) < 40):
         raise InvalidRequest("The last event id is none of ours.")
     return int(milliseconds), int(number)
 
 
-def parsed_or_none(event_id: str) -> Number | None:
+def parse_event_id_or_none(event_id: str) -> EventId | None:
     try:
-        return parsed(event_id)
+        return parse_event_id(event_id)
     except InvalidRequest:
         return None

@@ -1,4 +1,4 @@
-"""The queue in this process's memory. With a journal a restart loses nothing of what callers were told (journal.py)."""
+"""The queue in this process's memory; with a journal (journal/), a restart loses nothing that callers were told."""
 
 import json
 import threading
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from hashlib import sha256
 
 from bff.broker.queue.base import (
-    LONG_ANSWER,
     PAGE_EVENTS,
+    REPLY_TOO_LONG,
     Claim,
     Counts,
     Limits,
@@ -23,14 +23,14 @@ from bff.broker.queue.base import (
 from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.replay import StateReplay
-from bff.broker.queue.log import parsed_or_none, size_of
+from bff.broker.queue.log import parse_event_id_or_none, size_of
 from bff.broker.queue.state import State
 from bff.errors import ServerFull, TooLarge
 from bff.upstream.message_ids import group_mark_of
 
 
 class MemoryQueue:
-    """With a journal, `open` comes before everything else."""
+    """With a journal, call `open` first."""
 
     def __init__(
         self,
@@ -41,11 +41,11 @@ class MemoryQueue:
         self._limits = limits
         self._clock = clock
         self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
+        self._claimable = threading.Condition(self._lock)
         self._journal = journal
-        self._state = State(limits, clock, journal, self._work.notify)
+        self._state = State(limits, clock, journal, self._claimable.notify)
         self._replay = StateReplay(self._state)
-        self._tell_stop: list[Callable[[str, StopReason], None]] = []
+        self._stop_callbacks: list[Callable[[str, StopReason], None]] = []
         if journal:
             journal.bind(self._lock, self._replay, self._on_commit)
 
@@ -53,15 +53,13 @@ class MemoryQueue:
     def survives_restart(self) -> bool:
         return self._journal is not None
 
-    is_journalled = survives_restart  # The old name, until its last user is gone.
+    is_journalled = survives_restart
 
     def open(self) -> None:
-        """Idempotent."""
         if self._journal:
             self._journal.open()
 
     def check_writes(self) -> None:
-        """Raises Away, ServerFull while new messages cannot be journalled."""
         if self._journal and self._journal.opened:
             self._journal.check()
 
@@ -72,12 +70,11 @@ class MemoryQueue:
         self.close()
 
     def drain(self) -> None:
-        """The next process on this machine may begin with what this one does not answer."""
+        """Lets the next process on this machine write into the journal and follow it."""
         if self._journal:
             self._journal.drain()
 
     def close(self) -> None:
-        """Leaves everything to the next process."""
         if self._journal:
             self._journal.close()
 
@@ -87,13 +84,13 @@ class MemoryQueue:
         digest = sha256(json.dumps(message.content, sort_keys=True).encode()).hexdigest() if client_message_id else ""
         state, interrupted = self._state, None
         with self._lock:
-            state.check_owner()
+            state.check_writable()
             if client_key and (known := state.client_ids.get(client_key)):
-                return self._committed(state.again(known, digest))
+                return self._flushed(state.known_receipt(known, digest))
             group = state.groups.get(mark) or Group(mark)
-            if joined := group.same_run(message):
-                return self._committed(Receipt(joined.message.id, joined.ahead))
-            state.check_room(message, group, on_busy)
+            if joined := group.find_run(message):
+                return self._flushed(Receipt(joined.message.id, joined.ahead))
+            state.check_capacity(message, group, on_busy)
             if on_busy == "interrupt" and group.running is not None:
                 interrupted = group.running
                 state.stop(interrupted, "stopped")
@@ -101,74 +98,74 @@ class MemoryQueue:
             if claim and entry.ahead == 0:
                 receipt = Receipt(message.id, 0, state.claim_next(group))
             else:
-                state.offer(group)
+                state.make_claimable(group)
                 receipt = Receipt(message.id, entry.ahead)
-            if not self._is_committed() and entry.state == "queued":
+            if not self._flush() and entry.state == "queued":
                 state.withdraw(entry)
                 raise ServerFull
         if interrupted:
-            self._tell(interrupted)
+            self._notify_stop(interrupted)
         return receipt
 
     def claim(self, timeout: float) -> Claim | None:
-        with self._work:
-            if not self._work.wait_for(lambda: self._state.claimable, timeout):
+        with self._claimable:
+            if not self._claimable.wait_for(lambda: self._state.claimable, timeout):
                 return None
             return self._state.claim_next(self._state.claimable.popleft())
 
     def renew(self, claim: Claim) -> StopReason | None:
         with self._lock:
-            return self._state.claimed(claim, concluded=True).stopping
+            return self._state.claimed_entry(claim, may_be_concluded=True).stop_reason
 
     def release(self, claim: Claim) -> None:
         with self._lock:
-            self._state.hand_back(self._state.claimed(claim, concluded=True))
-            self._is_committed()
+            self._state.requeue(self._state.claimed_entry(claim, may_be_concluded=True))
+            self._flush()
 
     def restart(self, claim: Claim) -> bool:
         with self._lock:
-            entry = self._state.claimed(claim)
-            if begins := self._state.restarts(entry):
-                self._state.recorder.note(entry)
-                self._is_committed()
-            return begins
+            entry = self._state.claimed_entry(claim)
+            if restarted := self._state.restart(entry):
+                self._state.recorder.update(entry)
+                self._flush()
+            return restarted
 
     def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
         with self._lock:
-            entry = self._state.claimed(claim)
+            entry = self._state.claimed_entry(claim)
             if entry.log.size + size_of(entries) > self._limits.log_bytes:
                 entry.started = entry.started or (started and bool(entries))
-                raise TooLarge(LONG_ANSWER)
-            if self._state.say(entry, entries, started=started):
-                self._is_committed()
+                raise TooLarge(REPLY_TOO_LONG)
+            if self._state.append(entry, entries, started=started):
+                self._flush()
 
     def commit(self, claim: Claim) -> bool:
         with self._lock:
-            entry = self._state.claimed(claim)
-            if not entry.committed and not entry.stopping:
+            entry = self._state.claimed_entry(claim)
+            if not entry.committed and not entry.stop_reason:
                 entry.committed = True
-                self._state.recorder.note(entry)
-                self._is_committed()
+                self._state.recorder.update(entry)
+                self._flush()
             return entry.committed
 
     def finish(self, claim: Claim, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
         with self._lock:
-            entry = self._state.claimed(claim, concluded=not entries)
+            entry = self._state.claimed_entry(claim, may_be_concluded=not entries)
             if entry.state == "finished":
-                self._state.vacate(entry.group)
+                self._state.end_run(entry.group)
                 return
             self._state.finish(entry, entries, forget=forget)
-            self._is_committed()
+            self._flush()
 
     def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
         with self._lock:
-            self._state.end(self._state.claimed(claim), entries)
-            self._is_committed()
+            self._state.conclude(self._state.claimed_entry(claim), entries)
+            self._flush()
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         with self._lock:
             entry = self._state.entry(user_id, message_id)
-            visible = self._state.visible(entry)
+            visible = self._state.visible_events(entry)
             events = entry.log.after(after, visible)
             more = len(events) == PAGE_EVENTS
             return Page(events, entry.state == "finished" and visible is None and not more, more)
@@ -186,40 +183,40 @@ class MemoryQueue:
                 entry.unread_since = self._clock()
 
     def locate(self, user_id: str, group: str, event_id: str) -> str | None:
-        number = parsed_or_none(event_id)
+        parsed_id = parse_event_id_or_none(event_id)
         with self._lock:
-            found = self._state.group(user_id, group)
-            return None if number is None else found.locate(number)
+            entries = self._state.group(user_id, group)
+            return None if parsed_id is None else entries.locate(parsed_id)
 
     def stop(self, user_id: str, message_id: str) -> None:
         with self._lock:
-            self._state.check_owner()
+            self._state.check_writable()
             entry = self._state.entry(user_id, message_id)
             self._state.stop(entry, "stopped")
-            self._is_committed()
-        self._tell(entry)
+            self._flush()
+        self._notify_stop(entry)
 
     def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
         with self._lock:
-            self._state.check_owner()
+            self._state.check_writable()
             entry = self._state.entry(user_id, message_id)
             unread = entry.may_be_cancelled
             if unread:
                 self._state.stop(entry, "unread")
-                self._is_committed()
+                self._flush()
         if unread:
-            self._tell(entry)
+            self._notify_stop(entry)
 
     def continue_without_readers(self, user_id: str, message_id: str) -> None:
         with self._lock:
-            self._state.check_owner()
+            self._state.check_writable()
             entry = self._state.entry(user_id, message_id)
             if entry.message.cancel_on_disconnect:
                 self._state.continue_without_readers(entry)
-                self._is_committed()
+                self._flush()
 
-    def on_stop(self, tell: Callable[[str, StopReason], None]) -> None:
-        self._tell_stop.append(tell)
+    def on_stop(self, callback: Callable[[str, StopReason], None]) -> None:
+        self._stop_callbacks.append(callback)
 
     def positions(self, user_id: str, group: str = "") -> list[QueuePosition]:
         with self._lock:
@@ -228,18 +225,17 @@ class MemoryQueue:
     def sweep(self) -> None:
         now = self._clock()
         with self._lock:
-            self._state.forget_outdated(now)
-            before = now - self._limits.grace
-            unread = [entry for entry in self._state.entries.values() if entry.is_unread_since(before)]
+            self._state.sweep(now)
+            unread = [entry for entry in self._state.entries.values() if entry.is_unread_since(now - self._limits.grace)]
             for entry in unread:
                 self._state.stop(entry, "unread")
             if unread:
-                self._is_committed()
+                self._flush()
         for entry in unread:
-            self._tell(entry)
+            self._notify_stop(entry)
 
     def has_workers(self) -> bool:
-        return True  # By this process, from the first message on.
+        return True  # This process's worker, which starts with the first message.
 
     def counts(self) -> Counts:
         with self._lock:
@@ -251,27 +247,27 @@ class MemoryQueue:
         with self._lock:
             return sum(len(group.waiting) for group in self._state.groups.values())
 
-    def _tell(self, entry: QueueEntry) -> None:
-        if entry.stopping and entry.state == "running" and not entry.foreign:
-            for tell in self._tell_stop:
-                tell(entry.message.id, entry.stopping)
+    def _notify_stop(self, entry: QueueEntry) -> None:
+        if entry.stop_reason and entry.state == "running" and not entry.foreign:
+            for callback in self._stop_callbacks:
+                callback(entry.message.id, entry.stop_reason)
 
-    def _is_committed(self) -> bool:
-        """Waits, without the lock, until all that was done so far is in the journal; whether it is."""
+    def _flush(self) -> bool:
+        """Waits, with the lock released, until all changes so far are committed. Returns whether they are."""
         return self._journal is None or self._journal.buffer.flush()
 
-    def _committed(self, receipt: Receipt) -> Receipt:
-        """Of a message that is known: whoever brought it first may still wait for that."""
-        self._is_committed()
+    def _flushed(self, receipt: Receipt) -> Receipt:
+        """Flushes first, because the message may have been added a moment ago and not be committed yet."""
+        self._flush()
         return receipt
 
     def _on_commit(self) -> None:
-        """Events that had to be committed may be read now, and workers hear of stops that came from another process."""
-        if not (self._state.held or self._replay.stopping):
+        """Wakes readers of events that are committed now, and passes on stops requested by another process."""
+        if not (self._state.withheld or self._replay.stopping):
             return
         with self._lock:
-            for entry in self._state.released():
-                entry.wake()
+            for entry in self._state.release_withheld():
+                entry.wake_readers()
             stopping, self._replay.stopping = self._replay.stopping, []
         for entry in stopping:
-            self._tell(entry)
+            self._notify_stop(entry)

@@ -1,10 +1,10 @@
-"""What is known for a day: so many things at most, the oldest go first."""
+"""A mapping whose entries expire after a day and whose size is limited: the oldest entries are removed first."""
 
 from collections import OrderedDict
 from typing import Final, Generic, TypeVar
 
-REMEMBER_SECONDS: Final = 24 * 3600
-REMEMBER_MOST: Final = 100_000
+TTL_SECONDS: Final = 24 * 3600
+MAX_ENTRIES: Final = 100_000
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -12,21 +12,21 @@ Value = TypeVar("Value")
 
 class TTLCache(Generic[Key, Value]):
     def __init__(self) -> None:
-        self._known: OrderedDict[Key, tuple[Value, float]] = OrderedDict()
+        self._items: OrderedDict[Key, tuple[Value, float]] = OrderedDict()
 
     def get(self, key: Key) -> Value | None:
-        known = self._known.get(key)
-        return known and known[0]
+        item = self._items.get(key)
+        return item and item[0]
 
-    def keep(self, key: Key, value: Value, now: float) -> None:
-        self._known[key] = value, now
-        if len(self._known) > REMEMBER_MOST:
-            self._known.popitem(last=False)
+    def set(self, key: Key, value: Value, now: float) -> None:
+        self._items[key] = value, now
+        if len(self._items) > MAX_ENTRIES:
+            self._items.popitem(last=False)
 
-    def drop(self, key: Key) -> None:
-        self._known.pop(key, None)
+    def delete(self, key: Key) -> None:
+        self._items.pop(key, None)
 
-    def forget(self, now: float) -> None:
-        """What is too old."""
-        while self._known and next(iter(self._known.values()))[1] < now - REMEMBER_SECONDS:
-            self._known.popitem(last=False)
+    def expire(self, now: float) -> None:
+        """Removes entries older than TTL_SECONDS."""
+        while self._items and next(iter(self._items.values()))[1] < now - TTL_SECONDS:
+            self._items.popitem(last=False)

@@ -1,11 +1,11 @@
-"""Writes what the in-memory queue does into a file, and reads it back at the next start.
+"""Persists the in-memory queue in a file, and loads it at the next start.
 
-The queue hands over records under its lock, which costs a list's `append`; they are committed together, every 25 ms, or at
-once where somebody waits for it. A real thread does so (bff/ops/hub): no event loop waits for a disk. Records are
-committed in the order in which they were made, so that what a crash leaves is always the state of one moment.
+The queue adds records under its lock, which costs one `list.append` each. They are committed in batches, every 25 ms, or at
+once if a caller waits for it. Blocking calls run in a native thread (bff/http/waiting), so that no event loop waits for the
+disk. Records are committed in the order in which they were added, so that a crash leaves a consistent state.
 
-A journal is owned by one process. While its owner drains, the process that comes next may already write into the file and
-reads there what the owner does; it becomes the owner when the first one is gone. Any other process is refused.
+One process owns a journal. While the owner drains, its successor may already write into the file and follows the owner's
+records; it becomes the owner once the first process is gone. Any other process is refused.
 """
 
 import logging
@@ -17,22 +17,23 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, TypeVar
 
 from bff.broker.queue.journal.buffer import Batch, Buffer
-from bff.broker.queue.journal.file import TABLES, Corrupt, Foreign, JournalFile, Record, Row
+from bff.broker.queue.journal.file import TABLES, Corrupt, Foreign, JournalFile, Row
+from bff.broker.queue.journal.protocol import Replay
 from bff.broker.queue.journal.rows import Rows
 from bff.errors import ServerFull, StorageUnavailable
 from bff.http.waiting import ThreadExecutor
 
 COMMIT_SECONDS: Final = 0.025
-"""For which records wait for others, where nobody waits for them."""
+"""For how long records are gathered if no caller waits for them."""
 CHECKPOINT_SECONDS: Final = 1.0
-"""Between two; also between two attempts to write after a failure."""
+"""Between two checkpoints, and between two attempts to write after a failure."""
 FOLLOW_SECONDS: Final = 0.05
-"""Between two looks at what another process has written, or at whether it is gone."""
+"""Between two reads of another process's records, or attempts to become the owner."""
 TAKEOVER_SECONDS: Final = 3.0
-"""For which a start waits for the owner of the file to drain: a reload tells it a moment later."""
+"""How long a start waits for the owner of the file to drain: at a reload it starts to drain a moment later."""
 
 Role = Literal["owner", "next"] | None
 T = TypeVar("T")
@@ -40,53 +41,32 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Replay(Protocol):
-    """What becomes of the records that are read. Each is called with the queue's lock held."""
-
-    def reset(self) -> None:
-        """Nothing of what was applied counts."""
-
-    def apply(self, record: Record, position: int) -> None:
-        """Of another process, or of one before this."""
-
-    def join(self) -> None:
-        """Who wrote the records that were applied is still there, and drains."""
-
-    def adopt(self) -> None:
-        """Who wrote the records that were applied is gone: what they left is this process's."""
-
-    def obey(self, record: Record) -> None:
-        """What another process wants of a message of this one."""
-
-    def rewrite(self) -> None:
-        """Records all that there is."""
-
-
 class Journal:
     def __init__(self, path: Path, file: JournalFile | None = None, takeover_seconds: float = TAKEOVER_SECONDS) -> None:
         self._file = file or JournalFile(path)
         self._takeover_seconds = takeover_seconds
-        self._aside = ThreadExecutor()
-        self._opening = threading.Lock()
+        self._run_blocking = ThreadExecutor()
+        self._lifecycle_lock = threading.Lock()
         self.opened = False
-        """Whether it was begun; `role` says whether the file could be had."""
+        """Whether `open` was called; `role` says whether the file could be locked."""
         self.closing = self._draining = False
         self.role: Role = None
-        self.failing = self._behind = False
-        """Whether the last attempt to write failed, and whether there are records that it was for."""
-        self._told = ""
+        self.failing = False
+        """Whether the last write failed."""
+        self._has_unwritten_batch = False
+        self._refusal = ""
         """Why there is no role."""
         self.buffer = Buffer()
         self.rows = Rows()
-        self._seen = dict.fromkeys(TABLES, 0)
-        """The last row of others that was read."""
+        self._last_read = dict.fromkeys(TABLES, 0)
+        """The last row of other processes that was read, by table."""
         self._checkpoint_at = 0.0
-        self._dirty = False
+        self._needs_checkpoint = False
 
     def bind(self, lock: threading.Lock, replay: Replay, on_commit: Callable[[], None]) -> None:
-        """`lock`: the queue's, which is held by whoever uses `buffer` and `rows`.
+        """`lock`: the queue's, which callers of `buffer` and `rows` hold.
 
-        `on_commit` is called without it, after each commit, and after one that failed.
+        `on_commit` is called without it, after each commit, failed ones included.
         """
         self._lock = lock
         self._replay = replay
@@ -94,153 +74,154 @@ class Journal:
         self.buffer.bind(lock)
 
     def check(self) -> None:
-        """Raises Away where another process has the file, ServerFull where it takes no writes."""
+        """Raises StorageUnavailable if another process owns the file, ServerFull if the file takes no writes."""
         if self.role is None:
-            raise StorageUnavailable(detail=self._told or "the queue's file is not open")
+            raise StorageUnavailable(detail=self._refusal or "the queue's file is not open")
         if self.failing:
             raise ServerFull
 
     def open(self) -> None:
-        """Reads what is there and begins to write; idempotent. Waits a moment for a predecessor that is about to drain."""
-        with self._opening:
+        """Loads the file and starts to write. Idempotent. Waits a moment for a predecessor that is about to drain."""
+        with self._lifecycle_lock:
             if self.opened:
                 return
             self.opened = True
-            give_up_at = monotonic() + self._takeover_seconds
-            self._advance()
-            while self.role is None and not self._told and monotonic() < give_up_at:
+            deadline = monotonic() + self._takeover_seconds
+            self._try_acquire()
+            while self.role is None and not self._refusal and monotonic() < deadline:
                 time.sleep(FOLLOW_SECONDS)
-                self._advance()
-            if self.role is None and not self._told:
+                self._try_acquire()
+            if self.role is None and not self._refusal:
                 self._refuse(f"is in use by process {self._file.owner()}: each server needs a file of its own")
-            self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
             self._thread.start()
             with self._lock:
-                self.buffer.flush()  # What became of the answers that were running may be told.
+                self.buffer.flush()  # Readers may now see what became of the messages that were running.
 
     def drain(self) -> None:
-        """From now on the next process may write into the file, too, and reads what this one does."""
+        """From now on the next process may write into the file too, and follows this one's records."""
         self._draining = True
-        self._aside(partial(self._file.release, "next"))
+        self._run_blocking(partial(self._file.release, "next"))
 
     def close(self) -> None:
-        """Commits what there is and leaves the file to the next process."""
-        with self._opening:
+        """Commits the remaining records and leaves the file to the next process."""
+        with self._lifecycle_lock:
             if not self.opened or self.closing:
                 return
             with self._lock:
                 self.buffer.flush()
-                self.closing = self.buffer.gives_up = True
+                self.closing = self.buffer.failing = True
                 self.role = None
-                self._told = "the queue's file was handed over"
+                self._refusal = "the queue's file was handed over"
                 self.buffer.wake()
             self._thread.join()
-            self._aside(self._file.close)
+            self._run_blocking(self._file.close)
             for lock in ("owner", "next"):
-                self._aside(partial(self._file.release, lock))
+                self._run_blocking(partial(self._file.release, lock))
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while not self.closing:
             try:
-                self._turn()
+                self._step()
             except Exception:
-                log.exception("the queue's journal stumbled")
+                log.exception("the queue's journal failed")
                 time.sleep(CHECKPOINT_SECONDS)
 
-    def _turn(self) -> None:
+    def _step(self) -> None:
         idle = FOLLOW_SECONDS if self.role == "next" or self._draining else CHECKPOINT_SECONDS
+        gather_seconds = CHECKPOINT_SECONDS if self.failing else COMMIT_SECONDS
         with self._lock:
-            batch = self.buffer.take(idle, CHECKPOINT_SECONDS if self.failing else COMMIT_SECONDS, lambda: self.closing)
+            batch = self.buffer.take(idle, gather_seconds, lambda: self.closing)
         if batch.records or batch.remembered:
             self._commit(batch)
         else:
-            with self._lock:  # What has been read from others counts as committed.
-                self.buffer.settle(batch.position)
+            with self._lock:  # Records read from other processes count as committed.
+                self.buffer.mark_committed(batch.position)
         if self.closing:
             return
         if self.role == "owner":
-            self._tidy()
+            self._checkpoint()
         else:
-            self._advance()
+            self._try_acquire()
         if self.role == "next" or self._draining:
-            with suppress(sqlite3.OperationalError):  # The other process is tidying the file up: the next turn reads it.
+            with suppress(sqlite3.OperationalError):  # Locked by the other process's checkpoint: retried in the next step.
                 self._follow()
 
     def _commit(self, batch: Batch) -> None:
-        written = self._attempt(partial(self._file.append, batch.records, batch.remembered, time.time()))
+        written = self._try_write(partial(self._file.append, batch.records, batch.remembered, time.time()))
         with self._lock:
-            self._behind = written is None
+            self._has_unwritten_batch = written is None
             if written is None:
                 self.buffer.put_back(batch)
             else:
-                self._dirty = True
-                self.rows.keep(written[0], batch.position)
-                self.rows.keep_remembered(written[1], len(batch.remembered))
-                self.buffer.settle(batch.position)
+                self._needs_checkpoint = True
+                self.rows.add(written[0], batch.position)
+                self.rows.add_remembered(written[1], len(batch.remembered))
+                self.buffer.mark_committed(batch.position)
         self._on_commit()
 
-    def _tidy(self) -> None:
-        """Deletes what nobody needs, and sees to it that a power cut costs the last second only."""
+    def _checkpoint(self) -> None:
+        """Once per second: deletes outdated rows and checkpoints, so that a power cut loses at most the last second."""
         if monotonic() < self._checkpoint_at:
             return
         self._checkpoint_at = monotonic() + CHECKPOINT_SECONDS
         with self._lock:
-            dead, forgotten = self.rows.take_dead(), self.rows.take_outdated()
-        if not (dead or forgotten or self._dirty or self.failing):
+            outdated, remembered = self.rows.take_outdated(), self.rows.take_outdated_remembered()
+        if not (outdated or remembered or self._needs_checkpoint or self.failing):
             return
-        more = self._attempt(partial(self._tidy_file, dead, forgotten), recovers=True)
+        more = self._try_write(partial(self._checkpoint_file, outdated, remembered), recovers=True)
         if more is None:
             with self._lock:
-                self.rows.put_back(dead)
+                self.rows.put_back(outdated)
         else:
-            self._dirty = more
+            self._needs_checkpoint = more
 
-    def _tidy_file(self, dead: list[int], forgotten: list[int]) -> bool:
-        for table, rows in (("log", dead), ("remembered", forgotten)):
+    def _checkpoint_file(self, outdated: list[int], remembered: list[int]) -> bool:
+        for table, rows in (("log", outdated), ("remembered", remembered)):
             if rows:
                 self._file.delete(table, rows)
         more = self._file.shrink()
         self._file.checkpoint()
         return more
 
-    # Who owns the file.
+    # Ownership of the file.
 
-    def _advance(self) -> None:
-        """Becomes the owner, or the next one, if it can."""
+    def _try_acquire(self) -> None:
+        """Becomes the owner, or else the next one, if the lock is free."""
         try:
-            if self._aside(partial(self._file.acquire, "owner")):
-                self._aside(partial(self._file.acquire, "next"))
-                self._own()
-            elif self.role is None and self._aside(partial(self._file.acquire, "next")):
+            if self._run_blocking(partial(self._file.acquire, "owner")):
+                self._run_blocking(partial(self._file.acquire, "next"))
+                self._become_owner()
+            elif self.role is None and self._run_blocking(partial(self._file.acquire, "next")):
                 self._load()
                 with self._lock:
-                    self._replay.join()
+                    self._replay.follow()
                     self.role = "next"
         except (OSError, sqlite3.Error, Foreign, Corrupt) as error:
             self._refuse(f"cannot be used ({error})")
 
-    def _own(self) -> None:
+    def _become_owner(self) -> None:
         try:
             if self.role is None:
                 self._load()
             else:
                 self._follow()
         except Corrupt as error:
-            self._begin_anew(error)
+            self._replace_file(error)
         with self._lock:
-            self._replay.adopt()
+            self._replay.take_over()
             self.role = "owner"
-        if self._told:
-            self._told = ""
+        if self._refusal:
+            self._refusal = ""
             log.info("QUEUE_FILE %s is in use by this process now", self._file.path)
 
-    def _begin_anew(self, error: Corrupt) -> None:
-        path, kept = self._file.path, self._aside(self._file.move_aside)
-        log.error("QUEUE_FILE %s was damaged (%s): it is kept as %s, and a new one begins", path, error, kept)
+    def _replace_file(self, error: Corrupt) -> None:
+        path, backup = self._file.path, self._run_blocking(self._file.move_aside)
+        log.error("QUEUE_FILE %s was damaged (%s): it is kept as %s, and a new one begins", path, error, backup)
         if self.role is None:
             self._load()
             return
-        self._aside(self._file.open)
+        self._run_blocking(self._file.open)
         with self._lock:
             self._clear_rows()
             self._replay.rewrite()
@@ -249,40 +230,40 @@ class Journal:
         with self._lock:
             self._replay.reset()
             self._clear_rows()
-        self._aside(self._file.open)
+        self._run_blocking(self._file.open)
         self._follow()
 
     def _clear_rows(self) -> None:
         self.rows = Rows()
-        self._seen = dict.fromkeys(TABLES, 0)
+        self._last_read = dict.fromkeys(TABLES, 0)
 
     def _follow(self) -> None:
-        """Reads what others have written since the last time."""
+        """Applies what other processes have written since the last call."""
         for table in TABLES:
-            while page := self._aside(partial(self._file.read, table, self._seen[table])):
+            while page := self._run_blocking(partial(self._file.read, table, self._last_read[table])):
                 with self._lock:
                     for row in page:
-                        self._take(table, row)
+                        self._apply(table, row)
 
-    def _take(self, table: str, row: Row) -> None:
+    def _apply(self, table: str, row: Row) -> None:
         for record in row.records:
             if self.role == "owner":
-                self._replay.obey(record)
+                self._replay.apply_request(record)
                 continue
             self.buffer.position += 1
             self._replay.apply(record, self.buffer.position)
-        self._seen[table] = row.n
+        self._last_read[table] = row.n
         if table == "remembered":
-            self.rows.keep_remembered([row], len(row.records))
+            self.rows.add_remembered([row], len(row.records))
         elif self.role != "owner":
-            self.rows.keep([row], self.buffer.position)
+            self.rows.add([row], self.buffer.position)
 
-    # What goes wrong.
+    # Failures.
 
-    def _attempt(self, do: Callable[[], T], *, recovers: bool = False) -> T | None:
-        """None where the file cannot be written to."""
+    def _try_write(self, write: Callable[[], T], *, recovers: bool = False) -> T | None:
+        """Returns None if the file cannot be written to. `recovers`: success ends a failure, unless a batch is unwritten."""
         try:
-            result = self._aside(do)
+            result = self._run_blocking(write)
         except (OSError, sqlite3.Error, Corrupt) as error:
             if not self.failing:
                 log.error(  # noqa: TRY400
@@ -290,14 +271,14 @@ class Journal:
                     self._file.path,
                     error,
                 )
-            self.failing = self.buffer.gives_up = True
+            self.failing = self.buffer.failing = True
             return None
-        if recovers and self.failing and not self._behind:
-            self.failing = self.buffer.gives_up = False
+        if recovers and self.failing and not self._has_unwritten_batch:
+            self.failing = self.buffer.failing = False
             log.info("QUEUE_FILE %s takes writes again", self._file.path)
         return result
 
-    def _refuse(self, why: str) -> None:
-        if not self._told:
-            self._told = f"QUEUE_FILE {self._file.path} {why}"
-            log.error("%s; until then this process answers 503", self._told)
+    def _refuse(self, reason: str) -> None:
+        if not self._refusal:
+            self._refusal = f"QUEUE_FILE {self._file.path} {reason}"
+            log.error("%s; until then this process answers 503", self._refusal)

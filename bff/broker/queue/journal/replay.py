@@ -1,46 +1,45 @@
-"""What was journalled becomes the queue's state again: at a start, and while another process that answers is still there."""
+"""Rebuilds the queue's state from its journal: at startup, and while the previous process is still draining."""
 
 from typing import Any, Final
 
 from bff.broker.queue.base import Message
 from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal.file import Record
-from bff.broker.queue.log import Log, parsed, size_of
+from bff.broker.queue.log import Log, parse_event_id, size_of
 from bff.broker.queue.state import State
 from bff.upstream.message_ids import group_mark_of
 
-ID_MILLISECONDS: Final = 60_000
-"""By which new ids are ahead of those in the file. What was told and not yet committed when a process died had later ones
-than those; a process that is still there gives later ones."""
-WISHES: Final = frozenset({"stopped", "unread", "keep"})
+ID_GAP_MILLISECONDS: Final = 60_000
+"""New event ids start this far after those in the file: readers may have seen later ids that a dead process had not committed,
+and a process that is still running assigns later ones."""
+REQUESTS: Final = frozenset({"stopped", "unread", "keep"})
 
 
 class StateReplay:
     def __init__(self, state: State) -> None:
         self._state = state
-        self._started = False
+        self._is_past_gap = False
         self.stopping: list[QueueEntry] = []
-        """Those whose workers are to be told to stop."""
+        """Entries whose workers have to be asked to stop."""
 
     def reset(self) -> None:
         self._state.clear()
 
     def apply(self, record: Record, position: int) -> None:
-        kind, *about = record
+        kind, *fields = record
         if kind == "new":
-            self._introduce(position, *about)
+            self._add(position, *fields)
         elif kind in {"client", "free", "expired"}:
-            self._remember(kind, *about)
-        elif (entry := self._state.entries.get(about[0])) is not None:
-            self._change(entry, kind, *about[1:])
+            self._remember(kind, *fields)
+        elif (entry := self._state.entries.get(fields[0])) is not None:
+            self._change(entry, kind, *fields[1:])
         if kind == "gone":
-            self._state.last_id = max(self._state.last_id, (about[1], about[2]))
+            self._state.last_id = max(self._state.last_id, (fields[1], fields[2]))
 
-    def obey(self, record: Record) -> None:
-        """What the next process was asked for and this one has to do."""
+    def apply_request(self, record: Record) -> None:
         kind, message_id = record[:2]
         entry = self._state.entries.get(message_id)
-        if entry is None or entry.foreign or kind not in WISHES:
+        if entry is None or entry.foreign or kind not in REQUESTS:
             return
         if kind == "keep":
             self._state.continue_without_readers(entry)
@@ -48,106 +47,110 @@ class StateReplay:
             self._state.stop(entry, kind)
             self.stopping.append(entry)
 
-    def join(self) -> None:
-        """What was applied is another process's, which answers it."""
-        if not self._started and self._state.last_id > (0, 0):
-            self._state.last_id = self._state.last_id[0] + ID_MILLISECONDS, 0
-        self._started = True
+    def follow(self) -> None:
+        if not self._is_past_gap and self._state.last_id > (0, 0):
+            self._state.last_id = self._state.last_id[0] + ID_GAP_MILLISECONDS, 0
+        self._is_past_gap = True
 
-    def adopt(self) -> None:
-        """What others were answering is handed back, and the first of those that wait goes on."""
+    def take_over(self) -> None:
         state = self._state
         foreign = [entry for entry in state.entries.values() if entry.foreign]
-        self.join()
+        self.follow()
         for entry in foreign:
             entry.foreign = False
             entry.unread_since = state.clock()
         for entry in foreign:
             if entry.group.running is entry:
-                state.hand_back(entry)
-            elif entry.state == "queued" and entry.stopping:
-                state.stop(entry, entry.stopping)
-        state.finished = type(state.finished)(sorted(state.finished.items(), key=lambda item: item[1].touched))
+                state.requeue(entry)
+            elif entry.state == "queued" and entry.stop_reason:
+                state.stop(entry, entry.stop_reason)
+        state.finished = type(state.finished)(sorted(state.finished.items(), key=lambda item: item[1].updated_at))
         waiting = [group for group in state.groups.values() if group.waiting]
         for group in sorted(waiting, key=lambda group: group.waiting[0].rank):
-            state.tell_positions(group)
-            state.offer(group)
+            state.publish_positions(group)
+            state.make_claimable(group)
 
     def rewrite(self) -> None:
         for entry in self._state.entries.values():
             self._state.recorder.rewrite(entry)
 
-    def _introduce(self, position: int, fields: list[Any], left_at: float, client_key: list[str] | None) -> None:
+    def _add(self, position: int, fields: list[Any], enqueued_at: float, client_key: list[str] | None) -> None:
         state, message = self._state, Message(*fields)
         entry = state.entries.get(message.id)
         if entry is None:
             mark = group_mark_of(message.id, message.user_id)
             group = state.groups.setdefault(mark, Group(mark))
-            entry = QueueEntry(message, group, touched=left_at, unread_since=left_at, left_at=left_at, foreign=True)
+            entry = QueueEntry(message, group, enqueued_at, enqueued_at, enqueued_at, foreign=True)
             state.entries[message.id] = group.entries[message.id] = entry
         else:
-            self._take_out(entry)  # It was written anew, and its log follows.
+            self._unlink(entry)  # It was rewritten; its log follows.
             entry.message, entry.log = message, Log()
         entry.client_key = (client_key[0], client_key[1]) if client_key else None
-        entry.since = position
+        entry.first_record = position
         entry.state = "queued"
-        self._put(entry)
+        self._link(entry)
 
-    def _remember(self, kind: str, *about: Any) -> None:
+    def _remember(self, kind: str, *fields: Any) -> None:
         state = self._state
         if kind == "client":
-            mark, client_id, message_id, digest, at = about
-            state.client_ids.keep((mark, client_id), (message_id, digest), at)
+            mark, client_id, message_id, digest, at = fields
+            state.client_ids.set((mark, client_id), (message_id, digest), at)
         elif kind == "free":
-            state.client_ids.drop((about[0], about[1]))
+            state.client_ids.delete((fields[0], fields[1]))
         else:
-            state.expired.keep(about[0], about[1], about[2])
+            state.expired.set(fields[0], fields[1], fields[2])
 
-    def _change(self, entry: QueueEntry, kind: str, *about: Any) -> None:
-        state = self._state
+    def _change(self, entry: QueueEntry, kind: str, *fields: Any) -> None:
         if kind == "event":
-            number = parsed(about[0])
-            state.last_id = max(state.last_id, number)
-            entry.log.append(number, (about[1], about[2]))
-            if entry.state == "finished":
-                state.finished_bytes += size_of([(about[1], about[2])])
-            entry.wake()
+            self._append(entry, *fields)
         elif kind == "set":
-            self._set(entry, *about)
+            self._update(entry, *fields)
         elif kind == "gone":
-            self._take_out(entry)
-            del state.entries[entry.message.id]
-            del entry.group.entries[entry.message.id]
-            if not entry.group.entries:
-                state.groups.pop(entry.group.mark, None)
+            self._remove(entry)
         elif kind == "keep":
             entry.message = entry.message._replace(cancel_on_disconnect=False)
-        elif kind in WISHES and not entry.committed:
-            entry.stopping = entry.stopping or kind  # type: ignore[assignment]
+        elif kind in REQUESTS and not entry.committed:
+            entry.stop_reason = entry.stop_reason or kind  # type: ignore[assignment]
 
-    def _set(self, entry: QueueEntry, *about: Any) -> None:
-        self._take_out(entry)
-        entry.state, entry.token, stopping, entry.started, entry.committed, entry.restarts, *more = about
-        cancel_on_disconnect, entry.rank, entry.touched = more
-        entry.stopping = stopping or entry.stopping
+    def _append(self, entry: QueueEntry, event_id: str, event_type: str, data: str) -> None:
+        state, parsed_id = self._state, parse_event_id(event_id)
+        state.last_id = max(state.last_id, parsed_id)
+        entry.log.append(parsed_id, (event_type, data))
+        if entry.state == "finished":
+            state.finished_bytes += size_of([(event_type, data)])
+        entry.wake_readers()
+
+    def _update(self, entry: QueueEntry, *fields: Any) -> None:
+        self._unlink(entry)
+        entry.state, entry.token, stop_reason, entry.started, entry.committed, entry.restarts, *more = fields
+        cancel_on_disconnect, entry.rank, entry.updated_at = more
+        entry.stop_reason = stop_reason or entry.stop_reason
         entry.message = entry.message._replace(cancel_on_disconnect=cancel_on_disconnect)
         low, high = self._state.ranks
         self._state.ranks = min(low, entry.rank), max(high, entry.rank)
-        self._put(entry)
-        self._state.offer(entry.group)
-        entry.wake()
+        self._link(entry)
+        self._state.make_claimable(entry.group)
+        entry.wake_readers()
 
-    def _put(self, entry: QueueEntry) -> None:
+    def _remove(self, entry: QueueEntry) -> None:
+        self._unlink(entry)
+        del self._state.entries[entry.message.id]
+        del entry.group.entries[entry.message.id]
+        if not entry.group.entries:
+            self._state.groups.pop(entry.group.mark, None)
+
+    def _link(self, entry: QueueEntry) -> None:
+        """Adds the entry to the waiting, running or finished ones, according to its state."""
         if entry.state == "queued":
             entry.group.insert(entry)
         elif entry.state == "running":
             entry.group.running = entry
-        self._state.held_bytes += entry.message.size
+        self._state.active_bytes += entry.message.size
         if entry.state == "finished":
-            self._state.keep_finished(entry)
+            self._state.add_finished(entry)
 
-    def _take_out(self, entry: QueueEntry) -> None:
-        """From where it waits, runs or is kept."""
+    def _unlink(self, entry: QueueEntry) -> None:
+        """Undoes `_link`."""
         state, group = self._state, entry.group
         if entry in group.waiting:
             group.waiting.remove(entry)
@@ -155,6 +158,6 @@ class StateReplay:
             group.running = None
         if state.finished.pop(entry.message.id, None):
             state.finished_bytes -= entry.log.size
-        state.held_bytes -= entry.message.size
+        state.active_bytes -= entry.message.size
         if not entry.foreign:
-            state.retract(group)
+            state.discard_claimable(group)

@@ -1,9 +1,9 @@
-"""The queue in Redis: any number of processes share it, and any of them may die.
+"""The queue in Redis, shared by any number of processes, any of which may die.
 
-One group's keys live together, and what changes them is a Lua script (lua/group/, whose first lines say which keys there
-are). Groups with something to be looked after stand in one sorted set, `chat:due`, by when: a worker takes the first one
-that is due, puts it off by a lease, and then asks that group's queue what there is. So whoever dies in between only
-delays the group until somebody else looks, and the reaper is no part of its own: it is the look after a lease's end.
+A group's keys are only changed by Lua scripts (lua/group/; lua/group.lua documents the keys). All groups with waiting or running
+messages are in one sorted set, `chat:due`, by when to check them: a worker claims the first due group, postpones it by a lease,
+and then claims a message from the group's queue. If the worker dies in between, another one checks the group after the lease.
+There is no separate reaper: a check after a lease's end finds the messages of a worker that died.
 """
 
 import json
@@ -17,8 +17,8 @@ from typing import Final
 
 from bff.broker import final_events
 from bff.broker.queue.base import (
-    LONG_ANSWER,
-    MANY_WAITING,
+    REPLY_TOO_LONG,
+    TOO_MANY_WAITING,
     Claim,
     Counts,
     LeaseLost,
@@ -30,11 +30,11 @@ from bff.broker.queue.base import (
     Receipt,
     StopReason,
 )
-from bff.broker.queue.redis.keys import claim_key, digest_of, flat, group_of, queue_key, queue_of
+from bff.broker.queue.redis.keys import claim_key, digest_of, flatten, group_of, queue_key, queue_key_of
 from bff.broker.queue.redis.logs import Logs
 from bff.broker.queue.redis.presence import Presence
-from bff.broker.queue.redis.replies import claim_of, places_of, reason_of, tell_reaped
-from bff.broker.queue.redis.schedule import Schedule
+from bff.broker.queue.redis.replies import claim_of, positions_of, report_reaped, stop_reason_of
+from bff.broker.queue.redis.schedule import Moment, Schedule
 from bff.broker.queue.redis.subscriber import Subscriber
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooLarge, TooManyRequests
 from bff.ops import redis
@@ -43,32 +43,32 @@ from bff.ops.redis import Client, Scripts, keys_of, map_errors
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 WORKER: Final = "chat:worker"
-"""There while some worker sweeps."""
+"""Exists while any worker sweeps."""
 WORKER_SECONDS: Final = 5
 LUA: Final = Path(__file__).parent / "lua"
-CLAIMS_MOST: Final = 5
-"""A message that takes its worker along each time is not tried for ever."""
-WRITES_MOST: Final = 10_000
-"""Claims of which a write is remembered that may have been done; some were given up."""
+MAX_CLAIMS: Final = 5
+"""Claims of one message: one that kills its workers is not retried forever."""
+MAX_WRITE_NAMES: Final = 10_000
+"""Claims whose last write's name is remembered: those of workers that gave up are never removed otherwise."""
 INTERRUPTED: Final = final_events.interrupted()[1]
 STOPPED: Final = final_events.stopped()[1]
 
 
 class RedisQueue:
     def __init__(self, client: Client, limits: Limits = Limits(), lease: float = 10.0) -> None:  # noqa: B008 - frozen
-        """`lease`: seconds for which a claim holds without a sign of life."""
+        """`lease`: seconds for which a claim is valid without being renewed."""
         self._client = client
         self._write_probe = WriteProbe(partial(redis.ping, client), partial(redis.check_writes, client))
         self._limits = limits
         self._lease = str(int(lease * 1_000_000))
-        self._keep = (str(int(limits.retention * 1000)), str(limits.log_bytes))
+        self._retention = (str(int(limits.retention * 1000)), str(limits.log_bytes))
         self._group = Scripts(client, LUA / "group", prelude=(LUA / "group.lua").read_text(encoding="utf-8"))
         self._logs = Logs(client, self._group)
-        self._listener = Subscriber(client)
-        self._due = Schedule(client, self._listener, self._lease)
-        self._readers = Presence(client, limits.grace)
-        self._writing: dict[tuple[str, int], str] = {}
-        """The name of the write of a claim that may have been done or not."""
+        self._subscriber = Subscriber(client)
+        self._schedule = Schedule(client, self._subscriber, self._lease)
+        self._presence = Presence(client, limits.grace)
+        self._write_names: dict[tuple[str, int], str] = {}
+        """By claim, the name of a write of which it is not known whether it succeeded."""
 
     @property
     def survives_restart(self) -> bool:
@@ -85,148 +85,156 @@ class RedisQueue:
 
     def close(self) -> None:
         """Stops the background threads and closes all connections, the `client` too."""
-        self._readers.close()
-        self._listener.close()
+        self._presence.close()
+        self._subscriber.close()
         self._client.close()
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool = False) -> Receipt:
         group = group_of(message)
-        content = json.dumps(message.content, sort_keys=True)
-        keys = [queue_key(group)] + ([f"{keys_of(group)}c:{digest_of(client_message_id)}"] if client_message_id else [])
-        facts = (message.id, message.user_id, content, message.size, int(message.cancel_on_disconnect), digest_of(content))
-        more_facts = (message.trace, message.handler, message.run_scope, message.run_key)
-        # If this process dies before it can say more, somebody looks all the same, for the message and for its readers.
-        self._due.offer(group, self._lease)
+        # If this process dies before the end of this method, the group is checked after a lease and the readers after a grace.
+        self._schedule.schedule(group, self._lease)
         if message.cancel_on_disconnect:
-            self._readers.expect(f"{group} {message.id}")
-        bounds = (self._limits.depth_per_user, on_busy)
-        last_facts = (self._lease if claim else "0", int(message.repeatable))
-        said, *more = self._group.run("enqueue", keys, *facts, *bounds, *more_facts, *last_facts)
-        match said:
+            self._presence.expect(f"{group} {message.id}")
+        outcome, *result = self._run_enqueue(group, message, client_message_id, on_busy, claim=claim)
+        match outcome:
             case "conflict":
                 raise IdempotencyConflict
             case "expired":
-                raise Expired(message_id=more[0])
+                raise Expired(message_id=result[0])
             case "busy":
                 raise Busy
-            case "many":
-                raise TooManyRequests(MANY_WAITING)
-            case "again":
-                self._due.offer(group)
-                return Receipt(more[0], more[1])
+            case "full":
+                raise TooManyRequests(TOO_MANY_WAITING)
+            case "exists":
+                self._schedule.schedule(group)
+                return Receipt(result[0], result[1])
             case "claimed":
-                return Receipt(message.id, 0, claim_of(*more))
-        with suppress(StorageUnavailable, ServerFull):  # It is kept, and somebody will look.
-            if more[1]:
-                self._due.offer(group)
-        return Receipt(message.id, more[0])
+                return Receipt(message.id, 0, claim_of(*result))
+        ahead, is_claimable = result
+        with suppress(StorageUnavailable, ServerFull):  # The message is stored, and the group will be checked after a lease.
+            if is_claimable:
+                self._schedule.schedule(group)
+        return Receipt(message.id, ahead)
+
+    def _run_enqueue(
+        self, group: str, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool
+    ) -> list[str]:
+        keys = [queue_key(group)] + ([f"{keys_of(group)}c:{digest_of(client_message_id)}"] if client_message_id else [])
+        content = json.dumps(message.content, sort_keys=True)
+        fields = (message.id, message.user_id, content, message.size, int(message.cancel_on_disconnect), digest_of(content))
+        conditions = (self._limits.depth_per_user, on_busy)
+        more_fields = (message.trace, message.handler, message.run_scope, message.run_key)
+        lease = self._lease if claim else "0"
+        return self._group.run("enqueue", keys, *fields, *conditions, *more_fields, lease, int(message.repeatable))
 
     def claim(self, timeout: float) -> Claim | None:
         deadline = monotonic() + timeout
         while True:
-            rung = self._due.rung()
-            found = self._next()
-            if isinstance(found, Claim):
-                return found
+            notifications = self._schedule.notifications()
+            result = self._claim_next()
+            if isinstance(result, Claim):
+                return result
             if monotonic() >= deadline:
                 return None
-            self._due.wait(rung, min(deadline - monotonic(), found))
+            self._schedule.wait(notifications, min(deadline - monotonic(), result))
 
-    def _next(self) -> Claim | float:
-        """A message, or the seconds until one may be there."""
+    def _claim_next(self) -> Claim | float:
+        """Returns a claim, or the seconds until there may be a message."""
         while True:
-            taken = self._due.take()
-            if isinstance(taken, float):
-                return taken
-            claim = self._look(*taken, self._lease)
+            due = self._schedule.claim_due()
+            if isinstance(due, float):
+                return due
+            claim = self._check(*due, self._lease)
             if claim is not None:
                 return claim
 
-    def _look(self, group: str, till: str, lease: str) -> Claim | None:
-        said, *more = self._group.run("claim", [queue_key(group)], lease, CLAIMS_MOST, INTERRUPTED, STOPPED, *self._keep)
-        match said:
-            case "runs":
-                self._due.settle(group, till, more[0])
+    def _check(self, group: str, moment: Moment, lease: str) -> Claim | None:
+        """Claims the group's next message, or schedules the group's next check."""
+        arguments = (lease, MAX_CLAIMS, INTERRUPTED, STOPPED, *self._retention)
+        outcome, *result = self._group.run("claim", [queue_key(group)], *arguments)
+        match outcome:
+            case "running":
+                self._schedule.complete(group, moment, result[0])
                 return None
-            case "waits":
-                self._due.offer(group)
+            case "waiting":
+                self._schedule.schedule(group)
                 return None
             case "idle":
-                tell_reaped(more[0])
-                self._due.settle(group, till)
+                report_reaped(result[0])
+                self._schedule.complete(group, moment)
                 return None
-        reaped, *claimed = more
-        tell_reaped(reaped)
+        reaped, *claimed = result
+        report_reaped(reaped)
         return claim_of(*claimed)
 
     def renew(self, claim: Claim) -> StopReason | None:
-        return reason_of(self._write(claim, (), started=False))
+        return stop_reason_of(self._write(claim, (), started=False))
 
     def commit(self, claim: Claim) -> bool:
-        answer = self._group.run("commit", [queue_of(claim)], claim.message.id, claim.token)
-        if answer == "lost":
-            raise LeaseLost
-        return bool(answer)
+        return self._run_for_claim("commit", claim)
 
     def restart(self, claim: Claim) -> bool:
-        answer = self._group.run("restart", [queue_of(claim)], claim.message.id, claim.token)
-        if answer == "lost":
+        return self._run_for_claim("restart", claim)
+
+    def _run_for_claim(self, script: str, claim: Claim) -> bool:
+        result = self._group.run(script, [queue_key_of(claim)], claim.message.id, claim.token)
+        if result == "lost":
             raise LeaseLost
-        return bool(answer)
+        return bool(result)
 
     def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
         if entries:
             self._write(claim, entries, started=started)
 
     def _write(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool) -> str:
-        name = self._name(claim) if entries else ""
-        about = (claim.message.id, claim.token, self._lease, name, int(started), self._limits.log_bytes)
-        answer: str = self._group.run("write", [queue_of(claim)], *about, *flat(entries))
+        name = self._write_name(claim) if entries else ""
+        arguments = (claim.message.id, claim.token, self._lease, name, int(started), self._limits.log_bytes)
+        result: str = self._group.run("write", [queue_key_of(claim)], *arguments, *flatten(entries))
         if entries:
-            self._writing.pop(claim_key(claim), None)
-        if answer == "lost":
+            self._write_names.pop(claim_key(claim), None)
+        if result == "lost":
             raise LeaseLost
-        if answer == "large":
-            raise TooLarge(LONG_ANSWER)
-        return answer
+        if result == "large":
+            raise TooLarge(REPLY_TOO_LONG)
+        return result
 
     def finish(self, claim: Claim, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
-        self._end(claim, self._finish(claim, entries, "forget" if forget else ""))
+        self._end_run(claim, self._finish(claim, entries, "forget" if forget else ""))
 
     def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
-        answer = self._finish(claim, entries, "conclude")
-        self._writing.pop(claim_key(claim), None)
-        if answer == "lost":
+        result = self._finish(claim, entries, "conclude")
+        self._write_names.pop(claim_key(claim), None)
+        if result == "lost":
             raise LeaseLost
 
     def _finish(self, claim: Claim, entries: Sequence[LogEntry], mode: str) -> str | int:
-        about = (claim.message.id, claim.token, self._name(claim), *self._keep, mode)
-        answer: str | int = self._group.run("finish", [queue_of(claim)], *about, *flat(entries))
-        return answer
+        arguments = (claim.message.id, claim.token, self._write_name(claim), *self._retention, mode)
+        result: str | int = self._group.run("finish", [queue_key_of(claim)], *arguments, *flatten(entries))
+        return result
 
     def release(self, claim: Claim) -> None:
-        about = (claim.message.id, claim.token, INTERRUPTED, STOPPED, *self._keep)
-        self._end(claim, self._group.run("release", [queue_of(claim)], *about))
+        arguments = (claim.message.id, claim.token, INTERRUPTED, STOPPED, *self._retention)
+        self._end_run(claim, self._group.run("release", [queue_key_of(claim)], *arguments))
 
-    def _end(self, claim: Claim, answer: str | int) -> None:
+    def _end_run(self, claim: Claim, result: str | int) -> None:
+        """`result`: "lost", or the number of waiting messages."""
         group = group_of(claim.message)
-        if answer:
-            self._due.offer(group)  # Also of a lost one: it may be this call's own doing, whose answer was lost.
+        if result:
+            self._schedule.schedule(group)  # Also if lost: an earlier call may have succeeded whose result was not received.
         else:
-            self._tidy(group)
-        self._writing.pop(claim_key(claim), None)
-        if answer == "lost":
+            self._unschedule_if_idle(group)
+        self._write_names.pop(claim_key(claim), None)
+        if result == "lost":
             raise LeaseLost
 
-    def _tidy(self, group: str) -> None:
-        """Where nothing is left, there is nothing to look after."""
-        self._look(group, self._due.put_off(group), lease="0")
+    def _unschedule_if_idle(self, group: str) -> None:
+        self._check(group, self._schedule.postpone(group), lease="0")
 
-    def _name(self, claim: Claim) -> str:
-        """The same again until the write is known to be done: then repeating it does nothing."""
-        name = self._writing.setdefault(claim_key(claim), secrets.token_hex(8))
-        while len(self._writing) > WRITES_MOST:
-            self._writing.pop(next(iter(self._writing)), None)
+    def _write_name(self, claim: Claim) -> str:
+        """Returns the same name until a write is known to have succeeded, so that repeating it has no effect."""
+        name = self._write_names.setdefault(claim_key(claim), secrets.token_hex(8))
+        while len(self._write_names) > MAX_WRITE_NAMES:
+            self._write_names.pop(next(iter(self._write_names)), None)
         return name
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
@@ -237,66 +245,69 @@ class RedisQueue:
 
     @contextmanager
     def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
-        answer = f"{group_mark_of(message_id, user_id)} {message_id}"
-        with self._readers.reading(answer), self._listener.hearing(f"chat:l:{message_id}", lambda _: wake()):
+        member = f"{group_mark_of(message_id, user_id)} {message_id}"
+        channel = f"chat:l:{message_id}"
+        with self._presence.reading(member), self._subscriber.subscription(channel, lambda _: wake()):
             yield
 
     def stop(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
-        self._stopped(group, message_id, self._group.run("stop", [queue_key(group)], message_id, user_id, STOPPED, *self._keep))
+        result = self._group.run("stop", [queue_key(group)], message_id, user_id, STOPPED, *self._retention)
+        self._handle_stop(group, message_id, result)
 
     def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
-        if not self._readers.has(f"{group} {message_id}"):
-            self._cancel(group, message_id, user_id, self._readers.process)
+        if not self._presence.has_readers(f"{group} {message_id}"):
+            self._cancel(group, message_id, user_id, self._presence.process)
 
     def _cancel(self, group: str, message_id: str, user_id: str = "", process: str = "") -> None:
-        about = (message_id, user_id, process, STOPPED, *self._keep)
-        self._stopped(group, message_id, self._group.run("cancel", [queue_key(group)], *about))
+        arguments = (message_id, user_id, process, STOPPED, *self._retention)
+        self._handle_stop(group, message_id, self._group.run("cancel", [queue_key(group)], *arguments))
 
     def continue_without_readers(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
-        self._stopped(group, message_id, self._group.run("keep_unread", [queue_key(group)], message_id, user_id))
-        self._readers.forget(f"{group} {message_id}")
+        result = self._group.run("continue_without_readers", [queue_key(group)], message_id, user_id)
+        self._handle_stop(group, message_id, result)
+        self._presence.forget(f"{group} {message_id}")
 
-    def _stopped(self, group: str, message_id: str, answer: str) -> None:
-        match answer:
+    def _handle_stop(self, group: str, message_id: str, result: str) -> None:
+        match result:
             case "unknown":
                 raise NotFound
             case "expired":
                 raise Expired(message_id=message_id)
             case "last":
-                self._tidy(group)
+                self._unschedule_if_idle(group)
 
-    def on_stop(self, tell: Callable[[str, StopReason], None]) -> None:
-        def hear(text: str) -> None:
-            message_id, _, why = text.partition(" ")
+    def on_stop(self, callback: Callable[[str, StopReason], None]) -> None:
+        def receive(text: str) -> None:
+            message_id, _, reason = text.partition(" ")
             if message_id:
-                tell(message_id, reason_of(why) or "stopped")
+                callback(message_id, stop_reason_of(reason) or "stopped")
 
-        self._listener.hear("chat:stop", hear)
+        self._subscriber.subscribe("chat:stop", receive)
 
     def positions(self, user_id: str, group: str = "") -> list[QueuePosition]:
-        return places_of(self._group.run("places", [queue_key(group_mark(user_id, group))]))
+        return positions_of(self._group.run("positions", [queue_key(group_mark(user_id, group))]))
 
     def sweep(self) -> None:
         with suppress(ServerFull), map_errors():
             self._client.set(WORKER, "1", ex=WORKER_SECONDS)
-        for answer in self._readers.unread():
-            group, message_id = answer.split(" ", 1)
-            with suppress(NotFound, Expired):  # One that was refused, or is long over.
+        for member in self._presence.unread():
+            group, message_id = member.split(" ", 1)
+            with suppress(NotFound, Expired):  # Its enqueueing was refused, or its log was removed.
                 self._cancel(group, message_id)
-            self._readers.forget(answer)
+            self._presence.forget(member)
 
     def has_workers(self) -> bool:
         with map_errors():
             return bool(self._client.exists(WORKER))
 
     def counts(self) -> Counts:
-        return self._due.counts()
+        return self._schedule.counts()
 
     def waiting(self) -> int:
-        groups = self._due.groups()
+        groups = self._schedule.groups()
         with map_errors(), self._client.pipeline(transaction=False) as pipe:
             for group in groups:
                 pipe.llen(queue_key(group))

@@ -1,4 +1,4 @@
-"""What the scripts are told: a group's keys, and values as texts."""
+"""The keys and arguments of the Lua scripts."""
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -20,7 +20,7 @@ def queue_key(group: str) -> str:
     return f"{keys_of(group)}q"
 
 
-def queue_of(claim: Claim) -> str:
+def queue_key_of(claim: Claim) -> str:
     return queue_key(group_of(claim.message))
 
 
@@ -28,5 +28,5 @@ def claim_key(claim: Claim) -> tuple[str, int]:
     return claim.message.id, claim.token
 
 
-def flat(entries: Sequence[LogEntry]) -> Iterator[str]:
-    return (text for said in entries for text in said)
+def flatten(entries: Sequence[LogEntry]) -> Iterator[str]:
+    return (text for entry in entries for text in entry)

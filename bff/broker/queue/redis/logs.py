@@ -1,14 +1,15 @@
-"""The logs in Redis, read: a page of one, and where an event is."""
+"""Reads the logs in Redis."""
 
 from bff.broker.queue.base import PAGE_EVENTS, Page
-from bff.broker.queue.log import parsed, parsed_or_none
+from bff.broker.queue.log import parse_event_id, parse_event_id_or_none
+from bff.broker.queue.redis.keys import queue_key
 from bff.errors import Expired, NotFound
 from bff.http.sse import Event
 from bff.ops.redis import Client, Scripts, keys_of, map_errors
 from bff.upstream.message_ids import group_mark, group_mark_of
 
-NUMBER_MOST = 2**63
-"""Ids are smaller, there and here."""
+ID_LIMIT = 2**63
+"""Both parts of an event id are smaller."""
 
 
 class Logs:
@@ -17,35 +18,36 @@ class Logs:
         self._scripts = scripts
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
-        keys = keys_of(group_mark_of(message_id, user_id))
+        prefix = keys_of(group_mark_of(message_id, user_id))
         with map_errors(), self._client.pipeline(transaction=False) as pipe:
-            pipe.hmget(f"{keys}m:{message_id}", "state", "user")  # First: if it says finished, the log is whole.
-            pipe.xrange(f"{keys}l:{message_id}", _start(after), "+", PAGE_EVENTS)
+            pipe.hmget(f"{prefix}m:{message_id}", "state", "user")  # First: if the state is finished, the log is complete.
+            pipe.xrange(f"{prefix}l:{message_id}", _range_start(after), "+", PAGE_EVENTS)
             (state, owner), entries = pipe.execute()
-        if state is None or owner not in {user_id, None}:  # None: finished by an earlier version, in the user's own group.
+        if state is None or owner not in {user_id, None}:  # None: finished by an earlier version, in the user's default group.
             raise NotFound
         if after:
-            parsed(after)
-        if state == "finished" and not entries and not self._is_kept(f"{keys}l:{message_id}"):
+            parse_event_id(after)
+        if state == "finished" and not entries and not self._exists(f"{prefix}l:{message_id}"):
             raise Expired(message_id=message_id)
         more = len(entries) == PAGE_EVENTS
-        return Page([Event(said["e"], said["d"], at) for at, said in entries], state == "finished" and not more, more)
+        events = [Event(fields["e"], fields["d"], event_id) for event_id, fields in entries]
+        return Page(events, state == "finished" and not more, more)
 
     def locate(self, user_id: str, group: str, event_id: str) -> str | None:
-        number = parsed_or_none(event_id)
-        if number is None or max(number) >= NUMBER_MOST:
+        parsed_id = parse_event_id_or_none(event_id)
+        if parsed_id is None or max(parsed_id) >= ID_LIMIT:
             return None
-        queue = f"{keys_of(group_mark(user_id, group))}q"
-        return self._scripts.run("locate", [queue], f"{number[0]}-{number[1]}") or None
+        keys = [queue_key(group_mark(user_id, group))]
+        return self._scripts.run("locate", keys, f"{parsed_id[0]}-{parsed_id[1]}") or None
 
-    def _is_kept(self, log: str) -> bool:
+    def _exists(self, log: str) -> bool:
         with map_errors():
             return bool(self._client.exists(log))
 
 
-def _start(after: str) -> str:
-    """Of the range after an event; of all, where `after` is no id of ours, which the message's owner is refused for."""
-    number = parsed_or_none(after)
-    if number is None:
+def _range_start(after: str) -> str:
+    """The start of a range after an event id. A malformed id gives the whole range: `read` raises once it knows the owner."""
+    parsed_id = parse_event_id_or_none(after)
+    if parsed_id is None:
         return "-"
-    return f"({NUMBER_MOST - 1}-0" if max(number) >= NUMBER_MOST else f"({number[0]}-{number[1]}"
+    return f"({ID_LIMIT - 1}-0" if max(parsed_id) >= ID_LIMIT else f"({parsed_id[0]}-{parsed_id[1]}"

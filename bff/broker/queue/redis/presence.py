@@ -1,4 +1,4 @@
-"""Who reads in this process, told to Redis: an answer that is for its readers only is stopped once none is left anywhere."""
+"""Publishes which messages have readers in this process: one with `cancel_on_disconnect` is cancelled once none is left."""
 
 import logging
 import secrets
@@ -12,101 +12,101 @@ from typing import Final
 from bff.errors import ServerFull, StorageUnavailable
 from bff.ops.redis import Client, Scripts, keys_of, map_errors
 
-FLEETING: Final = "chat:fleeting"
-"""Those answers, each by when it is to be stopped unless somebody says that it is still read."""
-TELL_SECONDS: Final = 1.0
-GONE_MILLISECONDS: Final = 60_000
-"""After which what was told of an answer's readers goes; long after its grace."""
-MOST: Final = 100
-"""Of those nobody reads any more, at once."""
+CANCEL_ON_DISCONNECT: Final = "chat:fleeting"
+"""Messages to cancel on disconnect, by when to cancel them unless a process reports a reader before."""
+PUBLISH_SECONDS: Final = 1.0
+READERS_TTL_MILLISECONDS: Final = 60_000
+"""Lifetime of the key of a message's readers; much longer than their grace."""
+MAX_EXPIRED: Final = 100
+"""Messages without readers that one sweep cancels."""
 
 log = logging.getLogger(__name__)
 
 
 class Presence:
-    """Answers are named "<group> <message id>"."""
+    """Members are named "<group> <message id>"."""
 
     def __init__(self, client: Client, grace: float) -> None:
-        """`grace`: seconds without a reader."""
+        """`grace`: seconds without a reader after which a message is cancelled."""
         self.process = secrets.token_hex(8)
-        """What this process is called among those that have readers of an answer."""
+        """Identifies this process among those with readers of a message."""
         self._client = client
-        self._scripts = Scripts(client, Path(__file__).parent / "lua" / "fleeting")
+        self._scripts = Scripts(client, Path(__file__).parent / "lua" / "presence")
         self._grace = str(int(grace * 1_000_000))
         self._lock = threading.Lock()
-        self._here: Counter[str] = Counter()
-        self._telling = False
+        self._readers: Counter[str] = Counter()
+        self._thread_started = False
         self._closed = threading.Event()
-        self._some_are_fleeting = False
-        """Mostly none is, and then there is nothing to tell."""
+        self._any_to_cancel = False
+        """Whether there are messages to cancel on disconnect. Mostly there are none, and nothing is published."""
 
-    def expect(self, answer: str) -> None:
-        """A new one that is for its readers only, or may become one. Raises Away, ServerFull."""
-        self._some_are_fleeting = True
-        self._scripts.run("read_by", [FLEETING], self._grace, "NX", answer)
+    def expect(self, member: str) -> None:
+        """Adds a message that is to be cancelled on disconnect. Raises StorageUnavailable, ServerFull."""
+        self._any_to_cancel = True
+        self._scripts.run("extend", [CANCEL_ON_DISCONNECT], self._grace, "NX", member)
 
-    def has(self, answer: str) -> bool:
+    def has_readers(self, member: str) -> bool:
         """Whether it has readers in this process."""
-        return answer in self._here
+        return member in self._readers
 
     @contextmanager
-    def reading(self, answer: str) -> Iterator[None]:
+    def reading(self, member: str) -> Iterator[None]:
         with self._lock:
-            if not self._telling:
-                threading.Thread(target=self._tell_again_and_again, name="readers", daemon=True).start()
-                self._telling = True
-            self._here[answer] += 1
+            if not self._thread_started:
+                threading.Thread(target=self._run, name="readers", daemon=True).start()
+                self._thread_started = True
+            self._readers[member] += 1
         try:
-            if self._some_are_fleeting:
-                self._tell_of(answer)
+            if self._any_to_cancel:
+                self._publish(member)
             yield
         finally:
             with self._lock:
-                self._here[answer] -= 1
-                if not self._here[answer]:
-                    del self._here[answer]
+                self._readers[member] -= 1
+                if not self._readers[member]:
+                    del self._readers[member]
 
-    def _tell_again_and_again(self) -> None:
-        """Whether or not somebody sweeps in this process: those who read here are there."""
-        while not self._closed.wait(TELL_SECONDS):
+    def _run(self) -> None:
+        """Publishes periodically, also in a process without a worker, which does not sweep."""
+        while not self._closed.wait(PUBLISH_SECONDS):
             try:
-                if self._here:
-                    self._tell()
+                if self._readers:
+                    self._publish_all()
             except (StorageUnavailable, ServerFull):
-                log.debug("readers could not be told of", exc_info=True)
+                log.debug("cannot publish readers", exc_info=True)
             except Exception:
-                log.exception("readers could not be told of")
+                log.exception("cannot publish readers")
 
-    def _tell(self) -> None:
+    def _publish_all(self) -> None:
         with map_errors():
-            self._some_are_fleeting = bool(self._client.exists(FLEETING))
+            self._any_to_cancel = bool(self._client.exists(CANCEL_ON_DISCONNECT))
         with self._lock:
-            here = tuple(self._here)
-        if self._some_are_fleeting:
-            self._tell_of(*here)
+            members = tuple(self._readers)
+        if self._any_to_cancel:
+            self._publish(*members)
 
-    def _tell_of(self, *answers: str) -> None:
-        """That those of `answers` that are fleeting have readers in this process."""
-        till, *fleeting = self._scripts.run("read_by", [FLEETING], self._grace, "XX", *answers)
-        if not fleeting:
+    def _publish(self, *members: str) -> None:
+        """Publishes, of those members that are to be cancelled on disconnect, that they have readers in this process."""
+        deadline, *to_cancel = self._scripts.run("extend", [CANCEL_ON_DISCONNECT], self._grace, "XX", *members)
+        if not to_cancel:
             return
         with map_errors(), self._client.pipeline(transaction=False) as pipe:
-            for answer in fleeting:
-                group, message_id = answer.split(" ", 1)
+            for member in to_cancel:
+                group, message_id = member.split(" ", 1)
                 readers = f"{keys_of(group)}r:{message_id}"
-                pipe.zadd(readers, {self.process: till})
-                pipe.pexpire(readers, GONE_MILLISECONDS)
+                pipe.zadd(readers, {self.process: deadline})
+                pipe.pexpire(readers, READERS_TTL_MILLISECONDS)
             pipe.execute()
 
     def unread(self) -> list[str]:
-        """The answers that nobody has read for a grace, until each is forgotten. Raises Away, ServerFull."""
-        self._tell()
-        return list(self._scripts.run("unread", [FLEETING], MOST)) if self._some_are_fleeting else []
+        """Returns members without a reader for the grace period, until `forget` is called. Raises StorageUnavailable, ServerFull."""
+        self._publish_all()
+        return list(self._scripts.run("expired", [CANCEL_ON_DISCONNECT], MAX_EXPIRED)) if self._any_to_cancel else []
 
-    def forget(self, answer: str) -> None:
-        """One that was stopped. Raises Away."""
+    def forget(self, member: str) -> None:
+        """Removes a member that was cancelled, or is no longer to be. Raises StorageUnavailable."""
         with map_errors():
-            self._client.zrem(FLEETING, answer)
+            self._client.zrem(CANCEL_ON_DISCONNECT, member)
 
     def close(self) -> None:
         self._closed.set()

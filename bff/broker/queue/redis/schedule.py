@@ -1,4 +1,4 @@
-"""Which group has something to be looked after, by when: one sorted set, and the bell that rings when one is due at once."""
+"""Which groups have to be checked, and when: a sorted set, and notifications of groups to be checked at once."""
 
 import threading
 from pathlib import Path
@@ -9,61 +9,64 @@ from bff.broker.queue.redis.subscriber import Subscriber
 from bff.ops.redis import Client, Scripts, map_errors
 
 DUE: Final = "chat:due"
-SOON_SECONDS: Final = 0.01
-MOST: Final = 1000
-"""Groups that are told of: a few milliseconds' work."""
+MIN_WAIT_SECONDS: Final = 0.01
+MAX_GROUPS: Final = 1000
+"""Listed by `groups`: a few milliseconds' work."""
 
 Moment = str
-"""µs since 1970, as Redis wrote it."""
+"""µs since 1970, as formatted by Redis."""
 
 
 class Schedule:
-    """Each verb raises Away; `offer` ServerFull, too."""
+    """Each method raises StorageUnavailable; `schedule` also ServerFull."""
 
-    def __init__(self, client: Client, listener: Subscriber, lease: str) -> None:
-        """`lease`: µs for which nobody else looks after whom somebody looks after."""
+    def __init__(self, client: Client, subscriber: Subscriber, lease: str) -> None:
+        """`lease`: µs for which no other worker checks a group that was claimed."""
         self._client = client
-        self._listener = listener
+        self._subscriber = subscriber
         self._lease = lease
-        self._scripts = Scripts(client, Path(__file__).parent / "lua" / "due")
-        self._bell = Notifier()
-        self._starting = threading.Lock()
-        self._heard = False
+        self._scripts = Scripts(client, Path(__file__).parent / "lua" / "schedule")
+        self._notifier = Notifier()
+        self._subscribe_lock = threading.Lock()
+        self._subscribed = False
 
-    def offer(self, group: str, later: str = "0") -> None:
-        """`later`: in so many µs. At once, whoever waits is woken."""
-        self._scripts.run("offer", [DUE], group, later)
+    def schedule(self, group: str, delay: str = "0") -> None:
+        """Has the group checked after `delay` µs. With 0, waiting workers are notified."""
+        self._scripts.run("schedule", [DUE], group, delay)
 
-    def take(self) -> tuple[str, Moment] | float:
-        """The first one who is due, put off by a lease until that moment; or the seconds until somebody may be."""
-        group, till = self._scripts.run("take", [DUE], self._lease)
+    def claim_due(self) -> tuple[str, Moment] | float:
+        """Claims the first due group until the returned moment, a lease ahead; or returns the seconds until one may be due."""
+        group, value = self._scripts.run("claim_due", [DUE], self._lease)
         if group:
-            return group, till
-        return float("inf") if till < 0 else max(till / 1_000_000, SOON_SECONDS)
+            return group, value
+        return float("inf") if value < 0 else max(value / 1_000_000, MIN_WAIT_SECONDS)
 
-    def put_off(self, group: str) -> Moment:
-        """By a lease, whether due or not."""
-        till: Moment = self._scripts.run("take", [DUE], self._lease, group)[1]
-        return till
+    def postpone(self, group: str) -> Moment:
+        """Claims the group, whether it is due or not, until the returned moment."""
+        moment: Moment = self._scripts.run("claim_due", [DUE], self._lease, group)[1]
+        return moment
 
-    def settle(self, group: str, till: Moment, again: Moment = "") -> None:
-        """Of one who was put off until `till`, when to look `again`: never, unless something new came in between."""
-        self._scripts.run("settle", [DUE], group, till, again)
+    def complete(self, group: str, moment: Moment, next_check: Moment = "") -> None:
+        """Ends the check of a group claimed until `moment`: the next one is at `next_check`, or never.
 
-    def rung(self) -> int:
-        """How often the bell has rung; from the first time on it can be heard."""
-        with self._starting:
-            if not self._heard:
-                self._heard = True
-                self._listener.hear("chat:work", lambda _: self._bell.ring())
-        return self._bell.rung
+        Does nothing if the group was scheduled in the meantime.
+        """
+        self._scripts.run("complete", [DUE], group, moment, next_check)
+
+    def notifications(self) -> int:
+        """Returns the number of notifications so far, for `wait`. The first call subscribes to them."""
+        with self._subscribe_lock:
+            if not self._subscribed:
+                self._subscribed = True
+                self._subscriber.subscribe("chat:work", lambda _: self._notifier.notify())
+        return self._notifier.count
 
     def wait(self, since: int, seconds: float) -> None:
-        """Until it has rung since it had rung so often."""
-        self._bell.wait(since, seconds)
+        """Waits for a notification after the first `since` ones."""
+        self._notifier.wait(since, seconds)
 
     def counts(self) -> Counts:
-        """Whoever was put off has something that runs, or is looked after just now."""
+        """Counts groups that are not due as running: they have a running message, or are being checked."""
         with map_errors(), self._client.pipeline() as pipe:
             seconds, microseconds = self._client.time()
             pipe.zcard(DUE)
@@ -73,21 +76,21 @@ class Schedule:
 
     def groups(self) -> list[Any]:
         with map_errors():
-            return list(self._client.zrange(DUE, 0, MOST - 1))
+            return list(self._client.zrange(DUE, 0, MAX_GROUPS - 1))
 
 
 class Notifier:
-    """Rung from anywhere; who noted how often it had rung does not miss the next time."""
+    """Counts notifications, so that a caller who has read the count cannot miss the next one."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self.rung = 0
+        self.count = 0
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         with self._condition:
-            self.rung += 1
+            self.count += 1
             self._condition.notify_all()
 
     def wait(self, since: int, seconds: float) -> None:
         with self._condition:
-            self._condition.wait_for(lambda: self.rung != since, seconds)
+            self._condition.wait_for(lambda: self.count != since, seconds)

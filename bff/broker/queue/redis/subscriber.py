@@ -1,4 +1,4 @@
-"""What happens elsewhere, heard over one connection to Redis: a process has one, whatever the number of its readers."""
+"""Receives published messages over one connection to Redis per process, whatever the number of readers."""
 
 import logging
 import threading
@@ -12,52 +12,52 @@ from redis.exceptions import RedisError
 from bff.ops.redis import Client
 
 PING_SECONDS: Final = 5.0
-"""Of silence, after which Redis is asked whether it is there; as much again, and the connection is given up."""
+"""Silence after which a PING is sent; after as much again, the connection is closed."""
 AGAIN_SECONDS: Final = 0.5
+"""Between two attempts to connect."""
 
 log = logging.getLogger(__name__)
 
-Hear = Callable[[str], None]
+Callback = Callable[[str], None]
 
 
 class Subscriber:
-    """Calls whoever hears a channel with each message, and with "" when messages may have been missed.
+    """Calls a channel's callbacks with each message, and with "" if messages may have been missed.
 
-    The thread starts with the first hearer and lives as long as the process.
+    The thread starts with the first subscription and runs until the process ends.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._lock = threading.Lock()
-        self._hearers: dict[str, list[Hear]] = {}
+        self._callbacks: dict[str, list[Callback]] = {}
         self._connection: Any = None
         self._thread: threading.Thread | None = None
         self._closed = False
 
     @contextmanager
-    def hearing(self, channel: str, hear: Hear) -> Iterator[None]:
-        """`hear` must not block. It is called once as soon as nothing can be missed any more."""
-        self.hear(channel, hear)
+    def subscription(self, channel: str, callback: Callback) -> Iterator[None]:
+        self.subscribe(channel, callback)
         try:
             yield
         finally:
             with self._lock:
-                hearers = self._hearers[channel]
-                hearers.remove(hear)
-                if not hearers:
-                    del self._hearers[channel]
+                callbacks = self._callbacks[channel]
+                callbacks.remove(callback)
+                if not callbacks:
+                    del self._callbacks[channel]
                     self._send("UNSUBSCRIBE", channel)
 
-    def hear(self, channel: str, hear: Hear) -> None:
+    def subscribe(self, channel: str, callback: Callback) -> None:
+        """`callback` must not block. It is called once with "" as soon as no message can be missed."""
         with self._lock:
-            self._hearers.setdefault(channel, []).append(hear)
-            self._send("SUBSCRIBE", channel)  # Again, if others hear it: the answer tells this one that nothing is missed.
+            self._callbacks.setdefault(channel, []).append(callback)
+            self._send("SUBSCRIBE", channel)  # Even if subscribed already: Redis's reply triggers the call with "".
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
                 self._thread.start()
 
     def close(self) -> None:
-        """For tests, which make many: a process needs its listener to the end."""
         self._closed = True
         with self._lock:
             self._send("QUIT")
@@ -65,17 +65,17 @@ class Subscriber:
             self._thread.join(PING_SECONDS)
 
     def _run(self) -> None:
-        away = False
+        failing = False
         while not self._closed:
             try:
                 self._connect()
                 while not self._closed:
-                    self._hear_one()
-                    away = False
-            except Exception as error:  # noqa: BLE001 - as with a socket closed under the library's hands: nobody else listens
+                    self._receive()
+                    failing = False
+            except Exception as error:  # noqa: BLE001 - whatever it is, such as a socket closed by `close`, the thread has to go on
                 if not self._closed:
-                    log.log(logging.DEBUG if away else logging.WARNING, "not hearing Redis: %r", error)
-                    away = True
+                    log.log(logging.DEBUG if failing else logging.WARNING, "not receiving from Redis: %r", error)
+                    failing = True
                     time.sleep(AGAIN_SECONDS)
             finally:
                 self._disconnect()
@@ -86,8 +86,8 @@ class Subscriber:
         connection.connect()
         with self._lock:
             self._connection = connection
-            if self._hearers:
-                self._send("SUBSCRIBE", *self._hearers)
+            if self._callbacks:
+                self._send("SUBSCRIBE", *self._callbacks)
 
     def _disconnect(self) -> None:
         with self._lock:
@@ -96,23 +96,23 @@ class Subscriber:
             connection.disconnect()
 
     def _send(self, *command: str) -> None:
-        """With the lock held. What cannot be sent is made good by the next connection, which begins with all channels.
+        """Called with the lock held. A command that fails need not be repeated: a new connection subscribes to all channels.
 
-        A connection that broke is given up: by itself it would connect again at the next read, and hear nothing.
+        A broken connection is dropped here, because it would reconnect at the next read, without any subscriptions.
         """
         connection = self._connection
         if connection is not None:
             try:
                 connection.send_command(*command, check_health=False)
             except (RedisError, OSError):
-                log.debug("a connection broke", exc_info=True)
+                log.debug("cannot send to Redis", exc_info=True)
                 self._connection = None
                 connection.disconnect()
 
-    def _hear_one(self) -> None:
+    def _receive(self) -> None:
         connection = self._connection
         if connection is None:
-            raise BrokenPipeError("a word could not be sent")
+            raise BrokenPipeError("a command could not be sent")
         if not connection.can_read(timeout=PING_SECONDS):
             with self._lock:
                 self._send("PING")
@@ -120,12 +120,12 @@ class Subscriber:
                 raise TimeoutError("Redis is silent")
         match connection.read_response():
             case ["message", channel, text]:
-                self._tell(channel, text)
+                self._dispatch(channel, text)
             case ["subscribe", channel, _]:
-                self._tell(channel, "")
+                self._dispatch(channel, "")
 
-    def _tell(self, channel: str, text: str) -> None:
+    def _dispatch(self, channel: str, text: str) -> None:
         with self._lock:
-            hearers = tuple(self._hearers.get(channel, ()))
-        for hear in hearers:
-            hear(text)
+            callbacks = tuple(self._callbacks.get(channel, ()))
+        for callback in callbacks:
+            callback(text)

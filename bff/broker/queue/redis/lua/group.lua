@@ -1,20 +1,21 @@
--- Goes before each script below. One group's queue; all keys begin with chat:{<group>}: and live in one slot of a cluster.
---   q       list    ids of the messages that wait, the next one first
---   run     hash    the message that runs: id, token, until (µs since 1970), said, stopping (why: stopped, unread), committed,
---                   wrote (its last write's name), over (its log has ended, its worker has not)
---   m:<id>  hash    a message: state, user, content, size, fleeting, trace, handler, scope and key (of its run),
---                   repeatable, restarts (how often it began anew),
---                   client (c:<key>'s key), left (µs since 1970), token, told (its last position), bytes (of its log), and where it lost its
---                   worker after it was committed: committed ('begun' if some of it was told, else '1');
---                   once finished: state, user, token, ended (its last write's name), and an expiry
---   r:<id>  zset    processes with readers of a fleeting message, by until when each counts (µs since 1970); expires
---   l:<id>  stream  its log: e(vent), d(ata); expires
---   c:<key> string  "<message id> <digest>": what a client's own message id stands for; expires
---   old     list    "<finished, µs> <bytes> <id>" of the logs that are kept, oldest first; expires
--- KEYS[1] is always q. Channels: chat:l:<id> (there is more to read), chat:stop ("<id> <why>": a running message shall stop).
+-- Prepended to each script in group/. One group's queue: all keys begin with chat:{<group>}: and live in one cluster slot.
+--   q       list    ids of the waiting messages, the next one first
+--   run     hash    the running message: id, token, until (the lease's end, µs since 1970), said (set once output has started),
+--                   stopping (why it has to stop: stopped, unread), committed, wrote (the last write's name),
+--                   over (set once its log has ended but its worker has not finished)
+--   m:<id>  hash    a message: state, user, content, size, fleeting (1: cancel on disconnect), trace, handler,
+--                   scope and key (of its run), repeatable, restarts (their number), client (the key c:<key>),
+--                   left (when it was enqueued, µs since 1970), token, told (its last published position), bytes (of its log),
+--                   committed (set if it lost its worker after a commit: 'begun' if output had started, else '1');
+--                   once finished: state, user, token, ended (the last write's name), and an expiry
+--   r:<id>  zset    processes with readers of a message to be cancelled on disconnect, by their deadline (µs since 1970); expires
+--   l:<id>  stream  a log: e (event type), d (data); expires
+--   c:<key> string  "<message id> <digest>": the message of a client_message_id; expires
+--   old     list    "<finished, µs> <bytes> <id>" of the finished logs, oldest first; expires
+-- KEYS[1] is always q. Channels: chat:l:<id> (new events in a log), chat:stop ("<id> <reason>": a running message has to stop).
 local EVENT_BYTES = 300
 local IDLE_MS = 3600000
-local REMEMBER_MS = 86400000
+local TTL_MS = 86400000
 local MAX_RESTARTS = 3
 local base = string.sub(KEYS[1], 1, -2)
 
@@ -23,22 +24,22 @@ local function clock()
   return time[1] * 1000000 + time[2]
 end
 
-local function digits(number) -- Lua would write microseconds as 1.7e+15.
+local function digits(number) -- Lua would format microseconds as 1.7e+15.
   return string.format('%.0f', number)
 end
 
-local function write(id, words, first)
+local function write(id, entries, first)
   local bytes = 0
-  for i = first or 1, #words, 2 do
-    redis.call('XADD', base .. 'l:' .. id, '*', 'e', words[i], 'd', words[i + 1])
-    bytes = bytes + EVENT_BYTES + #words[i + 1]
+  for i = first or 1, #entries, 2 do
+    redis.call('XADD', base .. 'l:' .. id, '*', 'e', entries[i], 'd', entries[i + 1])
+    bytes = bytes + EVENT_BYTES + #entries[i + 1]
   end
   redis.call('HINCRBY', base .. 'm:' .. id, 'bytes', bytes)
   redis.call('PEXPIRE', base .. 'l:' .. id, IDLE_MS)
   redis.call('PUBLISH', 'chat:l:' .. id, '')
 end
 
-local function tell_positions()
+local function publish_positions()
   for position, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
     if redis.call('HGET', base .. 'm:' .. id, 'told') ~= tostring(position) then
       write(id, {'queued', '{"message_id": "' .. id .. '", "position": ' .. position .. '}'})
@@ -47,56 +48,57 @@ local function tell_positions()
   end
 end
 
--- Keeps the finished logs' bytes of this group under `most`: the oldest go first, the newest stays in any case.
-local function keep(id, bytes, retention, most)
+-- Adds a finished log, and deletes the group's oldest ones while they exceed `max_bytes` in total; the newest one always stays.
+local function add_finished(id, bytes, retention, max_bytes)
   local old, now, sum = base .. 'old', clock(), 0
   redis.call('RPUSH', old, digits(now) .. ' ' .. bytes .. ' ' .. id)
   redis.call('PEXPIRE', old, retention)
-  local kept = redis.call('LRANGE', old, 0, -1)
-  for i = #kept, 1, -1 do
-    local finished, size = string.match(kept[i], '^(%d+) (%d+) ')
+  local logs = redis.call('LRANGE', old, 0, -1)
+  for i = #logs, 1, -1 do
+    local finished, size = string.match(logs[i], '^(%d+) (%d+) ')
     sum = sum + size
-    if i < #kept and (sum > most or finished + retention * 1000 < now) then
-      for gone = 1, i do redis.call('DEL', base .. 'l:' .. string.match(kept[gone], '([^ ]*)$')) end
+    if i < #logs and (sum > max_bytes or finished + retention * 1000 < now) then
+      for j = 1, i do redis.call('DEL', base .. 'l:' .. string.match(logs[j], '([^ ]*)$')) end
       redis.call('LTRIM', old, i, -1)
       return
     end
   end
 end
 
--- Writes the message's last words, those from `first` on, and its end; `name` is this write's own, by which its repetition is known.
-local function finish(id, words, first, name, retention, most)
+-- Writes the final entries, from index `first` on, and `done`. `name` identifies this write, so that a repetition is recognized.
+local function finish(id, entries, first, name, retention, max_bytes)
   local m = base .. 'm:' .. id
-  write(id, words, first)
+  write(id, entries, first)
   write(id, {'done', '{"message_id": "' .. id .. '"}'})
   local bytes = redis.call('HGET', m, 'bytes')
   redis.call('HDEL', m, 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable', 'restarts', 'client', 'left', 'told', 'bytes', 'committed')
   redis.call('HSET', m, 'state', 'finished', 'ended', name)
   redis.call('PEXPIRE', base .. 'l:' .. id, retention)
-  redis.call('PEXPIRE', m, retention + REMEMBER_MS)
-  keep(id, bytes, retention, tonumber(most))
+  redis.call('PEXPIRE', m, retention + TTL_MS)
+  add_finished(id, bytes, retention, tonumber(max_bytes))
 end
 
--- Whether `id` runs under `token`; everybody else is late.
-local function holds(id, token)
+-- Whether `id` is running under `token`: otherwise the caller has lost its lease.
+local function holds_lease(id, token)
   local run = redis.call('HMGET', base .. 'run', 'id', 'token')
   return run[1] == id and run[2] == token
 end
 
--- The message's state if it is this user's, else nil. Those finished by an earlier version name no user: their group is one's own.
+-- The message's state if it belongs to this user, else nil. Messages finished by an earlier version have no user: they are in the
+-- user's default group.
 local function state_of(id, user)
   local m = redis.call('HMGET', base .. 'm:' .. id, 'state', 'user')
   return (not m[2] or m[2] == user) and m[1] or nil
 end
 
--- Ends a waiting message, tells a running one's worker to, for the reason `why`.
--- → 'finished' · 'running' · 'waiting' (it ended at once) · 'last' (likewise, and nothing is left to do)
-local function stop(id, state, why, stopped, retention, most)
+-- Finishes a waiting message; asks a running one's worker to stop, with `reason`.
+-- → 'finished' · 'running' · 'waiting' (now finished) · 'last' (now finished, and the group has no other active message)
+local function stop(id, state, reason, stopped, retention, max_bytes)
   local run = base .. 'run'
   if state == 'running' then
     if redis.call('HEXISTS', run, 'committed') == 0 then
-      local first = redis.call('HGET', run, 'stopping') or why
-      redis.call('HDEL', run, 'stopping') -- See due/take.lua.
+      local first = redis.call('HGET', run, 'stopping') or reason
+      redis.call('HDEL', run, 'stopping') -- See schedule/claim_due.lua.
       redis.call('HSET', run, 'stopping', first)
       redis.call('PUBLISH', 'chat:stop', id .. ' ' .. first)
     end
@@ -104,12 +106,12 @@ local function stop(id, state, why, stopped, retention, most)
   end
   if redis.call('HEXISTS', base .. 'm:' .. id, 'committed') == 1 then return 'waiting' end
   redis.call('LREM', KEYS[1], 1, id)
-  finish(id, {'message', stopped}, 1, 'stopped', retention, most)
-  tell_positions()
+  finish(id, {'message', stopped}, 1, 'stopped', retention, max_bytes)
+  publish_positions()
   return redis.call('EXISTS', KEYS[1], run) == 0 and 'last' or 'waiting'
 end
 
--- Claims `id`, which waits no more, for `lease` µs.
+-- Claims `id`, which was removed from q, for `lease` µs.
 -- → id, token, waited (µs), committed, user, content, size, fleeting, trace, handler, scope, key, repeatable
 local function claim(id, lease)
   local m, now = base .. 'm:' .. id, clock()
@@ -117,27 +119,27 @@ local function claim(id, lease)
   redis.call('HDEL', m, 'told')
   redis.call('HSET', m, 'state', 'running')
   redis.call('HSET', base .. 'run', 'id', id, 'token', token, 'until', digits(now + lease))
-  tell_positions()
-  local left, committed = unpack(redis.call('HMGET', m, 'left', 'committed'))
+  publish_positions()
+  local enqueued, committed = unpack(redis.call('HMGET', m, 'left', 'committed'))
   if committed then redis.call('HSET', base .. 'run', 'committed', 1) end
   local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable')
-  for i = 1, 9 do message[i] = message[i] or '' end -- Those left by an earlier version have fewer.
-  return id, token, digits(now - left), committed or '', unpack(message)
+  for i = 1, 9 do message[i] = message[i] or '' end -- Messages of an earlier version have fewer fields.
+  return id, token, digits(now - enqueued), committed or '', unpack(message)
 end
 
--- Of an answer that has lost its worker after it said something: whether it begins anew, which its log says then.
-local function restarts(id)
+-- For a reply that lost its worker after output had started: writes a restart event, if it may restart. → whether it does
+local function try_restart(id)
   local m = base .. 'm:' .. id
-  local repeatable, before = unpack(redis.call('HMGET', m, 'repeatable', 'restarts'))
-  if repeatable ~= '1' or tonumber(before or 0) >= MAX_RESTARTS then return false end
+  local repeatable, restarts = unpack(redis.call('HMGET', m, 'repeatable', 'restarts'))
+  if repeatable ~= '1' or tonumber(restarts or 0) >= MAX_RESTARTS then return false end
   redis.call('HINCRBY', m, 'restarts', 1)
   write(id, {'message', '{"type":"restart"}'})
   return true
 end
 
--- Notes of a message that its next worker finds it committed; `started`: whether some of it was told.
-local function stay_committed(id, said)
-  if said then
+-- Tells the message's next worker that it was committed, and whether output had started.
+local function keep_committed(id, started)
+  if started then
     redis.call('HSET', base .. 'm:' .. id, 'committed', 'begun')
   else
     redis.call('HSETNX', base .. 'm:' .. id, 'committed', '1')

@@ -1,6 +1,6 @@
 -- KEYS q
--- ARGV id, user ('' where the sweep asks), process that has no readers ('' where the sweep asks), stopped (data), retention (ms), most bytes
--- → 'unknown' · 'expired' · 'read' (or it is not for its readers only) · what `stop` says
+-- ARGV id, user ('' for the sweep), process without readers ('' for the sweep), stopped (data), retention (ms), max bytes
+-- → 'unknown' · 'expired' · 'read' (or not to be cancelled on disconnect) · the result of `stop`
 local id, m = ARGV[1], base .. 'm:' .. ARGV[1]
 local state = ARGV[2] == '' and redis.call('HGET', m, 'state') or state_of(id, ARGV[2])
 if not state then return 'unknown' end

@@ -1,7 +1,8 @@
 -- KEYS q
--- ARGV id, token, name, retention (ms), most bytes, mode ('conclude': the message runs on, 'forget': its client's id is free again), event, data, …
--- → 'lost', or how many wait
-if not holds(ARGV[1], ARGV[2]) then
+-- ARGV id, token, name, retention (ms), max bytes, mode, event type, data, …
+--   mode: 'conclude': the message keeps running · 'forget': its client_message_id may be used again · ''
+-- → 'lost' · the number of waiting messages
+if not holds_lease(ARGV[1], ARGV[2]) then
   local m = redis.call('HMGET', base .. 'm:' .. ARGV[1], 'token', 'ended')
   local repeated = m[1] == ARGV[2] and m[2] == ARGV[3]
   return repeated and redis.call('LLEN', KEYS[1]) or 'lost'

@@ -1,6 +1,6 @@
 -- KEYS q
 -- ARGV event id
--- → the message whose log holds that event, the one that runs or one whose log is kept; '' for none
+-- → the id of the running, waiting or finished message whose log holds that event; '' for none
 local function holds_event(id)
   return #redis.call('XRANGE', base .. 'l:' .. id, ARGV[1], ARGV[1], 'COUNT', 1) > 0
 end

@@ -1,6 +1,6 @@
 -- KEYS q
--- ARGV id, user, stopped (data), retention (ms), most bytes
--- → 'unknown' · 'expired' · what `stop` says
+-- ARGV id, user, stopped (data), retention (ms), max bytes
+-- → 'unknown' · 'expired' · the result of `stop`
 local state = state_of(ARGV[1], ARGV[2])
 if not state then return 'unknown' end
 if state == 'finished' then

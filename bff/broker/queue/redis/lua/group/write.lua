@@ -1,13 +1,13 @@
 -- KEYS q
--- ARGV id, token, lease (µs), name, whether this is the answer itself, most bytes, event, data, …
--- → 'done' · 'stopped', 'unread' (there were no words, and why it shall stop) · 'lost' · 'large'
--- Renews the lease too; without words it does nothing else, and that even when Redis has no memory left: see due/take.lua.
-if not holds(ARGV[1], ARGV[2]) then return 'lost' end
+-- ARGV id, token, lease (µs), name, whether this is output (1, 0), max bytes, event type, data, …
+-- → 'done' · 'stopped', 'unread' (only without entries: why it has to stop) · 'lost' · 'large'
+-- Renews the lease. Without entries it does only that, also when Redis is out of memory: see schedule/claim_due.lua.
+if not holds_lease(ARGV[1], ARGV[2]) then return 'lost' end
 local run = base .. 'run'
-local alone = #ARGV == 6
-if alone then redis.call('HDEL', run, 'until') end
+local renews_only = #ARGV == 6
+if renews_only then redis.call('HDEL', run, 'until') end
 redis.call('HSET', run, 'until', digits(clock() + ARGV[3]))
-if alone then return redis.call('HGET', run, 'stopping') or 'done' end
+if renews_only then return redis.call('HGET', run, 'stopping') or 'done' end
 if redis.call('HGET', run, 'wrote') == ARGV[4] then return 'done' end
 
 local bytes = tonumber(redis.call('HGET', base .. 'm:' .. ARGV[1], 'bytes') or 0)
