@@ -191,7 +191,8 @@ class State:
     def requeue(self, entry: QueueEntry) -> None:
         """Handles an entry without a worker: it was released, or its process was gone when the journal was read.
 
-        A message whose output has not started, or was committed, is queued again, as is one that may restart; any other finishes.
+        A message whose output has not started, or was committed, is queued again, as is one that may restart; any other
+        finishes.
         """
         if entry.state == "finished":
             self.end_run(entry.group)

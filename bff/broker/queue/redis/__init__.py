@@ -1,9 +1,9 @@
 """The queue in Redis, shared by any number of processes, any of which may die.
 
-A group's keys are only changed by Lua scripts (lua/group/; lua/group.lua documents the keys). All groups with waiting or running
-messages are in one sorted set, `chat:due`, by when to check them: a worker claims the first due group, postpones it by a lease,
-and then claims a message from the group's queue. If the worker dies in between, another one checks the group after the lease.
-There is no separate reaper: a check after a lease's end finds the messages of a worker that died.
+A group's keys are only changed by Lua scripts (lua/group/; lua/group.lua documents the keys). All groups with waiting or
+running messages are in one sorted set, `chat:due`, by when to check them: a worker claims the first due group, postpones it by
+a lease, and then claims a message from the group's queue. If the worker dies in between, another one checks the group after the
+lease. There is no separate reaper: a check after a lease's end finds the messages of a worker that died.
 """
 
 import json
@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from bff.broker import final_events
 from bff.broker.queue.base import (
@@ -118,14 +118,16 @@ class RedisQueue:
 
     def _run_enqueue(
         self, group: str, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool
-    ) -> list[str]:
+    ) -> list[Any]:
         keys = [queue_key(group)] + ([f"{keys_of(group)}c:{digest_of(client_message_id)}"] if client_message_id else [])
         content = json.dumps(message.content, sort_keys=True)
         fields = (message.id, message.user_id, content, message.size, int(message.cancel_on_disconnect), digest_of(content))
         conditions = (self._limits.depth_per_user, on_busy)
         more_fields = (message.trace, message.handler, message.run_scope, message.run_key)
         lease = self._lease if claim else "0"
-        return self._group.run("enqueue", keys, *fields, *conditions, *more_fields, lease, int(message.repeatable))
+        arguments = (*fields, *conditions, *more_fields, lease, int(message.repeatable))
+        result: list[Any] = self._group.run("enqueue", keys, *arguments)
+        return result
 
     def claim(self, timeout: float) -> Claim | None:
         deadline = monotonic() + timeout

@@ -99,7 +99,7 @@ class Presence:
             pipe.execute()
 
     def unread(self) -> list[str]:
-        """Returns members without a reader for the grace period, until `forget` is called. Raises StorageUnavailable, ServerFull."""
+        """Returns members without readers for the grace period, until they are forgotten. Raises as `expect`."""
         self._publish_all()
         return list(self._scripts.run("expired", [CANCEL_ON_DISCONNECT], MAX_EXPIRED)) if self._any_to_cancel else []
 
