@@ -51,9 +51,9 @@ class Line:
         """Whether the line is still there."""
         ready, _, _ = select.select([client, server], [], [])
         if server in ready:
-            said = server.recv(65536)
-            client.sendall(said)
-            return bool(said)
+            message = server.recv(65536)
+            client.sendall(message)
+            return bool(message)
         asked = client.recv(65536)
         lost = bool(self._lost) and self._lost in asked
         last = bool(self._last) and self._last in asked

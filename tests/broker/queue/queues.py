@@ -6,37 +6,37 @@ import uuid
 from bff.broker.queue.base import Claim, Message, Page, Queue
 from tests.live import DEADLINE
 
-AT_ONCE = 0.0
+NO_WAIT = 0.0
 
 
-def message(user_id: str = "ann", text: str = "hello", **more) -> Message:
+def new_message(user_id: str = "ann", text: str = "hello", **more) -> Message:
     return Message(str(uuid.uuid4()), user_id, {"message": text}, **more)
 
 
-def left(queue: Queue, user_id: str = "ann", on_busy: str = "enqueue", **more) -> Message:
+def enqueue(queue: Queue, user_id: str = "ann", on_busy: str = "enqueue", **more) -> Message:
     """A message that is in the queue."""
-    said = message(user_id, **more)
-    queue.enqueue(said, None, on_busy)
-    return said
+    message = new_message(user_id, **more)
+    queue.enqueue(message, None, on_busy)
+    return message
 
 
-def claimed(queue: Queue) -> Claim:
+def claim_next(queue: Queue) -> Claim:
     claim = queue.claim(DEADLINE)
     assert claim is not None
     return claim
 
 
-def whole(queue: Queue, said: Message) -> Page:
+def read_log(queue: Queue, message: Message) -> Page:
     """Of a log that is no longer than a page."""
-    return queue.read(said.user_id, said.id, "")
+    return queue.read(message.user_id, message.id, "")
 
 
-def types(queue: Queue, said: Message) -> list[str]:
-    return [event.event for event in whole(queue, said).events]
+def event_types(queue: Queue, message: Message) -> list[str]:
+    return [event.event for event in read_log(queue, message).events]
 
 
-def positions(queue: Queue, said: Message) -> list[int]:
+def published_positions(queue: Queue, message: Message) -> list[int]:
     """What its reader has been told, in order."""
-    told = [json.loads(event.data) for event in whole(queue, said).events if event.event == "queued"]
-    assert all(data["message_id"] == said.id for data in told)
+    told = [json.loads(event.data) for event in read_log(queue, message).events if event.event == "queued"]
+    assert all(data["message_id"] == message.id for data in told)
     return [data["position"] for data in told]

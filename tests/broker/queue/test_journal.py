@@ -21,10 +21,10 @@ import pytest
 from bff.broker.queue.base import Claim, Limits, Message
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.file import JournalFile
-from bff.broker.queue.log import parsed
+from bff.broker.queue.log import parse_event_id
 from bff.broker.queue.memory import MemoryQueue
 from bff.errors import Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable
-from tests.broker.queue.queues import AT_ONCE, claimed, left, message, types, whole
+from tests.broker.queue.queues import NO_WAIT, claim_next, enqueue, event_types, new_message, read_log
 from tests.live import DEADLINE, ROOT, eventually
 
 
@@ -80,147 +80,147 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     made.stop()
 
 
-def code_of(queue: MemoryQueue, said: Message) -> str:
+def code_of(queue: MemoryQueue, message: Message) -> str:
     """Of the event before the last."""
-    content = json.loads(whole(queue, said).events[-2].data)
+    content = json.loads(read_log(queue, message).events[-2].data)
     return str(content.get("code", content["type"]))
 
 
 # Each verb, and then a restart.
 
 
-def test_what_waits_waits_again_in_order(processes):
+def test_waiting_messages_keep_their_order(processes):
     queue = processes.start()
-    said = [left(queue, user, text=str(number)) for number, user in enumerate(["ann", "ann", "bob", "ann"])]
+    messages = [enqueue(queue, user, text=str(number)) for number, user in enumerate(["ann", "ann", "bob", "ann"])]
 
     queue = processes.restart()
 
-    assert [place.message_id for place in queue.positions("ann")] == [said[0].id, said[1].id, said[3].id]
-    for expected in (said[0], said[2], said[1], said[3]):
-        claim = claimed(queue)
+    assert [position.message_id for position in queue.positions("ann")] == [messages[0].id, messages[1].id, messages[3].id]
+    for expected in (messages[0], messages[2], messages[1], messages[3]):
+        claim = claim_next(queue)
         assert claim.message == expected
         queue.finish(claim, [])
 
 
-def test_a_message_is_what_it_was(processes):
-    said = Message("m-1", "a/b", {"text": "Ἐν\0\ud800", "deep": [1, None, 0.5]}, 40, True, "00-x", "bundled", "scope", "key")
-    processes.start().enqueue(said, "own", "enqueue")
+def test_a_message_is_restored_unchanged(processes):
+    message = Message("m-1", "a/b", {"text": "Ἐν\0\ud800", "deep": [1, None, 0.5]}, 40, True, "00-x", "bundled", "scope", "key")
+    processes.start().enqueue(message, "own", "enqueue")
 
-    assert claimed(processes.restart()).message == said
+    assert claim_next(processes.restart()).message == message
 
 
-def test_one_that_interrupts_is_still_the_next(processes):
+def test_an_interrupting_message_is_still_the_next(processes):
     queue = processes.start()
-    first, last = left(queue), left(queue)
-    claim = claimed(queue)
-    urgent = left(queue, on_busy="interrupt")
+    first, last = enqueue(queue), enqueue(queue)
+    claim = claim_next(queue)
+    urgent = enqueue(queue, on_busy="interrupt")
 
     queue = processes.restart()
 
-    assert types(queue, first)[-2:] == ["message", "done"]
+    assert event_types(queue, first)[-2:] == ["message", "done"]
     assert code_of(queue, first) == "stopped"
-    assert [place.message_id for place in queue.positions("ann")] == [urgent.id, last.id]
+    assert [position.message_id for position in queue.positions("ann")] == [urgent.id, last.id]
     assert claim.token == 1
 
 
-def test_what_had_said_nothing_waits_again_first_of_its_group(processes):
+def test_a_running_message_without_output_is_queued_first_in_its_group(processes):
     queue = processes.start()
-    said = left(queue)
-    after = left(queue)
-    before = claimed(queue)
+    message = enqueue(queue)
+    after = enqueue(queue)
+    before = claim_next(queue)
     queue.append(before, [("processing", "")], started=False)
     assert queue.commit(before)  # What is committed says so of what came before.
 
     queue = processes.restart()
-    again = claimed(queue)
+    second_claim = claim_next(queue)
 
-    assert (again.message.id, again.begun, again.token) == (said.id, False, before.token + 1)
-    assert [place.message_id for place in queue.positions("ann")] == [said.id, after.id]
+    assert (second_claim.message.id, second_claim.begun, second_claim.token) == (message.id, False, before.token + 1)
+    assert [position.message_id for position in queue.positions("ann")] == [message.id, after.id]
 
 
-def test_a_claim_as_it_was_enqueued_waits_again(processes):
+def test_a_message_claimed_as_it_was_enqueued_is_queued_again(processes):
     queue = processes.start()
-    said = message()
-    queue.enqueue(said, None, "enqueue", claim=True)
+    message = new_message()
+    queue.enqueue(message, None, "enqueue", claim=True)
 
-    again = claimed(processes.restart())
+    second_claim = claim_next(processes.restart())
 
-    assert (again.message, again.token) == (said, 2)
+    assert (second_claim.message, second_claim.token) == (message, 2)
 
 
-def test_what_had_said_something_is_interrupted(processes):
+def test_a_running_message_with_output_is_interrupted(processes):
     queue = processes.start()
-    said = left(queue)
-    after = left(queue)
-    queue.append(claimed(queue), [("message", "well, ")])
+    message = enqueue(queue)
+    after = enqueue(queue)
+    queue.append(claim_next(queue), [("message", "well, ")])
 
     queue = processes.restart()
 
-    assert types(queue, said)[-3:] == ["message", "message", "done"]
-    assert code_of(queue, said) == "interrupted"
-    assert claimed(queue).message.id == after.id
+    assert event_types(queue, message)[-3:] == ["message", "message", "done"]
+    assert code_of(queue, message) == "interrupted"
+    assert claim_next(queue).message.id == after.id
 
 
-def test_what_was_committed_is_handed_to_the_next_worker(processes):
+def test_a_committed_message_goes_to_the_next_worker(processes):
     queue = processes.start()
-    said = left(queue)
-    claim = claimed(queue)
+    message = enqueue(queue)
+    claim = claim_next(queue)
     queue.append(claim, [("message", "so far")])
     assert queue.commit(claim)
 
     queue = processes.restart()
-    queue.stop("ann", said.id)
-    again = claimed(queue)
+    queue.stop("ann", message.id)
+    second_claim = claim_next(queue)
 
-    assert (again.message.id, again.begun) == (said.id, True)
-    queue.finish(again, [("message", "the end")])
-    assert [event.data for event in whole(queue, said).events if event.event == "message"] == ["so far", "the end"]
+    assert (second_claim.message.id, second_claim.begun) == (message.id, True)
+    queue.finish(second_claim, [("message", "the end")])
+    assert [event.data for event in read_log(queue, message).events if event.event == "message"] == ["so far", "the end"]
 
 
-def test_what_was_to_stop_is_stopped(processes):
+def test_messages_that_were_to_stop_are_stopped(processes):
     queue = processes.start()
-    running, waiting = left(queue), left(queue, "bob")
-    claimed(queue)
+    running, waiting = enqueue(queue), enqueue(queue, "bob")
+    claim_next(queue)
     queue.stop("ann", running.id)
     queue.stop("bob", waiting.id)
 
     queue = processes.restart()
 
     assert code_of(queue, running) == code_of(queue, waiting) == "stopped"
-    assert queue.claim(AT_ONCE) is None
+    assert queue.claim(NO_WAIT) is None
 
 
 @pytest.mark.parametrize("verb", ["finish", "conclude"])
-def test_an_ended_log_is_read_as_it_was(processes, verb):
+def test_an_ended_log_is_restored_unchanged(processes, verb):
     queue = processes.start()
-    said, after = left(queue), left(queue)
-    claim = claimed(queue)
+    message, after = enqueue(queue), enqueue(queue)
+    claim = claim_next(queue)
     queue.append(claim, [("message", "a\nb\0 Ἐν"), ("message", "")])
     getattr(queue, verb)(claim, [("message", "end")])
-    before = whole(queue, said)
+    before = read_log(queue, message)
 
     queue = processes.restart()
 
-    assert whole(queue, said) == before
+    assert read_log(queue, message) == before
     assert before.over
-    assert claimed(queue).message.id == after.id
+    assert claim_next(queue).message.id == after.id
     for event in before.events:
-        assert queue.locate("ann", "", event.id) == said.id
+        assert queue.locate("ann", "", event.id) == message.id
 
 
-def test_what_was_handed_back_waits(processes):
+def test_a_released_message_is_queued(processes):
     queue = processes.start()
-    said, after = left(queue), left(queue)
-    queue.release(claimed(queue))
+    message, after = enqueue(queue), enqueue(queue)
+    queue.release(claim_next(queue))
 
     queue = processes.restart()
 
-    assert [place.message_id for place in queue.positions("ann")] == [said.id, after.id]
+    assert [position.message_id for position in queue.positions("ann")] == [message.id, after.id]
 
 
-def test_what_is_to_be_answered_unread_stays_so(processes):
+def test_continuing_without_readers_is_restored(processes):
     queue = processes.start(grace=5)
-    kept, unread = left(queue, "ann", cancel_on_disconnect=True), left(queue, "bob", cancel_on_disconnect=True)
+    kept, unread = enqueue(queue, "ann", cancel_on_disconnect=True), enqueue(queue, "bob", cancel_on_disconnect=True)
     queue.continue_without_readers("ann", kept.id)
 
     queue = processes.restart(grace=5)
@@ -233,155 +233,155 @@ def test_what_is_to_be_answered_unread_stays_so(processes):
     assert code_of(queue, unread) == "stopped"
 
 
-def test_what_nobody_read_any_more_is_stopped(processes):
+def test_a_cancellation_is_restored(processes):
     queue = processes.start()
-    said = left(queue, cancel_on_disconnect=True)
+    message = enqueue(queue, cancel_on_disconnect=True)
 
-    queue.cancel_if_no_readers("ann", said.id)
+    queue.cancel_if_no_readers("ann", message.id)
 
-    assert code_of(processes.restart(), said) == "stopped"
+    assert code_of(processes.restart(), message) == "stopped"
 
 
-def test_a_clients_own_id_is_known_for_a_day(processes):
+def test_a_client_message_id_is_known_for_a_day(processes):
     queue = processes.start(retention=600)
-    receipt = queue.enqueue(message(text="one"), "own", "enqueue")
+    receipt = queue.enqueue(new_message(text="one"), "own", "enqueue")
 
     queue = processes.restart(retention=600)
-    assert queue.enqueue(message(text="one"), "own", "enqueue") == receipt
+    assert queue.enqueue(new_message(text="one"), "own", "enqueue") == receipt
     with pytest.raises(IdempotencyConflict):
-        queue.enqueue(message(text="two"), "own", "enqueue")
-    queue.finish(claimed(queue), [])
+        queue.enqueue(new_message(text="two"), "own", "enqueue")
+    queue.finish(claim_next(queue), [])
     processes.clock.now += 601
     queue.sweep()
 
     queue = processes.restart(retention=600)
     queue.sweep()
     with pytest.raises(Expired):
-        queue.enqueue(message(text="one"), "own", "enqueue")
+        queue.enqueue(new_message(text="one"), "own", "enqueue")
     processes.clock.now += 24 * 3600
     queue.sweep()
-    assert queue.enqueue(message(text="two"), "own", "enqueue").message_id != receipt.message_id
+    assert queue.enqueue(new_message(text="two"), "own", "enqueue").message_id != receipt.message_id
 
 
-def test_a_clients_own_id_that_was_freed_is_free(processes):
+def test_a_freed_client_message_id_may_be_reused(processes):
     queue = processes.start()
-    claim = queue.enqueue(message(), "own", "enqueue", claim=True).claim
+    claim = queue.enqueue(new_message(), "own", "enqueue", claim=True).claim
     queue.finish(claim, [], forget=True)
-    other = message(text="other")
+    other = new_message(text="other")
 
     assert processes.restart().enqueue(other, "own", "enqueue").message_id == other.id
 
 
-def test_an_expired_id_stays_known(processes):
+def test_an_expired_message_stays_expired(processes):
     queue = processes.start(retention=60)
-    said = left(queue)
-    queue.finish(claimed(queue), [])
+    message = enqueue(queue)
+    queue.finish(claim_next(queue), [])
     processes.clock.now += 61
     queue.sweep()
-    left(queue, "bob")  # Whose receipt commits the rest.
+    enqueue(queue, "bob")  # Whose receipt commits the rest.
 
     queue = processes.restart(retention=60)
 
     with pytest.raises(Expired):
-        whole(queue, said)
+        read_log(queue, message)
     with pytest.raises(NotFound):
-        queue.read("bob", said.id, "")
+        queue.read("bob", message.id, "")
 
 
-def test_a_finished_log_expires_as_if_nothing_had_been(processes):
+def test_a_restart_does_not_extend_retention(processes):
     queue = processes.start(retention=60)
-    said = left(queue)
-    queue.finish(claimed(queue), [])
+    message = enqueue(queue)
+    queue.finish(claim_next(queue), [])
     processes.clock.now += 40
 
     queue = processes.restart(retention=60)
     queue.sweep()
-    assert whole(queue, said).over
+    assert read_log(queue, message).over
     processes.clock.now += 21
     queue.sweep()
 
     with pytest.raises(Expired):
-        whole(queue, said)
+        read_log(queue, message)
 
 
 @pytest.mark.parametrize("expired", [False, True])
-def test_ids_go_up_over_a_restart_even_when_the_clock_goes_back(processes, expired):
+def test_event_ids_increase_over_a_restart_when_the_clock_goes_back(processes, expired):
     queue = processes.start(retention=0)
-    said = left(queue)
-    queue.finish(claimed(queue), [("message", "one")])
-    last = parsed(whole(queue, said).events[-1].id)
+    message = enqueue(queue)
+    queue.finish(claim_next(queue), [("message", "one")])
+    last = parse_event_id(read_log(queue, message).events[-1].id)
     if expired:
         processes.clock.now += 1
         queue.sweep()
-        left(queue, "bob")
+        enqueue(queue, "bob")
         queue.stop("bob", queue.positions("bob")[0].message_id)
         processes.clock.now += 1
         queue.sweep()
     processes.clock.now -= 1000
 
     queue = processes.restart()
-    again = left(queue)
+    second_message = enqueue(queue)
 
-    assert parsed(whole(queue, again).events[0].id) > last
+    assert parse_event_id(read_log(queue, second_message).events[0].id) > last
 
 
-def test_bounds_count_what_was_there_before(processes):
+def test_limits_count_restored_messages(processes):
     queue = processes.start(waiting_bytes=100)
-    left(queue, size=60)
+    enqueue(queue, size=60)
 
     queue = processes.restart(waiting_bytes=100)
 
     with pytest.raises(ServerFull):
-        queue.enqueue(message("bob", size=41), None, "enqueue")
-    queue.finish(claimed(queue), [])
-    left(queue, "bob", size=100)
+        queue.enqueue(new_message("bob", size=41), None, "enqueue")
+    queue.finish(claim_next(queue), [])
+    enqueue(queue, "bob", size=100)
 
 
-def test_restarts_one_after_the_other_change_nothing(processes):
+def test_repeated_restarts_change_nothing(processes):
     queue = processes.start()
-    waiting = [left(queue) for _ in range(3)]
-    done = left(queue, "bob")
-    claimed(queue)
-    queue.finish(claimed(queue), [("message", "x")])
-    before = whole(queue, done)
+    waiting = [enqueue(queue) for _ in range(3)]
+    done = enqueue(queue, "bob")
+    claim_next(queue)
+    queue.finish(claim_next(queue), [("message", "x")])
+    before = read_log(queue, done)
 
     for _ in range(4):
         queue = processes.restart()
-        assert [place.message_id for place in queue.positions("ann")] == [one.id for one in waiting]
-        assert whole(queue, done) == before
+        assert [position.message_id for position in queue.positions("ann")] == [one.id for one in waiting]
+        assert read_log(queue, done) == before
 
 
 # What is told is in the file.
 
 
-def test_a_last_event_is_read_once_it_is_in_the_file(processes, tmp_path):
+def test_final_events_are_visible_once_they_are_committed(processes, tmp_path):
     slow = SlowFile(processes.path)
     queue = processes.start(slow)
-    said = left(queue)
-    claim = claimed(queue)
+    message = enqueue(queue)
+    claim = claim_next(queue)
     slow.hold()
     finishing = threading.Thread(target=queue.finish, args=(claim, [("message", "the end")]))
     finishing.start()
     assert slow.waiting.wait(DEADLINE)
 
-    assert not whole(queue, said).over
-    assert types(queue, said) == ["queued"]
+    assert not read_log(queue, message).over
+    assert event_types(queue, message) == ["queued"]
     slow.go_on()
     finishing.join(DEADLINE)
-    assert whole(queue, said).over
+    assert read_log(queue, message).over
 
 
-def test_words_of_an_answer_are_read_before_they_are_in_the_file(processes):
+def test_output_is_visible_before_it_is_committed(processes):
     slow = SlowFile(processes.path)
     queue = processes.start(slow)
-    said = left(queue)
-    claim = claimed(queue)
+    message = enqueue(queue)
+    claim = claim_next(queue)
     queue.append(claim, [("message", "one")])
     slow.hold()
 
     queue.append(claim, [("message", "two")])
 
-    assert types(queue, said) == ["queued", "message", "message"]
+    assert event_types(queue, message) == ["queued", "message", "message"]
     slow.go_on()
 
 
@@ -410,14 +410,14 @@ class SlowFile(JournalFile):
 # The file.
 
 
-def test_the_file_is_its_owners_only(processes):
-    left(processes.start())
+def test_the_files_are_readable_by_their_owner_only(processes):
+    enqueue(processes.start())
 
     for path in processes.path.parent.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
-def test_a_file_that_others_could_read_is_closed_to_them(processes):
+def test_a_file_readable_by_others_is_restricted(processes):
     processes.start()
     processes.stop()
     processes.path.chmod(0o644)
@@ -427,8 +427,8 @@ def test_a_file_that_others_could_read_is_closed_to_them(processes):
     assert stat.S_IMODE(processes.path.stat().st_mode) == 0o600
 
 
-def test_a_damaged_file_is_moved_aside_and_said_so_once(processes, caplog):
-    left(processes.start())
+def test_a_damaged_file_is_moved_aside_and_logged_once(processes, caplog):
+    enqueue(processes.start())
     processes.stop()
     content = processes.path.read_bytes()
     processes.path.write_bytes(b"nonsense" + content)
@@ -436,7 +436,7 @@ def test_a_damaged_file_is_moved_aside_and_said_so_once(processes, caplog):
     queue = processes.start()
 
     assert queue.positions("ann") == []
-    left(queue)
+    enqueue(queue)
     [kept] = processes.path.parent.glob("queue.db.corrupt-*[0-9]")
     assert kept.read_bytes() == b"nonsense" + content
     [line] = [record.getMessage() for record in caplog.records]
@@ -452,12 +452,12 @@ def test_another_programs_database_is_left_alone(processes, caplog):
     queue = processes.start()
 
     with pytest.raises(StorageUnavailable):
-        left(queue)
+        enqueue(queue)
     assert processes.path.read_bytes() == before
     assert "another program's" in caplog.text
 
 
-def test_a_folder_that_cannot_be_written_to_is_said(processes, caplog):
+def test_a_folder_that_cannot_be_written_to_is_logged(processes, caplog):
     processes.path = Path("/proc/none/queue.db")
 
     queue = processes.start()
@@ -470,17 +470,17 @@ def test_a_folder_that_cannot_be_written_to_is_said(processes, caplog):
 
 @pytest.mark.parametrize("cut", ["queue.db", "queue.db-wal"])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_file_that_was_cut_is_read_as_it_once_was_or_moved_aside(processes, tmp_path, cut, seed):
+def test_a_truncated_file_is_read_in_an_earlier_state_or_moved_aside(processes, tmp_path, cut, seed):
     """As after a power failure, at 200 places: whatever is read is a state that there was."""
     queue = processes.start()
-    said = [answered(queue, number) for number in range(6)]
+    messages = [enqueue_and_answer(queue, number) for number in range(6)]
     file = JournalFile(processes.path)
     file.open()
     file.checkpoint()
     file.close()
-    told = len(said)
-    said += [answered(queue, number) for number in range(6, 12)]
-    histories = {one.id: list(whole(queue, one).events) for one in said}
+    told = len(messages)
+    messages += [enqueue_and_answer(queue, number) for number in range(6, 12)]
+    histories = {message.id: list(read_log(queue, message).events) for message in messages}
     processes.kill()
     contents = {name: (tmp_path / name).read_bytes() for name in ("queue.db", "queue.db-wal")}
     chance = random.Random(seed)
@@ -498,20 +498,20 @@ def test_a_file_that_was_cut_is_read_as_it_once_was_or_moved_aside(processes, tm
     assert ("moved aside" if cut == "queue.db" else "read") in outcomes
 
 
-def answered(queue: MemoryQueue, number: int) -> Message:
-    said = left(queue, f"user-{number}", text="word " * 300)
-    claim = claimed(queue)
+def enqueue_and_answer(queue: MemoryQueue, number: int) -> Message:
+    message = enqueue(queue, f"user-{number}", text="word " * 300)
+    claim = claim_next(queue)
     for part in range(20):
         queue.append(claim, [("message", f"{number} {part} " + "word " * 50)])
     queue.finish(claim, [("message", "end")])
-    return said
+    return message
 
 
 def read_back(path: Path, histories: dict[str, list[Any]], told: int) -> str:
     """`told`: so many of the first messages were in the file at the last checkpoint."""
     processes = Processes(path)
     queue = processes.start()
-    found = [message_id for number, message_id in enumerate(histories) if known(queue, f"user-{number}", message_id)]
+    found = [message_id for number, message_id in enumerate(histories) if is_known(queue, f"user-{number}", message_id)]
     for message_id in found:
         [page] = [queue.read(f"user-{list(histories).index(message_id)}", message_id, "")]
         entries = [event.data for event in page.events if event.event == "message"]
@@ -531,7 +531,7 @@ def read_back(path: Path, histories: dict[str, list[Any]], told: int) -> str:
     return "read"
 
 
-def known(queue: MemoryQueue, user_id: str, message_id: str) -> bool:
+def is_known(queue: MemoryQueue, user_id: str, message_id: str) -> bool:
     try:
         queue.read(user_id, message_id, "")
     except NotFound:
@@ -539,11 +539,11 @@ def known(queue: MemoryQueue, user_id: str, message_id: str) -> bool:
     return True
 
 
-def test_a_file_shrinks_again(processes):
+def test_a_file_shrinks_when_logs_expire(processes):
     queue = processes.start(retention=1)
     for _ in range(20):
-        left(queue)
-        queue.finish(claimed(queue), [("message", "x" * 500_000)])
+        enqueue(queue)
+        queue.finish(claim_next(queue), [("message", "x" * 500_000)])
     large = size_of(processes.path)
     assert large > 9_000_000
     processes.clock.now += 2
@@ -559,15 +559,15 @@ def size_of(path: Path) -> int:
     return sum(Path(f"{path}{suffix}").stat().st_size for suffix in ("", "-wal"))
 
 
-def test_a_message_that_waits_for_long_does_not_keep_the_others_rows(processes):
+def test_a_long_waiting_message_does_not_keep_other_rows_in_the_file(processes):
     queue = processes.start(retention=1)
-    waiting = [left(queue, "waiting", text=str(number)) for number in range(2)]
-    running = claimed(queue)
+    waiting = [enqueue(queue, "waiting", text=str(number)) for number in range(2)]
+    running = claim_next(queue)
     queue.append(running, [("message", "so far")])
-    before = list(whole(queue, waiting[0]).events)
+    before = list(read_log(queue, waiting[0]).events)
     for _ in range(30):
-        left(queue)
-        claim = claimed(queue)
+        enqueue(queue)
+        claim = claim_next(queue)
         queue.append(claim, [("message", "x" * 500_000)])
         queue.finish(claim, [])
         processes.clock.now += 2
@@ -579,8 +579,8 @@ def test_a_message_that_waits_for_long_does_not_keep_the_others_rows(processes):
 
     assert eventually(shrunk, DEADLINE)
     queue = processes.restart(retention=600)
-    assert list(whole(queue, waiting[0]).events)[: len(before)] == before
-    assert [place.message_id for place in queue.positions("waiting")] == [waiting[1].id]
+    assert list(read_log(queue, waiting[0]).events)[: len(before)] == before
+    assert [position.message_id for position in queue.positions("waiting")] == [waiting[1].id]
 
 
 # A full disk.
@@ -596,51 +596,51 @@ class SmallDisk(JournalFile):
         self.resize(self.pages)
 
     def resize(self, pages: int) -> None:
-        self._open().execute(f"PRAGMA max_page_count = {pages}").fetchall()
+        self._connected().execute(f"PRAGMA max_page_count = {pages}").fetchall()
 
 
-def test_on_a_full_disk_new_messages_are_refused_and_what_runs_goes_on(processes, caplog):
+def test_a_full_disk_refuses_new_messages_and_running_ones_continue(processes, caplog):
     disk = SmallDisk(processes.path)
     queue = processes.start(disk)
-    said = left(queue)
-    claim = claimed(queue)
+    message = enqueue(queue)
+    claim = claim_next(queue)
     queue.append(claim, [("message", "x" * 1_000_000)])
     assert eventually(lambda: "takes no writes" in caplog.text)
 
     with pytest.raises(ServerFull):
-        left(queue, "bob")
+        enqueue(queue, "bob")
     with pytest.raises(ServerFull):
         queue.check_writes()
     queue.append(claim, [("message", "more")])
     queue.finish(claim, [("message", "end")])
 
-    assert types(queue, said) == ["queued", "message", "message", "message", "done"]
-    assert whole(queue, said).over
+    assert event_types(queue, message) == ["queued", "message", "message", "message", "done"]
+    assert read_log(queue, message).over
     assert queue.positions("bob") == []
     disk.resize(10_000)
     assert eventually(lambda: not fails(queue), DEADLINE)
-    left(queue, "bob")
-    before = whole(queue, said)
+    enqueue(queue, "bob")
+    before = read_log(queue, message)
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
     queue = processes.restart()
-    assert whole(queue, said) == before
+    assert read_log(queue, message) == before
     assert len(queue.positions("bob")) == 1
 
 
-def test_a_message_that_finds_the_disk_full_is_not_there(processes):
+def test_a_message_refused_by_a_full_disk_is_not_enqueued(processes):
     disk = SmallDisk(processes.path)
     queue = processes.start(disk)
 
     with pytest.raises(ServerFull):
-        queue.enqueue(message(text="x" * 1_000_000), "own", "enqueue")
+        queue.enqueue(new_message(text="x" * 1_000_000), "own", "enqueue")
 
     assert queue.positions("ann") == []
     disk.resize(10_000)
     assert eventually(lambda: not fails(queue), DEADLINE)
-    other = message(text="other")
+    other = new_message(text="other")
     assert queue.enqueue(other, "own", "enqueue").message_id == other.id
     queue = processes.restart()
-    assert [place.message_id for place in queue.positions("ann")] == [other.id]
+    assert [position.message_id for position in queue.positions("ann")] == [other.id]
 
 
 def fails(queue: MemoryQueue) -> bool:
@@ -654,26 +654,26 @@ def fails(queue: MemoryQueue) -> bool:
 # Two processes.
 
 
-def test_a_second_owner_is_refused_in_one_sentence_until_the_first_is_gone(processes, caplog):
+def test_a_second_owner_is_refused_until_the_first_is_gone(processes, caplog):
     first = processes.start()
-    said = left(first)
+    message = enqueue(first)
 
     second = processes.start()
 
-    for ask in (lambda: left(second), lambda: whole(second, said), lambda: second.stop("ann", said.id)):
+    for ask in (lambda: enqueue(second), lambda: read_log(second, message), lambda: second.stop("ann", message.id)):
         with pytest.raises(StorageUnavailable) as refused:
             ask()
         assert refused.value.status == 503
     [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert line.startswith(f"QUEUE_FILE {processes.path} is in use by process {os.getpid()}")
     first.close()
-    assert eventually(lambda: there(second, said), DEADLINE)
-    assert claimed(second).message == said
+    assert eventually(lambda: is_readable(second, message), DEADLINE)
+    assert claim_next(second).message == message
 
 
-def there(queue: MemoryQueue, said: Message) -> bool:
+def is_readable(queue: MemoryQueue, message: Message) -> bool:
     try:
-        return known(queue, said.user_id, said.id)
+        return is_known(queue, message.user_id, message.id)
     except StorageUnavailable:
         return False
 
@@ -689,102 +689,102 @@ def reload(processes: Processes) -> Callable[[], tuple[MemoryQueue, MemoryQueue]
     return begin
 
 
-def test_the_next_process_follows_the_logs_of_the_old_one(processes, reload):
+def test_the_next_process_follows_the_old_ones_logs(processes, reload):
     queue = processes.start()
-    said = left(queue)
-    claim = claimed(queue)
+    message = enqueue(queue)
+    claim = claim_next(queue)
     queue.append(claim, [("message", "one")])
     old, new = reload()
     woken = threading.Event()
 
-    with new.subscribe("ann", said.id, woken.set):
+    with new.subscribe("ann", message.id, woken.set):
         old.append(claim, [("message", "two")])
         assert woken.wait(DEADLINE)
         old.finish(claim, [("message", "three")])
-        assert eventually(lambda: whole(new, said).over, DEADLINE)
+        assert eventually(lambda: read_log(new, message).over, DEADLINE)
 
-    assert whole(new, said) == whole(old, said)
+    assert read_log(new, message) == read_log(old, message)
 
 
-def test_the_next_process_claims_nothing_of_a_group_that_the_old_one_runs(processes, reload):
+def test_the_next_process_does_not_claim_from_the_old_ones_groups(processes, reload):
     queue = processes.start()
-    said = left(queue)
-    claim = claimed(queue)
+    message = enqueue(queue)
+    claim = claim_next(queue)
     old, new = reload()
-    anns, bobs = left(new, "ann"), left(new, "bob")
+    anns, bobs = enqueue(new, "ann"), enqueue(new, "bob")
 
-    assert claimed(new).message == bobs
-    assert new.claim(AT_ONCE) is None
-    assert [place.message_id for place in new.positions("ann")] == [said.id, anns.id]
+    assert claim_next(new).message == bobs
+    assert new.claim(NO_WAIT) is None
+    assert [position.message_id for position in new.positions("ann")] == [message.id, anns.id]
     old.finish(claim, [])
 
-    assert claimed(new).message == anns
+    assert claim_next(new).message == anns
 
 
-def test_what_the_old_process_leaves_is_the_next_ones(processes, reload):
+def test_the_next_process_takes_over_the_old_ones_messages(processes, reload):
     queue = processes.start()
-    running, waiting = left(queue), left(queue)
-    claim = claimed(queue)
+    running, waiting = enqueue(queue), enqueue(queue)
+    claim = claim_next(queue)
     old, new = reload()
-    last = left(new)
-    assert new.claim(AT_ONCE) is None
+    last = enqueue(new)
+    assert new.claim(NO_WAIT) is None
 
     old.release(claim)
     old.close()
 
     for expected in (running, waiting, last):
-        claim = claimed(new)
+        claim = claim_next(new)
         assert claim.message.id == expected.id
         new.finish(claim, [])
 
 
-def test_what_the_next_process_was_given_outlives_it(processes, reload):
+def test_messages_of_the_next_process_are_restored(processes, reload):
     processes.start()
     old, new = reload()
-    said = left(new)
+    message = enqueue(new)
     new.close()
     old.close()
 
-    assert claimed(processes.start()).message == said
+    assert claim_next(processes.start()).message == message
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_the_next_process_stops_what_is_the_old_ones(processes, reload, running):
+def test_the_next_process_stops_the_old_ones_messages(processes, reload, running):
     queue = processes.start()
-    told: list[str] = []
-    queue.on_stop(lambda message_id, _: told.append(message_id))
-    said = left(queue)
-    claim = claimed(queue) if running else None
+    stop_calls: list[str] = []
+    queue.on_stop(lambda message_id, _: stop_calls.append(message_id))
+    message = enqueue(queue)
+    claim = claim_next(queue) if running else None
     old, new = reload()
 
-    new.stop("ann", said.id)
+    new.stop("ann", message.id)
 
     if claim:
-        assert eventually(lambda: told == [said.id], DEADLINE)
+        assert eventually(lambda: stop_calls == [message.id], DEADLINE)
         assert old.renew(claim) == "stopped"
         old.finish(claim, [("message", "stopped")])
-    assert eventually(lambda: whole(new, said).over, DEADLINE)
-    assert whole(old, said) == whole(new, said)
+    assert eventually(lambda: read_log(new, message).over, DEADLINE)
+    assert read_log(old, message) == read_log(new, message)
 
 
-def test_what_was_to_stop_when_the_old_process_died_is_stopped(processes, reload):
+def test_a_stop_the_old_process_did_not_receive_is_applied(processes, reload):
     queue = processes.start()
-    said = left(queue)
+    message = enqueue(queue)
     old, new = reload()
     old._journal._follow = lambda: None  # It hears of nothing any more.
-    new.stop("ann", said.id)
+    new.stop("ann", message.id)
 
     old.close()
 
-    assert eventually(lambda: whole(new, said).over, DEADLINE)
-    assert code_of(new, said) == "stopped"
+    assert eventually(lambda: read_log(new, message).over, DEADLINE)
+    assert code_of(new, message) == "stopped"
 
 
-def test_a_clients_own_id_of_the_old_process_is_known_to_the_next(processes, reload):
-    receipt = processes.start().enqueue(message(), "own", "enqueue")
+def test_the_next_process_knows_the_old_ones_client_message_ids(processes, reload):
+    receipt = processes.start().enqueue(new_message(), "own", "enqueue")
     _, new = reload()
 
-    assert new.enqueue(message(), "own", "enqueue").message_id == receipt.message_id
+    assert new.enqueue(new_message(), "own", "enqueue").message_id == receipt.message_id
 
 
 def test_there_is_one_next_process(processes, reload):
@@ -794,19 +794,19 @@ def test_there_is_one_next_process(processes, reload):
     third = processes.start()
 
     with pytest.raises(StorageUnavailable):
-        left(third)
+        enqueue(third)
 
 
-def test_what_was_handed_over_is_taken_by_nobody_else(processes):
+def test_a_closed_queue_refuses_changes_and_can_be_read(processes):
     queue = processes.start()
-    said = left(queue)
+    message = enqueue(queue)
     queue.close()
 
     with pytest.raises(StorageUnavailable):
-        left(queue)
+        enqueue(queue)
     with pytest.raises(StorageUnavailable):
-        queue.stop("ann", said.id)
-    assert types(queue, said) == ["queued"], "its readers may read on"
+        queue.stop("ann", message.id)
+    assert event_types(queue, message) == ["queued"], "its readers may read on"
 
 
 # A real process that is killed.
@@ -814,9 +814,9 @@ def test_what_was_handed_over_is_taken_by_nobody_else(processes):
 WRITER = """
 import sys, itertools
 from pathlib import Path
-from bff.broker.journal import Journal
-from bff.broker.memory import MemoryQueue
-from bff.broker.queue import Message
+from bff.broker.queue.base import Message
+from bff.broker.queue.journal import Journal
+from bff.broker.queue.memory import MemoryQueue
 queue = MemoryQueue(journal=Journal(Path(sys.argv[1])))
 queue.open()
 for number in itertools.count():
@@ -832,7 +832,7 @@ for number in itertools.count():
 """
 
 
-def test_a_process_that_is_killed_loses_nothing_that_it_told(tmp_path):
+def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path):
     chance = random.Random(7)
     told: dict[str, str] = {}
     for turn in range(4):
@@ -840,7 +840,7 @@ def test_a_process_that_is_killed_loses_nothing_that_it_told(tmp_path):
         processes = Processes(tmp_path / "queue.db")
         queue = processes.start()
         for name, state in told.items():
-            check_told(queue, name, state)
+            check_acknowledged(queue, name, state)
         processes.stop()
 
     assert "finished" in told.values()
@@ -862,7 +862,7 @@ def killed_writer(path: Path, name: str, seconds: float) -> dict[str, str]:
     return {line.split()[1]: line.split()[0] for line in lines}
 
 
-def check_told(queue: MemoryQueue, name: str, state: str) -> None:
+def check_acknowledged(queue: MemoryQueue, name: str, state: str) -> None:
     page = queue.read("ann", name, "")
     entries = [event.data for event in page.events if event.event == "message"]
     if state == "finished":
@@ -878,7 +878,7 @@ def check_told(queue: MemoryQueue, name: str, state: str) -> None:
 # Nobody waits for a disk.
 
 
-def test_many_answers_go_on_while_the_disk_is_slow(processes):
+def test_appending_does_not_wait_for_a_slow_disk(processes):
     class Slow(JournalFile):
         def append(self, *rows: Any) -> Any:
             sleep(0.2)
@@ -887,8 +887,8 @@ def test_many_answers_go_on_while_the_disk_is_slow(processes):
     queue = processes.start(Slow(processes.path))
     claims: list[Claim] = []
     for number in range(3):
-        left(queue, str(number))
-        claims.append(claimed(queue))
+        enqueue(queue, str(number))
+        claims.append(claim_next(queue))
         queue.append(claims[-1], [("message", "first")])
 
     began = monotonic()

@@ -20,22 +20,22 @@ def reaped(outcome: str) -> float:
     return REAPED.labels(outcome)._value.get()
 
 
-def test_what_was_not_begun_is_claimed_again(queue, caplog):
+def test_a_reaped_message_without_output_is_counted_as_again(queue, caplog):
     queue.enqueue(Message("m-1", "ada", {"message": "hello"}, trace="kept"), None, "enqueue")
     before = reaped("again")
     first = queue.claim(10)
 
-    again = eventually(lambda: queue.claim(1), 15)
+    second_claim = eventually(lambda: queue.claim(1), 15)
 
     assert reaped("again") == before + 1
-    assert again.message == first.message
-    assert again.waited >= 0.2
+    assert second_claim.message == first.message
+    assert second_claim.waited >= 0.2
     assert "the worker of message m-1 is gone: again" in caplog.text
     with pytest.raises(LeaseLost):
         queue.finish(first, [])
 
 
-def test_what_was_begun_is_ended(queue):
+def test_a_reaped_message_with_output_is_counted_as_ended(queue):
     queue.enqueue(Message("m-1", "ada", {"message": "hello"}), None, "enqueue")
     before = reaped("ended")
     queue.append(queue.claim(10), [("message", "{}")])
@@ -47,7 +47,7 @@ def test_what_was_begun_is_ended(queue):
     assert eventually(look, 15)
 
 
-def test_what_waits_is_counted_over_all_users(queue):
+def test_waiting_messages_are_counted_over_all_users(queue):
     for number in range(5):
         queue.enqueue(Message(f"m-{number}", f"user-{number % 2}", {"message": "hello"}), None, "enqueue")
 
