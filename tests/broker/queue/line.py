@@ -1,4 +1,4 @@
-"""A line to a server that is cut at the moment a test asks for: a TCP proxy."""
+"""A TCP proxy that cuts its connections when a test asks for it."""
 
 import contextlib
 import select
@@ -7,27 +7,27 @@ import threading
 
 
 class Line:
-    """Leads from `port` to `target`, both on this machine."""
+    """Forwards connections from `port` to `target`, both on this machine."""
 
     def __init__(self, target: int) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
-        self._lost = self._last = b""
-        self.losses = 0
+        self._drop_reply_to = self._close_after = b""
+        self.cuts = 0
         threading.Thread(target=self._accept, name="line", daemon=True).start()
 
-    def lose_the_answer_to(self, entries: bytes) -> None:
-        """The next request with these words in it reaches the server, and the line is cut before the answer comes."""
-        self._lost = entries
+    def drop_reply_to(self, content: bytes) -> None:
+        """Forwards the next request that contains `content`, and closes its connection instead of forwarding the reply."""
+        self._drop_reply_to = content
 
-    def be_cut_after(self, entries: bytes) -> None:
-        """The next request with these words in it is answered; nothing after it gets through, on any connection."""
-        self._last = entries
+    def close_after(self, content: bytes) -> None:
+        """Forwards the next request that contains `content` and its reply; then nothing more, on any connection."""
+        self._close_after = content
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # Wakes whoever accepts.
+            self._listener.shutdown(socket.SHUT_RDWR)  # Wakes the accepting thread.
         self._listener.close()
 
     def __enter__(self) -> "Line":
@@ -40,30 +40,34 @@ class Line:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                threading.Thread(target=self._lead, args=(client,), name="line", daemon=True).start()
+                threading.Thread(target=self._forward_all, args=(client,), name="line", daemon=True).start()
 
-    def _lead(self, client: socket.socket) -> None:
+    def _forward_all(self, client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", self._target)) as server, contextlib.suppress(OSError):
-            while self._pass_on(client, server):
+            while self._forward(client, server):
                 pass
 
-    def _pass_on(self, client: socket.socket, server: socket.socket) -> bool:
-        """Whether the line is still there."""
+    def _forward(self, client: socket.socket, server: socket.socket) -> bool:
+        """Forwards what is readable. Returns whether the connection stays open."""
         ready, _, _ = select.select([client, server], [], [])
         if server in ready:
-            message = server.recv(65536)
-            client.sendall(message)
-            return bool(message)
-        asked = client.recv(65536)
-        lost = bool(self._lost) and self._lost in asked
-        last = bool(self._last) and self._last in asked
-        server.sendall(asked)
-        if lost or last:
-            self._lost = self._last = b""
-            self.losses += 1
-            answer = server.recv(65536)
-            if last:
+            reply = server.recv(65536)
+            client.sendall(reply)
+            return bool(reply)
+        request = client.recv(65536)
+        drop_reply = bool(self._drop_reply_to) and self._drop_reply_to in request
+        close = bool(self._close_after) and self._close_after in request
+        server.sendall(request)
+        if drop_reply or close:
+            self._drop_reply_to = self._close_after = b""
+            self.cuts += 1
+            reply = server.recv(65536)
+            if close:
                 self.close()
-                client.sendall(answer)
+                client.sendall(reply)
             return False
-        return bool(asked)
+        return bool(request)
+
+    # Earlier names, for test modules that still use them.
+    lose_the_answer_to = drop_reply_to
+    losses = property(lambda self: self.cuts)

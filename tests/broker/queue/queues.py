@@ -1,4 +1,4 @@
-"""What tests do with a queue, whichever it is."""
+"""Helpers for tests of any queue."""
 
 import json
 import uuid
@@ -14,7 +14,6 @@ def new_message(user_id: str = "ann", text: str = "hello", **more) -> Message:
 
 
 def enqueue(queue: Queue, user_id: str = "ann", on_busy: str = "enqueue", **more) -> Message:
-    """A message that is in the queue."""
     message = new_message(user_id, **more)
     queue.enqueue(message, None, on_busy)
     return message
@@ -27,7 +26,7 @@ def claim_next(queue: Queue) -> Claim:
 
 
 def read_log(queue: Queue, message: Message) -> Page:
-    """Of a log that is no longer than a page."""
+    """Reads a log that is no longer than a page."""
     return queue.read(message.user_id, message.id, "")
 
 
@@ -36,7 +35,11 @@ def event_types(queue: Queue, message: Message) -> list[str]:
 
 
 def published_positions(queue: Queue, message: Message) -> list[int]:
-    """What its reader has been told, in order."""
-    told = [json.loads(event.data) for event in read_log(queue, message).events if event.event == "queued"]
-    assert all(data["message_id"] == message.id for data in told)
-    return [data["position"] for data in told]
+    """Returns the positions in the message's log, in order."""
+    contents = [json.loads(event.data) for event in read_log(queue, message).events if event.event == "queued"]
+    assert all(content["message_id"] == message.id for content in contents)
+    return [content["position"] for content in contents]
+
+
+# Earlier names, for test modules that still import them.
+left, claimed, whole, types = enqueue, claim_next, read_log, event_types

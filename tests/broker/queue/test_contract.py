@@ -1,4 +1,4 @@
-"""One suite for whatever keeps messages and their logs: each implementation of `Queue` passes all of it."""
+"""The contract of `Queue`: every implementation passes this suite."""
 
 import json
 import queue as stdlib
@@ -35,7 +35,7 @@ Factory = Callable[..., Queue]
 
 
 class Clock:
-    """Seconds that pass only when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
@@ -97,7 +97,7 @@ class InRedis:
 
 
 class RedisClock:
-    """Redis's own clock cannot be moved: whatever is to happen at a moment is moved towards it instead."""
+    """Redis's clock cannot be moved, so this shortens expiries and deadlines instead."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -141,7 +141,7 @@ def queue(make) -> Queue:
 
 @pytest.fixture
 def frequent_thread_switches() -> Iterator[None]:
-    """Threads take turns as often as they can."""
+    """Switches threads as often as possible."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -149,7 +149,7 @@ def frequent_thread_switches() -> Iterator[None]:
 
 
 def enqueue_and_finish(queue: Queue, user_id: str = "ann", text: str = "") -> Message:
-    """A message that has been answered; nothing else may be waiting."""
+    """Enqueues and finishes a message; no other may be waiting."""
     message = enqueue(queue, user_id)
     queue.finish(claim_next(queue), [("message", text)])
     return message
@@ -161,14 +161,28 @@ def record_stops(queue: Queue) -> "stdlib.Queue[str]":
     return stop_calls
 
 
-def assert_no_more_stops(queue: Queue, told: "stdlib.Queue[str]") -> None:
-    """Whatever had been told would have come before this."""
+def assert_no_more_stops(queue: Queue, stop_calls: "stdlib.Queue[str]") -> None:
+    """Stops a message of its own, whose call would come after any other."""
     last = enqueue(queue, "somebody else")
     while claim_next(queue).message.id != last.id:
         pass
     queue.stop(last.user_id, last.id)
 
-    assert told.get(timeout=DEADLINE) == last.id
+    assert stop_calls.get(timeout=DEADLINE) == last.id
+
+
+# Lifecycle.
+
+
+def test_a_queue_takes_writes_while_it_drains_and_can_be_read_afterwards(queue):
+    queue.open()
+    message = enqueue(queue)
+
+    with queue.draining():
+        queue.check_writes()
+        queue.finish(claim_next(queue), [("message", "bye")])
+
+    assert read_log(queue, message).over
 
 
 # Order.
@@ -247,7 +261,7 @@ def test_claim_waits_for_a_users_running_message(queue):
         assert waiting.result(DEADLINE).message.id == second.id
 
 
-# Places.
+# Positions.
 
 
 def test_a_receipt_counts_the_messages_ahead(queue):
@@ -406,7 +420,7 @@ def test_no_events_follow_the_last_one(queue):
 def test_a_long_log_is_read_in_pages(queue, length):
     message = enqueue(queue)
     claim = claim_next(queue)
-    entries = [("message", str(number)) for number in range(length - 2)]  # Beside its position and its end.
+    entries = [("message", str(number)) for number in range(length - 2)]  # Without its `queued` and `done` events.
     queue.append(claim, entries)
     queue.finish(claim, [])
 
@@ -457,9 +471,9 @@ def test_any_text_is_a_valid_event_id_or_refused(queue, after):
 
 
 @pytest.mark.parametrize("user_id", ["bob", "", "an", "ann "])
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "unknown"])
-def test_another_users_message_is_neither_read_nor_stopped(queue, user_id, kept):
-    message_id = enqueue_and_finish(queue, "ann").id if kept else "unknown"
+@pytest.mark.parametrize("exists", [True, False], ids=["existing", "unknown"])
+def test_another_users_message_is_neither_read_nor_stopped(queue, user_id, exists):
+    message_id = enqueue_and_finish(queue, "ann").id if exists else "unknown"
 
     with pytest.raises(NotFound):
         queue.read(user_id, message_id, "")
@@ -490,20 +504,20 @@ def test_a_reader_is_woken_by_each_change(queue):
     first, second = enqueue(queue), enqueue(queue)
     woken = threading.Event()
 
-    def heard() -> list[str]:
+    def types_after_wake() -> list[str]:
         assert woken.wait(DEADLINE)
         woken.clear()
         return event_types(queue, second)
 
     with queue.subscribe(second.user_id, second.id, woken.set):
         running = claim_next(queue)
-        assert heard() == ["queued", "queued"]
+        assert types_after_wake() == ["queued", "queued"]
         queue.finish(running, [])
         running = claim_next(queue)
         queue.append(running, [("message", "a")])
-        assert heard() == ["queued", "queued", "message"]
+        assert types_after_wake() == ["queued", "queued", "message"]
         queue.finish(running, [("message", "b")])
-        assert heard() == ["queued", "queued", "message", "message", "done"]
+        assert types_after_wake() == ["queued", "queued", "message", "message", "done"]
     assert read_log(queue, first).over
 
 
@@ -682,7 +696,7 @@ def test_renew_reports_a_stop(queue):
     assert queue.renew(claim)
 
 
-# Handing back.
+# Releasing.
 
 
 def test_a_released_message_is_the_users_next(queue):
@@ -795,7 +809,7 @@ def test_a_forged_claim_is_refused(queue, forge):
     queue.finish(claim, [])
 
 
-# The same message twice.
+# Idempotency.
 
 
 def test_a_repeated_message_returns_the_first_receipt(queue):
@@ -864,12 +878,12 @@ def test_without_an_id_equal_messages_are_both_enqueued(queue):
 def test_a_message_repeated_in_many_threads_is_enqueued_once(queue):
     barrier = threading.Barrier(50)
 
-    def enqueue_one() -> str:
+    def enqueue_repeated() -> str:
         barrier.wait(DEADLINE)
         return queue.enqueue(new_message(), "id-1", "enqueue").message_id
 
     with ThreadPoolExecutor(50) as threads:
-        ids = {saying.result(DEADLINE) for saying in [threads.submit(enqueue_one) for _ in range(50)]}
+        ids = {future.result(DEADLINE) for future in [threads.submit(enqueue_repeated) for _ in range(50)]}
 
     assert [position.message_id for position in queue.positions("ann")] == list(ids)
 
@@ -901,10 +915,10 @@ def test_a_repeated_message_whose_log_was_removed_is_expired(make, clock):
     clock.advance(601)
     queue.sweep()
 
-    with pytest.raises(Expired) as refused:
+    with pytest.raises(Expired) as error:
         queue.enqueue(new_message(), "id-1", "enqueue")
 
-    assert refused.value.message_id == first.message_id
+    assert error.value.message_id == first.message_id
 
 
 def test_an_id_may_be_reused_after_a_day(make, clock):
@@ -914,7 +928,7 @@ def test_an_id_may_be_reused_after_a_day(make, clock):
     clock.advance(DAY + 1)
     queue.sweep()
 
-    repeated = queue.enqueue(new_message(text="other words"), "id-1", "enqueue")
+    repeated = queue.enqueue(new_message(text="other content"), "id-1", "enqueue")
 
     assert repeated.message_id != first.message_id
 
@@ -948,7 +962,7 @@ def test_claiming_or_stopping_a_waiting_message_makes_room(make, make_room):
     assert enqueue(queue)
 
 
-# Redis has a bound of its own for all users together: test_redis.py.
+# Redis has a memory limit of its own: see test_redis.py.
 @pytest.mark.parametrize("implementation", ["memory", "journal"], indirect=True)
 def test_too_many_waiting_bytes_of_all_users_are_refused(make):
     queue = make(waiting_bytes=100)
@@ -998,14 +1012,14 @@ def test_on_busy_interrupt_stops_the_running_message(queue):
     running, waiting = enqueue(queue), enqueue(queue)
     claim = claim_next(queue)
 
-    receipt = queue.enqueue(hurry := new_message(), None, "interrupt")
+    receipt = queue.enqueue(urgent := new_message(), None, "interrupt")
 
     assert stop_calls.get(timeout=DEADLINE) == running.id
-    assert receipt[:2] == (hurry.id, 1)
-    assert [position.message_id for position in queue.positions("ann")] == [running.id, hurry.id, waiting.id]
+    assert receipt[:2] == (urgent.id, 1)
+    assert [position.message_id for position in queue.positions("ann")] == [running.id, urgent.id, waiting.id]
     assert published_positions(queue, waiting) == [2, 1, 2]
     queue.finish(claim, [])
-    assert claim_next(queue).message.id == hurry.id
+    assert claim_next(queue).message.id == urgent.id
 
 
 def test_on_busy_interrupt_stops_nothing_while_the_user_is_idle(queue):
@@ -1030,23 +1044,23 @@ def test_a_refused_interruption_stops_nothing(make):
     assert_no_more_stops(queue, stop_calls)
 
 
-# What is kept, and how long.
+# Retention.
 
 
 def test_a_finished_log_is_kept_then_expired_then_unknown(make, clock):
     queue = make(retention=600)
     message = enqueue_and_finish(queue)
 
-    def ask() -> None:
+    def sweep_and_read() -> None:
         queue.sweep()
         read_log(queue, message)
 
     clock.advance(599)
-    ask()
+    sweep_and_read()
     clock.advance(2)
     for _ in range(2):
         with pytest.raises(Expired):
-            ask()
+            sweep_and_read()
         with pytest.raises(Expired):
             queue.stop("ann", message.id)
         with pytest.raises(NotFound):
@@ -1054,7 +1068,7 @@ def test_a_finished_log_is_kept_then_expired_then_unknown(make, clock):
         clock.advance(DAY - 3)
     clock.advance(10)
     with pytest.raises(NotFound):
-        ask()
+        sweep_and_read()
 
 
 def test_retention_starts_when_the_message_finishes(make, clock):
@@ -1081,7 +1095,7 @@ def test_a_log_over_its_limit_accepts_only_its_end(make):
     with pytest.raises(TooLarge):
         queue.append(claim, [("message", "y" * 15_000), ("message", "z" * 15_000)])
 
-    assert event_types(queue, message) == ["queued", "message"], "all of it or nothing"
+    assert event_types(queue, message) == ["queued", "message"], "appends are atomic"
     queue.renew(claim)
     queue.finish(claim, [("message", "e" * 50_000)])
     assert event_types(queue, message) == ["queued", "message", "message", "done"]
@@ -1121,7 +1135,7 @@ def test_a_running_messages_log_is_never_removed(make, clock):
     assert event_types(queue, running) == ["queued", "message"]
 
 
-# Answers that are for their readers only.
+# Cancellation on disconnect, by sweeps.
 
 
 @pytest.fixture
@@ -1130,7 +1144,7 @@ def queue_with_grace(make) -> Queue:
 
 
 def sweep_after(queue: Queue, clock: Clock, seconds: float) -> None:
-    """Some time passes, of which the queue is told."""
+    """Advances the clock and sweeps."""
     clock.advance(seconds)
     queue.sweep()
 
@@ -1205,155 +1219,153 @@ def test_one_sweep_stops_several_unread_messages(queue_with_grace, clock):
     assert claim_next(queue_with_grace).message.id == messages[1].id
 
 
-# Everything at once.
+# Sequences of calls, and concurrency.
 
 
 class Model:
-    """What a queue must do, in the simplest words: a list a user."""
+    """The simplest queue: a list per user."""
 
     DEPTH = 3
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self.waiting: dict[str, list[Message]] = defaultdict(list)
         self.running: dict[str, Claim] = {}
         self.over: list[Message] = []
 
-    def open(self) -> list[Message]:
-        waiting = [message for line in self.waiting.values() for message in line]
-        return waiting + [held.message for held in self.running.values()]
+    def active(self) -> list[Message]:
+        waiting = [message for messages in self.waiting.values() for message in messages]
+        return waiting + [claim.message for claim in self.running.values()]
 
     def refusal(self, user_id: str, on_busy: str) -> type[Exception] | None:
         if on_busy == "reject" and (self.waiting[user_id] or user_id in self.running):
             return Busy
         if len(self.waiting[user_id]) == self.DEPTH:
             return TooManyRequests
-        return ServerFull if len(self.open()) == self.most else None
+        return ServerFull if len(self.active()) == self.capacity else None
 
 
-def enqueue_one(queue: Queue, model: Model, user_id: str, on_busy: str) -> None:
-    message, line, busy = new_message(user_id, size=100), model.waiting[user_id], user_id in model.running
+def model_enqueue(queue: Queue, model: Model, user_id: str, on_busy: str) -> None:
+    message, waiting, busy = new_message(user_id, size=100), model.waiting[user_id], user_id in model.running
     if refusal := model.refusal(user_id, on_busy):
         with pytest.raises(refusal):
             queue.enqueue(message, None, on_busy)
         return
-    line.insert(0 if on_busy == "interrupt" and busy else len(line), message)
-    assert queue.enqueue(message, None, on_busy)[:2] == (message.id, line.index(message) + busy)
+    waiting.insert(0 if on_busy == "interrupt" and busy else len(waiting), message)
+    assert queue.enqueue(message, None, on_busy)[:2] == (message.id, waiting.index(message) + busy)
 
 
-def claim(queue: Queue, model: Model) -> None:
-    free = [user_id for user_id, line in model.waiting.items() if line and user_id not in model.running]
-    given = queue.claim(NO_WAIT)
-    assert (given is not None) == bool(free)
-    if given:
-        assert given.message.user_id in free
-        assert given.message == model.waiting[given.message.user_id].pop(0)
-        model.running[given.message.user_id] = given
+def model_claim(queue: Queue, model: Model) -> None:
+    claimable = [user_id for user_id, waiting in model.waiting.items() if waiting and user_id not in model.running]
+    claim = queue.claim(NO_WAIT)
+    assert (claim is not None) == bool(claimable)
+    if claim:
+        assert claim.message.user_id in claimable
+        assert claim.message == model.waiting[claim.message.user_id].pop(0)
+        model.running[claim.message.user_id] = claim
 
 
-def finish(queue: Queue, model: Model, user_id: str) -> None:
-    if held := model.running.pop(user_id, None):
-        queue.finish(held, [("message", "bye")])
-        model.over.append(held.message)
+def model_finish(queue: Queue, model: Model, user_id: str) -> None:
+    if claim := model.running.pop(user_id, None):
+        queue.finish(claim, [("message", "bye")])
+        model.over.append(claim.message)
 
 
-def stop(queue: Queue, model: Model, number: int) -> None:
-    if message := dict(enumerate(model.open() + model.over)).get(number):
+def model_stop(queue: Queue, model: Model, number: int) -> None:
+    if message := dict(enumerate(model.active() + model.over)).get(number):
         queue.stop(message.user_id, message.id)
         if message in model.waiting[message.user_id]:
             model.waiting[message.user_id].remove(message)
             model.over.append(message)
 
 
-def sweep(queue: Queue, _: Model) -> None:
+def model_sweep(queue: Queue, _: Model) -> None:
     queue.sweep()
 
 
 users = st.sampled_from(["ann", "bob", "cy"])
 steps = st.one_of(
-    st.tuples(st.just(enqueue_one), users, st.sampled_from(["enqueue", "reject", "interrupt"])),
-    st.tuples(st.just(claim)),
-    st.tuples(st.just(finish), users),
-    st.tuples(st.just(stop), st.integers(0, 20)),
-    st.tuples(st.just(sweep)),
+    st.tuples(st.just(model_enqueue), users, st.sampled_from(["enqueue", "reject", "interrupt"])),
+    st.tuples(st.just(model_claim)),
+    st.tuples(st.just(model_finish), users),
+    st.tuples(st.just(model_stop), st.integers(0, 20)),
+    st.tuples(st.just(model_sweep)),
 )
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, max_size=40))
-def test_any_sequence_of_calls_matches_the_model(make, implementation, taken):
-    model = Model(most=7 if isinstance(implementation, InMemory) else 1000)
-    queue = make(depth_per_user=Model.DEPTH, waiting_bytes=model.most * 100)
+def test_any_sequence_of_calls_matches_the_model(make, implementation, sequence):
+    model = Model(capacity=7 if isinstance(implementation, InMemory) else 1000)
+    queue = make(depth_per_user=Model.DEPTH, waiting_bytes=model.capacity * 100)
 
-    for step, *of in taken:
-        step(queue, model, *of)
-        check(queue, model)
-    while model.open():
-        claim(queue, model)
+    for step, *arguments in sequence:
+        step(queue, model, *arguments)
+        check_model(queue, model)
+    while model.active():
+        model_claim(queue, model)
         for user_id in list(model.running):
-            finish(queue, model, user_id)
-        check(queue, model)
+            model_finish(queue, model, user_id)
+        check_model(queue, model)
 
     assert queue.counts() == Counts(0, 0)
-    enqueue(queue, size=model.most * 100)
+    enqueue(queue, size=model.capacity * 100)
 
 
-def check(queue: Queue, model: Model) -> None:
-    for user_id, line in model.waiting.items():
+def check_model(queue: Queue, model: Model) -> None:
+    for user_id, waiting in model.waiting.items():
         running = [QueuePosition(model.running[user_id].message.id, "running", 0)] if user_id in model.running else []
-        found = [position._replace(stopping=False) for position in queue.positions(user_id)]
-        assert found == running + [
-            QueuePosition(message.id, "queued", position) for position, message in enumerate(line, start=1)
-        ]
-        assert [published_positions(queue, message)[-1] for message in line] == list(range(1, len(line) + 1))
-    for message in model.open():
+        queued = [QueuePosition(message.id, "queued", index) for index, message in enumerate(waiting, start=1)]
+        assert [position._replace(stopping=False) for position in queue.positions(user_id)] == running + queued
+        assert [published_positions(queue, message)[-1] for message in waiting] == list(range(1, len(waiting) + 1))
+    for message in model.active():
         assert not read_log(queue, message).over
     for message in model.over:
         assert read_log(queue, message).over
         assert event_types(queue, message)[-2:] == ["message", "done"]
-    busy = {message.user_id for message in model.open()}
+    busy = {message.user_id for message in model.active()}
     assert queue.counts() == Counts(len(busy), len(model.running))
 
 
 class Workers:
-    """Workers that answer until `expected` messages are answered, and note whom they answered in which order."""
+    """Finish `expected` messages, and record the order of each user's."""
 
     def __init__(self, queue: Queue, expected: int) -> None:
-        self.answered: dict[str, list[str]] = defaultdict(list)
+        self.finished: dict[str, list[str]] = defaultdict(list)
         self._queue = queue
         self._remaining = expected
-        self._counting = threading.Lock()
+        self._lock = threading.Lock()
         self._busy: set[str] = set()
 
     def work(self) -> None:
-        end = monotonic() + DEADLINE
-        while self._remaining and monotonic() < end:
+        deadline = monotonic() + DEADLINE
+        while self._remaining and monotonic() < deadline:
             if claim := self._queue.claim(0.05):
-                self._answer(claim)
+                self._process(claim)
 
-    def _answer(self, claim: Claim) -> None:
+    def _process(self, claim: Claim) -> None:
         assert claim.message.user_id not in self._busy
         self._busy.add(claim.message.user_id)
         self._queue.append(claim, [("processing", "")])
         self._queue.append(claim, [("message", "a"), ("message", "b")])
         self._queue.renew(claim)
-        self.answered[claim.message.user_id].append(claim.message.id)
+        self.finished[claim.message.user_id].append(claim.message.id)
         self._busy.remove(claim.message.user_id)
         self._queue.finish(claim, [("message", "c")])
-        with self._counting:
+        with self._lock:
             self._remaining -= 1
 
 
 def follow(queue: Queue, message: Message) -> list[str]:
-    """The answer, read as it is written."""
-    heard, after, woken = [], "", threading.Event()
+    """Reads the reply as it is written."""
+    texts, after, woken = [], "", threading.Event()
     with queue.subscribe(message.user_id, message.id, woken.set):
         while True:
             events, over, more = queue.read(message.user_id, message.id, after)
-            heard += [event.data for event in events if event.event == "message"]
+            texts += [event.data for event in events if event.event == "message"]
             after = events[-1].id if events else after
             if over:
-                return heard
+                return texts
             if not more:
                 assert woken.wait(DEADLINE)
                 woken.clear()
@@ -1362,20 +1374,20 @@ def follow(queue: Queue, message: Message) -> list[str]:
 @pytest.mark.usefixtures("frequent_thread_switches")
 def test_many_threads_keep_each_users_order(make):
     queue, users, each = make(depth_per_user=25), [f"user-{n}" for n in range(8)], 25
-    crew = Workers(queue, len(users) * each)
+    workers = Workers(queue, len(users) * each)
 
-    def speak_and_follow(user_id: str) -> list[Message]:
+    def enqueue_and_follow(user_id: str) -> list[Message]:
         messages = [enqueue(queue, user_id, text=str(number)) for number in range(each)]
         assert [follow(queue, message) for message in messages] == [["a", "b", "c"]] * each
         return messages
 
     with ThreadPoolExecutor(16) as threads:
-        working = [threads.submit(crew.work) for _ in range(6)]
-        speaking = {user_id: threads.submit(speak_and_follow, user_id) for user_id in users}
+        working = [threads.submit(workers.work) for _ in range(6)]
+        following = {user_id: threads.submit(enqueue_and_follow, user_id) for user_id in users}
         for work in working:
             work.result(DEADLINE)
 
-    assert crew.answered == {user_id: [messages.id for messages in speak.result()] for user_id, speak in speaking.items()}
+    assert workers.finished == {user_id: [message.id for message in future.result()] for user_id, future in following.items()}
     assert queue.counts() == Counts(0, 0)
 
 
@@ -1452,7 +1464,7 @@ def test_a_groups_message_is_hidden_from_other_users(queue, verb):
             return
 
 
-# Runs: of one scope at most one message waits or runs.
+# Runs: at most one per scope waits or runs.
 
 
 def run(key: str, scope: str = "talk", **more: Any) -> Message:
@@ -1494,8 +1506,8 @@ def test_a_finished_run_is_not_joined(queue):
 
 def test_concurrent_messages_start_one_run(queue, frequent_thread_switches):
     with ThreadPoolExecutor(8) as threads:
-        asked = [threads.submit(queue.enqueue, run("a"), None, "enqueue") for _ in range(16)]
-        ids = {each.result(DEADLINE).message_id for each in asked}
+        futures = [threads.submit(queue.enqueue, run("a"), None, "enqueue") for _ in range(16)]
+        ids = {future.result(DEADLINE).message_id for future in futures}
 
     assert len(ids) == len(queue.positions("ann", "group")) == 1
 
@@ -1590,12 +1602,12 @@ def test_a_committed_message_goes_to_the_next_worker(queue, started):
     assert event_types(queue, one)[-2:] == ["message", "done"]
 
 
-# Readers of what is for its readers only.
+# Cancellation when the last reader leaves.
 
 
 def test_a_message_is_cancelled_when_its_last_reader_leaves(queue):
     stop_calls: stdlib.Queue[Any] = stdlib.Queue()
-    queue.on_stop(lambda *about: stop_calls.put(about))
+    queue.on_stop(lambda *arguments: stop_calls.put(arguments))
     message = enqueue(queue, cancel_on_disconnect=True)
     claim = claim_next(queue)
     with ExitStack() as first:
@@ -1621,11 +1633,11 @@ def test_a_waiting_message_is_cancelled_when_its_last_reader_leaves(queue):
     assert len(queue.positions("ann")) == 1
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_other_messages_are_not_cancelled_without_readers(queue, asked):
-    message = enqueue(queue, cancel_on_disconnect=asked)
+@pytest.mark.parametrize("continued", [False, True])
+def test_other_messages_are_not_cancelled_without_readers(queue, continued):
+    message = enqueue(queue, cancel_on_disconnect=continued)
     claim = claim_next(queue)
-    if asked:
+    if continued:
         queue.continue_without_readers("ann", message.id)
 
     queue.cancel_if_no_readers("ann", message.id)
@@ -1643,7 +1655,7 @@ def test_a_stop_takes_precedence_over_a_cancellation(queue):
     assert queue.renew(claim) == "stopped"
 
 
-# Where an event is.
+# Locating events.
 
 
 def test_an_event_is_located_in_its_groups_logs(queue):

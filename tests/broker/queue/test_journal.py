@@ -1,4 +1,4 @@
-"""The queue in memory with a journal: what a restart, a crash, a damaged file and a full disk leave of it."""
+"""The in-memory queue with a journal: restarts, crashes, damaged files, full disks and successive processes."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Clock:
 
 
 class Processes:
-    """Queues on one file, one after the other or at the same time, as processes have them."""
+    """Queues on one file, one after the other or at the same time, as in several processes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,7 +50,7 @@ class Processes:
         return self.running[-1]
 
     def kill(self) -> None:
-        """The last one: what it committed is copied, as it is at this moment, and it never writes again."""
+        """Simulates a crash of the last queue: restores the files as they were at this moment."""
         queue = self.running.pop()
         saved = self.path.with_name("saved")
         saved.mkdir()
@@ -75,18 +75,18 @@ class Processes:
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
-    made = Processes(tmp_path / "queue.db")
-    yield made
-    made.stop()
+    processes = Processes(tmp_path / "queue.db")
+    yield processes
+    processes.stop()
 
 
 def code_of(queue: MemoryQueue, message: Message) -> str:
-    """Of the event before the last."""
+    """Returns the code, or else the type, of the last event before `done`."""
     content = json.loads(read_log(queue, message).events[-2].data)
     return str(content.get("code", content["type"]))
 
 
-# Each verb, and then a restart.
+# A restart after each kind of change.
 
 
 def test_waiting_messages_keep_their_order(processes):
@@ -129,7 +129,7 @@ def test_a_running_message_without_output_is_queued_first_in_its_group(processes
     after = enqueue(queue)
     before = claim_next(queue)
     queue.append(before, [("processing", "")], started=False)
-    assert queue.commit(before)  # What is committed says so of what came before.
+    assert queue.commit(before)  # Waits until all earlier records are committed, too.
 
     queue = processes.restart()
     second_claim = claim_next(queue)
@@ -152,7 +152,7 @@ def test_a_running_message_with_output_is_interrupted(processes):
     queue = processes.start()
     message = enqueue(queue)
     after = enqueue(queue)
-    queue.append(claim_next(queue), [("message", "well, ")])
+    queue.append(claim_next(queue), [("message", "output")])
 
     queue = processes.restart()
 
@@ -220,12 +220,12 @@ def test_a_released_message_is_queued(processes):
 
 def test_continuing_without_readers_is_restored(processes):
     queue = processes.start(grace=5)
-    kept, unread = enqueue(queue, "ann", cancel_on_disconnect=True), enqueue(queue, "bob", cancel_on_disconnect=True)
-    queue.continue_without_readers("ann", kept.id)
+    continued, unread = enqueue(queue, "ann", cancel_on_disconnect=True), enqueue(queue, "bob", cancel_on_disconnect=True)
+    queue.continue_without_readers("ann", continued.id)
 
     queue = processes.restart(grace=5)
     queue.sweep()
-    assert [len(queue.positions(user)) for user in ("ann", "bob")] == [1, 1], "readers have time to come back"
+    assert [len(queue.positions(user)) for user in ("ann", "bob")] == [1, 1], "readers have the grace period to reconnect"
     processes.clock.now += 6
     queue.sweep()
 
@@ -278,7 +278,7 @@ def test_an_expired_message_stays_expired(processes):
     queue.finish(claim_next(queue), [])
     processes.clock.now += 61
     queue.sweep()
-    enqueue(queue, "bob")  # Whose receipt commits the rest.
+    enqueue(queue, "bob")  # Enqueueing commits all earlier records.
 
     queue = processes.restart(retention=60)
 
@@ -351,7 +351,7 @@ def test_repeated_restarts_change_nothing(processes):
         assert read_log(queue, done) == before
 
 
-# What is told is in the file.
+# Commits.
 
 
 def test_final_events_are_visible_once_they_are_committed(processes, tmp_path):
@@ -359,14 +359,14 @@ def test_final_events_are_visible_once_they_are_committed(processes, tmp_path):
     queue = processes.start(slow)
     message = enqueue(queue)
     claim = claim_next(queue)
-    slow.hold()
+    slow.block()
     finishing = threading.Thread(target=queue.finish, args=(claim, [("message", "the end")]))
     finishing.start()
-    assert slow.waiting.wait(DEADLINE)
+    assert slow.is_blocked.wait(DEADLINE)
 
     assert not read_log(queue, message).over
     assert event_types(queue, message) == ["queued"]
-    slow.go_on()
+    slow.unblock()
     finishing.join(DEADLINE)
     assert read_log(queue, message).over
 
@@ -377,33 +377,33 @@ def test_output_is_visible_before_it_is_committed(processes):
     message = enqueue(queue)
     claim = claim_next(queue)
     queue.append(claim, [("message", "one")])
-    slow.hold()
+    slow.block()
 
     queue.append(claim, [("message", "two")])
 
     assert event_types(queue, message) == ["queued", "message", "message"]
-    slow.go_on()
+    slow.unblock()
 
 
 class SlowFile(JournalFile):
-    """A disk that takes its time: each commit waits until it may go on."""
+    """A file whose commits block between `block` and `unblock`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._may_go_on = threading.Event()
-        self._may_go_on.set()
-        self.waiting = threading.Event()
+        self._unblocked = threading.Event()
+        self._unblocked.set()
+        self.is_blocked = threading.Event()
 
-    def hold(self) -> None:
-        self._may_go_on.clear()
+    def block(self) -> None:
+        self._unblocked.clear()
 
-    def go_on(self) -> None:
-        self._may_go_on.set()
+    def unblock(self) -> None:
+        self._unblocked.set()
 
     def append(self, *rows: Any) -> Any:
-        if not self._may_go_on.is_set():
-            self.waiting.set()
-        assert self._may_go_on.wait(DEADLINE)
+        if not self._unblocked.is_set():
+            self.is_blocked.set()
+        assert self._unblocked.wait(DEADLINE)
         return super().append(*rows)
 
 
@@ -437,11 +437,11 @@ def test_a_damaged_file_is_moved_aside_and_logged_once(processes, caplog):
 
     assert queue.positions("ann") == []
     enqueue(queue)
-    [kept] = processes.path.parent.glob("queue.db.corrupt-*[0-9]")
-    assert kept.read_bytes() == b"nonsense" + content
+    [backup] = processes.path.parent.glob("queue.db.corrupt-*[0-9]")
+    assert backup.read_bytes() == b"nonsense" + content
     [line] = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"QUEUE_FILE {processes.path} was damaged")
-    assert kept.name in line
+    assert backup.name in line
 
 
 def test_another_programs_database_is_left_alone(processes, caplog):
@@ -471,28 +471,28 @@ def test_a_folder_that_cannot_be_written_to_is_logged(processes, caplog):
 @pytest.mark.parametrize("cut", ["queue.db", "queue.db-wal"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_truncated_file_is_read_in_an_earlier_state_or_moved_aside(processes, tmp_path, cut, seed):
-    """As after a power failure, at 200 places: whatever is read is a state that there was."""
+    """As after a power failure: whatever is read was the state at some moment."""
     queue = processes.start()
     messages = [enqueue_and_answer(queue, number) for number in range(6)]
     file = JournalFile(processes.path)
     file.open()
     file.checkpoint()
     file.close()
-    told = len(messages)
+    checkpointed = len(messages)
     messages += [enqueue_and_answer(queue, number) for number in range(6, 12)]
     histories = {message.id: list(read_log(queue, message).events) for message in messages}
     processes.kill()
     contents = {name: (tmp_path / name).read_bytes() for name in ("queue.db", "queue.db-wal")}
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
     outcomes = set()
     for _ in range(25):
         folder = tmp_path / "cut"
         folder.mkdir()
         for name, content in contents.items():
-            end = chance.randrange(len(content)) if name == cut else None
+            end = rng.randrange(len(content)) if name == cut else None
             (folder / name).write_bytes(content[:end])
-        outcomes.add(read_back(folder / "queue.db", histories, told))
+        outcomes.add(read_back(folder / "queue.db", histories, checkpointed))
         shutil.rmtree(folder)
 
     assert ("moved aside" if cut == "queue.db" else "read") in outcomes
@@ -507,8 +507,8 @@ def enqueue_and_answer(queue: MemoryQueue, number: int) -> Message:
     return message
 
 
-def read_back(path: Path, histories: dict[str, list[Any]], told: int) -> str:
-    """`told`: so many of the first messages were in the file at the last checkpoint."""
+def read_back(path: Path, histories: dict[str, list[Any]], checkpointed: int) -> str:
+    """Reads the file and checks its content. `checkpointed`: how many of the messages the last checkpoint covers."""
     processes = Processes(path)
     queue = processes.start()
     found = [message_id for number, message_id in enumerate(histories) if is_known(queue, f"user-{number}", message_id)]
@@ -520,14 +520,14 @@ def read_back(path: Path, histories: dict[str, list[Any]], told: int) -> str:
         assert entries[: len(entries) - cut_short] == before[: len(entries) - cut_short]
         assert not cut_short or json.loads(entries[-1])["code"] == "interrupted"
     assert queue.counts().queues == sum(bool(queue.positions(f"user-{number}")) for number in range(len(histories))), (
-        "nothing is invented"
+        "there are no other messages"
     )
     processes.stop()
     if list(path.parent.glob("*.corrupt-*")):
         assert not found
         return "moved aside"
-    assert found == list(histories)[: len(found)], "a state that there was"
-    assert len(found) >= told, "what was there at the checkpoint"
+    assert found == list(histories)[: len(found)], "messages are only missing at the end"
+    assert len(found) >= checkpointed, "checkpointed messages are not lost"
     return "read"
 
 
@@ -587,7 +587,7 @@ def test_a_long_waiting_message_does_not_keep_other_rows_in_the_file(processes):
 
 
 class SmallDisk(JournalFile):
-    """One with so many pages for the file, and no more."""
+    """A file that is limited to `pages` pages."""
 
     pages = 64
 
@@ -660,10 +660,10 @@ def test_a_second_owner_is_refused_until_the_first_is_gone(processes, caplog):
 
     second = processes.start()
 
-    for ask in (lambda: enqueue(second), lambda: read_log(second, message), lambda: second.stop("ann", message.id)):
-        with pytest.raises(StorageUnavailable) as refused:
-            ask()
-        assert refused.value.status == 503
+    for call in (lambda: enqueue(second), lambda: read_log(second, message), lambda: second.stop("ann", message.id)):
+        with pytest.raises(StorageUnavailable) as error:
+            call()
+        assert error.value.status == 503
     [line] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert line.startswith(f"QUEUE_FILE {processes.path} is in use by process {os.getpid()}")
     first.close()
@@ -680,13 +680,13 @@ def is_readable(queue: MemoryQueue, message: Message) -> bool:
 
 @pytest.fixture
 def reload(processes: Processes) -> Callable[[], tuple[MemoryQueue, MemoryQueue]]:
-    def begin() -> tuple[MemoryQueue, MemoryQueue]:
-        """The process that drains, and the one that comes next."""
+    def start_next() -> tuple[MemoryQueue, MemoryQueue]:
+        """Returns the draining process and the next one."""
         old = processes.running[-1]
         old.drain()
         return old, processes.start(wait=DEADLINE)
 
-    return begin
+    return start_next
 
 
 def test_the_next_process_follows_the_old_ones_logs(processes, reload):
@@ -771,7 +771,7 @@ def test_a_stop_the_old_process_did_not_receive_is_applied(processes, reload):
     queue = processes.start()
     message = enqueue(queue)
     old, new = reload()
-    old._journal._follow = lambda: None  # It hears of nothing any more.
+    old._journal._follow = lambda: None  # It no longer reads what the next process writes.
     new.stop("ann", message.id)
 
     old.close()
@@ -806,10 +806,10 @@ def test_a_closed_queue_refuses_changes_and_can_be_read(processes):
         enqueue(queue)
     with pytest.raises(StorageUnavailable):
         queue.stop("ann", message.id)
-    assert event_types(queue, message) == ["queued"], "its readers may read on"
+    assert event_types(queue, message) == ["queued"], "its logs can be read"
 
 
-# A real process that is killed.
+# A process that is killed.
 
 WRITER = """
 import sys, itertools
@@ -822,32 +822,32 @@ queue.open()
 for number in itertools.count():
     name = f"{sys.argv[2]}-{number}"
     queue.enqueue(Message(name, "ann", {"message": name}), name, "enqueue")
-    print("left", name, flush=True)
+    print("enqueued", name, flush=True)
     claim = queue.claim(5)
     for part in range(5):
         queue.append(claim, [("message", f"{claim.message.id} {part}")])
-        print("said", claim.message.id, flush=True)
+        print("appended", claim.message.id, flush=True)
     queue.finish(claim, [("message", "end")])
     print("finished", claim.message.id, flush=True)
 """
 
 
 def test_a_killed_process_loses_nothing_it_acknowledged(tmp_path):
-    chance = random.Random(7)
-    told: dict[str, str] = {}
-    for turn in range(4):
-        told |= killed_writer(tmp_path / "queue.db", f"turn{turn}", chance.uniform(0.05, 0.3))
+    rng = random.Random(7)
+    acknowledged: dict[str, str] = {}
+    for run in range(4):
+        acknowledged |= killed_writer(tmp_path / "queue.db", f"run{run}", rng.uniform(0.05, 0.3))
         processes = Processes(tmp_path / "queue.db")
         queue = processes.start()
-        for name, state in told.items():
+        for name, state in acknowledged.items():
             check_acknowledged(queue, name, state)
         processes.stop()
 
-    assert "finished" in told.values()
+    assert "finished" in acknowledged.values()
 
 
 def killed_writer(path: Path, name: str, seconds: float) -> dict[str, str]:
-    """What it had told of each message when it was killed."""
+    """Returns the last state it acknowledged of each message before it was killed."""
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), name], stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ}
     )
@@ -867,7 +867,7 @@ def check_acknowledged(queue: MemoryQueue, name: str, state: str) -> None:
     entries = [event.data for event in page.events if event.event == "message"]
     if state == "finished":
         assert entries == [*(f"{name} {part}" for part in range(5)), "end"]
-    elif state == "said":
+    elif state == "appended":
         assert page.over
         assert entries[0] == f"{name} 0"
         assert entries[-1] == "end" or json.loads(entries[-1])["code"] == "interrupted"
@@ -875,25 +875,25 @@ def check_acknowledged(queue: MemoryQueue, name: str, state: str) -> None:
         assert page.events
 
 
-# Nobody waits for a disk.
+# Slow disks.
 
 
 def test_appending_does_not_wait_for_a_slow_disk(processes):
-    class Slow(JournalFile):
+    class SlowCommits(JournalFile):
         def append(self, *rows: Any) -> Any:
             sleep(0.2)
             return super().append(*rows)
 
-    queue = processes.start(Slow(processes.path))
+    queue = processes.start(SlowCommits(processes.path))
     claims: list[Claim] = []
     for number in range(3):
         enqueue(queue, str(number))
         claims.append(claim_next(queue))
         queue.append(claims[-1], [("message", "first")])
 
-    began = monotonic()
+    started_at = monotonic()
     for _ in range(100):
         for claim in claims:
             queue.append(claim, [("message", "more")])
 
-    assert monotonic() - began < 0.2
+    assert monotonic() - started_at < 0.2

@@ -1,4 +1,4 @@
-"""What becomes of messages whose worker is gone is counted by whoever finds them."""
+"""Counts of reaped and waiting messages."""
 
 import pytest
 
@@ -11,9 +11,9 @@ from tests.live import eventually
 
 @pytest.fixture
 def queue(clean_redis):
-    made = RedisQueue(connect(clean_redis.url), lease=0.2)
-    yield made
-    made.close()
+    queue = RedisQueue(connect(clean_redis.url), lease=0.2)
+    yield queue
+    queue.close()
 
 
 def reaped(outcome: str) -> float:
@@ -21,7 +21,7 @@ def reaped(outcome: str) -> float:
 
 
 def test_a_reaped_message_without_output_is_counted_as_again(queue, caplog):
-    queue.enqueue(Message("m-1", "ada", {"message": "hello"}, trace="kept"), None, "enqueue")
+    queue.enqueue(Message("m-1", "ada", {"message": "hello"}, trace="trace"), None, "enqueue")
     before = reaped("again")
     first = queue.claim(10)
 
@@ -40,11 +40,11 @@ def test_a_reaped_message_with_output_is_counted_as_ended(queue):
     before = reaped("ended")
     queue.append(queue.claim(10), [("message", "{}")])
 
-    def look() -> bool:
+    def is_reaped() -> bool:
         assert queue.claim(0.1) is None
         return reaped("ended") == before + 1
 
-    assert eventually(look, 15)
+    assert eventually(is_reaped, 15)
 
 
 def test_waiting_messages_are_counted_over_all_users(queue):

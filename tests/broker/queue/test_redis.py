@@ -1,4 +1,7 @@
-"""What only the queue in Redis has: leases, lines that break, many processes, and keys that must not stay."""
+"""The queue in Redis: leases, broken connections, several processes, and the expiry of keys.
+
+`test_contract.py` tests what all queues have in common.
+"""
 
 import queue as stdlib
 import ssl
@@ -29,9 +32,9 @@ from tests.redis_server import RedisServer
 
 LEASE = 0.3
 LONG = 60.0
-"""A lease that does not end while a test runs."""
+"""Seconds: a lease that does not end during a test."""
 REAPED_WITHIN = 5.0
-"""Seconds after a lease's end."""
+"""Seconds after the end of a lease."""
 DAY_MS = 24 * 3600 * 1000
 
 Open = Callable[..., RedisQueue]
@@ -39,14 +42,14 @@ Open = Callable[..., RedisQueue]
 
 @pytest.fixture
 def open_queue(clean_redis) -> Iterator[Open]:
-    """`open_queue(lease=0.3)`: what one more process has."""
+    """`open_queue(lease=0.3)`: the queue of another process."""
     opened: list[RedisQueue] = []
 
-    def one(url: str = clean_redis.url, lease: float = LONG, **limits: float) -> RedisQueue:
+    def make(url: str = clean_redis.url, lease: float = LONG, **limits: float) -> RedisQueue:
         opened.append(RedisQueue(connect(url), Limits(**limits), lease))
         return opened[-1]
 
-    yield one
+    yield make
     for queue in opened:
         with suppress(StorageUnavailable):
             queue.close()
@@ -60,7 +63,7 @@ def client(clean_redis) -> Iterator[Client]:
 
 @pytest.fixture
 def remote_queue(open_queue, line) -> RedisQueue:
-    """At the far end of a line that may break. It has written before: Redis knows its scripts."""
+    """A queue behind a proxy that can cut connections. Its scripts are loaded into Redis already."""
     queue = open_queue(f"redis://127.0.0.1:{line.port}/0")
     enqueue(queue, "warm-up")
     claim = claim_next(queue)
@@ -77,21 +80,21 @@ def message_texts(queue: RedisQueue, message: Message) -> list[str]:
 
 
 def key_ttls(client: Client) -> dict[str, int]:
-    """Each with the milliseconds after which it goes; -1: never."""
+    """Returns the milliseconds until each key expires; -1: never."""
     return {key: ttl for key in client.scan_iter() if (ttl := client.pttl(key)) != -2}
 
 
 @contextmanager
 def read_live(queue: RedisQueue, message: Message) -> Iterator["stdlib.Queue[str]"]:
-    """What somebody who follows the message is told, as it comes; "" after its end."""
+    """Follows the message in a thread. Yields a queue of its events' data, with "" after the last one."""
     received: stdlib.Queue[str] = stdlib.Queue()
-    rung, over = threading.Semaphore(0), threading.Event()
+    woken, closed = threading.Semaphore(0), threading.Event()
 
     def follow() -> None:
         after = ""
-        with queue.subscribe(message.user_id, message.id, rung.release):
-            while not over.is_set():
-                rung.acquire()
+        with queue.subscribe(message.user_id, message.id, woken.release):
+            while not closed.is_set():
+                woken.acquire()
                 with suppress(StorageUnavailable):
                     page = queue.read(message.user_id, message.id, after)
                     for event in page.events:
@@ -106,14 +109,14 @@ def read_live(queue: RedisQueue, message: Message) -> Iterator["stdlib.Queue[str
     try:
         yield received
     finally:
-        over.set()
-        rung.release()
+        closed.set()
+        woken.release()
         reader.join(DEADLINE)
     assert not reader.is_alive()
 
 
-def read_to_end(told: "stdlib.Queue[str]") -> list[str]:
-    return list(iter(lambda: told.get(timeout=DEADLINE), ""))
+def read_to_end(received: "stdlib.Queue[str]") -> list[str]:
+    return list(iter(lambda: received.get(timeout=DEADLINE), ""))
 
 
 # Leases.
@@ -156,21 +159,21 @@ def test_a_dead_workers_message_that_was_to_stop_is_stopped(open_queue):
     assert '"stopped"' in message_texts(alive, message)[0]
 
 
-@pytest.mark.parametrize("spoken", [False, True])
-def test_a_worker_whose_lease_has_ended_changes_nothing(open_queue, spoken):
+@pytest.mark.parametrize("has_output", [False, True])
+def test_a_worker_whose_lease_has_ended_changes_nothing(open_queue, has_output):
     frozen, alive = open_queue(lease=LEASE), open_queue(lease=LEASE)
     message, following = enqueue(frozen), enqueue(frozen)
     claim = claim_next(frozen)
-    if spoken:
+    if has_output:
         frozen.append(claim, [("message", "so f")])
     next_claim = alive.claim(LEASE + REAPED_WITHIN)
     assert next_claim is not None
-    assert next_claim.message == (following if spoken else message)
+    assert next_claim.message == (following if has_output else message)
     log, in_order = read_log(alive, message), alive.positions(message.user_id)
 
-    for late in late_writes(frozen, claim):
+    for write in late_writes(frozen, claim):
         with pytest.raises(LeaseLost):
-            late()
+            write()
 
     assert read_log(alive, message) == log
     assert alive.positions(message.user_id) == in_order
@@ -192,7 +195,7 @@ def test_renew_extends_the_lease(open_queue, client):
     message = enqueue(queue)
     claim = claim_next(queue)
     run = f"chat:{{{key_of(message.user_id)}}}:run"
-    client.hset(run, "until", int(client.hget(run, "until")) - 59_500_000)  # As if nearly all of it were over.
+    client.hset(run, "until", int(client.hget(run, "until")) - 59_500_000)  # Leaves 0.5 seconds of the lease.
 
     assert queue.renew(claim) is None
 
@@ -207,9 +210,9 @@ def test_a_late_worker_continues_if_its_message_was_not_claimed(open_queue):
     time.sleep(0.02)  # Longer than the lease.
 
     queue.append(claim, [("message", "slow, ")])
-    queue.finish(claim, [("message", "but whole")])
+    queue.finish(claim, [("message", "but complete")])
 
-    assert message_texts(queue, message) == ["slow, ", "but whole"]
+    assert message_texts(queue, message) == ["slow, ", "but complete"]
 
 
 def test_a_message_that_kills_its_workers_is_interrupted(open_queue):
@@ -223,35 +226,35 @@ def test_a_message_that_kills_its_workers_is_interrupted(open_queue):
     assert '"interrupted"' in message_texts(queue, message)[0]
 
 
-# Lines that break at the worst moment.
+# Connections that break before or after a reply.
 
 
 def test_a_repeated_append_is_written_once(remote_queue, line):
     message = enqueue(remote_queue)
     claim = claim_next(remote_queue)
 
-    line.lose_the_answer_to(b"the words")
+    line.drop_reply_to(b"the text")
     with pytest.raises(StorageUnavailable):
-        remote_queue.append(claim, [("message", "the words")])
-    remote_queue.append(claim, [("message", "the words")])
+        remote_queue.append(claim, [("message", "the text")])
+    remote_queue.append(claim, [("message", "the text")])
     for _ in range(2):
         remote_queue.append(claim, [("message", "again")])
     remote_queue.finish(claim, [])
 
-    assert line.losses == 1
-    assert message_texts(remote_queue, message) == ["the words", "again", "again"]
+    assert line.cuts == 1
+    assert message_texts(remote_queue, message) == ["the text", "again", "again"]
 
 
 def test_a_repeated_finish_is_written_once_and_the_next_message_runs(remote_queue, line):
     message, following = enqueue(remote_queue), enqueue(remote_queue)
     claim = claim_next(remote_queue)
 
-    line.lose_the_answer_to(b"the end")
+    line.drop_reply_to(b"the end")
     with pytest.raises(StorageUnavailable):
         remote_queue.finish(claim, [("message", "the end")])
     remote_queue.finish(claim, [("message", "the end")])
 
-    assert line.losses == 1
+    assert line.cuts == 1
     assert event_types(remote_queue, message) == ["queued", "message", "done"]
     assert remote_queue.claim(NO_WAIT).message == following
     with pytest.raises(LeaseLost):
@@ -262,7 +265,7 @@ def test_a_release_whose_reply_was_lost_takes_effect(remote_queue, line, open_qu
     message = enqueue(remote_queue)
     claim = claim_next(remote_queue)
 
-    line.lose_the_answer_to(b'"interrupted"')  # Which is among what a release says.
+    line.drop_reply_to(b'"interrupted"')  # Part of a release command.
     with pytest.raises(StorageUnavailable):
         remote_queue.release(claim)
     with pytest.raises(LeaseLost):
@@ -276,7 +279,7 @@ def test_a_claim_whose_reply_was_lost_runs_again(open_queue, line, remote_queue)
     queue = open_queue(f"redis://127.0.0.1:{line.port}/0", lease=LEASE)
     message = enqueue(remote_queue)
 
-    line.lose_the_answer_to(b'"interrupted"')
+    line.drop_reply_to(b'"interrupted"')
     with pytest.raises(StorageUnavailable):
         queue.claim(NO_WAIT)
 
@@ -288,7 +291,7 @@ def test_a_claim_whose_reply_was_lost_runs_again(open_queue, line, remote_queue)
 def test_a_repeated_enqueue_adds_one_message(remote_queue, line):
     message = new_message(text="the question")
 
-    line.lose_the_answer_to(b"the question")
+    line.drop_reply_to(b"the question")
     with pytest.raises(StorageUnavailable):
         remote_queue.enqueue(message, "client's own", "enqueue")
     receipt = remote_queue.enqueue(message._replace(id="another"), "client's own", "enqueue")
@@ -303,7 +306,7 @@ def test_a_process_that_dies_after_enqueueing_delays_the_message_by_a_lease(open
     queue = open_queue(f"redis://127.0.0.1:{line.port}/0", lease=LEASE)
     message = new_message(text="the question")
 
-    line.be_cut_after(b"the question")
+    line.close_after(b"the question")
     queue.enqueue(message, None, "enqueue")
 
     claim = open_queue(lease=LEASE).claim(LEASE + REAPED_WITHIN)
@@ -316,7 +319,7 @@ def test_a_process_that_dies_after_finishing_delays_the_next_message_by_a_lease(
     message, following = enqueue(queue), enqueue(queue)
     claim = claim_next(queue)
 
-    line.be_cut_after(b"the end")
+    line.close_after(b"the end")
     with pytest.raises(StorageUnavailable):
         queue.finish(claim, [("message", "the end")])
 
@@ -329,7 +332,7 @@ def test_an_unread_message_is_cancelled_if_its_process_died_after_enqueueing(ope
     queue = open_queue(f"redis://127.0.0.1:{line.port}/0", grace=0.1)
     message = new_message(text="the question", cancel_on_disconnect=True)
 
-    line.be_cut_after(b"the question")
+    line.close_after(b"the question")
     queue.enqueue(message, None, "enqueue")
 
     alive = open_queue(grace=0.1)
@@ -340,9 +343,9 @@ def test_a_sweep_continues_after_a_connection_error(open_queue, line, client):
     remote_queue, near = open_queue(f"redis://127.0.0.1:{line.port}/0", grace=0.1), open_queue(grace=0.1)
     messages = [enqueue(near, f"user-{number}", cancel_on_disconnect=True) for number in range(3)]
     remote_queue.sweep()
-    time.sleep(0.2)  # Longer than the grace: all of them are due.
+    time.sleep(0.2)  # Longer than the grace period.
 
-    line.lose_the_answer_to(messages[1].id.encode())
+    line.drop_reply_to(messages[1].id.encode())
     with pytest.raises(StorageUnavailable):
         remote_queue.sweep()
     remote_queue.sweep()
@@ -358,10 +361,10 @@ def test_presence_is_published_again_after_an_error(open_queue, client, monkeypa
     member = f"{key_of(message.user_id)} {message.id}"
 
     with queue.subscribe(message.user_id, message.id, lambda: None):
-        client.rename(CANCEL_ON_DISCONNECT, "kept")
+        client.rename(CANCEL_ON_DISCONNECT, "backup")
         client.set(CANCEL_ON_DISCONNECT, "of another type")
         assert eventually(lambda: "cannot publish readers" in caplog.text, DEADLINE)
-        client.rename("kept", CANCEL_ON_DISCONNECT)
+        client.rename("backup", CANCEL_ON_DISCONNECT)
         score = client.zscore(CANCEL_ON_DISCONNECT, member)
         assert eventually(lambda: client.zscore(CANCEL_ON_DISCONNECT, member) > score, DEADLINE)
 
@@ -406,26 +409,26 @@ def test_a_request_refused_here_is_not_counted_by_other_processes(client):
 
 
 def test_completing_an_outdated_check_does_not_unschedule_a_new_message(open_queue, client):
-    """A worker finds nothing for a user and is slow to say so; in between, a message comes."""
+    """A worker finds a group empty; before it completes the check, a message is enqueued."""
     queue = open_queue(lease=0.001)
     user = key_of("ann")
     client.zadd(DUE, {user: 1})
-    _, till = queue._schedule.claim_due()
+    _, moment = queue._schedule.claim_due()
     time.sleep(0.01)  # Longer than the lease.
 
     message = enqueue(queue)
-    queue._schedule.complete(user, till)
+    queue._schedule.complete(user, moment)
 
     assert queue.claim(NO_WAIT).message == message
 
 
-# Redis goes, and comes back.
+# Outages of Redis.
 
 
 @pytest.fixture
 def server(tmp_path) -> Iterator[RedisServer]:
-    """One that a test may stop. What it was told outlives it."""
-    with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "no") as server:  # Else a busy disk delays its writing.
+    """A persistent server that a test may stop."""
+    with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "no") as server:  # A busy disk would delay writes.
         yield server
 
 
@@ -514,9 +517,9 @@ def test_a_replica_is_unavailable_until_it_is_promoted(open_queue, server):
     with connect(server.url) as client:
         client.config_set("replica-serve-stale-data", "no")
         client.replicaof("127.0.0.1", free_port())
-        for ask in (lambda: queue.append(claim, [("message", "words")]), lambda: read_log(queue, message), queue.sweep):
+        for call in (lambda: queue.append(claim, [("message", "words")]), lambda: read_log(queue, message), queue.sweep):
             with pytest.raises(StorageUnavailable):
-                ask()
+                call()
         client.config_set("replica-serve-stale-data", "yes")
         with pytest.raises(StorageUnavailable):
             queue.append(claim, [("message", "words")])
@@ -557,7 +560,7 @@ def test_a_full_redis_refuses_new_messages_and_finishes_running_ones(open_queue,
             enqueue(queue, "cy")
         with pytest.raises(ServerFull):
             queue.append(claim, [("message", "words")])
-        assert queue.renew(claim) is None, "a worker that lives keeps its claim"
+        assert queue.renew(claim) is None, "a live worker keeps its claim"
         queue.stop(other.user_id, other.id)
         assert stop_calls.get(timeout=DEADLINE) == other.id
         assert queue.renew(others) == "stopped"
@@ -598,8 +601,8 @@ def test_only_active_queues_have_keys_without_expiry(open_queue, client):
 
     permanent = {key.rpartition(":")[2] if ":m:" not in key else "m" for key, ms in key_ttls(client).items() if ms == -1}
     assert permanent == {"due", "fleeting", "q", "run", "m"}
-    waiting = {f"chat:{{{key_of(user)}}}:m:{position.message_id}" for user in users for position in queue.positions(user)}
-    assert {key for key, ms in key_ttls(client).items() if ms == -1 and ":m:" in key} == waiting
+    waiting_keys = {f"chat:{{{key_of(user)}}}:m:{position.message_id}" for user in users for position in queue.positions(user)}
+    assert {key for key, ms in key_ttls(client).items() if ms == -1 and ":m:" in key} == waiting_keys
 
     for claim in (running[0], running[2], running[3]):
         queue.finish(claim, [("message", "the end")])
@@ -607,11 +610,11 @@ def test_only_active_queues_have_keys_without_expiry(open_queue, client):
         queue.finish(claim, [("message", "the end")])
     assert not client.exists(DUE)
 
-    def left_over() -> list[str]:
+    def remaining_keys() -> list[str]:
         queue.sweep()
         return [key for key in key_ttls(client) if ":m:" not in key and ":c:" not in key and key != WORKER]
 
-    assert eventually(lambda: not left_over(), DEADLINE), left_over()
+    assert eventually(lambda: not remaining_keys(), DEADLINE), remaining_keys()
     assert all(0 < ms <= DAY_MS + 1000 for ms in key_ttls(client).values())
 
 
@@ -620,9 +623,9 @@ def test_the_number_of_remembered_write_names_is_limited(remote_queue, line, mon
     for number in range(6):
         message = enqueue(remote_queue, f"user-{number}")
         claim = claim_next(remote_queue)
-        line.lose_the_answer_to(message.id.encode())
+        line.drop_reply_to(message.id.encode())
         with pytest.raises(StorageUnavailable):
-            remote_queue.append(claim, [("message", "given up")])
+            remote_queue.append(claim, [("message", "abandoned")])
 
     assert len(remote_queue._write_names) <= 3
 
@@ -631,7 +634,7 @@ def test_the_number_of_remembered_write_names_is_limited(remote_queue, line, mon
 
 
 def count_connections(client: Client) -> int:
-    """But for the one that asks."""
+    """Returns the number of connections besides the client's own."""
     return len(client.client_list()) - 1
 
 
@@ -669,7 +672,7 @@ def test_a_subscriber_that_cannot_send_reconnects(open_queue, client):
     first, second = enqueue(writer, "ann"), enqueue(writer, "bob")
     with read_live(other, first) as received:
         assert received.get(timeout=DEADLINE)
-        other._subscriber._connection._sock.shutdown(1)  # Its own half: the next word fails at once.
+        other._subscriber._connection._sock.shutdown(1)  # Shuts down sending only: the next command fails at once.
 
         with read_live(other, second) as received_second:
             assert received_second.get(timeout=DEADLINE)
@@ -682,18 +685,18 @@ def test_a_subscriber_that_cannot_send_reconnects(open_queue, client):
 def test_an_outage_is_logged_as_one_warning(open_queue, server, monkeypatch, caplog):
     caplog.set_level("DEBUG", subscriber.__name__)
     monkeypatch.setattr(subscriber, "AGAIN_SECONDS", 0.01)
-    queue, rung = open_queue(server.url), threading.Event()
+    queue, woken = open_queue(server.url), threading.Event()
 
     def levels() -> list[str]:
         return [record.levelname for record in caplog.records if record.message.startswith("not receiving from Redis")]
 
     message = enqueue(queue)
-    with queue.subscribe(message.user_id, message.id, rung.set):
+    with queue.subscribe(message.user_id, message.id, woken.set):
         for _ in range(2):
-            assert rung.wait(DEADLINE)
+            assert woken.wait(DEADLINE)
             server.stop()
             assert eventually(lambda: levels()[-4:] == ["WARNING", "DEBUG", "DEBUG", "DEBUG"], DEADLINE), levels()
-            rung.clear()
+            woken.clear()
             server.start()
         assert levels().count("WARNING") == 2
 
@@ -708,7 +711,7 @@ def test_closing_a_client_closes_its_connections(server):
         assert eventually(lambda: count_connections(client) == 0, DEADLINE)
 
 
-# Two processes.
+# Several processes.
 
 
 def test_processes_receive_each_others_events(open_queue, client):
@@ -734,12 +737,12 @@ def test_processes_receive_each_others_events(open_queue, client):
 
 def test_claim_waits_for_a_message_of_another_process(open_queue):
     web, worker = open_queue(), open_queue()
-    found: stdlib.Queue[Claim | None] = stdlib.Queue()
-    waiting = threading.Thread(target=lambda: found.put(worker.claim(DEADLINE)))
+    claims: stdlib.Queue[Claim | None] = stdlib.Queue()
+    waiting = threading.Thread(target=lambda: claims.put(worker.claim(DEADLINE)))
     waiting.start()
     message = enqueue(web)
 
-    assert found.get(timeout=DEADLINE).message == message
+    assert claims.get(timeout=DEADLINE).message == message
     waiting.join(DEADLINE)
 
 
@@ -750,20 +753,20 @@ def test_readers_in_a_process_without_a_worker_are_published(open_queue, client,
     member = f"{key_of(message.user_id)} {message.id}"
 
     with web.subscribe(message.user_id, message.id, lambda: None):
-        seen = {client.zscore(CANCEL_ON_DISCONNECT, member)}
-        assert eventually(lambda: seen.add(client.zscore(CANCEL_ON_DISCONNECT, member)) or len(seen) > 3, DEADLINE)
-    assert None not in seen
+        scores = {client.zscore(CANCEL_ON_DISCONNECT, member)}
+        assert eventually(lambda: scores.add(client.zscore(CANCEL_ON_DISCONNECT, member)) or len(scores) > 3, DEADLINE)
+    assert None not in scores
 
-    assert eventually(lambda: worker.sweep() or read_log(worker, message).over, DEADLINE), "nobody reads any more"
+    assert eventually(lambda: worker.sweep() or read_log(worker, message).over, DEADLINE), "the message has no readers"
 
 
-# Reaching it.
+# Connecting.
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory) -> Iterator[tuple[RedisServer, str, trustme.CA]]:
-    """A Redis with a password, and with TLS on another port, whose certificate nobody here trusts."""
-    folder: Path = tmp_path_factory.mktemp("guarded")
+def secured(tmp_path_factory) -> Iterator[tuple[RedisServer, str, trustme.CA]]:
+    """A Redis with a password and a TLS port, whose certificate is not trusted; its `rediss:` URL; and the CA."""
+    folder: Path = tmp_path_factory.mktemp("secured")
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost", "127.0.0.1")
     certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
@@ -775,14 +778,14 @@ def guarded(tmp_path_factory) -> Iterator[tuple[RedisServer, str, trustme.CA]]:
 
 
 def check_error(url: str, *, verify: bool = True) -> str:
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as error:
         check(url, verify=verify)
-    return str(refused.value)
+    return str(error.value)
 
 
 @pytest.mark.servers
-def test_a_refused_login_is_reported_without_the_password(guarded):
-    server, _, _ = guarded
+def test_a_refused_login_is_reported_without_the_password(secured):
+    server, _, _ = secured
     url = server.url.replace("s3cret", "wr0ng")
 
     assert check_error(url).startswith(f"REDIS_URL='redis://127.0.0.1:{server.port}/0' cannot be reached: ")
@@ -797,8 +800,8 @@ def test_an_unreachable_redis_is_reported_without_the_password():
     assert check_error(url).startswith(f"REDIS_URL='redis://127.0.0.1:{urlsplit(url).port}/0' cannot be reached: ")
 
 
-def test_an_untrusted_certificate_is_refused_unless_verification_is_off(guarded, open_queue):
-    _, url, _ = guarded
+def test_an_untrusted_certificate_is_refused_unless_verification_is_off(secured, open_queue):
+    _, url, _ = secured
 
     assert "certificate" in check_error(url).lower()
     assert "s3cret" not in check_error(url)
@@ -814,8 +817,8 @@ def test_an_untrusted_certificate_is_refused_unless_verification_is_off(guarded,
         queue.close()
 
 
-def test_a_trusted_certificate_is_accepted(guarded, tmp_path, monkeypatch):
-    _, url, authority = guarded
+def test_a_trusted_certificate_is_accepted(secured, tmp_path, monkeypatch):
+    _, url, authority = secured
     authority.cert_pem.write_to_path(str(tmp_path / "trusted.pem"))
     monkeypatch.setenv(ssl.get_default_verify_paths().openssl_cafile_env, str(tmp_path / "trusted.pem"))
 
@@ -844,8 +847,8 @@ def test_a_repeated_conclude_is_written_once(open_queue, line, remote_queue):
     queue = open_queue(f"redis://127.0.0.1:{line.port}/0", lease=LEASE)
     message = enqueue(queue)
     claim = claim_next(queue)
-    line.be_cut_after(b"the end")
-    with suppress(StorageUnavailable):  # The client may have tried again.
+    line.close_after(b"the end")
+    with suppress(StorageUnavailable):  # The client library may have retried.
         queue.conclude(claim, [("message", "the end")])
 
     for _ in range(2):
