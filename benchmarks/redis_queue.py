@@ -1,9 +1,9 @@
-"""What the queue in Redis costs and how fast it tells: connections of a process, and events from one process to another.
+"""The queue in Redis: connections per process, and latency and CPU time of events from one process to another.
 
-    .venv/bin/python benchmarks/redis_queue.py          # under two minutes; wants redis-server
+    .venv/bin/python benchmarks/redis_queue.py          # takes under two minutes; needs redis-server
 
-The writer is a process of its own, patched for gevent as a worker is; the reader is another. Moments are the machine's
-wall clock, which both read.
+The writer and the reader are separate processes, patched for gevent like a worker. Latencies are differences of the machine's
+wall clock.
 """
 
 import argparse
@@ -60,35 +60,35 @@ def redis_server() -> Iterator[str]:
 
 
 def wait_for(condition: Callable[[], Any], seconds: float) -> None:
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError("it does not come")
+        if time.monotonic() > deadline:
+            raise TimeoutError("the condition was not met in time")
         time.sleep(0.02)
 
 
 def connections(url: str, streams: int) -> dict[str, Any]:
-    """Of a reader process with so many open streams, and of the same process when they have gone."""
+    """Returns the maximum number of connections of a process with `streams` readers."""
     from bff.ops.redis import connect
 
     with connect(url) as client:
         base = len(client.client_list())
         with start("reader", url, logs=streams, rate=0, seconds=0) as reader:
-            heard(reader)
-            most = 0
+            next_line(reader)
+            maximum = 0
             for _ in range(50):
-                most = max(most, len(client.client_list()) - base)
+                maximum = max(maximum, len(client.client_list()) - base)
                 time.sleep(0.02)
         client.flushall()
-    return {"open streams": streams, "connections of their process": most}
+    return {"open streams": streams, "connections of their process": maximum}
 
 
 def latency(url: str, rate: float, logs: int, seconds: float) -> dict[str, Any]:
-    """`rate`: events a second over all logs; 0: as many as there can be."""
+    """`rate`: events per second over all logs; 0: as many as possible."""
     with start("reader", url, logs=logs, rate=rate, seconds=seconds) as reader:
-        heard(reader)
+        next_line(reader)
         with start("writer", url, logs=logs, rate=rate, seconds=seconds) as writer:
-            return {"rate": rate or "most", "logs": logs} | heard(writer) | heard(reader)
+            return {"rate": rate or "maximum", "logs": logs} | next_line(writer) | next_line(reader)
 
 
 def start(kind: str, url: str, **options: float) -> "contextlib.AbstractContextManager[subprocess.Popen[bytes]]":
@@ -97,11 +97,11 @@ def start(kind: str, url: str, **options: float) -> "contextlib.AbstractContextM
     return running(command, None, output=subprocess.PIPE, errors=sys.stderr.fileno())
 
 
-def heard(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
-    """The next line that it says."""
+def next_line(process: "subprocess.Popen[bytes]") -> dict[str, Any]:
+    """Waits for the next line of output, a JSON object."""
     assert process.stdout is not None
-    said: dict[str, Any] = json.loads(process.stdout.readline())
-    return said
+    content: dict[str, Any] = json.loads(process.stdout.readline())
+    return content
 
 
 def queue_at(url: str) -> Any:
@@ -117,77 +117,75 @@ def cpu() -> float:
 
 
 def read(options: argparse.Namespace) -> None:
-    """Leaves the messages, follows each in a greenlet of its own, and says how late it heard."""
+    """Enqueues the messages, follows each in a greenlet of its own, and prints the latencies."""
     import threading
 
     from bff.broker.queue.base import Message
 
     queue = queue_at(options.url)
-    said = [Message(str(uuid.uuid4()), f"user-{number}", {"message": ""}) for number in range(options.logs)]
-    listening: list[Message] = []
-    late: list[float] = []
-    for message in said:
+    messages = [Message(str(uuid.uuid4()), f"user-{number}", {"message": ""}) for number in range(options.logs)]
+    subscribed: list[Message] = []
+    latencies: list[float] = []
+    for message in messages:
         queue.enqueue(message, None, "enqueue")
-    threads = [threading.Thread(target=follow, args=(queue, message, listening, late)) for message in said]
+    threads = [threading.Thread(target=follow, args=(queue, message, subscribed, latencies)) for message in messages]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(listening) == len(said), 60)
+    wait_for(lambda: len(subscribed) == len(messages), 60)
     time.sleep(1)
     print(json.dumps({"ready": len(threads)}), flush=True)
-    began = cpu()
+    cpu_before = cpu()
     for thread in threads:
         thread.join()
-    late.sort()
-    figures = {f"p{part}_ms": round(1000 * late[min(len(late) - 1, len(late) * part // 100)], 2) for part in (50, 99)}
-    print(json.dumps({"told": len(late), **figures, "reader_cpu_us": round(1e6 * (cpu() - began) / len(late))}), flush=True)
+    latencies.sort()
+    count = len(latencies)
+    percentiles = {f"p{part}_ms": round(1000 * latencies[min(count - 1, count * part // 100)], 2) for part in (50, 99)}
+    print(json.dumps({"read": count, **percentiles, "reader_cpu_us": round(1e6 * (cpu() - cpu_before) / count)}), flush=True)
 
 
-def follow(queue: Any, message: Any, listening: list[Any], late: list[float]) -> None:
-    """To its end. `late`: seconds from the writing of each event, added as it is heard."""
+def follow(queue: Any, message: Any, subscribed: list[Any], latencies: list[float]) -> None:
+    """Reads the log to its end. Adds each event's latency in seconds to `latencies`."""
     from bff.http import waiting
 
     waiter, after, over = waiting.new_waiter(), "", False
-    with queue.listen(message.user_id, message.id, waiter.wake):
-        listening.append(message)
+    with queue.subscribe(message.user_id, message.id, waiter.wake):
+        subscribed.append(message)
         while not over:
             page, now = queue.read(message.user_id, message.id, after), time.time()
-            late += [now - float(event.data) for event in page.events if event.event == "message" and event.data]
+            latencies += [now - float(event.data) for event in page.events if event.event == "message" and event.data]
             after, over = page.events[-1].id if page.events else after, page.over
             if not (over or page.more):
                 waiter.wait()
 
 
 def write(options: argparse.Namespace) -> None:
-    """Claims all that waits and writes in turns, each event with its moment."""
+    """Claims all messages and appends events in turn, each with the current time."""
     import threading
 
     queue = queue_at(options.url)
     claims = [queue.claim(10.0) for _ in range(options.logs)]
-    began, used, wrote = time.monotonic(), cpu(), [0]
+    started_at, cpu_before, written = time.monotonic(), cpu(), [0]
 
-    def turns(mine: list[Any], apart: float) -> None:
-        due = time.monotonic()
-        while time.monotonic() < began + options.seconds:
-            for claim in mine:
+    def append_in_turn(claims: list[Any], interval: float) -> None:
+        next_at = time.monotonic()
+        while time.monotonic() < started_at + options.seconds:
+            for claim in claims:
                 queue.append(claim, [("message", repr(time.time()))])
-                wrote[0] += 1
-                due += apart
-                if apart:
-                    time.sleep(max(0.0, due - time.monotonic()))
+                written[0] += 1
+                next_at += interval
+                if interval:
+                    time.sleep(max(0.0, next_at - time.monotonic()))
 
-    hands = 4
-    apart = hands / options.rate if options.rate else 0.0
-    threads = [threading.Thread(target=turns, args=(claims[number::hands], apart)) for number in range(hands)]
+    count = 4
+    interval = count / options.rate if options.rate else 0.0
+    threads = [threading.Thread(target=append_in_turn, args=(claims[number::count], interval)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    took = time.monotonic() - began
-    print(
-        json.dumps(
-            {"wrote": wrote[0], "per_second": round(wrote[0] / took), "writer_cpu_us": round(1e6 * (cpu() - used) / wrote[0])}
-        )
-    )
+    seconds, events = time.monotonic() - started_at, written[0]
+    cpu_us = round(1e6 * (cpu() - cpu_before) / events)
+    print(json.dumps({"written": events, "per_second": round(events / seconds), "writer_cpu_us": cpu_us}))
     for claim in claims:
         queue.finish(claim, [("message", "")])
 
