@@ -6,16 +6,13 @@ a lease, and then claims a message from the group's queue. If the worker dies in
 lease. There is no separate reaper: a check after a lease's end finds the messages of a worker that died.
 """
 
-import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
-from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
-from bff.broker import final_events
 from bff.broker.queue.base import (
     REPLY_TOO_LONG,
     TOO_MANY_WAITING,
@@ -30,7 +27,8 @@ from bff.broker.queue.base import (
     Receipt,
     StopReason,
 )
-from bff.broker.queue.redis.keys import claim_key, digest_of, flatten, group_of, queue_key, queue_key_of
+from bff.broker.queue.redis.group import GroupScripts
+from bff.broker.queue.redis.keys import claim_key, group_of, queue_key
 from bff.broker.queue.redis.logs import Logs
 from bff.broker.queue.redis.presence import Presence
 from bff.broker.queue.redis.replies import claim_of, positions_of, report_reaped, stop_reason_of
@@ -39,19 +37,14 @@ from bff.broker.queue.redis.subscriber import Subscriber
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooLarge, TooManyRequests
 from bff.ops import redis
 from bff.ops.health import WriteProbe
-from bff.ops.redis import Client, Scripts, keys_of, map_errors
+from bff.ops.redis import Client, map_errors
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 WORKER: Final = "chat:worker"
 """Exists while any worker sweeps."""
 WORKER_SECONDS: Final = 5
-LUA: Final = Path(__file__).parent / "lua"
-MAX_CLAIMS: Final = 5
-"""Claims of one message: one that kills its workers is not retried forever."""
 MAX_WRITE_NAMES: Final = 10_000
 """Claims whose last write's name is remembered: those of workers that gave up are never removed otherwise."""
-INTERRUPTED: Final = final_events.interrupted()[1]
-STOPPED: Final = final_events.stopped()[1]
 
 
 class RedisQueue:
@@ -59,10 +52,8 @@ class RedisQueue:
         """`lease`: seconds for which a claim is valid without being renewed."""
         self._client = client
         self._write_probe = WriteProbe(partial(redis.ping, client), partial(redis.check_writes, client))
-        self._limits = limits
         self._lease = str(int(lease * 1_000_000))
-        self._retention = (str(int(limits.retention * 1000)), str(limits.log_bytes))
-        self._group = Scripts(client, LUA / "group", prelude=(LUA / "group.lua").read_text(encoding="utf-8"))
+        self._group = GroupScripts(client, limits, self._lease)
         self._logs = Logs(client, self._group)
         self._subscriber = Subscriber(client)
         self._schedule = Schedule(client, self._subscriber, self._lease)
@@ -95,7 +86,7 @@ class RedisQueue:
         self._schedule.schedule(group, self._lease)
         if message.cancel_on_disconnect:
             self._presence.expect(f"{group} {message.id}")
-        outcome, *result = self._run_enqueue(group, message, client_message_id, on_busy, claim=claim)
+        outcome, *result = self._group.enqueue(message, client_message_id, on_busy, claim=claim)
         match outcome:
             case "conflict":
                 raise IdempotencyConflict
@@ -116,19 +107,6 @@ class RedisQueue:
                 self._schedule.schedule(group)
         return Receipt(message.id, ahead)
 
-    def _run_enqueue(
-        self, group: str, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool
-    ) -> list[Any]:
-        keys = [queue_key(group)] + ([f"{keys_of(group)}c:{digest_of(client_message_id)}"] if client_message_id else [])
-        content = json.dumps(message.content, sort_keys=True)
-        fields = (message.id, message.user_id, content, message.size, int(message.cancel_on_disconnect), digest_of(content))
-        conditions = (self._limits.depth_per_user, on_busy)
-        more_fields = (message.trace, message.handler, message.run_scope, message.run_key)
-        lease = self._lease if claim else "0"
-        arguments = (*fields, *conditions, *more_fields, lease, int(message.repeatable))
-        result: list[Any] = self._group.run("enqueue", keys, *arguments)
-        return result
-
     def claim(self, timeout: float) -> Claim | None:
         deadline = monotonic() + timeout
         while True:
@@ -146,14 +124,13 @@ class RedisQueue:
             due = self._schedule.claim_due()
             if isinstance(due, float):
                 return due
-            claim = self._check(*due, self._lease)
+            claim = self._check(*due)
             if claim is not None:
                 return claim
 
-    def _check(self, group: str, moment: Moment, lease: str) -> Claim | None:
-        """Claims the group's next message, or schedules the group's next check."""
-        arguments = (lease, MAX_CLAIMS, INTERRUPTED, STOPPED, *self._retention)
-        outcome, *result = self._group.run("claim", [queue_key(group)], *arguments)
+    def _check(self, group: str, moment: Moment, *, only_check: bool = False) -> Claim | None:
+        """Claims the group's next message, unless `only_check`, or schedules the group's next check."""
+        outcome, *result = self._group.claim(group, only_check=only_check)
         match outcome:
             case "running":
                 self._schedule.complete(group, moment, result[0])
@@ -169,75 +146,68 @@ class RedisQueue:
         report_reaped(reaped)
         return claim_of(*claimed)
 
+    def _unschedule_if_idle(self, group: str) -> None:
+        self._check(group, self._schedule.postpone(group), only_check=True)
+
     def renew(self, claim: Claim) -> StopReason | None:
-        return stop_reason_of(self._write(claim, (), started=False))
+        return stop_reason_of(self._group.write(claim, (), "", started=False))
 
     def commit(self, claim: Claim) -> bool:
-        return self._run_for_claim("commit", claim)
+        return self._group.commit(claim)
 
     def restart(self, claim: Claim) -> bool:
-        return self._run_for_claim("restart", claim)
-
-    def _run_for_claim(self, script: str, claim: Claim) -> bool:
-        result = self._group.run(script, [queue_key_of(claim)], claim.message.id, claim.token)
-        if result == "lost":
-            raise LeaseLost
-        return bool(result)
+        return self._group.restart(claim)
 
     def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
-        if entries:
-            self._write(claim, entries, started=started)
-
-    def _write(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool) -> str:
-        name = self._write_name(claim) if entries else ""
-        arguments = (claim.message.id, claim.token, self._lease, name, int(started), self._limits.log_bytes)
-        result: str = self._group.run("write", [queue_key_of(claim)], *arguments, *flatten(entries))
-        if entries:
-            self._write_names.pop(claim_key(claim), None)
-        if result == "lost":
-            raise LeaseLost
+        if not entries:
+            return
+        with self._named_write(claim) as name:
+            result = self._group.write(claim, entries, name, started=started)
         if result == "large":
             raise TooLarge(REPLY_TOO_LONG)
-        return result
 
     def finish(self, claim: Claim, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
-        self._end_run(claim, self._finish(claim, entries, "forget" if forget else ""))
+        with self._named_write(claim) as name:
+            self._end_run(claim, partial(self._group.finish, claim, entries, name, "forget" if forget else ""))
 
     def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
-        result = self._finish(claim, entries, "conclude")
-        self._write_names.pop(claim_key(claim), None)
-        if result == "lost":
-            raise LeaseLost
-
-    def _finish(self, claim: Claim, entries: Sequence[LogEntry], mode: str) -> str | int:
-        arguments = (claim.message.id, claim.token, self._write_name(claim), *self._retention, mode)
-        result: str | int = self._group.run("finish", [queue_key_of(claim)], *arguments, *flatten(entries))
-        return result
+        with self._named_write(claim) as name:
+            self._group.finish(claim, entries, name, "conclude")
 
     def release(self, claim: Claim) -> None:
-        arguments = (claim.message.id, claim.token, INTERRUPTED, STOPPED, *self._retention)
-        self._end_run(claim, self._group.run("release", [queue_key_of(claim)], *arguments))
+        self._end_run(claim, partial(self._group.release, claim))
+        self._write_names.pop(claim_key(claim), None)
 
-    def _end_run(self, claim: Claim, result: str | int) -> None:
-        """`result`: "lost", or the number of waiting messages."""
+    def _end_run(self, claim: Claim, end: Callable[[], int]) -> None:
+        """`end` returns the number of waiting messages."""
         group = group_of(claim.message)
-        if result:
-            self._schedule.schedule(group)  # Also if lost: an earlier call may have succeeded whose result was not received.
+        try:
+            waiting = end()
+        except LeaseLost:
+            self._schedule.schedule(group)  # An earlier call may have succeeded whose result was not received.
+            self._write_names.pop(claim_key(claim), None)
+            raise
+        if waiting:
+            self._schedule.schedule(group)
         else:
             self._unschedule_if_idle(group)
-        self._write_names.pop(claim_key(claim), None)
-        if result == "lost":
-            raise LeaseLost
 
-    def _unschedule_if_idle(self, group: str) -> None:
-        self._check(group, self._schedule.postpone(group), lease="0")
+    @contextmanager
+    def _named_write(self, claim: Claim) -> Iterator[str]:
+        """Yields a name for a write of the claim: the same one until it is known whether the write succeeded.
 
-    def _write_name(self, claim: Claim) -> str:
-        """Returns the same name until a write is known to have succeeded, so that repeating it has no effect."""
-        name = self._write_names.setdefault(claim_key(claim), secrets.token_hex(8))
+        Repeating a write under the same name has no effect.
+        """
+        key = claim_key(claim)
+        name = self._write_names.setdefault(key, secrets.token_hex(8))
         while len(self._write_names) > MAX_WRITE_NAMES:
             self._write_names.pop(next(iter(self._write_names)), None)
-        return name
+        try:
+            yield name
+        except LeaseLost:
+            self._write_names.pop(key, None)
+            raise
+        self._write_names.pop(key, None)
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         return self._logs.read(user_id, message_id, after)
@@ -254,22 +224,17 @@ class RedisQueue:
 
     def stop(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
-        result = self._group.run("stop", [queue_key(group)], message_id, user_id, STOPPED, *self._retention)
-        self._handle_stop(group, message_id, result)
+        self._handle_stop(group, message_id, self._group.stop(group, message_id, user_id))
 
     def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
         if not self._presence.has_readers(f"{group} {message_id}"):
-            self._cancel(group, message_id, user_id, self._presence.process)
-
-    def _cancel(self, group: str, message_id: str, user_id: str = "", process: str = "") -> None:
-        arguments = (message_id, user_id, process, STOPPED, *self._retention)
-        self._handle_stop(group, message_id, self._group.run("cancel", [queue_key(group)], *arguments))
+            result = self._group.cancel(group, message_id, user_id, self._presence.process)
+            self._handle_stop(group, message_id, result)
 
     def continue_without_readers(self, user_id: str, message_id: str) -> None:
         group = group_mark_of(message_id, user_id)
-        result = self._group.run("continue_without_readers", [queue_key(group)], message_id, user_id)
-        self._handle_stop(group, message_id, result)
+        self._handle_stop(group, message_id, self._group.continue_without_readers(group, message_id, user_id))
         self._presence.forget(f"{group} {message_id}")
 
     def _handle_stop(self, group: str, message_id: str, result: str) -> None:
@@ -290,7 +255,7 @@ class RedisQueue:
         self._subscriber.subscribe("chat:stop", receive)
 
     def positions(self, user_id: str, group: str = "") -> list[QueuePosition]:
-        return positions_of(self._group.run("positions", [queue_key(group_mark(user_id, group))]))
+        return positions_of(self._group.positions(group_mark(user_id, group)))
 
     def sweep(self) -> None:
         with suppress(ServerFull), map_errors():
@@ -298,7 +263,7 @@ class RedisQueue:
         for member in self._presence.unread():
             group, message_id = member.split(" ", 1)
             with suppress(NotFound, Expired):  # Its enqueueing was refused, or its log was removed.
-                self._cancel(group, message_id)
+                self._handle_stop(group, message_id, self._group.cancel(group, message_id))
             self._presence.forget(member)
 
     def has_workers(self) -> bool:

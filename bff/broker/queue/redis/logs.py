@@ -2,10 +2,10 @@
 
 from bff.broker.queue.base import PAGE_EVENTS, Page
 from bff.broker.queue.log import parse_event_id, parse_event_id_or_none
-from bff.broker.queue.redis.keys import queue_key
+from bff.broker.queue.redis.group import GroupScripts
 from bff.errors import Expired, NotFound
 from bff.http.sse import Event
-from bff.ops.redis import Client, Scripts, keys_of, map_errors
+from bff.ops.redis import Client, keys_of, map_errors
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 ID_LIMIT = 2**63
@@ -13,9 +13,9 @@ ID_LIMIT = 2**63
 
 
 class Logs:
-    def __init__(self, client: Client, scripts: Scripts) -> None:
+    def __init__(self, client: Client, group: GroupScripts) -> None:
         self._client = client
-        self._scripts = scripts
+        self._group = group
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         prefix = keys_of(group_mark_of(message_id, user_id))
@@ -37,8 +37,7 @@ class Logs:
         parsed_id = parse_event_id_or_none(event_id)
         if parsed_id is None or max(parsed_id) >= ID_LIMIT:
             return None
-        keys = [queue_key(group_mark(user_id, group))]
-        return self._scripts.run("locate", keys, f"{parsed_id[0]}-{parsed_id[1]}") or None
+        return self._group.locate(group_mark(user_id, group), f"{parsed_id[0]}-{parsed_id[1]}")
 
     def _exists(self, log: str) -> bool:
         with map_errors():
