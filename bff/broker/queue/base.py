@@ -162,7 +162,7 @@ class Queue(Protocol):
         """
 
     def restart(self, claim: Claim) -> bool:
-        """Restarts a claim that was `begun` and whose reply was not stored. Returns whether it may: see `release`.
+        """Restarts a claim with `begun` whose reply was not stored. Returns whether it may: see `release`.
 
         If so, it writes a `restart` event into the log and resets `committed` and `started`. Raises LeaseLost.
         """
