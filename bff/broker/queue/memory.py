@@ -165,7 +165,7 @@ class MemoryQueue:
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         with self._lock:
             entry = self._state.entry(user_id, message_id)
-            visible = self._state.visible_events(entry)
+            visible = self._state.logs.visible_events(entry)
             events = entry.log.after(after, visible)
             more = len(events) == PAGE_EVENTS
             return Page(events, entry.state == "finished" and visible is None and not more, more)
@@ -263,10 +263,10 @@ class MemoryQueue:
 
     def _on_commit(self) -> None:
         """Wakes readers of events that are committed now, and passes on stops requested by another process."""
-        if not (self._state.withheld or self._replay.stopping):
+        if not (self._state.logs.withheld or self._replay.stopping):
             return
         with self._lock:
-            for entry in self._state.release_withheld():
+            for entry in self._state.logs.release_withheld():
                 entry.wake_readers()
             stopping, self._replay.stopping = self._replay.stopping, []
         for entry in stopping:

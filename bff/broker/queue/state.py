@@ -3,7 +3,6 @@
 Each change that has to survive a restart is recorded, if there is a journal.
 """
 
-import json
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
@@ -22,6 +21,7 @@ from bff.broker.queue.base import (
 from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.recorder import Recorder
+from bff.broker.queue.log_writer import LogWriter
 from bff.broker.queue.ttl_cache import TTLCache
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooManyRequests
 from bff.upstream.message_ids import group_mark, group_mark_of
@@ -39,10 +39,12 @@ class State:
         self.clock = clock
         self.journal = journal
         self.recorder = Recorder(journal, clock)
+        self.logs = LogWriter(clock, journal, self.recorder)
         self._on_claimable = on_claimable
         self.clear()
 
     def clear(self) -> None:
+        self.logs.clear()
         self.entries: dict[str, QueueEntry] = {}
         self.groups: dict[str, Group] = {}
         self.claimable: deque[Group] = deque()
@@ -54,11 +56,8 @@ class State:
         """The message's id and a digest of its content."""
         self.expired: TTLCache[str, str] = TTLCache()
         """User ids by message id."""
-        self.last_id = (0, 0)
         self.ranks = (0, 0)
         """The lowest and the highest rank in use."""
-        self.withheld: list[QueueEntry] = []
-        """Entries with events that may only be read once they are committed."""
 
     # Lookups.
 
@@ -97,20 +96,6 @@ class State:
         if self.journal and self.journal.role is None:
             self.journal.check()
 
-    def visible_events(self, entry: QueueEntry) -> int | None:
-        """Returns how many of the entry's events may be read; None for all."""
-        if entry.withheld is None or self.journal is None or self.journal.buffer.is_committed(entry.withheld[0]):
-            return None
-        return entry.withheld[1]
-
-    def release_withheld(self) -> list[QueueEntry]:
-        """Removes and returns the entries of `withheld` whose events may be read now."""
-        released = [entry for entry in self.withheld if self.visible_events(entry) is None]
-        self.withheld = [entry for entry in self.withheld if self.visible_events(entry) is not None]
-        for entry in released:
-            entry.withheld = None
-        return released
-
     # Adding messages.
 
     def known_receipt(self, known: tuple[str, str], digest: str) -> Receipt:
@@ -146,7 +131,7 @@ class State:
             self.recorder.remember("client", *client_key, message.id, digest, now)
         group.insert(entry)
         self.recorder.add(entry)
-        self.publish_positions(group)
+        self.logs.write_positions(group)
         return entry
 
     def next_rank(self, *, first: bool = False) -> int:
@@ -160,7 +145,7 @@ class State:
         self.active_bytes -= entry.message.size
         self._free_client_id(entry)
         self._remove(entry)
-        self.publish_positions(entry.group)
+        self.logs.write_positions(entry.group)
 
     def _remove_from_waiting(self, entry: QueueEntry) -> None:
         entry.group.waiting.remove(entry)
@@ -178,7 +163,7 @@ class State:
         entry.state = "running"
         entry.token += 1
         self.recorder.update(entry)
-        self.publish_positions(group)
+        self.logs.write_positions(group)
         begun = entry.committed and entry.started
         return Claim(entry.message, entry.token, max(0.0, self.clock() - entry.enqueued_at), begun)
 
@@ -205,7 +190,7 @@ class State:
             entry.rank = self.next_rank(first=True)
             group.waiting.appendleft(entry)
             self.recorder.update(entry)
-            self.publish_positions(group)
+            self.logs.write_positions(group)
             self.make_claimable(group)
 
     def restart(self, entry: QueueEntry) -> bool:
@@ -214,7 +199,7 @@ class State:
             return False
         entry.restarts += 1
         entry.started = entry.committed = False
-        self.write(entry, [final_events.restart()])
+        self.logs.write(entry, [final_events.restart()])
         return True
 
     def append(self, entry: QueueEntry, entries: Sequence[LogEntry], *, started: bool) -> bool:
@@ -225,7 +210,7 @@ class State:
         if first:
             entry.started = True
             self.recorder.update(entry)
-        self.write(entry, entries, withhold=first)
+        self.logs.write(entry, entries, withhold=first)
         return first
 
     def stop(self, entry: QueueEntry, reason: StopReason) -> None:
@@ -241,7 +226,7 @@ class State:
         else:
             self._remove_from_waiting(entry)
             self.conclude(entry, [final_events.stopped()])
-            self.publish_positions(entry.group)
+            self.logs.write_positions(entry.group)
 
     def continue_without_readers(self, entry: QueueEntry) -> None:
         entry.message = entry.message._replace(cancel_on_disconnect=False)
@@ -262,25 +247,11 @@ class State:
         self.make_claimable(group)
         self._remove_if_empty(group)
 
-    def write(self, entry: QueueEntry, entries: Sequence[LogEntry], *, withhold: bool = False) -> None:
-        """Appends to the entry's log. `withhold`: the events may only be read once they are committed."""
-        first = len(entry.log.events)
-        for log_entry in entries:
-            self.last_id = max((int(self.clock() * 1000), 0), (self.last_id[0], self.last_id[1] + 1))
-            self.recorder.event(entry, entry.log.append(self.last_id, log_entry))
-        entry.updated_at = self.clock()
-        if self.journal and withhold:
-            entry.withheld = self.journal.buffer.position, min(first, entry.withheld[1] if entry.withheld else first)
-            self.withheld.append(entry)
-            self.journal.buffer.commit_soon()
-        elif not entry.withheld:
-            entry.wake_readers()
-
     def conclude(self, entry: QueueEntry, entries: Sequence[LogEntry]) -> None:
         """Ends the entry's log; a running entry's group stays occupied until `end_run`."""
         entry.state = "finished"
         self.recorder.update(entry)
-        self.write(entry, [*entries, final_events.done(entry.message.id)], withhold=True)
+        self.logs.write(entry, [*entries, final_events.done(entry.message.id)], withhold=True)
         self.add_finished(entry)
         while self.finished_bytes > self.limits.log_bytes and len(self.finished) > 1:
             self.expire(next(iter(self.finished.values())))
@@ -290,13 +261,6 @@ class State:
         entry.message = entry.message._replace(content={}, size=0)
         self.finished[entry.message.id] = entry
         self.finished_bytes += entry.log.size
-
-    def publish_positions(self, group: Group) -> None:
-        """Appends a `queued` event to each waiting message whose position has changed."""
-        for position, entry in enumerate(group.waiting, start=1):
-            event = ("queued", json.dumps({"message_id": entry.message.id, "position": position}))
-            if not entry.foreign and (not entry.log.events or entry.log.events[-1][:2] != event):
-                self.write(entry, [event])
 
     # Expiry.
 
@@ -321,7 +285,7 @@ class State:
         del self.entries[entry.message.id]
         del entry.group.entries[entry.message.id]
         self._remove_if_empty(entry.group)
-        self.recorder.remove(entry, self.last_id)
+        self.recorder.remove(entry, self.logs.last_id)
 
     def _free_client_id(self, entry: QueueEntry) -> None:
         if entry.client_key:

@@ -34,7 +34,7 @@ class StateReplay:
         elif (entry := self._state.entries.get(fields[0])) is not None:
             self._change(entry, kind, *fields[1:])
         if kind == "gone":
-            self._state.last_id = max(self._state.last_id, (fields[1], fields[2]))
+            self._state.logs.last_id = max(self._state.logs.last_id, (fields[1], fields[2]))
 
     def apply_request(self, record: Record) -> None:
         kind, message_id = record[:2]
@@ -48,8 +48,8 @@ class StateReplay:
             self.stopping.append(entry)
 
     def follow(self) -> None:
-        if not self._is_past_gap and self._state.last_id > (0, 0):
-            self._state.last_id = self._state.last_id[0] + ID_GAP_MILLISECONDS, 0
+        if not self._is_past_gap and self._state.logs.last_id > (0, 0):
+            self._state.logs.last_id = self._state.logs.last_id[0] + ID_GAP_MILLISECONDS, 0
         self._is_past_gap = True
 
     def take_over(self) -> None:
@@ -67,7 +67,7 @@ class StateReplay:
         state.finished = type(state.finished)(sorted(state.finished.items(), key=lambda item: item[1].updated_at))
         waiting = [group for group in state.groups.values() if group.waiting]
         for group in sorted(waiting, key=lambda group: group.waiting[0].rank):
-            state.publish_positions(group)
+            state.logs.write_positions(group)
             state.make_claimable(group)
 
     def rewrite(self) -> None:
@@ -114,7 +114,7 @@ class StateReplay:
 
     def _append(self, entry: QueueEntry, event_id: str, event_type: str, data: str) -> None:
         state, parsed_id = self._state, parse_event_id(event_id)
-        state.last_id = max(state.last_id, parsed_id)
+        state.logs.last_id = max(state.logs.last_id, parsed_id)
         entry.log.append(parsed_id, (event_type, data))
         if entry.state == "finished":
             state.finished_bytes += size_of([(event_type, data)])
