@@ -58,6 +58,7 @@ soak-freezes: .venv/dev
 check: .venv/dev
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/codespell
 	.venv/bin/mypy
 
 bench: .venv/run
