@@ -30,7 +30,12 @@ NOT_UNDER_GEVENT = deploy config api/adapters engine/test_user_data.py faults/te
 test: .venv/dev
 	$(PYTEST) $(IN_PARALLEL) -m "not alone" $(RERUN)
 	$(PYTEST) -m alone $(RERUN)
-	.venv/bin/python -m gevent.monkey --module pytest -m "not live" $(NOT_UNDER_GEVENT:%=--ignore=tests/%) $(RERUN)
+	$(MAKE) --no-print-directory -j 2 test-gevent-1 test-gevent-2
+
+# One half of the tests that run under gevent.
+test-gevent-%: .venv/dev
+	.venv/bin/python -m gevent.monkey --module pytest -p tests.shard --shard $*/2 -m "not live" \
+		$(NOT_UNDER_GEVENT:%=--ignore=tests/%) $(RERUN)
 
 # Tests that start no server; takes less than a minute.
 test-quick: .venv/dev
