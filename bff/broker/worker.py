@@ -51,7 +51,7 @@ class Worker:
     def __init__(
         self, queue: Queue, engines: Engines, times: Times, bounds: Bounds, *, claims: bool = True, keep_stopped: bool = False
     ) -> None:
-        """`claims`: it answers what waits in the queue, and not only what is given to `start_now`.
+        """`claims`: it answers what waits in the queue, and not only what is given to `start_now` and what follows that.
 
         `keep_stopped`: what a reply in a conversation had said when its user stopped it is stored.
         """
@@ -229,6 +229,7 @@ class Worker:
         except Exception:
             log.exception("message %s could not be answered", message.id)
         finally:
+            self._claim_next(message)  # Before this one is over: a drain that waits for what runs must not miss it.
             self._running.remove(run)
             run.waiter.confirm = None
             run.waiter.close()
@@ -236,6 +237,18 @@ class Worker:
             if place is not None:
                 place.release()
             _tell_end(run)
+
+    def _claim_next(self, message: Message) -> None:
+        """The next message of the group, if it is an external broker's: it takes no place, so it waits for none."""
+        if self._engines.external_broker is None or self._draining:
+            return
+        try:
+            if (claim := self._queue.claim_next(message, "external")) is not None:
+                self._begin_external(claim)
+        except (StorageUnavailable, ServerFull):
+            log.warning("the queue is away: the next message waits until some worker claims it")
+        except Exception:
+            log.exception("the next message could not be begun")
 
 
 def _tell_end(run: Run) -> None:

@@ -149,9 +149,13 @@ class Queue(Protocol):
     def claim(self, timeout: float) -> Claim | None:
         """Claims the next message of a group of which none is running; None after `timeout` seconds without one."""
 
+    def claim_next(self, after: Message, handler: str) -> Claim | None:
+        """Claims the next message of the group of `after`, if it has this handler and no message of the group is running."""
+
     def renew(self, claim: Claim) -> StopReason | None:
-        """Renews the lease. Returns the reason if the message has to stop, in case the `on_stop` call was missed. Raises
-        LeaseLost.
+        """Renews the lease. Returns the reason if the message has to stop, in case an `on_stop` call was missed.
+
+        Raises LeaseLost.
         """
 
     def release(self, claim: Claim) -> None:

@@ -203,8 +203,9 @@ class State:
         return True
 
     def append(self, entry: QueueEntry, entries: Sequence[LogEntry], *, started: bool) -> bool:
-        """Returns whether output starts with these entries. They are withheld until the start is committed, so that after a
-        crash it is known that output had started.
+        """Returns whether output starts with these entries.
+
+        They are withheld until the start is committed, so that after a crash it is known that output had started.
         """
         first = started and bool(entries) and not entry.started
         if first:

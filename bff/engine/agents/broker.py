@@ -7,6 +7,7 @@ would hold the place among the running answers that the second one needs.
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -66,21 +67,59 @@ class Broker:
                 answer.give_up()  # Also where an error ended it here: the engine may still be at it.
 
 
+class OpenReplies:
+    """By user, the replies in this process that are not read to their end yet, whether anybody still wants them or not."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()
+        self._waiting: list[Waiter] = []
+
+    def __contains__(self, user_id: str) -> bool:
+        return user_id in self._open
+
+    def add(self, user_id: str) -> None:
+        with self._lock:
+            self._open[user_id] += 1
+
+    def remove(self, user_id: str) -> None:
+        with self._lock:
+            self._open[user_id] -= 1
+            if not self._open[user_id]:
+                del self._open[user_id]
+            waiting = list(self._waiting)
+        for waiter in waiting:
+            waiter.wake()
+
+    def wait(self, user_id: str, waiter: Waiter) -> None:
+        """Until the user has none, or `waiter.due`. Raises what ends `waiter`."""
+        self._waiting.append(waiter)
+        try:
+            while user_id in self and monotonic() < waiter.wake_at:
+                waiter.wait()
+        finally:
+            self._waiting.remove(waiter)
+
+
 class BrokerUpstream:
-    def __init__(self, broker: BrokerClient, engine: EngineClient | None, answer_max_seconds: float) -> None:
-        """`engine`: the one behind the broker, None where it is not known. `answer_max_seconds`: for one reply."""
+    def __init__(
+        self, broker: BrokerClient, engine: EngineClient | None, answer_max_seconds: float, open_replies: OpenReplies
+    ) -> None:
+        """`engine`: the one behind the broker, None where it is not known. `answer_max_seconds`: for one reply.
+
+        `open_replies`: those of a broker that does not number its events. The user's next message waits for them.
+        """
         self._broker = broker
         self._engine = engine
         self._answer_max_seconds = answer_max_seconds
+        self._open_replies = open_replies
 
     def ask(self, identity: Identity, text: str, waiter: Waiter) -> Answer:
         deadline = self._broker.open_deadline()
         user_id = identity.user_id
         content = ChatRequest(message=text).for_upstream()
         if not self._broker.numbers_events(user_id):
-            reply = UnnumberedReply(self._broker, self._engine, Question(identity, content, time.time()))
-            reply.start(waiter)
-            return _Unnumbered(reply, monotonic() + self._answer_max_seconds)
+            return self._ask_unnumbered(Question(identity, content, time.time()), waiter)
         receipt = self._broker.enqueue(identity, content, deadline)
         try:
             return _Queued(
@@ -90,12 +129,23 @@ class BrokerUpstream:
             _stop(self._broker, user_id, receipt.message_id)
             raise
 
+    def _ask_unnumbered(self, question: Question, waiter: Waiter) -> Answer:
+        user_id = question.identity.user_id
+        with contextlib.ExitStack() as undoing:
+            self._open_replies.add(user_id)
+            undoing.callback(self._open_replies.remove, user_id)
+            reply = UnnumberedReply(self._broker, self._engine, question)
+            reply.start(waiter)
+            return _Unnumbered(reply, monotonic() + self._answer_max_seconds, undoing.pop_all())
+
 
 class _Unnumbered(NamedTuple):
     """A reply of a broker whose one stream has to be read to its end, whatever becomes of it here."""
 
     reply: UnnumberedReply
     deadline: float
+    at_end: contextlib.ExitStack
+    """Closed once its stream has been read to its end."""
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         for data in self.reply.events(waiter):
@@ -109,7 +159,7 @@ class _Unnumbered(NamedTuple):
         threading.Thread(target=self._read_out, name="read-out", daemon=True).start()
 
     def _read_out(self) -> None:
-        with contextlib.closing(waiting.new_waiter()) as waiter:
+        with self.at_end, contextlib.closing(waiting.new_waiter()) as waiter:
             waiter.wake_at = self.deadline
             self.reply.read_out(waiter)
 

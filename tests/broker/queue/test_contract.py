@@ -1707,6 +1707,32 @@ def test_a_message_that_has_to_wait_is_not_claimed_as_it_is_enqueued(queue, runn
     assert claim_next(queue).message.id == receipt.message_id
 
 
+def test_the_next_message_of_a_group_is_claimed_for_its_handler(queue):
+    first = queue.enqueue(new_message(handler="external"), None, "enqueue", claim=True).claim
+    message = enqueue(queue, handler="external")
+    enqueue(queue, "bob", handler="external")
+    assert queue.claim_next(first.message, "external") is None, "the first one is running"
+    queue.finish(first, [])
+
+    claim = queue.claim_next(first.message, "external")
+
+    assert (claim.message.id, claim.token) == (message.id, 1)
+    assert claim_next(queue).message.user_id == "bob"
+    assert queue.claim(NO_WAIT) is None, "it cannot be claimed twice"
+    queue.finish(claim, [])
+    assert queue.claim_next(first.message, "external") is None
+    assert event_types(queue, message) == ["queued", "done"]
+
+
+def test_the_next_message_of_a_group_is_not_claimed_for_another_handler(queue):
+    first = queue.enqueue(new_message(handler="external"), None, "enqueue", claim=True).claim
+    message = enqueue(queue, handler="bundled")
+    queue.finish(first, [])
+
+    assert queue.claim_next(first.message, "external") is None
+    assert claim_next(queue).message.id == message.id
+
+
 def test_a_repeated_message_is_not_claimed_twice(queue):
     message = new_message()
     queue.enqueue(message, "once", "enqueue", claim=True)

@@ -149,6 +149,10 @@ class RedisQueue:
     def _unschedule_if_idle(self, group: str) -> None:
         self._check(group, self._schedule.postpone(group), only_check=True)
 
+    def claim_next(self, after: Message, handler: str) -> Claim | None:
+        result = self._group.claim_next(group_of(after), handler)
+        return claim_of(*result) if result else None  # The group was scheduled when `after` finished.
+
     def renew(self, claim: Claim) -> StopReason | None:
         return stop_reason_of(self._group.write(claim, (), "", started=False))
 

@@ -46,6 +46,10 @@ class GroupScripts:
         result: list[Any] = self._scripts.run("claim", [queue_key(group)], *arguments)
         return result
 
+    def claim_next(self, group: str, handler: str) -> list[Any]:
+        result: list[Any] = self._scripts.run("claim_next", [queue_key(group)], self._lease, handler)
+        return result
+
     def commit(self, claim: Claim) -> bool:
         return bool(self._run_for_claim("commit", claim))
 
