@@ -24,3 +24,7 @@ def interrupted() -> LogEntry:
 def restart() -> LogEntry:
     """The reply begins anew: readers drop all output before this event."""
     return "message", json.dumps({"type": "restart"}, separators=(",", ":"))
+
+
+def done(message_id: str) -> LogEntry:
+    return "done", json.dumps({"message_id": message_id})

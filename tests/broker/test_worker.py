@@ -10,7 +10,7 @@ from bff.broker.engines import Engines
 from bff.broker.queue.base import Message, Queue
 from bff.broker.queue.memory import MemoryQueue
 from bff.broker.queue.redis import RedisQueue
-from bff.broker.worker import Bounds, Times, Worker
+from bff.broker.worker import Bounds, Worker
 from bff.ops.metrics import ANSWERS, LEASES_LOST
 from bff.ops.redis import connect
 from bff.upstream.engine_client import EngineClient
