@@ -90,7 +90,7 @@ def enqueue() -> Response:
     parts.worker.start()
     if receipt.message_id != message.id and not message.cancel_on_disconnect:
         parts.queue.continue_without_readers(content.user_id, receipt.message_id)
-    log.info("message %s was left", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})
+    log.info("message %s was enqueued", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})
     return jsonify(
         status="queued",
         message_id=receipt.message_id,

@@ -15,11 +15,11 @@ from bff.broker.runner import Runner, Times
 from bff.errors import ServerFull, ServerRestarting, StorageUnavailable, detached
 
 CLAIM_SECONDS: Final = 1.0
-"""Timeout of waiting for a free place, and then for a message."""
+"""Timeout of waiting for a free slot, and then for a message."""
 SWEEP_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 1.0
 """After an error."""
-HAND_BACK_SECONDS: Final = 2.0
+REQUEUE_SECONDS: Final = 2.0
 """The end of a drain, reserved for requeuing what did not finish."""
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Worker:
         self._draining = True
         if self._thread is not None:
             self._thread.join(seconds)
-        _wait_for(lambda: self._runner.idle, end - min(HAND_BACK_SECONDS, seconds / 2))
+        _wait_for(lambda: self._runner.idle, end - min(REQUEUE_SECONDS, seconds / 2))
         self._runner.requeue_all()
         _wait_for(lambda: self._runner.idle, end)
 
@@ -140,7 +140,7 @@ class Worker:
         if self._refuses_external:
             self._queue.finish(claim, [final_events.failed(ServerRestarting())], forget=True)
         else:
-            self._runner.start(claim, lambda: None)  # No place is taken: it was admitted when it was enqueued.
+            self._runner.start(claim, lambda: None)  # It takes no slot: it was admitted when it was enqueued.
 
 
 def _wait_for(condition: Callable[[], bool], deadline: float) -> None:

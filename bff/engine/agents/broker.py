@@ -1,7 +1,7 @@
-"""Passes the user's last message on to the configured broker, or engine, and tells its answer in pieces.
+"""An agent that sends the user's last message to the configured broker or engine, and streams the reply.
 
-Whoever answers there knows its users' history itself. The bundled broker is never asked: a reply that waits for a second one
-would hold the place among the running answers that the second one needs.
+Broker and engine store their users' history themselves, so only the last message is sent. The bundled broker is never used: a
+run that waits for another run of the same worker would hold the slot that the other one needs.
 """
 
 import contextlib
@@ -27,19 +27,23 @@ from bff.upstream.relay import Relay
 from bff.upstream.unnumbered import Question, UnnumberedReply
 
 
-class Answer(Protocol):
+class EventReader(Protocol):
     def events(self, waiter: Waiter) -> Iterator[Event | None]: ...
 
-    def close(self) -> None:
-        """Once it has come to its end."""
+    def close(self) -> None: ...
 
-    def give_up(self) -> None:
-        """Before: whoever writes it shall stop."""
+
+class UpstreamReply(EventReader, Protocol):
+    def close(self) -> None:
+        """Called after the terminal event."""
+
+    def cancel(self) -> None:
+        """Called instead of `close` before the terminal event: stops the upstream's work. Does not block."""
 
 
 class Upstream(Protocol):
-    def ask(self, identity: Identity, text: str, waiter: Waiter) -> Answer:
-        """Raises an UpstreamFailure, and what ends `waiter` meanwhile."""
+    def send(self, identity: Identity, text: str, waiter: Waiter) -> UpstreamReply:
+        """Raises an UpstreamFailure, and what cancels `waiter`."""
 
 
 class Broker:
@@ -53,46 +57,44 @@ class Broker:
 
     def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
         text = last_user_message(history)
-        answer = yield from in_background(
-            lambda place: self._upstream.ask(identity, text, place), waiter, lambda late: late.give_up()
+        reply = yield from in_background(
+            lambda call_waiter: self._upstream.send(identity, text, call_waiter), waiter, lambda late: late.cancel()
         )
         relay = Relay("")
         try:
-            yield from _pieces(relay, answer, waiter)
+            yield from _pieces(relay, reply, waiter)
         finally:
             if relay.ended in events.TERMINAL:
-                answer.close()
+                reply.close()
             else:
-                answer.give_up()  # Also where an error ended it here: the engine may still be at it.
+                reply.cancel()  # Also after an error here: the upstream may still be running.
 
 
 class BrokerUpstream:
     def __init__(self, broker: BrokerClient, engine: EngineClient | None, answer_max_seconds: float) -> None:
-        """`engine`: the one behind the broker, None where it is not known. `answer_max_seconds`: for one reply."""
+        """`engine`: the one behind the broker, if known."""
         self._broker = broker
         self._engine = engine
         self._answer_max_seconds = answer_max_seconds
 
-    def ask(self, identity: Identity, text: str, waiter: Waiter) -> Answer:
-        deadline = self._broker.open_deadline()
-        user_id = identity.user_id
+    def send(self, identity: Identity, text: str, waiter: Waiter) -> UpstreamReply:
+        broker, user_id = self._broker, identity.user_id
+        deadline = broker.open_deadline()
         content = ChatRequest(message=text).for_upstream()
-        if not self._broker.numbers_events(user_id):
-            reply = UnnumberedReply(self._broker, self._engine, Question(identity, content, time.time()))
+        if not broker.numbers_events(user_id):
+            reply = UnnumberedReply(broker, self._engine, Question(identity, content, time.time()))
             reply.start(waiter)
-            return _Unnumbered(reply, monotonic() + self._answer_max_seconds)
-        receipt = self._broker.enqueue(identity, content, deadline)
+            return _UnnumberedReply(reply, monotonic() + self._answer_max_seconds)
+        message_id = broker.enqueue(identity, content, deadline).message_id
         try:
-            return _Queued(
-                self._broker, user_id, receipt.message_id, self._broker.follow(user_id, receipt.message_id, deadline)
-            )
+            return _QueuedReply(broker, user_id, message_id, broker.follow(user_id, message_id, deadline))
         except ChatError:
-            _stop(self._broker, user_id, receipt.message_id)
+            _stop_in_background(broker, user_id, message_id)
             raise
 
 
-class _Unnumbered(NamedTuple):
-    """A reply of a broker whose one stream has to be read to its end, whatever becomes of it here."""
+class _UnnumberedReply(NamedTuple):
+    """A reply of a broker that allows one stream per message: it is read to its end even if nobody needs it any more."""
 
     reply: UnnumberedReply
     deadline: float
@@ -102,10 +104,9 @@ class _Unnumbered(NamedTuple):
             yield None if data is None else Event("message", data)
 
     def close(self) -> None:
-        """In the background: its stream ends soon."""
-        self.give_up()
+        self.cancel()
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
         threading.Thread(target=self._read_out, name="read-out", daemon=True).start()
 
     def _read_out(self) -> None:
@@ -114,34 +115,26 @@ class _Unnumbered(NamedTuple):
             self.reply.read_out(waiter)
 
 
-class _Followed(Protocol):
-    def events(self, waiter: Waiter) -> Iterator[Event | None]: ...
-
-    def close(self) -> None: ...
-
-
-class _Queued(NamedTuple):
-    """A message in the broker's queue, and its answer's stream."""
+class _QueuedReply(NamedTuple):
+    """The reply to a message in the broker's queue."""
 
     broker: BrokerClient
     user_id: str
     message_id: str
-    answer: _Followed
+    stream: EventReader
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
-        return self.answer.events(waiter)
+        return self.stream.events(waiter)
 
     def close(self) -> None:
-        self.answer.close()
+        self.stream.close()
 
-    def give_up(self) -> None:
-        self.answer.close()
-        _stop(self.broker, self.user_id, self.message_id)
+    def cancel(self) -> None:
+        self.stream.close()
+        _stop_in_background(self.broker, self.user_id, self.message_id)
 
 
-def _stop(broker: BrokerClient, user_id: str, message_id: str) -> None:
-    """In the background: nobody waits for it."""
-
+def _stop_in_background(broker: BrokerClient, user_id: str, message_id: str) -> None:
     def stop() -> None:
         with contextlib.suppress(ChatError):
             broker.stop(user_id, message_id)
@@ -150,46 +143,48 @@ def _stop(broker: BrokerClient, user_id: str, message_id: str) -> None:
 
 
 class EngineUpstream:
-    """An engine without a broker before it."""
+    """An engine without a broker."""
 
     def __init__(self, engine: EngineClient, client_id: str) -> None:
         self._engine = engine
         self._client_id = client_id
 
-    def ask(self, identity: Identity, text: str, waiter: Waiter) -> "_Streamed":
-        about = {"client_id": self._client_id, "user_id": identity.user_id, "org": identity.org}
-        return _Streamed(self._engine.stream(ChatRequest(message=text).for_upstream() | about, waiter))
+    def send(self, identity: Identity, text: str, waiter: Waiter) -> UpstreamReply:
+        sender = {"client_id": self._client_id, "user_id": identity.user_id, "org": identity.org}
+        return _EngineReply(self._engine.stream(ChatRequest(message=text).for_upstream() | sender, waiter))
 
 
-class _Streamed(NamedTuple):
-    source: _Followed
+class _EngineReply(NamedTuple):
+    """An engine stops when its stream is closed."""
+
+    stream: EventReader
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
-        return self.source.events(waiter)
+        return self.stream.events(waiter)
 
     def close(self) -> None:
-        self.source.close()
+        self.stream.close()
 
-    def give_up(self) -> None:
-        self.source.close()
+    def cancel(self) -> None:
+        self.stream.close()
 
 
-def _pieces(relay: Relay, answer: Answer, waiter: Waiter) -> Iterator[str | None]:
-    """Raises what kept the answer from its end."""
-    said = False
-    for event in relay(answer.events(waiter)):
+def _pieces(relay: Relay, reply: UpstreamReply, waiter: Waiter) -> Iterator[str | None]:
+    """Raises a ChatError if the reply does not end with `complete`."""
+    started = False
+    for event in relay(reply.events(waiter)):
         if event is None:
             yield None
             continue
         content = events.parsed_object(event.data)
         if text := events.text_in(content):
-            said = True
+            started = True
             yield text
-        elif content["type"] == "restart" and said:
-            raise Interrupted(detail="the broker began its answer anew")
-        elif content["type"] == "complete" and not said:
+        elif content["type"] == "restart" and started:
+            raise Interrupted(detail="the broker restarted its reply after the first output")
+        elif content["type"] == "complete" and not started:
             yield "\n\n".join(content["response"]["responses"])
     if relay.problem is not None:
         raise detached(relay.problem)
     if relay.ended == "stopped":
-        raise Interrupted(detail="stopped elsewhere")
+        raise Interrupted(detail="the broker stopped the reply")
