@@ -107,7 +107,7 @@ def run_worker() -> None:
     log = logging.getLogger(__name__)
     for message in checks.warnings(settings):
         log.warning(message)
-    log.info("running messages from the queue in Redis")
+    log.info("answering the messages queued in Redis")
     stop.wait()
     worker.drain(settings.drain_seconds)
 

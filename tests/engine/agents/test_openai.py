@@ -61,9 +61,7 @@ def test_without_a_key_there_is_no_authorization_header(waiter):
     assert "authorization" not in server.requests[0].headers
 
 
-CALL = piece(
-    {"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]}
-)
+CALL = piece({"tool_calls": [{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}]})
 SECOND_CHOICE = data(completion([{"index": 1, "delta": {"content": "another reply"}, "finish_reason": None}]))
 SPLIT_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\n'
 REPLIES = {
