@@ -1,4 +1,4 @@
-"""The driver: a broker stand-in and a load generator, both in C (driver/), compiled at first use."""
+"""Runs the broker stand-in and the load generator, two C programs (driver/) that are compiled at first use."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ BINARIES: Final = OUT / "bin"
 
 
 def compile_driver() -> None:
-    """Raises Unavailable where there is no C compiler, or no epoll and no /proc."""
+    """Raises Unavailable without a C compiler, or without epoll and /proc."""
     if sys.platform != "linux":
-        raise Unavailable("The benchmarks need Linux: epoll for the driver, /proc for what is read off the servers.")
+        raise Unavailable("The benchmarks need Linux: epoll for the driver, /proc for the servers' CPU and memory.")
     compiler = shutil.which("cc")
     if compiler is None:
-        raise Unavailable("No C compiler (cc) is here: the load generator and the broker stand-in need one.")
+        raise Unavailable("The load generator and the broker stand-in need a C compiler (cc); none was found.")
     BINARIES.mkdir(parents=True, exist_ok=True)
     for name in ("broker", "load"):
         source = SOURCE / f"{name}.c"
@@ -35,7 +35,7 @@ def compile_driver() -> None:
 
 
 class Plan(NamedTuple):
-    """What an answer consists of: the broker stand-in reads it in the message, and in the message id."""
+    """The contents of a reply. The broker stand-in parses it from the message or from the message id."""
 
     mode: str
     """rate, saturate or idle."""
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
     """Events a second."""
     count: int = 1_000_000
     bytes: int = 80
-    """Characters of text an event; a token or two, with the time in front."""
+    """Characters of text per event, beginning with the time; about a token or two."""
 
     @property
     def message(self) -> str:
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
 
     @property
     def message_id(self) -> str:
-        """For who asks for a stream without leaving a message first; `{n}` becomes the stream's number."""
+        """For requests that open a stream without posting a message; `{n}` is replaced by the stream's number."""
         return f"m{{n}}-{self.mode[0]}-{self.rate}-{self.count}-{self.bytes}"
 
 
@@ -61,14 +61,14 @@ class Broker:
         self.pid = process.pid
         self.port = int(process.stdout.readline())
 
-    def go(self) -> None:
-        """Every idle stream is told its answer's end, every saturating one begins."""
+    def proceed(self) -> None:
+        """Ends every idle reply and starts every saturating one."""
         os.kill(self.pid, signal.SIGUSR1)
 
 
 @contextlib.contextmanager
 def broker(core: int | None, *arguments: str) -> Iterator[Broker]:
-    """`arguments`: "unnumbered" for one whose events have no ids."""
+    """`arguments`: "unnumbered" sends events without ids."""
     with running([BINARIES / "broker", *arguments], core, output=subprocess.PIPE, errors=sys.stderr.fileno()) as process:
         yield Broker(process)
 
@@ -78,61 +78,61 @@ Report = dict[str, Any]
 
 
 class Load:
-    """A load generator at work. Reports come by themselves (`opened`, `end`) or are asked for (`mark`)."""
+    """A running load generator. It reports by itself (`wait_opened`, `wait_ended`) or on request (`mark`)."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self._rest = b""
+        self._buffer = b""
 
-    def opened(self, seconds: float) -> Report:
-        """When every stream had its first event or failed; its `first_event_ms` is that of all of them."""
+    def wait_opened(self, seconds: float) -> Report:
+        """Waits until every stream has received its first event or failed; `first_event_ms` covers all of them."""
         return self._report("opened", seconds)
 
     def mark(self) -> Report:
-        """What happened since the last report; the last report of all if every stream has ended meanwhile."""
-        self._say(b"mark\n")
+        """What happened since the last report; the final report if every stream has ended meanwhile."""
+        self._send(b"mark\n")
         return self._report("mark", 10)
 
-    def end(self, seconds: float) -> Report:
-        """When all streams have ended by themselves, or the last state of those that have not."""
+    def wait_ended(self, seconds: float) -> Report:
+        """Waits until all streams have ended; after `seconds` stops those that have not."""
         with contextlib.suppress(Unavailable):
             return self._report("end", seconds)
         return self.stop()
 
     def stop(self) -> Report:
-        self._say(b"stop\n")
+        self._send(b"stop\n")
         return self._report("end", 20)
 
-    def _say(self, line: bytes) -> None:
+    def _send(self, line: bytes) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError):  # It has ended: what it said last can still be read.
+        with contextlib.suppress(OSError):  # It has exited; its last report can still be read.
             self.process.stdin.write(line)
             self.process.stdin.flush()
 
-    def _report(self, at: str, seconds: float) -> Report:
-        """The next report of that name, or the last one, which ends all waiting."""
-        end = time.monotonic() + seconds
-        while (line := self._line(end)) is not None:
+    def _report(self, name: str, seconds: float) -> Report:
+        """The next report of that name, or the final one. Raises Unavailable after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (line := self._read_line(deadline)) is not None:
             report: Report = json.loads(line)
-            if report["at"] in {at, "end"}:
+            if report["at"] in {name, "end"}:
                 return report
-        raise Unavailable(f"the load generator said nothing for {seconds:.0f} s")
+        raise Unavailable(f"the load generator sent no report for {seconds:.0f} s")
 
-    def _line(self, end: float) -> bytes | None:
+    def _read_line(self, deadline: float) -> bytes | None:
         assert self.process.stdout is not None
-        while b"\n" not in self._rest:
-            if not select.select([self.process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
+        while b"\n" not in self._buffer:
+            if not select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 return None
-            piece = os.read(self.process.stdout.fileno(), 65536)
-            if not piece:
-                raise Unavailable("the load generator broke off")
-            self._rest += piece
-        line, _, self._rest = self._rest.partition(b"\n")
+            chunk = os.read(self.process.stdout.fileno(), 65536)
+            if not chunk:
+                raise Unavailable("the load generator exited early")
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
 
 class Request(NamedTuple):
-    """What each stream is asked for with, headers and all; `{n}` becomes the stream's number."""
+    """The raw HTTP request that opens each stream; `{n}` is replaced by the stream's number."""
 
     text: str
 
@@ -156,7 +156,7 @@ def _head(method: str, path: str, headers: dict[str, str]) -> str:
 def load(
     core: int | None, port: int, request: Request, streams: int, start_rate: float = 0, pending: int = 0
 ) -> Iterator[Load]:
-    """`streams` opened at `start_rate` a second (0: at once), at most `pending` (0: any number) without a first event."""
+    """Opens `streams` at `start_rate` a second (0: at once), at most `pending` (0: any number) without a first event."""
     command = [BINARIES / "load", str(port), str(streams), str(start_rate), str(pending), request.text]
     with running(command, core, output=subprocess.PIPE, errors=sys.stderr.fileno()) as process:
         yield Load(process)

@@ -1,7 +1,7 @@
-"""What the journal of the in-memory queue costs, beside QUEUE_FILE=off, in turns.
+"""The cost of the in-memory queue's journal, compared with QUEUE_FILE=off.
 
-`.venv/bin/python benchmarks/journal.py [ROUNDS]`. Browser's stream, broker and engine are in the one web process. Each
-journal is a new file under benchmarks/out, so on the repository's disk.
+`.venv/bin/python benchmarks/journal.py [ROUNDS]`. The browser's stream, broker and engine are in one web process. Each
+journal is a new file under benchmarks/out, on the repository's disk.
 """
 
 import contextlib
@@ -12,52 +12,57 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from bundled import RATE, STREAMS, WINDOW_SECONDS, WORD, WORDS, Web, events, web
+from bundled import MANY_WORDS, ONE_WORD, RATE, STREAMS, WINDOW_SECONDS, WebServer, measure_events, web_server
 from driver import compile_driver
+from interleaved import measure_interleaved, rounds_argument
 from processes import OUT, Cores, cores, cpu_seconds, raise_file_limit
-from turns import in_turns, rounds
 
 ROUNDS: Final = 3
 WITH_JOURNAL: Final = {"off": False, "journal": True}
-ANSWERS, ANSWERS_PER_SECOND = 600, 100
+REPLIES, REPLIES_PER_SECOND = 600, 100
 
 
 @contextlib.contextmanager
-def served(pinned: Cores, journal: bool, app: str = "app:app") -> Iterator[Web]:
+def _server(pinned: Cores, journal: bool, app: str = "app:app") -> Iterator[WebServer]:
     with tempfile.TemporaryDirectory(dir=OUT) as folder:
         settings = {"QUEUE_FILE": f"{folder}/queue.db" if journal else "off", "DATABASE_URL": f"sqlite:///{folder}/chat.db"}
-        with web(Path.cwd(), pinned, app, ECHO_WORD_SECONDS=str(1 / RATE), **settings) as place:
-            yield place
+        with web_server(Path.cwd(), pinned, app, ECHO_WORD_SECONDS=str(1 / RATE), **settings) as server:
+            yield server
 
 
 def starts(journal: bool, pinned: Cores) -> dict[str, float]:
-    with served(pinned, journal) as place:
-        place.answer(WORD, ANSWERS, ANSWERS_PER_SECOND)  # Warms it up.
-        before = cpu_seconds(place.pids)
-        place.answer(WORD, ANSWERS, ANSWERS_PER_SECOND)
-        return {"CPU ms per answer of one word": (cpu_seconds(place.pids) - before) * 1000 / ANSWERS}
+    with _server(pinned, journal) as server:
+        server.complete_replies(ONE_WORD, REPLIES, REPLIES_PER_SECOND)  # Warm-up.
+        before = cpu_seconds(server.pids)
+        server.complete_replies(ONE_WORD, REPLIES, REPLIES_PER_SECOND)
+        return {"CPU ms per one-word reply": (cpu_seconds(server.pids) - before) * 1000 / REPLIES}
 
 
-def spoken(journal: bool, pinned: Cores) -> dict[str, float]:
-    with served(pinned, journal) as place:
-        found = events(place)
-    return {f"CPU µs per event, {STREAMS} streams × {RATE}/s": found["us"], "events per second": found["rate"]}
+def events(journal: bool, pinned: Cores) -> dict[str, float]:
+    with _server(pinned, journal) as server:
+        measured = measure_events(server)
+    return {
+        f"CPU µs per event, {STREAMS} streams × {RATE}/s": measured["cpu_us"],
+        "events per second": measured["per_second"],
+    }
 
 
-def gap(journal: bool, pinned: Cores) -> dict[str, float]:
-    """Less what the machine gave to others: see tests/faults/ticking.py."""
-    with served(pinned, journal, "tests.faults.ticking:app") as place, place.load(WORDS, STREAMS, 50) as load:
-        load.opened(30)
+def hub_lag(journal: bool, pinned: Cores) -> dict[str, float]:
+    """The longest time in which the gevent hub did not run, without the time the process was not scheduled."""
+    with _server(pinned, journal, "tests.faults.ticking:app") as server, server.load(MANY_WORDS, STREAMS, 50) as load:
+        load.wait_opened(30)
         time.sleep(2)
-        place.get("/longest")
+        server.get("/longest")  # Resets the maximum.
         time.sleep(WINDOW_SECONDS)
-        return {"longest gap of the hub, ms": place.get("/longest") * 1000}
+        return {"longest gap of the hub, ms": server.get("/longest") * 1000}
 
 
 def main() -> None:
     compile_driver()
     raise_file_limit()
-    in_turns([partial(scenario, pinned=cores(True)) for scenario in (starts, spoken, gap)], WITH_JOURNAL, rounds(1, ROUNDS))
+    pinned = cores(True)
+    scenarios = [partial(scenario, pinned=pinned) for scenario in (starts, events, hub_lag)]
+    measure_interleaved(scenarios, WITH_JOURNAL, rounds_argument(1, ROUNDS))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Child processes: started on a core of their own, read out of /proc, stopped whatever happens."""
+"""Child processes: starts them on a core, reads their CPU and memory from /proc, and always stops them."""
 
 import contextlib
 import os
@@ -17,24 +17,24 @@ STOP_SECONDS: Final = 3.0
 
 
 class Unavailable(Exception):
-    """Something cannot be measured here; says why in a sentence."""
+    """Something cannot be measured; the message says why."""
 
 
 class Cores(NamedTuple):
-    """The core of the server, and that of the broker stand-in and the load generator together; None: wherever they like."""
+    """The core of the server, and the core shared by broker stand-in and load generator; None: not pinned."""
 
     server: int | None
     driver: int | None
 
 
 def cores(pin: bool) -> Cores:
-    """The last core is the server's: the first one serves most interrupts."""
+    """Gives the server the last core, as the first one handles most interrupts."""
     usable = sorted(os.sched_getaffinity(0))
     return Cores(usable[-1], usable[0]) if pin and len(usable) > 1 else Cores(None, None)
 
 
 def raise_file_limit() -> int:
-    """File descriptors a process may have, from here on in every child too."""
+    """Raises the soft limit on file descriptors to the hard limit, for child processes too; returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
@@ -58,13 +58,13 @@ def running(
     errors: int | IO[bytes],
 ) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [str(word) for word in command],
+        [str(argument) for argument in command],
         env=environment,
         cwd=directory,
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=errors,
-        start_new_session=True,  # A group of its own: ctrl-C reaches us alone, and its workers can be stopped with it.
+        start_new_session=True,  # Its own group: ctrl-C does not reach it, and its workers can be killed with it.
         preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
     )
     try:
@@ -74,7 +74,7 @@ def running(
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Politely, then with its whole group; nothing of it is left when this returns."""
+    """Terminates the process, then kills its process group; returns when all of it has exited."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
@@ -88,7 +88,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def workers(pid: int) -> list[int]:
-    """Those who serve: a master's children, or the process itself where there is no master."""
+    """The serving processes: a master's children, or the process itself if it has none."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children] or [pid]
 
@@ -97,14 +97,14 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     """User and system time of all threads, in steps of a clock tick (10 ms)."""
     ticks = 0
     for pid in pids:
-        # The command's name stands in brackets and may hold spaces; utime and stime are the 12th and 13th field after it.
+        # The command's name is in brackets and may contain spaces; utime and stime are the 12th and 13th fields after it.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / TICKS
 
 
 def memory_kib(pids: Sequence[int]) -> int:
-    """Proportional set size: pages shared with a master count by halves. Resident set size where the kernel has no Pss."""
+    """Proportional set size, which divides shared pages by their users; resident set size if the kernel has no Pss."""
     return sum(_pss_kib(pid) or _rss_kib(pid) for pid in pids)
 
 
@@ -121,10 +121,10 @@ def _rss_kib(pid: int) -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Raises Unavailable when nobody listens there in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
+    """Raises Unavailable if nothing listens on the port in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
-    raise Unavailable("it does not start")
+    raise Unavailable("the server does not start")

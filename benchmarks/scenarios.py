@@ -1,4 +1,4 @@
-"""What is measured: each scenario is given a fresh `Lab` and returns its figures, by the names that `table.figures` knows."""
+"""The scenarios. Each measures a freshly started `Testbed` and returns its figures by the names in `table.figures`."""
 
 import contextlib
 import time
@@ -8,26 +8,26 @@ from typing import Final, NamedTuple
 
 from driver import Load, Plan, Report
 from processes import Unavailable, raise_file_limit
-from servers import SHORT, Lab
+from servers import ONE_WORD, Testbed
 
 Figures = dict[str, float]
 
 IDLE: Final = Plan("idle")
 OPENING_SECONDS: Final = 15.0
-"""How long after the last stream should have been opened: the load generator gives up on a first event after 10 s."""
+"""Time to wait after the last stream was due to open; the load generator waits 10 s for a first event."""
 SETTLE_SECONDS: Final = 1.0
 FIRST_EVENT_LIMIT_MS: Final = 250.0
-START_RATE_MAX: Final = 6_400
-"""A loopback has some 28,000 ports: faster starts would wait for those."""
-PENDING: Final = 32
-SLOWEST_STARTS: Final = 150
-"""Idle streams are opened as fast as the server takes them; one that takes fewer a second is not waited for."""
-DRIVER_FULL: Final = 0.9
-"""Share of its core; above, the driver and not the server may be what limits."""
+MAX_START_RATE: Final = 6_400
+"""Loopback has some 28,000 ephemeral ports; faster starts would exhaust them."""
+MAX_PENDING: Final = 32
+MIN_STARTS_PER_SECOND: Final = 150
+"""Idle streams are opened as fast as the server accepts them; a slower server is not waited for."""
+DRIVER_SATURATED: Final = 0.9
+"""Share of its core above which the driver, not the server, may be the bottleneck."""
 
 
-class Fan(NamedTuple):
-    """So many streams at so many events a second each, opened at a rate that leaves every peer some room."""
+class SteadyLoad(NamedTuple):
+    """`streams` with `rate` events a second each, opened at `start_rate` a second, which every server can handle."""
 
     streams: int
     rate: int
@@ -35,209 +35,209 @@ class Fan(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    starts_before: int
-    """To warm up with: V8 compiles what it has seen often, and halves Node's cost of a start within the first 2,000."""
+    warm_up_starts: int
+    """V8's compiler halves Node's cost of a start within the first 2,000."""
     starts: int
     starts_per_second: float
     step_seconds: float
-    """One step of the search for the start rate."""
-    halvings: int
-    """Steps between the last rate that held, doubling, and the first that did not."""
-    fans: Mapping[str, Fan]
-    window: float
-    """Seconds measured once all streams are open."""
+    """Duration of one step of the search for the start rate."""
+    bisections: int
+    """Steps between the last sustained rate and the first that failed."""
+    steady: Mapping[str, SteadyLoad]
+    window_seconds: float
+    """Measured once all streams are open."""
     saturating: int
     idle: Mapping[str, int]
-    held: int
-    held_seconds: float
+    capacity: int
+    capacity_seconds: float
 
 
 FULL: Final = Sizes(
-    starts_before=2000,
+    warm_up_starts=2000,
     starts=600,
     starts_per_second=200,
     step_seconds=2.0,
-    halvings=2,
-    fans={
-        "100x200": Fan(100, 200, 50),
-        "2000x1": Fan(2000, 1, 300),
-        "1000x10": Fan(1000, 10, 125),
-        "5000x1": Fan(5000, 1, 350),
+    bisections=2,
+    steady={
+        "100x200": SteadyLoad(100, 200, 50),
+        "2000x1": SteadyLoad(2000, 1, 300),
+        "1000x10": SteadyLoad(1000, 10, 125),
+        "5000x1": SteadyLoad(5000, 1, 350),
     },
-    window=4.0,
+    window_seconds=4.0,
     saturating=100,
     idle={"idle2000": 2000, "idle8000": 8000},
-    held=9000,
-    held_seconds=20.0,  # Longer than the broker's ping and the server's heartbeat, 15 s each.
+    capacity=9000,
+    capacity_seconds=20.0,  # Longer than the broker's ping and the server's heartbeat, 15 s each.
 )
 QUICK: Final = Sizes(
-    starts_before=200,
+    warm_up_starts=200,
     starts=150,
     starts_per_second=100,
     step_seconds=0.7,
-    halvings=1,
-    fans={"100x200": Fan(100, 200, 100), "1000x10": Fan(200, 10, 100)},
-    window=2.0,
+    bisections=1,
+    steady={"100x200": SteadyLoad(100, 200, 100), "1000x10": SteadyLoad(200, 10, 100)},
+    window_seconds=2.0,
     saturating=100,
     idle={"idle2000": 200, "idle8000": 800},
-    held=900,
-    held_seconds=3.0,
+    capacity=900,
+    capacity_seconds=3.0,
 )
 
 
-def starts(lab: Lab, sizes: Sizes) -> Figures:
-    """One-word answers at a rate that every server keeps up with."""
-    lab.warm_up(sizes.starts_before)
-    before = lab.cpu_seconds()
-    with lab.load(SHORT, sizes.starts, sizes.starts_per_second) as load:
-        report = load.end(sizes.starts / sizes.starts_per_second + OPENING_SECONDS)
-    used = lab.cpu_seconds() - before
+def starts(testbed: Testbed, sizes: Sizes) -> Figures:
+    """One-word replies at a rate that every server can handle."""
+    testbed.warm_up(sizes.warm_up_starts)
+    before = testbed.cpu_seconds()
+    with testbed.load(ONE_WORD, sizes.starts, sizes.starts_per_second) as load:
+        report = load.wait_ended(sizes.starts / sizes.starts_per_second + OPENING_SECONDS)
+    used = testbed.cpu_seconds() - before
     return {
-        "starts.seconds": lab.start_seconds,
+        "starts.seconds": testbed.start_seconds,
         "starts.cpu_ms": used * 1000 / max(1, report["completed"]),
         "starts.lost": _lost(report),
     }
 
 
-def start_rate(lab: Lab, sizes: Sizes) -> Figures:
-    """The most starts a second at which the 99th percentile of the time to the first event stays under the limit."""
-    lab.warm_up()
-    held, broken, rate = 0.0, inf, 100.0
-    halvings = sizes.halvings
-    while rate <= START_RATE_MAX and halvings >= 0:
-        if _holds(lab, rate, sizes.step_seconds):
-            held = rate
+def start_rate(testbed: Testbed, sizes: Sizes) -> Figures:
+    """The highest rate of starts at which the 99th percentile of the time to the first event stays under the limit."""
+    testbed.warm_up()
+    sustained, failed, rate = 0.0, inf, 100.0
+    bisections = sizes.bisections
+    while rate <= MAX_START_RATE and bisections >= 0:
+        if _sustains(testbed, rate, sizes.step_seconds):
+            sustained = rate
         else:
-            broken = rate
-        if broken < inf:
-            halvings -= 1
-        rate = sqrt(held * broken) if held and broken < inf else rate * 2 if held else rate / 2
-    return {"start_rate.per_second": held, "start_rate.driver_full": float(broken == inf)}
+            failed = rate
+        if failed < inf:
+            bisections -= 1
+        rate = sqrt(sustained * failed) if sustained and failed < inf else rate * 2 if sustained else rate / 2
+    return {"start_rate.per_second": sustained, "start_rate.driver_saturated": float(failed == inf)}
 
 
-def _holds(lab: Lab, rate: float, seconds: float) -> bool:
-    with lab.load(SHORT, max(20, round(rate * seconds)), rate) as load:
-        first = load.opened(seconds + OPENING_SECONDS)
-        last = load.end(OPENING_SECONDS)
-    return not _lost(last) and bool(first["first_event_ms"]["p99"] <= FIRST_EVENT_LIMIT_MS)
+def _sustains(testbed: Testbed, rate: float, seconds: float) -> bool:
+    with testbed.load(ONE_WORD, max(20, round(rate * seconds)), rate) as load:
+        opened = load.wait_opened(seconds + OPENING_SECONDS)
+        ended = load.wait_ended(OPENING_SECONDS)
+    return not _lost(ended) and bool(opened["first_event_ms"]["p99"] <= FIRST_EVENT_LIMIT_MS)
 
 
-def fan(name: str) -> "Measure":
-    def measure(lab: Lab, sizes: Sizes) -> Figures:
-        """Many streams at a steady rate."""
-        streams, rate, start_rate = sizes.fans[name]
+def steady(name: str) -> "Measure":
+    def measure(testbed: Testbed, sizes: Sizes) -> Figures:
+        """Many streams at a constant rate."""
+        streams, rate, start_rate = sizes.steady[name]
         _need_files(streams)
-        lab.warm_up()
-        with lab.load(Plan("rate", rate=rate), streams, start_rate) as load:
-            first = load.opened(streams / start_rate + OPENING_SECONDS)["first_event_ms"]
-            figures, report = _window(lab, load, sizes.window)
+        testbed.warm_up()
+        with testbed.load(Plan("rate", rate=rate), streams, start_rate) as load:
+            first = load.wait_opened(streams / start_rate + OPENING_SECONDS)["first_event_ms"]
+            figures, report = _window(testbed, load, sizes.window_seconds)
         figures |= {"first_p50": first["p50"], "first_p99": first["p99"], "lost": _lost(report)}
-        # What was asked for against what came: a server that falls behind shows it here, whatever its latency says.
+        # A server that falls behind may still show a low latency for the events that arrived.
         figures["kept_up"] = figures["events_per_second"] / (streams * rate)
         return {f"{name}.{figure}": value for figure, value in figures.items()}
 
     return measure
 
 
-def saturation(lab: Lab, sizes: Sizes) -> Figures:
-    """Streams that always have more: how much goes through."""
-    lab.warm_up()
-    with lab.load(Plan("saturate", count=1_000_000_000), sizes.saturating, pending=PENDING) as load:
-        load.opened(OPENING_SECONDS)
-        lab.broker.go()
-        figures, _ = _window(lab, load, sizes.window)
+def saturation(testbed: Testbed, sizes: Sizes) -> Figures:
+    """Throughput of streams that always have more data."""
+    testbed.warm_up()
+    with testbed.load(Plan("saturate", count=1_000_000_000), sizes.saturating, pending=MAX_PENDING) as load:
+        load.wait_opened(OPENING_SECONDS)
+        testbed.broker.proceed()
+        figures, _ = _window(testbed, load, sizes.window_seconds)
     return {f"saturation.{figure}": value for figure, value in figures.items()}
 
 
-def _window(lab: Lab, load: Load, seconds: float) -> tuple[Figures, Report]:
-    """Some seconds in the middle, after as long as it takes what piled up while opening to drain."""
+def _window(testbed: Testbed, load: Load, seconds: float) -> tuple[Figures, Report]:
+    """Measures for some seconds, after the backlog from opening the streams has drained."""
     time.sleep(SETTLE_SECONDS)
-    began = load.mark()
-    used, driver_used = lab.cpu_seconds(), lab.driver_seconds()
+    start = load.mark()
+    used, driver_used = testbed.cpu_seconds(), testbed.driver_seconds()
     time.sleep(seconds)
-    used, driver_used = lab.cpu_seconds() - used, lab.driver_seconds() - driver_used
+    used, driver_used = testbed.cpu_seconds() - used, testbed.driver_seconds() - driver_used
     report = load.mark()
-    driver_used += report["cpu_seconds"] - began["cpu_seconds"]
+    driver_used += report["cpu_seconds"] - start["cpu_seconds"]
     return {
         "cpu_us": used * 1e6 / max(1, report["events"]),
         "events_per_second": report["events_per_second"],
         "added_p50": report["added_ms"]["p50"],
         "added_p99": report["added_ms"]["p99"],
         "added_max": report["added_ms"]["max"],
-        "driver_full": float(driver_used > DRIVER_FULL * report["seconds"]),
+        "driver_saturated": float(driver_used > DRIVER_SATURATED * report["seconds"]),
     }, report
 
 
 def idle(name: str) -> "Measure":
-    def measure(lab: Lab, sizes: Sizes) -> Figures:
-        """What an open stream takes while nothing happens in it, against the same process after its first answer."""
+    def measure(testbed: Testbed, sizes: Sizes) -> Figures:
+        """Memory per idle stream, compared with the same process after its first reply."""
         streams = sizes.idle[name]
         _need_files(streams)
-        empty = lab.memory_kib()
-        with lab.load(IDLE, streams, pending=PENDING) as load:
+        empty = testbed.memory_kib()
+        with testbed.load(IDLE, streams, pending=MAX_PENDING) as load:
             _open_all(load, streams)
-            used = lab.memory_kib() - empty
+            used = testbed.memory_kib() - empty
         return {f"{name}.empty_mib": empty / 1024, f"{name}.stream_kib": used / streams}
 
     return measure
 
 
 def _open_all(load: Load, streams: int) -> None:
-    seconds = OPENING_SECONDS + streams / SLOWEST_STARTS
+    seconds = OPENING_SECONDS + streams / MIN_STARTS_PER_SECOND
     with contextlib.suppress(Unavailable):
-        load.opened(seconds)
+        load.wait_opened(seconds)
     time.sleep(SETTLE_SECONDS)
     report = load.mark()
     if report["open"] != streams:
         raise Unavailable(f"only {report['open']:,} of {streams:,} streams were open after {seconds:.0f} s")
 
 
-def held(lab: Lab, sizes: Sizes) -> Figures:
-    """As many streams as one process shall hold, quiet for a while; then every one is told its answer's end, at once."""
-    _need_files(sizes.held)
-    with lab.load(IDLE, sizes.held, pending=PENDING) as load:
-        with contextlib.suppress(Unavailable):  # Late is not lost: `open` tells.
-            load.opened(OPENING_SECONDS + sizes.held / SLOWEST_STARTS)
-        time.sleep(sizes.held_seconds)
-        quiet = load.mark()
-        lab.broker.go()
-        report = load.end(30)
+def capacity(testbed: Testbed, sizes: Sizes) -> Figures:
+    """Many streams in one process, idle for a while; then all replies end at once."""
+    _need_files(sizes.capacity)
+    with testbed.load(IDLE, sizes.capacity, pending=MAX_PENDING) as load:
+        with contextlib.suppress(Unavailable):  # The number of open streams is checked below.
+            load.wait_opened(OPENING_SECONDS + sizes.capacity / MIN_STARTS_PER_SECOND)
+        time.sleep(sizes.capacity_seconds)
+        idle_report = load.mark()
+        testbed.broker.proceed()
+        report = load.wait_ended(30)
     return {
-        "held.open": quiet["open"],
-        "held.refused": report["refused"],
-        "held.dropped": report["dropped"] + report["failed"],
-        "held.completed": report["completed"],
+        "capacity.open": idle_report["open"],
+        "capacity.refused": report["refused"],
+        "capacity.dropped": report["dropped"] + report["failed"],
+        "capacity.completed": report["completed"],
     }
 
 
 def _need_files(streams: int) -> None:
-    """A stream is two sockets of the server."""
+    """A stream takes two sockets of the server."""
     limit = raise_file_limit()
     if 2 * streams + 200 > limit:
-        raise Unavailable(f"{streams} streams need {2 * streams + 200} file descriptors, a process may have {limit}")
+        raise Unavailable(f"{streams} streams need {2 * streams + 200} file descriptors; the limit is {limit}")
 
 
 def _lost(report: Report) -> int:
     return int(report["refused"] + report["dropped"] + report["failed"])
 
 
-Measure = Callable[[Lab, Sizes], Figures]
+Measure = Callable[[Testbed, Sizes], Figures]
 
 SCENARIOS: Final[dict[str, Measure]] = {
     "starts": starts,
     "start-rate": start_rate,
-    "100x200": fan("100x200"),
+    "100x200": steady("100x200"),
     "saturation": saturation,
-    "2000x1": fan("2000x1"),
-    "1000x10": fan("1000x10"),
-    "5000x1": fan("5000x1"),
+    "2000x1": steady("2000x1"),
+    "1000x10": steady("1000x10"),
+    "5000x1": steady("5000x1"),
     "idle2000": idle("idle2000"),
     "idle8000": idle("idle8000"),
-    "held": held,
+    "capacity": capacity,
 }
-LOADS: Final = frozenset(FULL.fans)
-"""The scenarios that a run of small sizes may be without."""
-OURS_ALONE: Final = frozenset({"held"})
-"""A promise of ours; the peers never made it."""
-ONCE: Final = frozenset({"idle2000", "idle8000", "held"})
-"""Bytes and counts: they come out the same to a percent, and take longest. One round is enough."""
+STEADY: Final = frozenset(FULL.steady)
+"""Scenarios that a quick run may leave out."""
+OURS_ONLY: Final = frozenset({"capacity"})
+"""A target of this project only."""
+SINGLE_ROUND: Final = frozenset({"idle2000", "idle8000", "capacity"})
+"""Memory and counts vary by less than a percent, and these scenarios take longest."""

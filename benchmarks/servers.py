@@ -1,4 +1,4 @@
-"""Who is measured: ours and its peers, each told how to start, and the `Lab` one of them runs in."""
+"""The servers compared, how each is prepared and started, and the `Testbed` that measures a running one."""
 
 import contextlib
 import json
@@ -21,29 +21,29 @@ PEERS: Final = HERE / "peers"
 PEERS_BIN: Final = OUT / "venv" / "bin"
 SECRET: Final = "benchmarks-only-0123456789abcdef-0123456789abcdef"
 CONNECTIONS: Final = 20_000
-WARM_UP: Final = 200
-SHORT: Final = Plan("rate", rate=1000, count=1)
-"""An answer of one word."""
+WARM_UP_REPLIES: Final = 200
+ONE_WORD: Final = Plan("rate", rate=1000, count=1)
+"""A reply of one event."""
 
 Command = list[str | Path]
 
 
 class Server(NamedTuple):
     name: str
-    about: str
+    description: str
     prepare: Callable[[], None]
-    """Installs what is missing, at first use; raises Unavailable."""
+    """Installs what is missing, at first use. Raises Unavailable."""
     command: Callable[[int, int], Command]
-    """For a port to listen on and the broker's port."""
+    """Takes the port to listen on and the broker's port."""
     environment: dict[str, str]
     directory: Path
-    two_steps: bool = True
-    """A POST that leaves the message and follows its stream; else one GET handed through."""
+    posts_message: bool = True
+    """Whether a POST enqueues the message and follows its stream; otherwise one GET is proxied."""
 
 
 def _prepare_ours() -> None:
     if not _ours().exists():
-        raise Unavailable("gunicorn is not installed beside this Python: run `make run` once")
+        raise Unavailable("gunicorn is not installed for this Python: run `make run` once")
 
 
 def _ours() -> Path:
@@ -51,50 +51,50 @@ def _ours() -> Path:
 
 
 def _prepare_python() -> None:
-    wanted = (PEERS / "requirements.txt").read_text()
+    required = (PEERS / "requirements.txt").read_text()
     installed = PEERS_BIN.parent / "installed.txt"
-    if installed.exists() and installed.read_text() == wanted:
+    if installed.exists() and installed.read_text() == required:
         return
-    _say("installing the peers into benchmarks/out/venv")
+    _log("installing the peers into benchmarks/out/venv")
     install = [PEERS_BIN / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     try:
         subprocess.run([sys.executable, "-m", "venv", "--clear", PEERS_BIN.parent], check=True, timeout=120)
         subprocess.run([*install, "-r", PEERS / "requirements.txt"], check=True, timeout=600, capture_output=True)
     except (subprocess.SubprocessError, OSError) as error:
         raise Unavailable("pip could not install benchmarks/peers/requirements.txt") from error
-    installed.write_text(wanted)
+    installed.write_text(required)
 
 
 def _prepare_node() -> None:
-    version = _said(["node", "--version"])
+    version = _output_of(["node", "--version"])
     if int((re.findall(r"\d+", version) or ["0"])[0]) < 18:
-        raise Unavailable(f"Node 18 or newer is needed, for its own fetch; here is {version or 'none'}")
+        raise Unavailable(f"Node 18 or newer is needed, for its built-in fetch; found {version or 'none'}")
 
 
 def _prepare_nginx() -> None:
-    """Unpacked beside us, not installed: an installed one would start to serve port 80."""
+    """Unpacks Debian's package without installing it, since the installed service would listen on port 80."""
     if _nginx() is not None:
         return
     package = OUT / "nginx"
     package.mkdir(parents=True, exist_ok=True)
     for command in (["apt-get", "download", "nginx"], ["apt-get", "update", "-qq"], ["apt-get", "download", "nginx"]):
         if not list(package.glob("nginx_*.deb")):
-            _said(command, package)
+            _output_of(command, package)
     for file in package.glob("nginx_*.deb"):
-        _said(["dpkg", "-x", str(file), "."], package)
+        _output_of(["dpkg", "-x", str(file), "."], package)
     if _nginx() is None:
-        raise Unavailable("nginx is not here, and Debian's package could not be fetched: apt-get install nginx-light")
+        raise Unavailable("nginx was not found, and Debian's package could not be downloaded: apt-get install nginx-light")
 
 
 def _nginx() -> str | None:
     for path in (shutil.which("nginx"), "/usr/sbin/nginx", str(OUT / "nginx" / "usr" / "sbin" / "nginx")):
-        if path and Path(path).exists() and _said([path, "-v"]):
+        if path and Path(path).exists() and _output_of([path, "-v"]):
             return path
     return None
 
 
-def _said(command: list[str], directory: Path | None = None) -> str:
-    """What a command prints; "" when it is not here, fails or takes minutes."""
+def _output_of(command: list[str], directory: Path | None = None) -> str:
+    """The command's stdout and stderr; "" if it is missing, fails or takes more than three minutes."""
     try:
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=180, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -131,7 +131,7 @@ OURS: Final = {
     "LOG_LEVEL": "WARNING",
     "MAX_STREAMS": "10000",
     "DATABASE_URL": f"sqlite:///{OUT / 'chat.db'}",
-    "QUEUE_FILE": "off",  # Several servers run side by side, and what one run leaves the next must not answer.
+    "QUEUE_FILE": "off",  # Several servers run at once, and must not resume messages of an earlier run.
 }
 
 SERVERS: Final = {
@@ -150,13 +150,13 @@ SERVERS: Final = {
             {"NODE_ENV": "production"},
             PEERS,
         ),
-        Server("nginx", "nginx, one GET handed through", _prepare_nginx, _nginx_command, {}, PEERS, two_steps=False),
+        Server("nginx", "nginx, one GET proxied", _prepare_nginx, _nginx_command, {}, PEERS, posts_message=False),
     )
 }
 
 
-class Lab:
-    """One server, freshly started, its broker stand-in, and what can be done to them and read off them."""
+class Testbed:
+    """A freshly started server and its broker stand-in: puts load on them and reads their CPU and memory."""
 
     def __init__(self, server: Server, core: int | None, port: int, broker: Broker, master: int) -> None:
         self.server = server
@@ -164,9 +164,9 @@ class Lab:
         self._core = core
         self._port = port
         self._master = master
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self.start_seconds = 0.0
-        """From its start to its first whole answer."""
+        """From process start to the first complete reply."""
         self._pids: list[int] = []
 
     def load(
@@ -175,29 +175,29 @@ class Lab:
         return driver.load(self._core, self._port, self._request(plan), streams, start_rate, pending)
 
     def _request(self, plan: Plan) -> Request:
-        if not self.server.two_steps:
+        if not self.server.posts_message:
             return Request.get("/api/v1/stream", plan)
-        # A user for each stream, so that no limit per user is met.
+        # One user per stream, so that limits per user do not apply.
         headers = {"X-Proxy-Secret": SECRET, "X-Forwarded-User": f"user-{time.monotonic_ns()}-{{n}}"}
         return Request.post("/api/chat/stream", headers, plan.message)
 
-    def answer_once(self) -> None:
-        """Raises Unavailable if a whole answer does not come through. Nothing is read off a server before."""
-        with self.load(SHORT, 1) as load:
-            if load.end(15)["completed"] != 1:
-                raise Unavailable("it does not answer")
-        self.start_seconds = time.monotonic() - self._began
+    def check_reply(self) -> None:
+        """Requests one complete reply before anything is measured. Raises Unavailable if it fails."""
+        with self.load(ONE_WORD, 1) as load:
+            if load.wait_ended(15)["completed"] != 1:
+                raise Unavailable("the server does not reply")
+        self.start_seconds = time.monotonic() - self._started_at
         self._pids = workers(self._master)
 
-    def warm_up(self, answers: int = WARM_UP) -> None:
-        with self.load(SHORT, answers, pending=8) as load:
-            load.end(60)
+    def warm_up(self, replies: int = WARM_UP_REPLIES) -> None:
+        with self.load(ONE_WORD, replies, pending=8) as load:
+            load.wait_ended(60)
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(self._pids)
 
     def driver_seconds(self) -> float:
-        """The broker stand-in's CPU; the load generator reports its own."""
+        """CPU of the broker stand-in; the load generator reports its own."""
         return cpu_seconds([self.broker.pid])
 
     def memory_kib(self) -> int:
@@ -205,12 +205,12 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(server: Server, cores: Cores) -> Iterator[Lab]:
-    """Raises Unavailable if the server does not start or answer."""
+def start_testbed(server: Server, cores: Cores) -> Iterator[Testbed]:
+    """Raises Unavailable if the server does not start or reply."""
     log = OUT / "log" / f"{server.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        errors = stack.enter_context(log.open("wb"))
+        output = stack.enter_context(log.open("wb"))
         broker = stack.enter_context(driver.broker(cores.driver))
         port = free_port()
         process = stack.enter_context(
@@ -219,17 +219,17 @@ def lab(server: Server, cores: Cores) -> Iterator[Lab]:
                 cores.server,
                 environment=_environment(server, port, broker),
                 directory=server.directory,
-                output=errors,
-                errors=errors,
+                output=output,
+                errors=output,
             )
         )
-        lab = Lab(server, cores.driver, port, broker, process.pid)
+        testbed = Testbed(server, cores.driver, port, broker, process.pid)
         try:
             wait_for_port(port, process, 30)
-            lab.answer_once()
-        except Unavailable as failure:
-            raise Unavailable(f"{failure}; the last it said: {_last_line(log)}") from failure
-        yield lab
+            testbed.check_reply()
+        except Unavailable as error:
+            raise Unavailable(f"{error}; its last log line: {_last_line(log)}") from error
+        yield testbed
 
 
 def _last_line(log: Path) -> str:
@@ -237,25 +237,25 @@ def _last_line(log: Path) -> str:
 
 
 def _environment(server: Server, port: int, broker: Broker) -> dict[str, str]:
-    """Only what is named here: a REDIS_URL or a proxy of the caller's would change what is measured."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    """A minimal environment: the caller's REDIS_URL or proxy settings would affect the results."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     address = {"PORT": str(port), "BROKER_BASE_URL": f"http://127.0.0.1:{broker.port}", "BROKER_API_KEY": SECRET}
-    return kept | address | server.environment
+    return inherited | address | server.environment
 
 
 def versions() -> dict[str, str]:
-    """What the servers are made of here, for the raw results."""
-    found = {"python": sys.version.split()[0], "node": _said(["node", "--version"]).lstrip("v")}
+    """Versions of the servers' software, for the raw results."""
+    installed = {"python": sys.version.split()[0], "node": _output_of(["node", "--version"]).lstrip("v")}
     for name, python in (("ours", sys.executable), ("peers", str(PEERS_BIN / "python"))):
-        packages = _said([python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"])
+        packages = _output_of([python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"])
         with contextlib.suppress(ValueError):
             listed = {package["name"].lower(): package["version"] for package in json.loads(packages)}
             names = ("flask", "gunicorn", "gevent", "requests", "sseclient-py", "fastapi", "uvicorn", "httpx", "sse-starlette")
-            found |= {f"{name}: {package}": listed[package] for package in names if package in listed}
+            installed |= {f"{name}: {package}": listed[package] for package in names if package in listed}
     if nginx := _nginx():
-        found["nginx"] = _said([nginx, "-v"]).rpartition("/")[2]
-    return found
+        installed["nginx"] = _output_of([nginx, "-v"]).rpartition("/")[2]
+    return installed
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Raw results → medians, ratios, one table in Markdown."""
+"""Turns raw results into a Markdown table of medians and ratios."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ BEGIN: Final = "<!-- results: written by run.py --write -->"
 END: Final = "<!-- end of results -->"
 
 Results = Sequence[Mapping[str, Any]]
-"""One for each server, scenario and round: `server`, `scenario`, `figures` (name → number), `problem` (a sentence or "")."""
+"""One item per server, scenario and round: `server`, `scenario`, `figures` (name → number), `problem` (a message or "")."""
 
 
 class Figure(NamedTuple):
     name: str
     label: str
     digits: int
-    ratio: bool = True
-    """Whether ours against theirs says anything: a count of losses has no ratio."""
+    has_ratio: bool = True
+    """False for counts, whose ratio means nothing."""
 
 
 def figures(sizes: Sizes) -> list[Figure]:
@@ -32,40 +32,41 @@ def figures(sizes: Sizes) -> list[Figure]:
         Figure("saturation.cpu_us", f"CPU per event, {sizes.saturating} streams saturated, µs", 1),
         Figure("saturation.events_per_second", "events per second, saturated", 0),
         Figure("saturation.added_p99", "added latency p99, saturated, ms", 1),
-        Figure("starts.seconds", "from the process's start to its first answer, s", 2),
-        Figure("idle2000.empty_mib", "memory of the process after its first answer, MiB", 1),
+        Figure("starts.seconds", "process start to first reply, s", 2),
+        Figure("idle2000.empty_mib", "memory of the process after its first reply, MiB", 1),
     ]
     for name, streams in sizes.idle.items():
         rows.append(Figure(f"{name}.stream_kib", f"memory per idle stream, {streams:,} open, KiB", 1))
-    for name, fan in sizes.fans.items():
-        load = f"{fan.streams:,} streams × {fan.rate}/s"
+    for name, steady in sizes.steady.items():
+        load = f"{steady.streams:,} streams × {steady.rate}/s"
         rows += [
             Figure(f"{name}.added_p50", f"added latency p50, {load}, ms", 2),
             Figure(f"{name}.added_p99", f"added latency p99, {load}, ms", 2),
             Figure(f"{name}.first_p50", f"first event p50, {load}, ms", 1),
             Figure(f"{name}.first_p99", f"first event p99, {load}, ms", 1),
-            Figure(f"{name}.lost", f"streams lost, {load}", 0, ratio=False),
+            Figure(f"{name}.lost", f"streams lost, {load}", 0, has_ratio=False),
         ]
+    capacity = f"{sizes.capacity:,} streams in one process"
     rows += [
-        Figure("held.open", f"{sizes.held:,} streams in one process: open after {sizes.held_seconds:.0f} s", 0, ratio=False),
-        Figure("held.refused", f"{sizes.held:,} streams in one process: refused", 0, ratio=False),
-        Figure("held.dropped", f"{sizes.held:,} streams in one process: dropped or failed", 0, ratio=False),
-        Figure("held.completed", f"{sizes.held:,} streams in one process: ended with their answer", 0, ratio=False),
+        Figure("capacity.open", f"{capacity}: open after {sizes.capacity_seconds:.0f} s", 0, has_ratio=False),
+        Figure("capacity.refused", f"{capacity}: refused", 0, has_ratio=False),
+        Figure("capacity.dropped", f"{capacity}: dropped or failed", 0, has_ratio=False),
+        Figure("capacity.completed", f"{capacity}: completed", 0, has_ratio=False),
     ]
     return rows
 
 
 def medians(results: Results) -> dict[tuple[str, str], float]:
-    """By server and figure."""
-    found: dict[tuple[str, str], list[float]] = {}
+    """The median of each server and figure."""
+    values: dict[tuple[str, str], list[float]] = {}
     for result in results:
         for name, value in result["figures"].items():
-            found.setdefault((result["server"], name), []).append(value)
-    return {key: median(values) for key, values in found.items()}
+            values.setdefault((result["server"], name), []).append(value)
+    return {key: median(rounds) for key, rounds in values.items()}
 
 
 def markdown(results: Results, servers: Sequence[str], sizes: Sizes) -> str:
-    """A row a figure, a column a server; behind each peer's number, ours divided by it."""
+    """One row per figure, one column per server; in brackets, ours divided by theirs."""
     values = medians(results)
     lines = [f"| | {' | '.join(servers)} |", f"|---|{'---:|' * len(servers)}"]
     for figure in figures(sizes):
@@ -81,7 +82,7 @@ def _cell(values: Mapping[tuple[str, str], float], server: str, figure: Figure) 
         return "–"
     text = f"{value:,.{figure.digits}f}" + _mark(values, server, figure)
     ours = values.get(("ours", figure.name))
-    if server == "ours" or ours is None or not value or not figure.ratio:
+    if server == "ours" or ours is None or not value or not figure.has_ratio:
         return text
     return f"{text} ({ours / value:.2f}×)"
 
@@ -90,21 +91,21 @@ def _mark(values: Mapping[tuple[str, str], float], server: str, figure: Figure) 
     scenario = figure.name.partition(".")[0]
     if values.get((server, f"{scenario}.kept_up"), 1.0) < 0.95 and "added" in figure.name:
         return " ‡"
-    return " *" if values.get((server, f"{scenario}.driver_full")) else ""
+    return " *" if values.get((server, f"{scenario}.driver_saturated")) else ""
 
 
 def _notes(results: Results, values: Mapping[tuple[str, str], float]) -> list[str]:
     notes = ["", "(…×): ours divided by theirs."]
-    if any(name.endswith("driver_full") and value for (_, name), value in values.items()):
-        notes.append("\\*: the driver was the limit; the server had room left.")
+    if any(name.endswith("driver_saturated") and value for (_, name), value in values.items()):
+        notes.append("\\*: the driver was the bottleneck; the server had capacity left.")
     if any(name.endswith("kept_up") and value < 0.95 for (_, name), value in values.items()):
-        notes.append("‡: fell behind: fewer than 95 % of the events that were sent came through in time.")
+        notes.append("‡: fell behind: fewer than 95 % of the events sent arrived in time.")
     problems = sorted({f"{r['server']}, {r['scenario']}: {r['problem']}." for r in results if r["problem"]})
     return notes + [f"\n{problem}" for problem in problems]
 
 
 def write(text: str) -> None:
-    """Puts `text` between the README's two markers."""
+    """Replaces the text between the README's two markers."""
     readme = README.read_text(encoding="utf-8")
-    between = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
-    README.write_text(between.sub(lambda _: f"{BEGIN}\n\n{text}\n\n{END}", readme), encoding="utf-8")
+    block = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    README.write_text(block.sub(lambda _: f"{BEGIN}\n\n{text}\n\n{END}", readme), encoding="utf-8")

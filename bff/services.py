@@ -2,7 +2,7 @@
 
 from bff.config.settings import Settings
 from bff.db.database import open_database
-from bff.engine.agents.broker import BrokerUpstream, EngineUpstream, Upstream
+from bff.engine.agents.broker import BrokerUpstream, EngineUpstream, OpenReplies, Upstream
 from bff.engine.agents.registry import DEFAULT, create_agents, for_direct_chat
 from bff.engine.app import bundled_engine
 from bff.upstream.agents import AgentInfo
@@ -21,6 +21,8 @@ class Services:
         external = Remote(settings.engine_base_url, settings.engine_api_key) if settings.engine_base_url else None
         self.external_engine = self._engine_client(external) if external else None
         """None without ENGINE_BASE_URL."""
+        self.open_replies = OpenReplies()
+        """Of the agent `broker`, if the external broker does not number its events."""
         self.agents = create_agents(settings, self._upstream())
         self.bundled_engine = self._engine_client(bundled_engine(settings, self.agents, self.database))
         """Runs the turns of conversations, whatever else is configured."""
@@ -71,5 +73,6 @@ class Services:
     def _upstream(self) -> Upstream | None:
         """Where the agent `broker` sends messages to."""
         if self.external_broker is not None:
-            return BrokerUpstream(self.external_broker, self.external_engine, self.settings.answer_max_seconds)
+            seconds = self.settings.answer_max_seconds
+            return BrokerUpstream(self.external_broker, self.external_engine, seconds, self.open_replies)
         return EngineUpstream(self.external_engine, self.settings.client_id) if self.external_engine is not None else None

@@ -12,7 +12,10 @@ from hypothesis import settings
 from bff.http import waiting
 from bff.http.waiting import Waiter
 from bff.upstream.http import sessions
+from tests.adopted import adoptable_broker
+from tests.adopted import settings_of as adopted_settings
 from tests.live import Server, free_port
+from tests.original_broker import OriginalBroker
 from tests.redis_server import RedisServer
 
 # The machine may be busy: Hypothesis measures examples, not the clock.
@@ -33,22 +36,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Servers:
-    """Those of a test, or of a module. A "fleet" is two web processes behind one port and three workers, around one Redis."""
+    """Those of a test, or of a module. A "fleet" is two web processes behind one port and three workers, around one Redis.
+
+    "adopted" and "adopted fleet": in front of a broker that numbers nothing (tests/adopted.py).
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._started: list[Server] = []
+        self._brokers: dict[tuple[str, str], OriginalBroker] = {}
 
-    def start(self, kind: str = "gunicorn", **options: str) -> Server:
-        return self._one(kind, **options).wait_until_ready()
+    def start(self, kind: str, redis: Callable[[], RedisServer], **options: str) -> Server:
+        if kind.startswith("adopted"):
+            options = {"QUEUE_FILE": f"{self._folder}/queue-{len(self._started)}.db"} | self._adopted(options)
+        if kind.endswith("fleet"):
+            return self._fleet(**options | {"REDIS_URL": redis().url})
+        return self._one("gunicorn" if kind == "adopted" else kind, **options).wait_until_ready()
 
-    def start_fleet(self, redis: RedisServer, **options: str) -> Server:
-        options["REDIS_URL"] = redis.url
+    def _fleet(self, **options: str) -> Server:
         workers = [self._one("worker", **options) for _ in range(3)]
         web = self._one("gunicorn", WEB_CONCURRENCY="2", RUN_WORKER="0", **options)
         for server in workers:
             server.wait_until_ready()
         return web.wait_until_ready()
+
+    def _adopted(self, options: dict[str, str]) -> dict[str, str]:
+        """Those with a broker that says what the same server's engine would, and outlives it."""
+        key = options.get("ECHO_WORD_SECONDS", "0.002"), options.get("ENGINE_BASE_URL", "")
+        if key not in self._brokers:
+            self._brokers[key] = adoptable_broker(*key).__enter__()
+        return options | adopted_settings(self._brokers[key])
 
     def _one(self, kind: str, **options: str) -> Server:
         self._started.append(Server(kind, self._folder / f"{kind}-{len(self._started)}.log", **options))
@@ -59,6 +76,8 @@ class Servers:
             server.kill(signal.SIGKILL if server.kind == "worker" else signal.SIGINT)
         for server in self._started:
             server.stop()
+        for broker in self._brokers.values():
+            broker.__exit__()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,9 +94,7 @@ def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
     servers = Servers(tmp_path)
 
     def begin(kind: str = "gunicorn", **options: str) -> Server:
-        if kind == "fleet":
-            return servers.start_fleet(request.getfixturevalue("clean_redis"), **options)
-        return servers.start(kind, **options)
+        return servers.start(kind, lambda: request.getfixturevalue("clean_redis"), **options)
 
     yield begin
     servers.stop()
@@ -96,7 +113,7 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         key = (kind, *sorted(options.items()))
         if key not in shared:
             settings = {"DATABASE_URL": f"sqlite:///{folder}/{len(shared)}.db", "MESSAGES_PER_MINUTE": "10000"} | options
-            shared[key] = servers.start_fleet(redis(), **settings) if kind == "fleet" else servers.start(kind, **settings)
+            shared[key] = servers.start(kind, redis, **settings)
         return shared[key]
 
     with contextlib.ExitStack() as stack:

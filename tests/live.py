@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from flask import Flask
 
 from bff import create_app
 from bff.config.environment import load_settings
+from bff.db.database import Database
 
 ROOT = Path(__file__).parent.parent
 PROXY_SECRET = "proxy-secret-of-thirty-two-bytes!"
@@ -48,8 +50,27 @@ BASE_ENVIRONMENT = {
 }
 
 
+@cache
+def migrated_database() -> Path:
+    """An SQLite file with our tables, to be copied: migrating a file takes 0.15 s of CPU."""
+    path = FOLDER / "migrated.db"
+    database = Database(f"sqlite:///{path}")
+    database.upgrade()
+    database.close()
+    return path
+
+
+def create_tables(environment: dict[str, str]) -> None:
+    """Gives a new SQLite database its tables, where the app would migrate it."""
+    path = Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
+    if environment["APP_ENV"] == "development" and path.is_absolute() and path.parent.is_dir() and not path.exists():
+        shutil.copyfile(migrated_database(), path)
+
+
 def new_app(**settings: str) -> Flask:
-    return create_app(load_settings(BASE_ENVIRONMENT | settings))
+    environment = BASE_ENVIRONMENT | settings
+    create_tables(environment)
+    return create_app(load_settings(environment))
 
 
 def who(user: str) -> dict[str, str]:
@@ -104,6 +125,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         environment = {**INHERITED, **BASE_ENVIRONMENT, "PORT": str(self.port), **settings}
+        create_tables(environment)
         command = {
             "gunicorn": ["gunicorn", "app:app"],
             "flask": ["flask", "run", "--port", str(self.port)],

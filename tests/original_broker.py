@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,9 +24,20 @@ NO_SLOT = "Timed out waiting for processing slot"
 
 
 class OriginalBroker:
-    def __init__(self, word_seconds: float = 0.005, *, slot_seconds: float = 120.0, lock_seconds: float = 120.0) -> None:
-        """`slot_seconds`: how long a message waits for its user's lock; `lock_seconds`: when an abandoned lock expires."""
+    def __init__(
+        self,
+        word_seconds: float = 0.005,
+        *,
+        slot_seconds: float = 120.0,
+        lock_seconds: float = 120.0,
+        reply: Callable[[str], Iterator[str]] | None = None,
+    ) -> None:
+        """`slot_seconds`: how long a message waits for its user's lock; `lock_seconds`: when an abandoned lock expires.
+
+        `reply`: the pieces of the reply to a text; by default its words, `word_seconds` apart.
+        """
         self.word_seconds = word_seconds
+        self._reply = reply
         self.slot_seconds = slot_seconds
         self.lock_seconds = lock_seconds
         self.messages: dict[str, tuple[str, str]] = {}
@@ -162,16 +173,23 @@ class OriginalBroker:
     def _run(self, message_id: str, text: str, send: Send) -> None:
         user, _ = self.messages[message_id]
         send("processing", "")
-        for word in text.split(" "):
-            time.sleep(self.word_seconds)
-            send("message", json.dumps({"type": "progress", "text": word + " "}, ensure_ascii=False))
+        pieces = []
+        for piece in self._reply(text) if self._reply else self._words(text):
+            pieces.append(piece)
+            send("message", json.dumps({"type": "progress", "text": piece}, ensure_ascii=False))
+        reply = "".join(pieces) if self._reply else text
         self.answered.append(text)
         now = datetime.now(UTC).isoformat()
-        turn = {"user_message": text, "assistant_response": text, "timestamp": now, "created_at": now}
+        turn = {"user_message": text, "assistant_response": reply, "timestamp": now, "created_at": now}
         if self.keeps_history:
             self.history.setdefault(user, []).append(turn)
-        response = {"responses": [text], "response_language": "en", "voice_audio_base64": None}
+        response = {"responses": [reply], "response_language": "en", "voice_audio_base64": None}
         send("message", json.dumps({"type": "complete", "response": response}, ensure_ascii=False))
+
+    def _words(self, text: str) -> Iterator[str]:
+        for word in text.split(" "):
+            time.sleep(self.word_seconds)
+            yield word + " "
 
     def _serve(self) -> None:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()

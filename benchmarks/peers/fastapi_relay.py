@@ -1,4 +1,4 @@
-"""The relay as FastAPI users write it: one `httpx.AsyncClient`, `aiter_lines`, sse-starlette's `EventSourceResponse`."""
+"""The relay as FastAPI users would write it: one `httpx.AsyncClient`, `aiter_lines`, sse-starlette's `EventSourceResponse`."""
 
 import json
 import os
@@ -16,34 +16,34 @@ client = httpx.AsyncClient(
     base_url=os.environ["BROKER_BASE_URL"],
     headers={"X-API-Key": os.environ["BROKER_API_KEY"]},
     timeout=httpx.Timeout(20, read=60),
-    # By default the 101st stream would wait for one of the first hundred to end.
+    # By default the 101st stream waits until one of the first hundred ends.
     limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
 )
 
 
-class Said(BaseModel):
+class ChatMessage(BaseModel):
     message: str
 
 
 @app.post("/api/chat/stream")
-async def chat(said: Said, x_forwarded_user: str = Header()) -> EventSourceResponse:
+async def chat(chat_message: ChatMessage, x_forwarded_user: str = Header()) -> EventSourceResponse:
     body = {
         "user_id": x_forwarded_user,
         "org_id": "org",
-        "message": said.message,
+        "message": chat_message.message,
         "message_type": "text",
         "client_id": "web",
     }
-    answer = await client.post("/api/v1/message", json=body)
-    answer.raise_for_status()
-    return EventSourceResponse(relay(x_forwarded_user, answer.json()["message_id"]))
+    response = await client.post("/api/v1/message", json=body)
+    response.raise_for_status()
+    return EventSourceResponse(relay(x_forwarded_user, response.json()["message_id"]))
 
 
 async def relay(user_id: str, message_id: str) -> AsyncIterator[dict[str, str]]:
     query = {"user_id": user_id, "message_id": message_id}
-    async with client.stream("GET", "/api/v1/stream", params=query) as response:
+    async with client.stream("GET", "/api/v1/stream", params=query) as stream:
         event = ""
-        async for line in response.aiter_lines():
+        async for line in stream.aiter_lines():
             if line.startswith("event:"):
                 event = line[6:].strip()
             elif line.startswith("data:"):

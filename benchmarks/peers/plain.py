@@ -19,9 +19,9 @@ app = Flask(__name__)
 def chat() -> Response:
     user_id = request.headers["X-Forwarded-User"]
     body = {"user_id": user_id, "org_id": "org", "message": request.json["message"], "message_type": "text", "client_id": "web"}
-    answer = requests.post(f"{BROKER}/api/v1/message", json=body, headers=KEY, timeout=20)
-    answer.raise_for_status()
-    return Response(relay(user_id, answer.json()["message_id"]), content_type="text/event-stream")
+    enqueued = requests.post(f"{BROKER}/api/v1/message", json=body, headers=KEY, timeout=20)
+    enqueued.raise_for_status()
+    return Response(relay(user_id, enqueued.json()["message_id"]), content_type="text/event-stream")
 
 
 def relay(user_id: str, message_id: str) -> Iterator[str]:

@@ -158,7 +158,8 @@ def _create_worker(settings: Settings, queue: "Queue", services: "Services", *, 
     from bff.broker.runner import Times
     from bff.broker.worker import Bounds, Worker
 
-    engines = Engines(services.engine, services.bundled_engine, services.external_broker, services.external_engine)
+    external = (services.external_broker, services.external_engine, services.open_replies)
+    engines = Engines(services.engine, services.bundled_engine, *external)
     times = Times(settings.answer_max_seconds, settings.lease_seconds)
     bounds = Bounds(settings.max_running, settings.max_streams)
     return Worker(queue, engines, times, bounds, claims=claims, keep_stopped=settings.keep_stopped)

@@ -8,11 +8,13 @@ from typing import Final, NamedTuple, Protocol
 
 from bff.auth.identity import Identity
 from bff.broker.queue.base import Claim, Message
+from bff.engine.agents.broker import OpenReplies
 from bff.errors import AnswerTimeout, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.http.waiting import Waiter
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import EventSource
+from bff.upstream.message_ids import group_mark, group_mark_of
 from bff.upstream.unnumbered import Question, UnnumberedReply
 
 EXTERNAL_BROKER_FIELDS: Final = {"message", "message_type", "audio_base64", "audio_format"}
@@ -47,6 +49,8 @@ class Engines(NamedTuple):
     external_broker: BrokerClient | None = None
     external_engine: EngineClient | None = None
     """The engine behind the external broker: its history has replies that were lost on the way."""
+    open_replies: OpenReplies | None = None
+    """The external broker's replies to the agent `broker`: see `EngineReply.open`."""
 
     def is_bundled(self, message: Message) -> bool:
         """Whether the bundled engine handles the message: then its error codes are those of errors.py."""
@@ -57,7 +61,7 @@ class Engines(NamedTuple):
         message = claim.message
         if message.handler != "external":
             is_bundled = self.is_bundled(message)
-            return EngineReply(self.bundled if is_bundled else self.engine, claim, is_bundled=is_bundled)
+            return EngineReply(self.bundled if is_bundled else self.engine, claim, self.open_replies, is_bundled=is_bundled)
         if self.external_broker is None:
             raise UpstreamUnavailable(detail="BROKER_BASE_URL is not set in this process")
         content = {name: value for name, value in message.content.items() if name in EXTERNAL_BROKER_FIELDS}
@@ -67,14 +71,23 @@ class Engines(NamedTuple):
 
 
 class EngineReply:
-    open = False
-    """An engine stops when its stream is closed."""
-
-    def __init__(self, engine: EngineClient, claim: Claim, *, is_bundled: bool) -> None:
+    def __init__(self, engine: EngineClient, claim: Claim, open_replies: OpenReplies | None, *, is_bundled: bool) -> None:
         self._engine = engine
+        self._message = claim.message
+        self._open_replies = open_replies
         self._content = claim.message.content
         if is_bundled:
             self._content = self._content | {"message_id": claim.message.id, "begun": claim.begun}
+
+    @property
+    def open(self) -> bool:
+        """An engine stops when its stream is closed; an external broker to which an agent sent the message may not.
+
+        Only messages of the user's own group go there, so messages of other groups need not wait.
+        """
+        user_id = self._message.user_id
+        is_in_own_group = group_mark_of(self._message.id, user_id) == group_mark(user_id)
+        return self._open_replies is not None and is_in_own_group and user_id in self._open_replies
 
     def start(self, waiter: Waiter) -> None:
         """Does nothing: `events` sends the request."""
@@ -94,7 +107,9 @@ class EngineReply:
             raise
 
     def read_out(self, waiter: Waiter) -> None:
-        """Does nothing: the stream ends with its terminal event."""
+        """Waits for the agent, which reads the rest in the background."""
+        if self._open_replies is not None:
+            self._open_replies.wait(self._message.user_id, waiter)
 
     def close(self) -> None:
         """Does nothing: `events` closes its stream."""

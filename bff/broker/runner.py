@@ -28,11 +28,20 @@ class Times(NamedTuple):
 
 
 class Runner:
-    def __init__(self, queue: Queue, engines: Engines, times: Times, *, keep_stopped: bool = False) -> None:
-        """`keep_stopped`: see `Run`."""
+    def __init__(
+        self,
+        queue: Queue,
+        engines: Engines,
+        times: Times,
+        *,
+        before_end: Callable[[Message], None] = lambda _: None,
+        keep_stopped: bool = False,
+    ) -> None:
+        """`before_end` is called with the message of each run before the run ends. `keep_stopped`: see `Run`."""
         self._queue = queue
         self._engines = engines
         self._times = times
+        self._before_end = before_end
         self._keep_stopped = keep_stopped
         self._runs: set[Run] = set()
         self._lock = threading.Lock()
@@ -91,6 +100,7 @@ class Runner:
         except Exception:
             log.exception("message %s could not be answered", message.id)
         finally:
+            self._before_end(message)
             self._runs.remove(run)
             run.waiter.confirm = None
             run.waiter.close()

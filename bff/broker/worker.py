@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from bff.broker import final_events
 from bff.broker.engines import Engines
-from bff.broker.queue.base import Claim, Queue, Receipt
+from bff.broker.queue.base import Claim, Message, Queue, Receipt
 from bff.broker.runner import Runner, Times
 from bff.errors import ServerFull, ServerRestarting, StorageUnavailable, detached
 
@@ -38,13 +38,14 @@ class Worker:
     def __init__(
         self, queue: Queue, engines: Engines, times: Times, bounds: Bounds, *, claims: bool = True, keep_stopped: bool = False
     ) -> None:
-        """`claims`: whether it claims from the queue, and does not only run what is given to `start_now`.
+        """`claims`: whether it claims from the queue, and does not only run what `start_now` claims and what follows that.
 
         `keep_stopped`: see `Run`.
         """
         self._queue = queue
         self._claims = claims
-        self._runner = Runner(queue, engines, times, keep_stopped=keep_stopped)
+        self._runs_external = engines.external_broker is not None
+        self._runner = Runner(queue, engines, times, before_end=self._claim_next, keep_stopped=keep_stopped)
         self._free = threading.BoundedSemaphore(bounds.running)
         self._free_external = threading.BoundedSemaphore(bounds.external)
         self._lock = threading.Lock()
@@ -135,6 +136,21 @@ class Worker:
             else:
                 self._runner.start(claim, self._free.release)
                 undo.pop_all()
+
+    def _claim_next(self, message: Message) -> None:
+        """Claims the group's next message before the run of `message` ends, so that a drain waits for it too.
+
+        Only one for the external broker: it takes no slot, so it need not wait for one.
+        """
+        if not self._runs_external or self._draining:
+            return
+        try:
+            if (claim := self._queue.claim_next(message, "external")) is not None:
+                self._start_external(claim)
+        except (StorageUnavailable, ServerFull):
+            log.warning("the queue is unavailable: the next message waits until a worker claims it")
+        except Exception:
+            log.exception("the next message could not be started")
 
     def _start_external(self, claim: Claim) -> None:
         if self._refuses_external:

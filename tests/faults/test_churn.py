@@ -2,14 +2,17 @@
 
 import json
 import socket
+from collections.abc import Iterator
 
 import pytest
 
+from tests.adopted import adoptable_broker, settings_of
 from tests.faults.load import Crowd
 from tests.live import Server, eventually
 
 AT_ONCE = 100
-WARM_UP, HALF = 400, 1500
+SIZES = {"bundled": (400, 1500), "adopted": (150, 250)}
+"""Streams to warm up, and of each half: what only an adopted reply holds shows in fewer."""
 MIB = 1024 * 1024
 YOUNG = 30_000
 """Objects: what the collector's two young generations may hold until they are looked at, of anybody's."""
@@ -43,15 +46,30 @@ def settled(server: Server, **more: int) -> dict[str, int]:
         seen.update(counts(server))
         return quiet.items() <= seen.items() and seen == before  # Twice: what is about to end has done so.
 
-    assert eventually(is_settled, 60), seen
+    assert eventually(is_settled, 60), f"{seen}"
     return seen | {"memory": server.memory()}
+
+
+@pytest.fixture(params=["bundled", "adopted"])
+def broker(request) -> str:
+    """Which one: the bundled one, or one that numbers nothing."""
+    return str(request.param)
+
+
+@pytest.fixture
+def settings(broker: str) -> Iterator[dict[str, str]]:
+    with adoptable_broker("0.1") as adoptable:
+        yield settings_of(adoptable) if broker == "adopted" else {}
 
 
 @pytest.mark.live
 @pytest.mark.timeout(400)
-def test_thousands_of_streams_leave_nothing_behind(start):
+def test_thousands_of_streams_leave_nothing_behind(start, broker, settings):
+    warm_up, half_size = SIZES[broker]
+    threads = 2 if broker == "bundled" else 1
     server = start(
         "counted",
+        **settings,
         ECHO_WORD_SECONDS="0.1",
         MAX_STREAMS_PER_USER="100",
         MESSAGES_PER_MINUTE="100000",
@@ -59,13 +77,13 @@ def test_thousands_of_streams_leave_nothing_behind(start):
     )
 
     with Crowd(server.port) as crowd:
-        # The main one and the one for SQLite: those in which gevent looks up names have left.
-        churn(crowd, WARM_UP)
-        base = settled(server, threads=2)
-        churn(crowd, HALF)
-        half = settled(server, threads=2)
-        churn(crowd, HALF)
-        end = settled(server, threads=2)
+        # The main one and, for the bundled engine, the one for SQLite: those in which gevent looks up names have left.
+        churn(crowd, warm_up)
+        base = settled(server, threads=threads)
+        churn(crowd, half_size)
+        half = settled(server, threads=threads)
+        churn(crowd, half_size)
+        end = settled(server, threads=threads)
 
     # How many depends on the machine: the slower, the more have left before they are served, or see all at once.
     assert "aborted" in server.ended, "some were left in the middle of their answer"
@@ -73,5 +91,5 @@ def test_thousands_of_streams_leave_nothing_behind(start):
     for name in ("greenlets", "descriptors", "ours"):
         assert end[name] == base[name], f"{name}: {end} after {base}"
     # One a message stays for a while longer, so that whoever comes late is told that it is gone.
-    assert end["objects"] - half["objects"] < HALF * 1.5 + YOUNG, f"{end} after {half}"
+    assert end["objects"] - half["objects"] < half_size * 1.5 + YOUNG, f"{end} after {half}"
     assert end["memory"] - half["memory"] < 10 * MIB, f"{end} after {half}"

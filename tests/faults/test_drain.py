@@ -104,8 +104,9 @@ def test_readers_who_do_not_come_back_may_finish_and_the_last_are_told(web):
 
 
 @pytest.mark.live
-def test_with_the_broker_inside_nobody_is_sent_away_from_the_only_place_that_knows_the_answer(start):
-    server = start(DRAIN_SECONDS="4")
+@pytest.mark.parametrize("kind", ["gunicorn", "adopted"])
+def test_with_the_broker_inside_nobody_is_sent_away_from_the_only_place_that_knows_the_answer(start, kind):
+    server = start(kind, DRAIN_SECONDS="4", QUEUE_FILE="off")
 
     with Crowd(server.port) as crowd:
         short = [crowd.say(f"/slow 2 {WORDS}") for _ in range(5)]

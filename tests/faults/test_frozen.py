@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.adopted import adoptable_broker
+from tests.adopted import settings_of as adopted_settings
 from tests.faults.judge import OWN_CONNECTION
 from tests.faults.load import Crowd, Stream, all_over
 from tests.live import Server, in_parallel
+from tests.original_broker import OriginalBroker
 from tests.redis_server import RedisServer
 
 SCALE = float(os.environ.get("FREEZE_SCALE", "0.1"))
-ROWS = (("scaled", 3.0), ("scaled", 5.0), ("scaled", 15.0), ("scaled flask", 5.0))
+ROWS = (("scaled", 3.0), ("scaled", 5.0), ("scaled", 15.0), ("scaled flask", 5.0), ("scaled adopted", 5.0))
 """How the app is served, and its heartbeats: each beside the others, around a Redis of its own."""
 FREEZES = (10.0, 60.0) if SCALE < 1 else (10.0, 20.0, 30.0, 45.0, 60.0, 90.0)
 ANSWERS = 8
@@ -42,7 +45,8 @@ def scaled(seconds: float) -> str:
     return f"{seconds * SCALE:.3f}"
 
 
-def begin(kind: str, folder: Path, redis: RedisServer, heartbeat: float) -> Server:
+def begin(kind: str, folder: Path, redis: RedisServer, heartbeat: float, broker: OriginalBroker) -> Server:
+    """`broker`: numbers nothing; used where the app adopts its replies."""
     settings = {
         "TIME_SCALE": str(SCALE),
         "REDIS_URL": redis.url,
@@ -53,6 +57,8 @@ def begin(kind: str, folder: Path, redis: RedisServer, heartbeat: float) -> Serv
         "MAX_STREAMS_PER_USER": "1000",
         "MESSAGES_PER_MINUTE": "100000",
     }
+    if kind == "scaled adopted":
+        kind, settings = "scaled", settings | adopted_settings(broker)
     return Server(kind, folder / "web.log", **settings).wait_until_ready()
 
 
@@ -91,8 +97,8 @@ def states(streams: list[Stream]) -> str:
 def under_freezes(folder: Path, kind: str, heartbeat: float) -> list[tuple[str, Outage]]:
     """Each outage, and what it was."""
     folder.mkdir()
-    with RedisServer(folder) as redis:
-        server = begin(kind, folder, redis, heartbeat)
+    with RedisServer(folder) as redis, adoptable_broker() as broker:
+        server = begin(kind, folder, redis, heartbeat, broker)
         try:
             with Crowd(server.port) as crowd:
                 return [

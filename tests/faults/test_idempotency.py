@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.adopted import over_adopted, over_all
 from tests.broker_says import COMPLETED
 from tests.live import Browser, eventually, in_parallel, status_of, take
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, stream_head
@@ -24,6 +25,7 @@ def say(browser: Browser, client_message_id: str, message: str = "hello", **head
     return browser.request("POST", "/api/chat/stream", content, **headers)
 
 
+@over_all
 @pytest.mark.parametrize("way", ["in the body", "in the header"])
 def test_fifty_of_the_same_at_once_make_one_turn_and_fifty_equal_streams(share, kind, user, port, way):
     with WireServer(answer, port=port) as engine:
@@ -40,6 +42,7 @@ def test_fifty_of_the_same_at_once_make_one_turn_and_fifty_equal_streams(share, 
         assert len(engine.requests) == 1
 
 
+@over_adopted
 def test_the_same_again_is_the_same_answer_again(share, kind, user):
     browser = Browser(share(kind), user)
     first = say(browser, "once")
@@ -51,6 +54,7 @@ def test_the_same_again_is_the_same_answer_again(share, kind, user):
     assert take(again) == frames
 
 
+@over_adopted
 def test_another_message_under_the_same_id_is_a_conflict(share, kind, user):
     browser = Browser(share(kind), user)
     take(say(browser, "once"))
@@ -61,6 +65,7 @@ def test_another_message_under_the_same_id_is_a_conflict(share, kind, user):
     assert browser.active() == []
 
 
+@over_adopted
 def test_the_header_wins_over_the_body(share, kind, user):
     browser = Browser(share(kind), user)
     first = say(browser, "a", Idempotency_Key="key")
@@ -71,6 +76,7 @@ def test_the_header_wins_over_the_body(share, kind, user):
         take(reply)
 
 
+@over_adopted
 def test_ids_of_different_users_are_different_ids(share, kind, user):
     server = share(kind)
     adas, bobs = say(Browser(server, user), "once"), say(Browser(server, f"not {user}"), "once", "something else")
@@ -80,6 +86,7 @@ def test_ids_of_different_users_are_different_ids(share, kind, user):
     assert len(take(bobs)) == 5
 
 
+@over_adopted
 def test_the_same_again_when_its_answer_is_gone_says_so(start, kind):
     browser = Browser(start(kind, RETENTION_SECONDS="0.3", MESSAGES_PER_MINUTE="1000"))
     reply = say(browser, "once")

@@ -38,9 +38,10 @@ def ended(browser: Browser, message_id: str) -> str:
     return str(list(browser.follow(message_id).events())[-1]["type"])
 
 
-@pytest.mark.parametrize("kind", ["gunicorn", "flask"])
+@pytest.mark.parametrize("kind", ["gunicorn", "flask", "adopted"])
 def test_after_a_crash_what_waited_is_answered_and_what_had_ended_is_read(begin, kind):
-    server = begin(kind, ECHO_WORD_SECONDS="0.05")
+    begin = partial(begin, kind, ECHO_WORD_SECONDS="0.05", ENGINE_REPEATABLE="1")
+    server = begin()
     ada = Browser(server)
     done = ada.say("done")
     before = list(done.events())
@@ -48,7 +49,7 @@ def test_after_a_crash_what_waited_is_answered_and_what_had_ended_is_read(begin,
     said = next(event for event in running.events() if event["type"] == "progress")
     server.crash()
 
-    again = begin(kind, port=server.port, ECHO_WORD_SECONDS="0.05")
+    again = begin(port=server.port)
     ada = Browser(again)
 
     assert list(ada.follow(done.message_id).events()) == before
@@ -89,20 +90,23 @@ def records(file: Path) -> list[list[Any]]:
         return [record for (data,) in connection.execute("SELECT data FROM log") for record in json.loads(data)]
 
 
-def test_one_that_is_stopped_politely_leaves_what_waits(begin):
+@pytest.mark.parametrize("kind", ["gunicorn", "adopted"])
+def test_one_that_is_stopped_politely_leaves_what_waits(begin, kind):
+    begin = partial(begin, kind)
     server = begin(ECHO_WORD_SECONDS="0.2", DRAIN_SECONDS="2")
     ada = Browser(server)
     ada.say(WORDS)
     waiting = ada.say("waits")
     server.stop(signal.SIGTERM)
 
-    again = Browser(begin(port=server.port))
+    again = Browser(begin(port=server.port, ECHO_WORD_SECONDS="0.2"))
 
     assert ended(again, waiting.message_id) == "complete"
 
 
-def test_a_reload_keeps_the_order_and_every_answer(begin):
-    server = begin(ECHO_WORD_SECONDS="0.05", DRAIN_SECONDS="10")
+@pytest.mark.parametrize("kind", ["gunicorn", "adopted"])
+def test_a_reload_keeps_the_order_and_every_answer(begin, kind):
+    server = begin(kind, ECHO_WORD_SECONDS="0.05", DRAIN_SECONDS="10")
     ada = Browser(server)
     running, waiting = ada.say(WORDS), ada.say("waits")
     old = server.worker_pid

@@ -6,6 +6,7 @@ from time import monotonic
 
 import pytest
 
+from tests.adopted import over_adopted, over_single
 from tests.broker_says import COMPLETED
 from tests.live import Browser, content_of, eventually, in_parallel, last_of, status_of, take
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
@@ -22,6 +23,7 @@ def refusal(reply) -> tuple[int, str]:
     return status, code
 
 
+@over_single
 def test_streams_are_bounded_for_each_user_and_for_all(start, single):
     server = start(single, MAX_STREAMS_PER_USER="2", MAX_STREAMS="3")
     ada, bob, eve = Browser(server, "ada"), Browser(server, "bob"), Browser(server, "eve")
@@ -47,6 +49,7 @@ def test_streams_are_bounded_for_each_user_and_for_all(start, single):
     assert eventually(lambda: status_of(eve.say("now there is room")) == 200)
 
 
+@over_adopted
 def test_an_event_source_over_its_users_bound_is_told_to_come_back(start, kind):
     browser = Browser(start(kind, MAX_STREAMS_PER_USER="1"))
     held = browser.say("/slow 20 one two")
@@ -57,10 +60,12 @@ def test_an_event_source_over_its_users_bound_is_told_to_come_back(start, kind):
     held.leave()
 
 
+@over_adopted
 def test_waiting_messages_are_bounded_for_each_user(start, kind):
     server = start(kind, QUEUE_DEPTH_PER_USER="2")
     ada = Browser(server, "ada")
-    running = ada.say("/slow 20 one two")
+    seconds = 4 if kind == "adopted" else 20  # An adopted reply is read to its end, also once it was stopped.
+    running = ada.say(f"/slow {seconds} one two")
     take(ada.follow(running.message_id), 2)
     waiting = [ada.say("first"), ada.say("second")]
 
@@ -125,6 +130,7 @@ def test_more_users_than_places_are_all_answered(start, kind):
         assert 2 <= most <= (6 if kind == "fleet" else 2), "two a process"
 
 
+@over_adopted
 def test_an_answer_too_long_to_be_kept_ends_in_one_error(start, kind):
     browser = Browser(start(kind, LOG_MAX_BYTES="20000"))
 
@@ -152,6 +158,7 @@ def test_the_oldest_answers_go_first_when_logs_fill_up(start, kind):
     assert statuses == sorted(statuses, reverse=True)
 
 
+@over_adopted
 def test_every_place_is_given_back(start, kind):
     settings = {"MAX_STREAMS": "6", "MAX_STREAMS_PER_USER": "3", "MESSAGES_PER_MINUTE": "1000", "ON_BUSY": "reject"}
     server = start(kind, **settings)
@@ -181,6 +188,7 @@ def test_every_place_is_given_back(start, kind):
     assert eventually(fill)
 
 
+@over_single
 def test_places_follow_each_other_at_once(start, single):
     browser = Browser(start(single, MAX_STREAMS="1", MESSAGES_PER_MINUTE="1000"))
 

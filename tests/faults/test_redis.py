@@ -12,10 +12,13 @@ import pytest
 
 from bff.broker.queue.base import MAX_RESTARTS
 from bff.ops.redis import Client, connect
+from tests.adopted import LOCK_SECONDS, engine_text
+from tests.adopted import settings_of as adopted_settings
 from tests.faults.engine import Engine, answer, askings, question
 from tests.faults.load import Crowd, Stream, all_over, in_order
 from tests.faults.verdicts import assert_kept_as_they_were_told, assert_one_after_the_other, more_readers
 from tests.live import Browser, Server, eventually, free_port, status_of, take
+from tests.original_broker import OriginalBroker
 from tests.redis_server import RedisServer
 
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
@@ -80,17 +83,24 @@ class Fleet:
             server.stop(signal.SIGKILL)
 
 
+also_adopted = pytest.mark.parametrize("adopts", [False, True], ids=["engine", "adopted"])
+
+
 @pytest.fixture
 def fleet(tmp_path, engine, clean_redis) -> Iterator[Callable[..., Fleet]]:
     made: list[Fleet] = []
+    broker = OriginalBroker(lock_seconds=LOCK_SECONDS, reply=engine_text(engine.url))
 
-    def make(redis: RedisServer = clean_redis, **settings: str) -> Fleet:
+    def make(redis: RedisServer = clean_redis, adopts: bool = False, **settings: str) -> Fleet:
+        """`adopts`: before the engine there is a broker that numbers nothing."""
+        settings |= adopted_settings(broker) if adopts else {}
         made.append(Fleet(tmp_path, ENGINE_BASE_URL=engine.url, REDIS_URL=redis.url, **settings))
         return made[-1]
 
-    yield make
-    for one in made:
-        one.crash()
+    with broker:
+        yield make
+        for one in made:
+            one.crash()
 
 
 def all_speak(streams: list[Stream]) -> Callable[[], bool]:
@@ -126,10 +136,14 @@ def lasting_keys(client: Client) -> list[str]:
 # Killed.
 
 
+RANDOM_KILLS = ["asked once", "repeatable", "adopted"]
+
+
 @pytest.mark.timeout(180 + 3 * SOAK_SECONDS)
-@pytest.mark.parametrize("repeatable", [False, True], ids=["asked once", "repeatable"])
-def test_processes_that_are_killed_at_random_cost_no_message_its_end(fleet, engine, clean_redis, repeatable):
-    around = fleet(LEASE_SECONDS="2", ENGINE_REPEATABLE=str(int(repeatable)))
+@pytest.mark.parametrize(("repeatable", "adopts"), [(False, False), (True, False), (False, True)], ids=RANDOM_KILLS)
+def test_processes_that_are_killed_at_random_cost_no_message_its_end(fleet, engine, clean_redis, repeatable, adopts):
+    around = fleet(LEASE_SECONDS="2", ENGINE_REPEATABLE=str(int(repeatable)), adopts=adopts)
+    users = 20 if adopts else 50
     web = around.web(2)
     for _ in range(3):
         around.worker()
@@ -139,23 +153,25 @@ def test_processes_that_are_killed_at_random_cost_no_message_its_end(fleet, engi
     seed = 0
     while seed == 0 or time.monotonic() < deadline:
         seed += 1
-        under_fire(around, web, engine, seed, assert_begun_anew if repeatable else assert_not_begun_anew)
+        under_fire(around, web, engine, users, seed, assert_begun_anew if repeatable else assert_not_begun_anew)
 
     with connect(clean_redis.url) as client:
         assert eventually(lambda: not lasting_keys(client), 15), lasting_keys(client)
-    print(f"{seed} times 500 messages and {KILLS} kills, of workers and web processes")
+    print(f"{seed} times {10 * users} messages and {KILLS} kills, of workers and web processes")
 
 
-def under_fire(around: Fleet, web: Server, engine: Engine, seed: int, assert_ends: Callable[[list[Stream]], None]) -> None:
+def under_fire(
+    around: Fleet, web: Server, engine: Engine, users: int, seed: int, assert_ends: Callable[[list[Stream]], None]
+) -> None:
     chance = random.Random(seed)
     with Crowd(web.port, seed) as crowd:
         streams = [
             crowd.say(question(f"{seed}/{user}/{number}", 6, apart=0.15, silence=0.15), f"user-{seed}-{user}")
             for number in range(10)
-            for user in range(50)
+            for user in range(users)
         ]
         assert crowd.wait_for(lambda: sum(bool(stream.text) for stream in streams) > 20, DEADLINE)
-        assert crowd.wait_for(lambda: sum(bool(stream.message_id) for stream in streams) > 300, DEADLINE)
+        assert crowd.wait_for(lambda: sum(bool(stream.message_id) for stream in streams) > 6 * users, DEADLINE)
         tabs, old_clients = more_readers(crowd, streams)
         for number in range(KILLS):
             for tab in tabs[number::KILLS]:
@@ -219,8 +235,9 @@ def test_a_worker_that_is_frozen_beyond_its_lease_and_woken_changes_nothing(flee
 # Redis goes, and comes back.
 
 
-def test_a_redis_that_is_started_again_under_running_answers_costs_none(fleet, engine, lasting):
-    around = fleet(lasting, LEASE_SECONDS=LONG)
+@also_adopted
+def test_a_redis_that_is_started_again_under_running_answers_costs_none(fleet, engine, lasting, adopts):
+    around = fleet(lasting, LEASE_SECONDS=LONG, adopts=adopts)
     web = around.web(2)
     around.worker()
     around.worker()
@@ -318,8 +335,9 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
     assert all(engine.asked[stream.message] == 2 for stream in silent)
 
 
-def test_a_web_process_that_is_told_to_stop_hands_over_what_it_answers_itself(fleet, engine):
-    around = fleet(LEASE_SECONDS=LONG, DRAIN_SECONDS="4", RUN_WORKER="1")
+@also_adopted
+def test_a_web_process_that_is_told_to_stop_hands_over_what_it_answers_itself(fleet, engine, adopts):
+    around = fleet(LEASE_SECONDS=LONG, DRAIN_SECONDS="4", RUN_WORKER="1", adopts=adopts)
     old = around.web()
     around.wait_until_ready()
 
@@ -346,12 +364,14 @@ def test_a_web_process_that_is_told_to_stop_hands_over_what_it_answers_itself(fl
 
 
 @pytest.fixture
-def three(start, clean_redis) -> list[Browser]:
+def three(request, start, clean_redis) -> list[Browser]:
     """One user at three web processes, of which one answers."""
+    kind = getattr(request, "param", "gunicorn")
     options = {"REDIS_URL": clean_redis.url, "MAX_STREAMS_PER_USER": "3", "MESSAGES_PER_MINUTE": "4", "DRAIN_SECONDS": "1"}
-    return [Browser(start("gunicorn", RUN_WORKER=str(int(number == 0)), **options)) for number in range(3)]
+    return [Browser(start(kind, RUN_WORKER=str(int(number == 0)), **options)) for number in range(3)]
 
 
+@pytest.mark.parametrize("three", ["gunicorn", "adopted"], indirect=True)
 def test_said_to_one_followed_at_another_stopped_at_a_third(three):
     first, second, third = three
     told = first.say("/slow 60 one two three four five")

@@ -16,19 +16,20 @@ EVENTS = 60
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module", params=["gunicorn", "flask", "gunicorn and a broker"])
-def server(request, tmp_path_factory) -> Iterator[Server]:
-    logs = tmp_path_factory.mktemp("resume")
+SERVERS = ["gunicorn", "flask", "gunicorn and a broker", "adopted", "adopted fleet"]
+bundled_only = pytest.mark.parametrize("server", SERVERS[:3], indirect=True)
+"""For what would take as long as the reply that was stopped: an adopted one is read to its end."""
+in_a_fleet_too = pytest.mark.parametrize("server", SERVERS, indirect=True)
+
+
+@pytest.fixture(scope="module", params=SERVERS[:4])
+def server(request, share) -> Server:
     settings = {"MESSAGES_PER_MINUTE": "10000", "MAX_STREAMS_PER_USER": "50"}
     kind, _, broker_kind = request.param.partition(" and a ")
-    servers = []
     if broker_kind:
-        servers.append(Server(broker_kind, logs / "broker.log", BROKER_API_KEY=BROKER_KEY).wait_until_ready())
-        settings |= {"BROKER_BASE_URL": servers[0].url, "BROKER_API_KEY": BROKER_KEY}
-    servers.append(Server(kind, logs / "web.log", **settings).wait_until_ready())
-    yield servers[-1]
-    for started in servers:
-        started.stop()
+        broker = share(broker_kind, BROKER_API_KEY=BROKER_KEY)
+        settings |= {"BROKER_BASE_URL": broker.url, "BROKER_API_KEY": BROKER_KEY}
+    return share(kind, **settings)
 
 
 @pytest.fixture
@@ -68,10 +69,12 @@ def test_an_answer_cut_after_any_of_its_events_is_whole(server):
     in_parallel(6, cut_after)
 
 
+@in_a_fleet_too
 def test_an_answer_cut_after_each_of_its_events_is_whole(browser):
     assert_whole(browser, *read_in_pieces(browser, repeat(1)))
 
 
+@in_a_fleet_too
 def test_answers_cut_at_random_several_times_are_whole(server):
     def cut(number: int) -> int:
         chance, browser, cuts = random.Random(number), Browser(server, f"random-{number}"), 0
@@ -84,6 +87,7 @@ def test_answers_cut_at_random_several_times_are_whole(server):
     assert sum(in_parallel(4, cut)) >= 200
 
 
+@in_a_fleet_too
 def test_an_answer_goes_on_while_nobody_reads_it(browser):
     reply = browser.say("/slow 0.5 one two three four five")
     first = take(reply, 3)
@@ -98,6 +102,7 @@ def test_an_answer_goes_on_while_nobody_reads_it(browser):
 # Readers
 
 
+@in_a_fleet_too
 def test_each_of_eight_tabs_gets_every_event(browser):
     reply = browser.say(SENTENCE)
     message_id = reply.message_id
@@ -108,6 +113,7 @@ def test_each_of_eight_tabs_gets_every_event(browser):
     assert_whole(browser, message_id, tabs[0])
 
 
+@in_a_fleet_too
 def test_a_tab_that_closes_takes_nothing_from_the_others(browser):
     reply = browser.say("/slow 0.6 one two three four")
     message_id = reply.message_id
@@ -238,6 +244,7 @@ def test_asking_for_the_head_alone_leaves_nothing_open(server, browser):
     browser.stop(reply.message_id).close()
 
 
+@bundled_only
 def test_a_new_tab_learns_what_waits_and_what_runs(server, browser):
     replies = [browser.say("/slow 20 one two"), browser.say("second"), browser.say("third")]
     ids = [reply.message_id for reply in replies]

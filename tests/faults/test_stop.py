@@ -5,6 +5,7 @@ from time import monotonic
 
 import pytest
 
+from tests.adopted import over_adopted, over_all
 from tests.broker_says import COMPLETED
 from tests.live import Browser, Server, content_of, eventually, id_of, last_of, status_of, take
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
@@ -77,6 +78,7 @@ def test_a_message_that_waits_is_taken_out_and_never_runs(browser_of, port):
         assert [json.loads(request.body)["message"] for request in engine.requests] == ["running", "last"]
 
 
+@over_adopted
 def test_a_stop_that_comes_too_late_changes_nothing(share, kind, user):
     browser = Browser(share(kind), user)
     reply = browser.say("one two")
@@ -88,6 +90,7 @@ def test_a_stop_that_comes_too_late_changes_nothing(share, kind, user):
     assert take(browser.follow(reply.message_id)) == frames
 
 
+@over_all
 def test_a_second_stop_is_as_good_as_the_first(browser_of, port):
     with WireServer(SO_FAR, port=port) as engine:
         browser = browser_of(engine)
@@ -112,6 +115,7 @@ def test_an_answer_that_nobody_reads_can_be_stopped(browser_of, port):
         assert last_of(browser.follow(reply.message_id)) == stopped_with("so far ")
 
 
+@over_adopted
 def test_only_ones_own_answers_can_be_stopped(share, kind, user):
     server = share(kind)
     browser = Browser(server, user)
@@ -138,6 +142,7 @@ def test_a_stop_may_be_the_answer_to_a_newer_message(start, kind):
 # What becomes of an answer whose readers have all left
 
 
+@over_adopted
 def test_an_answer_without_readers_goes_on_if_it_is_to(start, kind):
     browser = Browser(start(kind, ON_DISCONNECT="continue"))
     reply = browser.say("/slow 0.5 one two three")
@@ -148,10 +153,11 @@ def test_an_answer_without_readers_goes_on_if_it_is_to(start, kind):
     assert last_of(browser.follow(reply.message_id))["type"] == "complete"
 
 
+@pytest.mark.parametrize("kind", ["gunicorn", "adopted"], indirect=True)
 @pytest.mark.timeout(40)
-def test_an_answer_without_readers_is_stopped_after_a_while_if_it_is_to(start):
+def test_an_answer_without_readers_is_stopped_after_a_while_if_it_is_to(start, kind):
     with WireServer(SO_FAR) as engine:
-        server = start_with(start, "gunicorn", engine, ON_DISCONNECT="cancel")
+        server = start_with(start, kind, engine, ON_DISCONNECT="cancel")
         read, unread = Browser(server, "ada"), Browser(server, "bob")
         watched, left = read.say("hello"), unread.say("hello")
         tab = unread.follow(left.message_id)
@@ -160,8 +166,9 @@ def test_an_answer_without_readers_is_stopped_after_a_while_if_it_is_to(start):
         began = monotonic()
         take(tab, 4)
 
-        assert engine.wait_for(lambda: engine.hung_up == 1, 10)
+        assert eventually(lambda: unread.active() == [], 10)
         assert 4.5 < monotonic() - began < 8
+        assert kind == "adopted" or engine.wait_for(lambda: engine.hung_up == 1)
         assert last_of(unread.follow(left.message_id)) == stopped_with("so far ")
         assert read.active() == [{"message_id": watched.message_id, "state": "running", "position": 0}]
         watched.leave()

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.db.talk import Talk, told
 from tests.faults.houses import house
 from tests.live import BROKER_KEY, Browser, Reply, Server, content_of, eventually, id_of, in_parallel, last_of, take, text_of
 from tests.original_broker import OriginalBroker
@@ -227,6 +228,18 @@ def test_twenty_rapid_messages_that_hold_a_stream_each_are_answered_in_order(ser
     assert texts == [f"number {number} " for number in range(20)]
     assert broker.answered == [f"number {number}" for number in range(20)]
     assert broker.at_once == {"ada": 1}
+
+
+def test_a_queue_of_messages_goes_on_while_no_place_for_an_engine_is_free(start, broker):
+    server = start(**settings_of(broker), MAX_RUNNING="1")
+    busy = Talk(server, "bob")
+    frames = told(busy.hear(busy.begin("/slow 600 one two", agentId="demo")))
+    assert next(frame for frame in frames if frame.get("event") == "token")
+
+    replies = [Browser(server).say(f"number {number}") for number in range(3)]
+
+    assert [last_of(reply)["type"] for reply in replies] == ["complete"] * 3
+    assert broker.answered == ["number 0", "number 1", "number 2"]
 
 
 def test_users_do_not_wait_for_each_other(serve, broker):

@@ -146,6 +146,9 @@ class Queue(Protocol):
     def claim(self, timeout: float) -> Claim | None:
         """The next message of a group that is not being answered; None after `timeout` seconds without one."""
 
+    def claim_next(self, after: Message, handler: str) -> Claim | None:
+        """The next message of the group of `after`, if nothing of it runs and this is its handler."""
+
     def renew(self, claim: Claim) -> StopReason | None:
         """A sign of life; whether and why it shall stop, for whoever was not there to hear it. Raises Lost."""
 

@@ -116,6 +116,14 @@ class MemoryQueue:
                 return None
             return self._state.claim_next(self._state.claimable.popleft())
 
+    def claim_next(self, after: Message, handler: str) -> Claim | None:
+        with self._lock:
+            group = self._state.groups.get(group_mark_of(after.id, after.user_id))
+            if group is None or group not in self._state.claimable or group.waiting[0].message.handler != handler:
+                return None
+            self._state.claimable.remove(group)
+            return self._state.claim_next(group)
+
     def renew(self, claim: Claim) -> StopReason | None:
         with self._lock:
             return self._state.claimed(claim, concluded=True).stopping

@@ -7,6 +7,7 @@ run that waits for another run of the same worker would hold the slot that the o
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -70,21 +71,59 @@ class Broker:
                 reply.cancel()  # Also after an error here: the upstream may still be running.
 
 
+class OpenReplies:
+    """Counts, by user, the replies in this process that are not read to their end yet, needed or not."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: Counter[str] = Counter()
+        self._waiters: list[Waiter] = []
+
+    def __contains__(self, user_id: str) -> bool:
+        return user_id in self._open
+
+    def add(self, user_id: str) -> None:
+        with self._lock:
+            self._open[user_id] += 1
+
+    def remove(self, user_id: str) -> None:
+        with self._lock:
+            self._open[user_id] -= 1
+            if not self._open[user_id]:
+                del self._open[user_id]
+            waiters = list(self._waiters)
+        for waiter in waiters:
+            waiter.wake()
+
+    def wait(self, user_id: str, waiter: Waiter) -> None:
+        """Returns when the user has none, or at `waiter.wake_at`. Raises what cancels `waiter`."""
+        self._waiters.append(waiter)
+        try:
+            while user_id in self and monotonic() < waiter.wake_at:
+                waiter.wait()
+        finally:
+            self._waiters.remove(waiter)
+
+
 class BrokerUpstream:
-    def __init__(self, broker: BrokerClient, engine: EngineClient | None, answer_max_seconds: float) -> None:
-        """`engine`: the one behind the broker, if known."""
+    def __init__(
+        self, broker: BrokerClient, engine: EngineClient | None, answer_max_seconds: float, open_replies: OpenReplies
+    ) -> None:
+        """`engine`: the one behind the broker, if known.
+
+        `open_replies`: those of a broker that does not number its events. The user's next message waits for them.
+        """
         self._broker = broker
         self._engine = engine
         self._answer_max_seconds = answer_max_seconds
+        self._open_replies = open_replies
 
     def send(self, identity: Identity, text: str, waiter: Waiter) -> UpstreamReply:
         broker, user_id = self._broker, identity.user_id
         deadline = broker.open_deadline()
         content = ChatRequest(message=text).for_upstream()
         if not broker.numbers_events(user_id):
-            reply = UnnumberedReply(broker, self._engine, Question(identity, content, time.time()))
-            reply.start(waiter)
-            return _UnnumberedReply(reply, monotonic() + self._answer_max_seconds)
+            return self._send_unnumbered(Question(identity, content, time.time()), waiter)
         message_id = broker.enqueue(identity, content, deadline).message_id
         try:
             return _QueuedReply(broker, user_id, message_id, broker.follow(user_id, message_id, deadline))
@@ -92,12 +131,23 @@ class BrokerUpstream:
             _stop_in_background(broker, user_id, message_id)
             raise
 
+    def _send_unnumbered(self, question: Question, waiter: Waiter) -> UpstreamReply:
+        user_id = question.identity.user_id
+        with contextlib.ExitStack() as undo:
+            self._open_replies.add(user_id)
+            undo.callback(self._open_replies.remove, user_id)
+            reply = UnnumberedReply(self._broker, self._engine, question)
+            reply.start(waiter)
+            return _UnnumberedReply(reply, monotonic() + self._answer_max_seconds, undo.pop_all())
+
 
 class _UnnumberedReply(NamedTuple):
     """A reply of a broker that allows one stream per message: it is read to its end even if nobody needs it any more."""
 
     reply: UnnumberedReply
     deadline: float
+    at_end: contextlib.ExitStack
+    """Closed when the stream has been read to its end."""
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         for data in self.reply.events(waiter):
@@ -110,7 +160,7 @@ class _UnnumberedReply(NamedTuple):
         threading.Thread(target=self._read_out, name="read-out", daemon=True).start()
 
     def _read_out(self) -> None:
-        with contextlib.closing(waiting.new_waiter()) as waiter:
+        with self.at_end, contextlib.closing(waiting.new_waiter()) as waiter:
             waiter.wake_at = self.deadline
             self.reply.read_out(waiter)
 

@@ -1693,6 +1693,32 @@ def test_a_message_that_has_to_wait_is_not_claimed_as_it_is_enqueued(queue, runn
     assert claimed(queue).message.id == receipt.message_id
 
 
+def test_the_next_message_of_a_group_is_claimed_for_its_handler(queue):
+    first = queue.enqueue(message(handler="external"), None, "enqueue", claim=True).claim
+    said = left(queue, handler="external")
+    left(queue, "bob", handler="external")
+    assert queue.claim_next(first.message, "external") is None, "the first one runs"
+    queue.finish(first, [])
+
+    claim = queue.claim_next(first.message, "external")
+
+    assert (claim.message.id, claim.token) == (said.id, 1)
+    assert claimed(queue).message.user_id == "bob"
+    assert queue.claim(AT_ONCE) is None, "it is offered to nobody else"
+    queue.finish(claim, [])
+    assert queue.claim_next(first.message, "external") is None
+    assert types(queue, said) == ["queued", "done"]
+
+
+def test_the_next_message_of_a_group_is_left_to_others_where_its_handler_is_another(queue):
+    first = queue.enqueue(message(handler="external"), None, "enqueue", claim=True).claim
+    said = left(queue, handler="bundled")
+    queue.finish(first, [])
+
+    assert queue.claim_next(first.message, "external") is None
+    assert claimed(queue).message.id == said.id
+
+
 def test_the_same_message_again_is_not_claimed_a_second_time(queue):
     said = message()
     queue.enqueue(said, "once", "enqueue", claim=True)

@@ -12,7 +12,7 @@ from bff.api.hooks import Parts
 from bff.auth.identity import Identity
 from bff.config.environment import load_settings
 from bff.engine.agents.base import Agent
-from bff.engine.agents.broker import Broker, BrokerUpstream
+from bff.engine.agents.broker import Broker, BrokerUpstream, OpenReplies
 from bff.engine.agents.registry import DEFAULT
 from bff.errors import AnswerTimeout, ClientDisconnected, Interrupted
 from bff.services import Services
@@ -59,7 +59,7 @@ def openai_without_response(_: bool) -> Iterator[Setup]:
 def broker(hangs: bool) -> Iterator[Setup]:
     """With a broker that numbers its events: the bundled one."""
     parts: Parts = new_app(ECHO_WORD_SECONDS="30" if hangs else "0").extensions["bff"]
-    agent = Broker(BrokerUpstream(parts.broker, None, 30))
+    agent = Broker(BrokerUpstream(parts.broker, None, 30, OpenReplies()))
     yield agent, lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
 
 

@@ -159,6 +159,10 @@ class RedisQueue:
         tell_reaped(reaped)
         return claim_of(*claimed)
 
+    def claim_next(self, after: Message, handler: str) -> Claim | None:
+        claimed = self._group.run("claim_next", [queue_key(group_of(after))], self._lease, handler)
+        return claim_of(*claimed) if claimed else None  # The end of `after` has put the group on the list of those due.
+
     def renew(self, claim: Claim) -> StopReason | None:
         return reason_of(self._write(claim, (), started=False))
 

@@ -1,4 +1,4 @@
-"""Variants of one thing, measured in turns, so that what else the machine does hits all of them alike; then their medians."""
+"""Measures variants alternately, so that other load on the machine affects all of them alike, and prints their medians."""
 
 import json
 import sys
@@ -11,9 +11,9 @@ Figures = Mapping[str, float]
 V = TypeVar("V")
 
 
-def in_turns(scenarios: Iterable[Callable[[V], Figures]], variants: Mapping[str, V], rounds: int) -> None:
-    """Prints each figure as it is found, and at last a table in Markdown; ratios are to the first variant."""
-    found: dict[str, dict[str, list[float]]] = {}
+def measure_interleaved(scenarios: Iterable[Callable[[V], Figures]], variants: Mapping[str, V], rounds: int) -> None:
+    """Prints each figure to stderr as it is measured, and finally a Markdown table; ratios are to the first variant."""
+    measured: dict[str, dict[str, list[float]]] = {}
     scenarios = list(scenarios)
     for number in range(rounds):
         for scenario in scenarios:
@@ -21,14 +21,14 @@ def in_turns(scenarios: Iterable[Callable[[V], Figures]], variants: Mapping[str,
                 figures = scenario(variant)
                 print(number + 1, name, json.dumps(figures, ensure_ascii=False), file=sys.stderr, flush=True)
                 for label, value in figures.items():
-                    found.setdefault(label, {}).setdefault(name, []).append(value)
-    for label, values in found.items():
+                    measured.setdefault(label, {}).setdefault(name, []).append(value)
+    for label, values in measured.items():
         print(_row(label, [median(values[name]) for name in variants]))
 
 
-def rounds(at: int, default: int) -> int:
-    """From the command line's argument number `at`."""
-    return int(sys.argv[at]) if len(sys.argv) > at else default
+def rounds_argument(position: int, default: int) -> int:
+    """The number of rounds from the command line's argument at `position`."""
+    return int(sys.argv[position]) if len(sys.argv) > position else default
 
 
 def _row(label: str, values: list[float]) -> str:

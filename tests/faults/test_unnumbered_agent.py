@@ -1,0 +1,102 @@
+"""The agent `broker` in front of a broker that numbers nothing: it, too, leaves one message of a user there at a time."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.adopted import settings_of
+from tests.db.talk import Talk, told
+from tests.faults.houses import house
+from tests.live import DEADLINE, Server, eventually, last_of, status_of
+from tests.original_broker import OriginalBroker
+
+pytestmark = pytest.mark.live
+
+LONG = "one two three four five six seven eight"
+
+
+@pytest.fixture(scope="module")
+def gate() -> threading.Event:
+    """While it is not set, no reply comes further than its first word."""
+    return threading.Event()
+
+
+@pytest.fixture(scope="module")
+def broker(gate) -> Iterator[OriginalBroker]:
+    def reply(text: str) -> Iterator[str]:
+        for word in text.split(" "):
+            yield word + " "
+            gate.wait(DEADLINE)
+
+    with OriginalBroker(reply=reply) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def server(kind, broker, tmp_path_factory, request) -> Iterator[Server]:
+    redis = request.getfixturevalue("redis") if kind == "fleet" else None
+    with house(kind, tmp_path_factory.mktemp(kind), redis, **settings_of(broker), ENGINE_BASE_URL=broker.url) as server:
+        yield server
+
+
+@pytest.fixture
+def browser(server, broker, gate, user) -> Iterator[Talk]:
+    broker.reset()
+    gate.clear()
+    yield Talk(server, user)
+    gate.set()
+
+
+def reply_begun(browser: Talk) -> str:
+    """The conversation, once some of its reply was told."""
+    conversation = browser.begin(LONG, agentId="broker")
+    assert next(frame for frame in told(browser.hear(conversation, "?on_disconnect=continue")) if frame.get("event") == "token")
+    return conversation
+
+
+def stop(browser: Talk, conversation: str) -> None:
+    assert status_of(browser.request("POST", f"/api/conversations/{conversation}/stop")) == 202
+
+
+def test_after_a_stopped_reply_the_next_message_waits_for_the_broker(browser, broker, gate, user):
+    stop(browser, reply_begun(browser))
+
+    reply = browser.say("next")
+
+    assert broker.answered == []
+    gate.set()
+    assert last_of(reply)["type"] == "complete"
+    assert broker.answered == [LONG, "next"]
+    assert broker.at_once == {user: 1}
+    assert eventually(lambda: browser.active() == [])
+
+
+def test_a_stopped_reply_is_told_at_once(browser, broker):
+    conversation = browser.begin(LONG, agentId="broker")
+    frames = told(browser.hear(conversation))
+    assert next(frame for frame in frames if frame.get("event") == "token")
+
+    stop(browser, conversation)
+
+    assert [frame["event"] for frame in frames if "event" in frame][-1] == "stopped"
+    assert broker.answered == []
+
+
+def test_other_agents_of_the_user_do_not_wait_for_the_broker(browser, broker):
+    stop(browser, reply_begun(browser))
+    other = browser.begin("hello", agentId="echo")
+
+    assert [frame["event"] for frame in told(browser.hear(other)) if "event" in frame][-1] == "done"
+    assert broker.answered == []
+
+
+def test_replies_of_the_agent_follow_each_other(browser, broker, gate, user):
+    gate.set()
+    for text in ("one", "two"):
+        conversation = browser.begin(text, agentId="broker")
+        assert [frame["event"] for frame in told(browser.hear(conversation)) if "event" in frame][-1] == "done"
+    assert last_of(browser.say("three"))["type"] == "complete"
+
+    assert broker.answered == ["one", "two", "three"]
+    assert broker.at_once == {user: 1}
