@@ -31,8 +31,9 @@ class Reply(Protocol):
         """Submits the message, where that can fail before the reply begins. Raises a ChatError, and what cancels `waiter`."""
 
     def events(self, waiter: Waiter) -> Iterator[str | None]:
-        """The engine's events as JSON, up to a terminal one; None while there is none. Raises an UpstreamFailure, and what
-        cancels `waiter`.
+        """The engine's events as JSON, up to a terminal one; None while there is none.
+
+        Raises an UpstreamFailure, and what cancels `waiter`.
         """
 
     def read_out(self, waiter: Waiter) -> None:

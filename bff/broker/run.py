@@ -48,7 +48,7 @@ class StopRequested(Exception):
 
 
 class Requeued(Exception):
-    """This process shuts down; another worker is to claim the message."""
+    """The process shuts down; another worker is to claim the message."""
 
 
 class Run:
