@@ -1,4 +1,4 @@
-"""What a process needs of the services behind it, built once: whether it serves browsers, or only answers what is queued."""
+"""The database, agents, engines and brokers of a process, built once; web processes and workers share this."""
 
 from bff.config.settings import Settings
 from bff.db.database import open_database
@@ -17,24 +17,27 @@ class Services:
         self.settings = settings
         self.database = open_database(settings)
         self.external_broker = self._external_broker()
-        """None where BROKER_BASE_URL names none."""
+        """None without BROKER_BASE_URL."""
         external = Remote(settings.engine_base_url, settings.engine_api_key) if settings.engine_base_url else None
         self.external_engine = self._engine_client(external) if external else None
-        """None where ENGINE_BASE_URL names none."""
+        """None without ENGINE_BASE_URL."""
         self.open_replies = OpenReplies()
-        """Of the agent `broker`, where the external broker does not number its events."""
+        """Of the agent `broker`, if the external broker does not number its events."""
         self.agents = create_agents(settings, self._upstream())
         self.bundled_engine = self._engine_client(bundled_engine(settings, self.agents, self.database))
-        """Answers in conversations, whatever else is configured."""
+        """Runs the turns of conversations, whatever else is configured."""
         self.engine = self.external_engine or self.bundled_engine
-        """Answers direct chat."""
+        """Runs direct chat."""
 
     @property
     def agent_infos(self) -> dict[str, AgentInfo]:
         return {agent.id: AgentInfo(agent.id, agent.name, agent.description) for agent in self.agents.values()}
 
     def is_repeatable(self, handler: str, agent_id: str) -> bool:
-        """Whether whoever answers may be asked again: see `Message.handler`. `agent_id`: "" for the default one."""
+        """Whether a reply may be retried after its output has begun.
+
+        `handler`: see `Message.handler`; `agent_id`: "" for the default agent.
+        """
         if handler == "external" or (handler == "engine" and self.external_engine is not None):
             return self.settings.engine_repeatable
         default = for_direct_chat(self.settings, self.agents) if handler == "engine" else self.agents[DEFAULT]
@@ -68,7 +71,7 @@ class Services:
         return EngineClient(service, new_session(to=service), Timeouts.of(settings), settings.max_event_bytes)
 
     def _upstream(self) -> Upstream | None:
-        """What the agent `broker` passes messages on to."""
+        """Where the agent `broker` sends messages to."""
         if self.external_broker is not None:
             seconds = self.settings.answer_max_seconds
             return BrokerUpstream(self.external_broker, self.external_engine, seconds, self.open_replies)

@@ -1,4 +1,4 @@
-"""What a broker says of a message, byte for byte."""
+"""Responses of a broker, byte for byte."""
 
 from tests.wire_server import LAST_CHUNK, chunk, reply, stream_head
 

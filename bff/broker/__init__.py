@@ -1,7 +1,4 @@
-"""The bundled broker: keeps messages in order, has them answered and logs each reply for its readers.
-
-It is spoken to over HTTP only, inside the web process or as a process of its own.
-"""
+"""The bundled broker: queues messages, runs them on an engine and logs each reply for its readers. Called over HTTP only."""
 
 from bff.broker.app import create_broker
 

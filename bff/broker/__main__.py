@@ -1,9 +1,9 @@
-"""`python -m bff.broker`: a process that answers what waits in Redis, and nothing else."""
+"""`python -m bff.broker`: a worker process, which runs the messages queued in Redis and serves no HTTP."""
 
 from bff.ops import monkey
 
 monkey.patch_all()
 
-from bff.broker.app import work  # noqa: E402 - nothing that opens sockets may be there before
+from bff.broker.app import run_worker  # noqa: E402 - sockets must not be imported before patching
 
-work()
+run_worker()

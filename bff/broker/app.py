@@ -1,8 +1,8 @@
-"""The bundled broker: keeps messages in order, has them answered, and logs every answer for whoever reads it.
+"""Builds the bundled broker, as an app or as a worker process.
 
-A neighbour, spoken to over HTTP only: inside the web process (bff/upstream/http/in_process.py), or a process of its own
-(`gunicorn 'bff.broker:create_broker()'`). With Redis its queue is everybody's, and a process may only answer
-(`python -m bff.broker`).
+The app runs inside the web process (bff/upstream/http/in_process.py) or in a process of its own
+(`gunicorn 'bff.broker:create_broker()'`); both are called over HTTP only. With Redis all processes share one queue, and
+`python -m bff.broker` is a process that only runs messages.
 """
 
 import logging
@@ -27,18 +27,17 @@ if TYPE_CHECKING:
     from bff.broker.worker import Worker
     from bff.http.streams import StreamLimiter
     from bff.ops.connections import Connections
-    from bff.ops.health import Probe
     from bff.ops.redis import Client
     from bff.services import Services
     from bff.upstream.http import InProcessService
 
 
 def create_broker() -> "Flask":
-    """What a process of its own needs: settings from the environment, whose key must be safe."""
-    settings = _own_settings()
+    """The broker as a process of its own, with settings from the environment. Exits with status 3 if they are invalid."""
+    settings = _load_settings()
     key = settings.broker_api_key
     if len(key.encode()) < KEY_BYTES:
-        _refuse(f"BROKER_API_KEY is required for a broker on a port of its own, {KEY_BYTES} bytes at least.")
+        _exit(f"BROKER_API_KEY is required for a broker on a port of its own, {KEY_BYTES} bytes at least.")
     return built(settings, key, alone=True)
 
 
@@ -50,8 +49,9 @@ def built(
     *,
     alone: bool = False,
 ) -> "Flask":
-    """`key`: what callers show. Inside web it shares the engines there, whose history then has what is answered here,
-    and the `client`. `alone`: it is a process of its own.
+    """`key`: the X-API-Key of callers. `services` and the Redis `client` are the web process's, where it runs inside one.
+
+    `alone`: it is a process of its own.
     """
     from flask import Flask
 
@@ -61,89 +61,67 @@ def built(
     from bff.ops.lifecycle import Lifecycle
     from bff.services import Services
 
-    client = client or _redis(settings)
-    queue = _queue(settings, client, journal=settings.journal_file(alone=alone))
+    queue = _create_queue(settings, client, journal=settings.journal_file(alone=alone))
     services = services or Services(settings)
-    worker = _worker(settings, queue, services, claims=settings.run_worker)
-    # Its readers come back; but what is being answered in memory would be lost, so they may stay while there is time.
+    worker = _create_worker(settings, queue, services, claims=settings.run_worker)
+    # Not resumable: readers can reconnect, but replies in memory would be lost, so streams stay open while there is time.
     streams = StreamLimiter(settings.max_streams, settings.max_streams, farewell=Draining)
     connections = Connections(settings.slow_reader_seconds)
     app = Flask(__name__)
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     start = partial(_start, queue, worker)
-    app.extensions["life"] = Lifecycle(
-        start, partial(_drain, settings, streams, connections, partial(_hand_over, queue, worker)), streams.__len__
-    )
+    drain = partial(_drain, settings, streams, connections, partial(_stop_worker, queue, worker))
+    app.extensions["life"] = Lifecycle(start, drain, streams.__len__)
     if settings.journal_file(alone=alone):
         app.before_request(partial(_start_at_first_request, start))
-    register(app, Parts(queue, worker, streams, key, settings, services.is_repeatable, _check_writes(client, queue)))
+    register(app, Parts(queue, worker, streams, key, settings, services.is_repeatable))
     return app
 
 
 def bundled_broker(settings: Settings, services: "Services", client: "Client | None") -> "InProcessService":
-    """Inside this process. `client`: where REDIS_URL is set, the process's one."""
+    """The broker inside this process. `client`: the process's Redis client, if REDIS_URL is set."""
     from bff.upstream.http import InProcessService
 
     return InProcessService("broker", lambda key: built(settings, key, services, client))
 
 
-def work() -> None:
-    """A process that only answers, until it is told to stop. What waits is in Redis."""
+def run_worker() -> None:
+    """A process that runs queued messages until SIGTERM or SIGINT. Exits with status 3 if its settings are invalid."""
     from bff.services import Services
 
-    settings = _own_settings()
+    settings = _load_settings()
     if not settings.redis_url:
-        _refuse("REDIS_URL is required for a worker: in any other process's memory it would find nothing.")
+        _exit("REDIS_URL is required for a worker: in any other process's memory it would find nothing.")
     if folder := settings.prometheus_multiproc_dir:
         Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-    told = threading.Event()
+    stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+        signal.signal(number, lambda *_: stop.set())
     try:
         check(settings)
         _check_database(settings)
     except SettingsError as error:
-        _refuse(str(error))
-    worker = _worker(settings, _queue(settings), Services(settings))
+        _exit(str(error))
+    worker = _create_worker(settings, _create_queue(settings), Services(settings))
     worker.start()
     log = logging.getLogger(__name__)
     for message in checks.warnings(settings):
         log.warning(message)
-    log.info("answering what waits in Redis")
-    told.wait()
+    log.info("answering the messages queued in Redis")
+    stop.wait()
     worker.drain(settings.drain_seconds)
 
 
 def check(settings: Settings) -> None:
-    """For a first start: later, what is away comes back. Raises SettingsError when Redis, or the database, cannot be used."""
+    """Raises SettingsError if REDIS_URL is set and cannot be used. For startup only: later outages are waited out."""
     if settings.redis_url:
         from bff.ops import redis
 
         redis.check(settings.redis_url, verify=settings.redis_tls_verify)
 
 
-def _redis(settings: Settings) -> "Client | None":
-    if not settings.redis_url:
-        return None
-    from bff.ops import redis
-
-    return redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
-
-
-def _check_writes(client: "Client | None", queue: "Queue") -> "Probe":
-    """Whether what the queue is kept in takes writes. Memory without a journal always does."""
-    from bff.broker.queue.memory import MemoryQueue
-
-    if isinstance(queue, MemoryQueue):
-        return queue.check_writes
-    assert client is not None
-    from bff.ops import health, redis
-
-    return health.WriteProbe(partial(redis.ping, client), partial(redis.check_writes, client))
-
-
 def _check_database(settings: Settings) -> None:
-    """A worker without HTTP is asked by nobody whether it is ready. Raises SettingsError."""
+    """A worker has no `/readyz` that would report it. Raises SettingsError."""
     from bff.db.database import open_database
     from bff.db.store import ConversationStore
 
@@ -158,8 +136,8 @@ def _check_database(settings: Settings) -> None:
         database.close()
 
 
-def _queue(settings: Settings, client: "Client | None" = None, journal: Path | None = None) -> "Queue":
-    """`journal`: the file of a queue in memory."""
+def _create_queue(settings: Settings, client: "Client | None" = None, journal: Path | None = None) -> "Queue":
+    """`client`: the process's Redis client, if it has one. `journal`: the file of a queue in memory."""
     from bff.broker.queue.base import Limits
 
     limits = Limits(settings.queue_depth_per_user, settings.log_max_bytes, retention=settings.retention_seconds)
@@ -169,15 +147,16 @@ def _queue(settings: Settings, client: "Client | None" = None, journal: Path | N
 
         return MemoryQueue(limits, journal=Journal(journal) if journal else None)
     from bff.broker.queue.redis import RedisQueue
+    from bff.ops import redis
 
-    client = client or _redis(settings)
-    assert client is not None
+    client = client or redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
     return RedisQueue(client, limits, settings.lease_seconds)
 
 
-def _worker(settings: Settings, queue: "Queue", services: "Services", *, claims: bool = True) -> "Worker":
+def _create_worker(settings: Settings, queue: "Queue", services: "Services", *, claims: bool = True) -> "Worker":
     from bff.broker.engines import Engines
-    from bff.broker.worker import Bounds, Times, Worker
+    from bff.broker.runner import Times
+    from bff.broker.worker import Bounds, Worker
 
     external = (services.external_broker, services.external_engine, services.open_replies)
     engines = Engines(services.engine, services.bundled_engine, *external)
@@ -187,50 +166,39 @@ def _worker(settings: Settings, queue: "Queue", services: "Services", *, claims:
 
 
 def _start(queue: "Queue", worker: "Worker") -> None:
-    """Idempotent. In memory nothing can be waiting before the first request, but in Redis and in a journal."""
-    from bff.broker.queue.memory import MemoryQueue
-
-    if isinstance(queue, MemoryQueue):
-        if not queue.is_journalled:
-            return
+    """Idempotent. A queue that does not survive a restart is empty: its worker starts with the first message."""
+    if queue.survives_restart:
         queue.open()
-    worker.start()
+        worker.start()
 
 
 def _start_at_first_request(start: "Callable[[], None]") -> None:
-    """Under a server that begins no app's life, such as `flask run`. A look at the health opens no file."""
+    """For servers that do not call `Lifecycle.start`, such as `flask run`. Health checks do not open the journal."""
     from flask import request
 
-    from bff.broker.routes import OPEN
+    from bff.broker.routes import PUBLIC_PATHS
 
-    if request.path not in OPEN:
+    if request.path not in PUBLIC_PATHS:
         start()
 
 
-def _hand_over(queue: "Queue", worker: "Worker", seconds: float) -> None:
-    """In memory alone the worker works on: what its process has not answered nobody will."""
-    from bff.broker.queue.memory import MemoryQueue
-
-    memory = queue if isinstance(queue, MemoryQueue) else None
-    if memory and not memory.is_journalled:
+def _stop_worker(queue: "Queue", worker: "Worker", seconds: float) -> None:
+    if not queue.survives_restart:
         worker.work_off(seconds)
         return
-    if memory:
-        memory.drain()
-    worker.drain(seconds)
-    if memory:
-        memory.close()
+    with queue.draining():
+        worker.drain(seconds)
 
 
 def _drain(
-    settings: Settings, streams: "StreamLimiter", connections: "Connections", hand_over: "Callable[[float], None]"
+    settings: Settings, streams: "StreamLimiter", connections: "Connections", stop_worker: "Callable[[float], None]"
 ) -> None:
     from bff.ops.lifecycle import run_concurrently
 
-    run_concurrently(settings.drain_seconds, streams.drain, connections.drain, hand_over)
+    run_concurrently(settings.drain_seconds, streams.drain, connections.drain, stop_worker)
 
 
-def _own_settings() -> Settings:
+def _load_settings() -> Settings:
     from bff.ops import memory
     from bff.ops.logging import configure_logging
 
@@ -238,11 +206,11 @@ def _own_settings() -> Settings:
     try:
         settings = load_settings(neighbour=True)
     except SettingsError as error:
-        _refuse(str(error))
+        _exit(str(error))
     configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
     return settings
 
 
-def _refuse(why: str) -> NoReturn:
-    print(why, file=sys.stderr)
+def _exit(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
     sys.exit(3)

@@ -1,4 +1,4 @@
-"""The last words of an answer, as its log keeps them."""
+"""The events that the broker itself writes into the log of a reply."""
 
 import json
 
@@ -12,17 +12,17 @@ def failed(problem: ChatError) -> LogEntry:
 
 
 def stopped(text: str = "", reply_id: str | None = None) -> LogEntry:
-    """`text`: what had been said; `reply_id`: as what it was stored, if it was."""
+    """`text`: the output so far; `reply_id`: the id under which it was stored, if it was."""
     return "message", events.stopped(text, reply_id).data
 
 
 def interrupted() -> LogEntry:
-    """Of an answer whose worker died after it had begun, and that must not be asked for again."""
+    """The worker died after the output had begun, and the reply must not be retried."""
     return failed(Interrupted())
 
 
 def restart() -> LogEntry:
-    """What was told before no longer counts."""
+    """The reply begins anew: readers drop all output before this event."""
     return "message", json.dumps({"type": "restart"}, separators=(",", ":"))
 
 

@@ -1,16 +1,16 @@
-"""The broker's HTTP contract: leave a message, follow its log, stop it, see the queue."""
+"""The broker's HTTP contract: enqueue a message, follow its log, stop it, see the queue."""
 
 import hmac
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
-from pydantic import BaseModel, StrictStr, StringConstraints
 from werkzeug.exceptions import HTTPException
 
+from bff.broker.message_request import MessageRequest
 from bff.broker.queue.base import Counts, Message, Queue, QueuePosition
 from bff.broker.worker import Worker
 from bff.config.settings import Settings
@@ -32,24 +32,13 @@ from bff.http.streams import StreamLimiter
 from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Waiter
 from bff.ops import metrics
-from bff.ops.health import Probe
 from bff.upstream import message_ids
 
 PING: Final = comment("ping")
 PING_SECONDS: Final = 15.0
-OPEN: Final = frozenset({"/health", "/metrics"})
-"""What needs no key, or another one."""
+PUBLIC_PATHS: Final = frozenset({"/health", "/metrics"})
+"""They need no key; `/metrics` has one of its own."""
 
-FOR_ENGINE: Final = {"client_id", "user_id", "message", "message_type", "audio_base64", "audio_format"} | {
-    "conversation_id",
-    "question_id",
-    "agent_id",
-    "regenerate",
-    "messages",
-}
-"""The fields that whoever answers is told."""
-
-Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)]
 bp = Blueprint("broker", __name__)
 log = logging.getLogger(__name__)
 
@@ -60,40 +49,11 @@ class Parts(NamedTuple):
     streams: StreamLimiter
     key: str
     settings: Settings
-    repeatable: Callable[[str, str], bool]
-    """Whether whoever answers may be asked again: by handler and agent, "" for the default one."""
-    check_writes: Probe
-    """Raises Away or ServerFull while what the queue is kept in takes no writes."""
+    is_repeatable: Callable[[str, str], bool]
+    """Whether a reply may be retried after its output has begun; by handler and agent id, "" for the default agent."""
 
     def __repr__(self) -> str:
-        return "Parts(…)"  # The key is one of them.
-
-
-class MessageRequest(BaseModel):
-    """The body of `POST /api/v1/message`. Keys it does not name are ignored."""
-
-    user_id: Id
-    org_id: Id
-    client_id: Id
-    message: StrictStr
-    message_type: Literal["text", "audio"] = "text"
-    audio_base64: StrictStr | None = None
-    audio_format: StrictStr | None = None
-    client_message_id: Id | None = None
-    on_busy: Literal["enqueue", "reject", "interrupt"] | None = None
-    on_disconnect: Literal["continue", "cancel"] | None = None
-    group: Annotated[StrictStr, StringConstraints(max_length=1024)] = ""
-    handler: Literal["engine", "bundled", "external"] = "engine"
-    run_scope: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
-    run_key: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
-    conversation_id: Id | None = None
-    question_id: Id | None = None
-    agent_id: Id | None = None
-    regenerate: StrictStr | None = None
-    messages: list[dict[str, Any]] | None = None
-
-    def for_engine(self) -> dict[str, Any]:
-        return self.model_dump(include=FOR_ENGINE, exclude_none=True) | {"org": self.org_id}
+        return "Parts(…)"  # Hides the key.
 
 
 def register(app: Flask, parts: Parts) -> None:
@@ -101,7 +61,7 @@ def register(app: Flask, parts: Parts) -> None:
     app.extensions["queue_sizes"] = partial(_queue_sizes, parts.queue)
     allow_any_text(app.url_map)
     app.register_blueprint(bp)
-    app.register_error_handler(Exception, _refuse)
+    app.register_error_handler(Exception, _error_response)
 
 
 def _parts() -> Parts:
@@ -112,28 +72,25 @@ def _parts() -> Parts:
 @bp.before_request
 def _check_key() -> None:
     tracing.begin(request.headers)
-    shown = request.headers.get("X-API-Key", "").encode("utf-8", "replace")
-    if request.path not in OPEN and not hmac.compare_digest(shown, _parts().key.encode()):
+    key = request.headers.get("X-API-Key", "").encode("utf-8", "replace")
+    if request.path not in PUBLIC_PATHS and not hmac.compare_digest(key, _parts().key.encode()):
         raise Unauthorized("The X-API-Key is missing or wrong.")
 
 
 @bp.post("/api/v1/message")
-def leave() -> Response:
+def enqueue() -> Response:
     parts = _parts()
     if parts.streams.draining:
-        raise ServerRestarting  # What is left now might be lost with this process's memory.
+        raise ServerRestarting  # A queue in memory would lose the message.
     body = request_body.read(request.environ, parts.settings.max_body_bytes, parts.settings.request_seconds)
-    left = request_body.validated(MessageRequest, body)
-    message = _message(left, len(body))
-    about = (message, left.client_message_id, left.on_busy or parts.settings.on_busy)
-    if left.handler == "external":
-        receipt = parts.worker.start_now(lambda: parts.queue.enqueue(*about, claim=True))
-    else:
-        receipt = parts.queue.enqueue(*about)
+    content = request_body.validated(MessageRequest, body)
+    message = _message(content, len(body))
+    add = partial(parts.queue.enqueue, message, content.client_message_id, content.on_busy or parts.settings.on_busy)
+    receipt = parts.worker.start_now(partial(add, claim=True)) if content.handler == "external" else add()
     parts.worker.start()
     if receipt.message_id != message.id and not message.cancel_on_disconnect:
-        parts.queue.continue_without_readers(left.user_id, receipt.message_id)
-    log.info("message %s was left", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})
+        parts.queue.continue_without_readers(content.user_id, receipt.message_id)
+    log.info("message %s was enqueued", receipt.message_id, extra={"message_id": receipt.message_id, "ahead": receipt.ahead})
     return jsonify(
         status="queued",
         message_id=receipt.message_id,
@@ -144,18 +101,19 @@ def leave() -> Response:
     )
 
 
-def _message(left: MessageRequest, size: int) -> Message:
+def _message(content: MessageRequest, size: int) -> Message:
+    parts = _parts()
     return Message(
-        id=message_ids.new_id(left.org_id, left.user_id, left.group),
-        user_id=left.user_id,
-        content=left.for_engine(),
+        id=message_ids.new_id(content.org_id, content.user_id, content.group),
+        user_id=content.user_id,
+        content=content.for_engine(),
         size=size,
-        cancel_on_disconnect=(left.on_disconnect or _parts().settings.on_disconnect) == "cancel",
+        cancel_on_disconnect=(content.on_disconnect or parts.settings.on_disconnect) == "cancel",
         trace=tracing.kept(),
-        handler=left.handler,
-        run_scope=left.run_scope,
-        run_key=left.run_key,
-        repeatable=_parts().repeatable(left.handler, left.agent_id or ""),
+        handler=content.handler,
+        run_scope=content.run_scope,
+        run_key=content.run_key,
+        repeatable=parts.is_repeatable(content.handler, content.agent_id or ""),
     )
 
 
@@ -169,20 +127,19 @@ def follow() -> Response:
         queue.continue_without_readers(user_id, message_id)
     page = queue.read(user_id, message_id, after)
     if after and page.over and all(event.event == "done" for event in page.events):
-        return Response(status=204)  # The reader has seen the end.
+        return Response(status=204)  # Ends an EventSource's reconnects: it has the whole reply.
 
-    def say(waiter: Waiter) -> Iterator[Event | None]:
+    def events(waiter: Waiter) -> Iterator[Event | None]:
         return _follow(queue, user_id, message_id, after, waiter)
 
     slot = parts.streams.acquire(user_id)
-    return EventStream(say, StreamOptions(PING, PING_SECONDS), environ=request.environ, slot=slot)
+    return EventStream(events, StreamOptions(PING, PING_SECONDS), environ=request.environ, slot=slot)
 
 
 def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Waiter) -> Iterator[Event | None]:
+    """Ends without a terminal event if the log cannot be read any more: a reconnect gets the error, or continues."""
     with (
-        suppress(
-            StorageUnavailable, Expired, NotFound, ServerFull
-        ),  # Whoever comes back to where it was is told, or finds it there again.
+        suppress(StorageUnavailable, Expired, NotFound, ServerFull),
         queue.subscribe(user_id, message_id, waiter.wake),
     ):
         while True:
@@ -192,23 +149,23 @@ def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Wai
                 after = event.id
             if page.over:
                 return
-            yield None  # After each page: what is read is said before more of it is.
+            yield None  # Flushes this page before the next one is read.
             if not page.more:
                 waiter.wait()
 
 
 @bp.delete("/api/v1/message/<message_id>")
 def stop(message_id: str) -> tuple[Response, int]:
-    """`?if=unread`: only where it is for its readers only, and none is left."""
+    """`?if=unread`: only a message that is cancelled on disconnect and has no readers."""
     queue = _parts().queue
-    end = queue.cancel_if_no_readers if request.args.get("if") == "unread" else queue.stop
-    end(request.args.get("user_id", ""), message_id)
+    cancel = queue.cancel_if_no_readers if request.args.get("if") == "unread" else queue.stop
+    cancel(request.args.get("user_id", ""), message_id)
     return jsonify(status="stopping"), 202
 
 
 @bp.get("/api/v1/queue/<any_text:user_id>")
-def see(user_id: str) -> Response:
-    """`?group=`: of that group, and not the user's own; `?event_id=`: with the message whose log holds that event."""
+def show_queue(user_id: str) -> Response:
+    """`?group=`: that group's messages in place of the user's own; `?event_id=`: also the message whose log has that event."""
     group, event_id = request.args.get("group", ""), request.args.get("event_id", "")
     positions = _parts().queue.positions(user_id, group)
     located = {"located": _parts().queue.locate(user_id, group, event_id)} if event_id else {}
@@ -218,12 +175,12 @@ def see(user_id: str) -> Response:
         queue_length=len(positions) - (running is not None),
         is_processing=running is not None,
         current_message_id=running,
-        messages=[entry._asdict() if "group" in request.args else _shown(entry) for entry in positions],
+        messages=[entry._asdict() if "group" in request.args else _public_position(entry) for entry in positions],
         **located,
     )
 
 
-def _shown(entry: QueuePosition) -> dict[str, Any]:
+def _public_position(entry: QueuePosition) -> dict[str, Any]:
     return {"message_id": entry.message_id, "state": entry.state, "position": entry.position}
 
 
@@ -231,27 +188,27 @@ def _shown(entry: QueuePosition) -> dict[str, Any]:
 def health() -> Response:
     parts = _parts()
     try:
-        parts.check_writes()
-        counts, worked = parts.queue.counts(), parts.queue.has_workers()
-        status = "healthy" if worked else "degraded"
+        parts.queue.check_writes()
+        counts, has_workers = parts.queue.counts(), parts.queue.has_workers()
+        status = "healthy" if has_workers else "degraded"
     except (StorageUnavailable, ServerFull):
-        counts, worked, status = Counts(0, 0), False, "unhealthy"
+        counts, has_workers, status = Counts(0, 0), False, "unhealthy"
     return jsonify(
         status=status,
         redis_connected=bool(parts.settings.redis_url) and status != "unhealthy",
         active_queues=counts.queues,
         messages_processing=counts.running,
-        worker_connected=worked,
+        worker_connected=has_workers,
     )
 
 
 @bp.get("/metrics")
-def numbers() -> Response:
+def show_metrics() -> Response:
     """Raises Unauthorized; NotFound in production without METRICS_TOKEN."""
     settings = _parts().settings
     metrics.check(request.headers.get("Authorization", ""), settings.metrics_token, development=settings.development)
-    shown = metrics.exposition(settings.prometheus_multiproc_dir, current_app.extensions["queue_sizes"])
-    return Response(shown, content_type=metrics.CONTENT_TYPE)
+    text = metrics.exposition(settings.prometheus_multiproc_dir, current_app.extensions["queue_sizes"])
+    return Response(text, content_type=metrics.CONTENT_TYPE)
 
 
 def _queue_sizes(queue: Queue) -> dict[str, float]:
@@ -262,12 +219,12 @@ def _queue_sizes(queue: Queue) -> dict[str, float]:
     return {"chat_broker_running": running, "chat_broker_waiting": waiting}
 
 
-def _refuse(error: Exception) -> Response:
+def _error_response(error: Exception) -> Response:
     if isinstance(error, HTTPException):
-        request.routing_exception = None  # Raised by Flask, its traceback refers to the request.
+        request.routing_exception = None  # Breaks a reference cycle: its traceback refers to the request.
         error = by_status(error.code)
     if not isinstance(error, ChatError):
-        current_app.logger.error("the broker stumbled", exc_info=error)
+        current_app.logger.error("unexpected error in the broker", exc_info=error)
         error = InternalError()
     content = {"detail": str(error), "code": error.code} | ({"message_id": error.message_id} if error.message_id else {})
     response = jsonify(content)

@@ -1,4 +1,4 @@
-"""One answer on its way from the engine into its log: what it writes, how it ends, and how long it insists."""
+"""A run: one claimed message's reply, from the engine into the message's log."""
 
 import json
 import logging
@@ -31,15 +31,16 @@ from bff.upstream import events
 T = TypeVar("T")
 
 END_SECONDS: Final = 5.0
-"""For the end of an external broker's stream whose reply has ended: closing it before might still count as leaving."""
+"""How long an external broker's stream is read after its terminal event: the broker may count an earlier close as a
+disconnect."""
 AWAY_SECONDS: Final = 0.25
-"""Between two attempts to write while the queue is away."""
+"""Between two attempts to write while the queue is unavailable."""
 
 log = logging.getLogger(__name__)
 
 
 class StopRequested(Exception):
-    """The answer shall end here: its user wished it, or nobody reads it any more."""
+    """The reply ends here: its user stopped it, or nobody reads it any more."""
 
     def __init__(self, reason: StopReason) -> None:
         super().__init__(reason)
@@ -47,36 +48,40 @@ class StopRequested(Exception):
 
 
 class Requeued(Exception):
-    """This process is about to stop: somebody else shall answer."""
+    """The process shuts down; another worker is to claim the message."""
 
 
 class Run:
     def __init__(
         self, queue: Queue, engines: Engines, claim: Claim, waiter: Waiter, *, give_up_at: float, keep_stopped: bool = False
     ) -> None:
-        """`waiter.due` is the moment (monotonic) by which the engine must have answered, `give_up_at` the queue."""
+        """`waiter.wake_at` is the deadline (monotonic) for the engine's reply, `give_up_at` the one for writes to the queue.
+
+        `keep_stopped`: the output of a stopped reply in a conversation is stored.
+        """
         self._queue = queue
         self._engines = engines
-        self._is_ours = engines.are_ours(claim.message)
+        self._is_bundled = engines.is_bundled(claim.message)
         self.claim = claim
         self.waiter = waiter
         self._give_up_at = give_up_at
         self._keep_stopped = keep_stopped
         self._unwritten: list[LogEntry] = []
         self._texts: list[str] = []
-        self.began = monotonic()
+        self.started_at = monotonic()
         self.result = InternalError.code
         """How it ended: complete, engine_error, stopped, handed_back, lost, or an error's code."""
-        self.started = threading.Event()
-        """Set once the message is with whoever answers, or was refused."""
+        self.submitted = threading.Event()
+        """Set once the upstream has accepted the message, or `refusal` is set."""
         self.refusal: ChatError | None = None
         self._concluded = False
-        self._begins_anew = False
+        self._restart = False
 
-    def run(self, *, start_first: bool = False) -> None:
-        """To its end, whatever the engine does. Raises Lost; Away, ServerFull when the queue was so for too long.
+    def run(self, *, submit_first: bool = False) -> None:
+        """Runs to the end. Raises LeaseLost; StorageUnavailable or ServerFull if the queue was so until `give_up_at`.
 
-        `start_first`: somebody waits for `started`, to whom it is refused that it could not be started.
+        `submit_first`: a caller waits for `submitted`. The message is submitted before anything is written; if that fails,
+        it is refused.
         """
         try:
             reply = self._engines.reply_to(self.claim)
@@ -84,66 +89,80 @@ class Run:
             self._refuse(problem)
             return
         with closing(reply):
-            if start_first and not self._start(reply):
+            if submit_first and not self._submit(reply):
                 return
             self._run(reply)
-        if self._begins_anew:
-            self._begins_anew = False
+        if self._restart:
+            self._restart = False
             self.run()
 
     def cancel(self, reason: Exception) -> None:
-        """From anywhere: it shall end for this reason."""
+        """Ends the run with `reason`; may be called from anywhere."""
         if not (self._concluded and isinstance(reason, StopRequested)):
             self.waiter.cancel(reason)
 
-    def _start(self, reply: Reply) -> bool:
+    def confirm(self) -> None:
+        """Called before the reply is stored. Cancels the waiter if it must not be stored any more."""
         try:
-            with suppress(
-                StopRequested, Requeued, LeaseLost
-            ):  # The watch has ended for it: so will the reply, at its first step.
+            self._write()
+            if not self._retry_write(lambda: self._queue.commit(self.claim)):
+                reason = self._retry_write(lambda: self._queue.renew(self.claim))
+                self.waiter.cancel(StopRequested(reason or "stopped"))
+        except LeaseLost:
+            self.waiter.cancel(LeaseLost())
+        except ChatError as problem:
+            self.waiter.cancel(type(problem)(detail=problem.detail))
+
+    def _submit(self, reply: Reply) -> bool:
+        try:
+            # These have cancelled the waiter: the reply ends at its first wait.
+            with suppress(StopRequested, Requeued, LeaseLost):
                 reply.start(self.waiter)
         except ChatError as problem:
             self._refuse(problem)
-        self.started.set()
+        self.submitted.set()
         return self.refusal is None
 
     def _refuse(self, problem: ChatError) -> None:
-        log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
+        self._log_problem(problem)
         self.result = problem.code
         self.refusal = detached(problem)
         finish = partial(self._queue.finish, self.claim, [final_events.failed(problem)], forget=True)
         try:
             finish()
         except (StorageUnavailable, ServerFull):
-            self.started.set()  # Whoever waits is told now.
-            self._retry(finish)
+            self.submitted.set()  # The caller need not wait for the retries.
+            self._retry_write(finish)
 
     def _run(self, reply: Reply) -> None:
         try:
-            self._retry(lambda: self._queue.append(self.claim, [("processing", "")], started=False))
-            with closing(self._said(reply)) as said:
-                self._take(said, reply)
+            self._retry_write(lambda: self._queue.append(self.claim, [("processing", "")], started=False))
+            with closing(self._events(reply)) as data:
+                self._write_events(data, reply)
         except LeaseLost:
             raise
         except Requeued:
             self._write()
-            with suppress(LeaseLost):  # It is handed back already, where only the receipt was lost.
-                self._retry(lambda: self._queue.release(self.claim))
+            with suppress(LeaseLost):  # A release whose response was lost has succeeded.
+                self._retry_write(lambda: self._queue.release(self.claim))
             self.result = "handed_back"
-        except StopRequested as stopped:
+        except StopRequested as stop:
             text = "".join(self._texts)
-            self._finish(final_events.stopped(text, self._kept(text, stopped.reason)), reply)
+            self._finish(final_events.stopped(text, self._store_stopped(text, stop.reason)), reply)
             self.result = "stopped"
         except ChatError as problem:
-            log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
+            self._log_problem(problem)
             self._finish(final_events.failed(problem), reply)
             self.result = problem.code
         except Exception:
-            log.exception("message %s: the answer broke", self.claim.message.id)
+            log.exception("message %s: the run failed", self.claim.message.id)
             self._finish(final_events.failed(InternalError()), reply)
 
-    def _said(self, reply: Reply) -> Generator[str | None, None, None]:
-        """The events, None where they pause. Raises an UpstreamFailure, AnswerTimeout, and what ends the watch."""
+    def _log_problem(self, problem: ChatError) -> None:
+        log.warning("message %s: %s (%s)", self.claim.message.id, problem.code, problem.detail)
+
+    def _events(self, reply: Reply) -> Generator[str | None, None, None]:
+        """The events' data, None while there is none. Raises an UpstreamFailure, AnswerTimeout, and what cancels the waiter."""
         for data in reply.events(self.waiter):
             if data is not None:
                 yield data.replace("\n", " ")
@@ -152,79 +171,67 @@ class Run:
             else:
                 yield None
 
-    def confirm(self) -> None:
-        """Asked before the answer is stored; ends the watch where it must not be stored any more."""
-        try:
-            self._write()
-            if not self._retry(lambda: self._queue.commit(self.claim)):
-                reason = self._retry(lambda: self._queue.renew(self.claim))
-                self.waiter.cancel(StopRequested(reason or "stopped"))
-        except LeaseLost:
-            self.waiter.cancel(LeaseLost())
-        except ChatError as problem:
-            self.waiter.cancel(type(problem)(detail=problem.detail))
-
-    def _take(self, said: Iterator[str | None], reply: Reply) -> None:
-        """To the end of its own that the engine comes to; nothing it says afterwards counts."""
-        for data in said:
+    def _write_events(self, stream: Iterator[str | None], reply: Reply) -> None:
+        """Writes the engine's events up to its first terminal event; later ones are ignored."""
+        for data in stream:
             if data is None:
                 self._write()
                 continue
             content = events.parsed_object(data)
             kind = content.get("type")
             if not isinstance(kind, str) or kind == "keepalive":
-                continue  # Which says nothing, so nobody needs it in a log.
-            if self._is_unstored(content) and self._retry(lambda: self._queue.restart(self.claim)):
+                continue
+            if self._is_unstored(content) and self._retry_write(lambda: self._queue.restart(self.claim)):
                 self.claim = self.claim._replace(begun=False)
-                self._begins_anew = True
+                self._restart = True
                 return
             if kind in {"complete", "error"}:
                 self.result = "complete" if kind == "complete" else "engine_error"
-                last = data if self._is_ours or kind == "complete" else _without_code(content)
+                last = data if self._is_bundled or kind == "complete" else _without_code(content)
                 self._finish(("message", last), reply, END_SECONDS)
                 return
             self._unwritten.append(("message", data))
             self._texts.append(events.text_in(content))
 
     def _is_unstored(self, content: dict[str, Any]) -> bool:
-        """Whether the bundled engine has no reply of what a worker before had committed and told some of."""
-        return self.claim.begun and self._is_ours and content.get("code") == Interrupted.code
+        """Whether the bundled engine reports that it has not stored a reply which an earlier worker had committed."""
+        return self.claim.begun and self._is_bundled and content.get("code") == Interrupted.code
 
-    def _kept(self, text: str, reason: StopReason) -> str | None:
-        """As what the bundled engine stores the text of a reply that its user stopped; None where it shall not."""
+    def _store_stopped(self, text: str, reason: StopReason) -> str | None:
+        """Stores the output of a reply that its user stopped. Its id; None if it is not to be stored, or could not be."""
         content = self.claim.message.content
         if not self._keep_stopped or reason != "stopped" or not text.strip() or "conversation_id" not in content:
             return None
         try:
             return self._engines.bundled.keep_stopped(content, text)
         except ChatError as problem:
-            log.warning("message %s: what was said could not be stored: %s", self.claim.message.id, problem.detail)
+            log.warning("message %s: the stopped reply could not be stored: %s", self.claim.message.id, problem.detail)
             return None
 
     def _write(self) -> None:
         entries, self._unwritten = self._unwritten, []
         if entries:
-            self._retry(lambda: self._queue.append(self.claim, entries))
+            self._retry_write(lambda: self._queue.append(self.claim, entries))
 
     def _finish(self, last: LogEntry, reply: Reply, seconds: float = inf) -> None:
-        """The user's next message waits while the rest of an external broker's reply is read, for `seconds` at most."""
+        """The user's next message waits while the rest of an external broker's reply is read, `seconds` at most."""
         entries, self._unwritten = [*self._unwritten, last], []
         if reply.open:
-            self._retry(lambda: self._queue.conclude(self.claim, entries))
+            self._retry_write(lambda: self._queue.conclude(self.claim, entries))
             self._concluded = True
-            self._read_out(reply, min(monotonic() + seconds, self.waiter.wake_at))
+            self._read_rest(reply, min(monotonic() + seconds, self.waiter.wake_at))
             entries = []
-        self._retry(lambda: self._queue.finish(self.claim, entries))
+        self._retry_write(lambda: self._queue.finish(self.claim, entries))
 
-    def _read_out(self, reply: Reply, deadline: float) -> None:
-        ended, self.waiter = self.waiter, waiting.new_waiter()
-        ended.close()
+    def _read_rest(self, reply: Reply, deadline: float) -> None:
+        old_waiter, self.waiter = self.waiter, waiting.new_waiter()
+        old_waiter.close()
         self.waiter.wake_at = deadline
         with suppress(Requeued, LeaseLost):
             reply.read_out(self.waiter)
 
-    def _retry(self, write: Callable[[], T]) -> T:
-        """While the queue is away, or full, the answer waits here, and the engine with it. Repeating a write does it once."""
+    def _retry_write(self, write: Callable[[], T]) -> T:
+        """Repeats an idempotent write while the queue is unavailable or full; the run and its engine wait meanwhile."""
         while True:
             try:
                 return write()
@@ -235,5 +242,5 @@ class Run:
 
 
 def _without_code(content: dict[str, Any]) -> str:
-    """An error of an engine that is not ours: what its codes mean is its own affair."""
+    """The error codes of an engine that is not ours have no meaning for our clients."""
     return json.dumps({name: value for name, value in content.items() if name != "code"})

@@ -1,4 +1,4 @@
-"""The bundled engine: agents and the conversations' database, spoken to over HTTP only.
+"""The bundled engine: agents and the database of conversations. Called over HTTP only.
 
-It answers direct chat until `ENGINE_BASE_URL` names another engine.
+It also runs direct chat, unless `ENGINE_BASE_URL` names another engine.
 """

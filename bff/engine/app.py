@@ -1,7 +1,4 @@
-"""The bundled engine: agents, and the database of conversations. It answers direct chat until `ENGINE_BASE_URL` names another.
-
-A neighbour, spoken to over HTTP only.
-"""
+"""Builds the bundled engine, which is called over HTTP only."""
 
 from typing import TYPE_CHECKING
 
@@ -23,7 +20,7 @@ def create_engine(
     agents: "Mapping[str, Agent] | None" = None,
     database: "Database | None" = None,
 ) -> "Flask":
-    """`key`: what callers show. Agents and database are those of the settings, unless the process has them already."""
+    """`key`: the bearer key of callers. Agents and database are created from the settings unless given."""
     from flask import Flask
 
     from bff.db.database import open_database
@@ -45,7 +42,7 @@ def create_engine(
 
 
 def bundled_engine(settings: Settings, agents: "Mapping[str, Agent]", database: "Database") -> "InProcessService":
-    """Inside this process."""
+    """The engine inside this process."""
     from bff.upstream.http import InProcessService
 
     return InProcessService("engine", lambda key: create_engine(settings, key, agents, database))

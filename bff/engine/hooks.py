@@ -1,4 +1,4 @@
-"""What every door of the engine has: its parts, the key that callers show, one shape for errors."""
+"""What the engine's blueprints share: components, the key check, the log line and the shape of errors."""
 
 import hmac
 import logging
@@ -16,8 +16,8 @@ from bff.http import request_body, tracing
 
 log = logging.getLogger("bff.engine")
 
-ID_MAX: Final = 1024
-Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=ID_MAX)]
+MAX_ID_CHARACTERS: Final = 1024
+Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=MAX_ID_CHARACTERS)]
 
 
 class Parts(NamedTuple):
@@ -27,12 +27,12 @@ class Parts(NamedTuple):
     turns: Turns
 
     def __repr__(self) -> str:
-        return "Parts(…)"  # The key is one of them.
+        return "Parts(…)"  # Hides the key.
 
 
 def parts() -> Parts:
-    built: Parts = current_app.extensions["engine"]
-    return built
+    found: Parts = current_app.extensions["engine"]
+    return found
 
 
 def body() -> bytes:
@@ -41,29 +41,29 @@ def body() -> bytes:
 
 def check_key() -> None:
     tracing.begin(request.headers)
-    shown = request.headers.get("Authorization", "").encode("utf-8", "replace")
-    if not hmac.compare_digest(shown, f"Bearer {parts().key}".encode()):
+    authorization = request.headers.get("Authorization", "").encode("utf-8", "replace")
+    if not hmac.compare_digest(authorization, f"Bearer {parts().key}".encode()):
         raise Unauthorized("The bearer key is missing or wrong.")
 
 
-def tell(response: Response) -> Response:
+def log_response(response: Response) -> Response:
     log.info("the engine answered %d", response.status_code, extra={"asked": request.endpoint})
     return response
 
 
-def audio_urls(who: Identity) -> str:
-    """What the URLs of this user's spoken answers begin with: the address by which the caller knows us."""
-    return f"{request.url_root}api/v1/audio/replies/{quote(who.org, safe='')}/{quote(who.user_id, safe='')}/"
+def audio_url_prefix(identity: Identity) -> str:
+    """The common prefix of the URLs of this user's spoken replies, with the host that the caller used."""
+    return f"{request.url_root}api/v1/audio/replies/{quote(identity.org, safe='')}/{quote(identity.user_id, safe='')}/"
 
 
-def refuse(error: Exception) -> Response:
+def error_response(error: Exception) -> Response:
     if isinstance(error, ClientDisconnected):
         return Response(status=ClientDisconnected.status)
     if isinstance(error, HTTPException):
-        request.routing_exception = None  # Raised by Flask, its traceback refers to the request.
+        request.routing_exception = None  # Breaks a reference cycle: its traceback refers to the request.
         error = by_status(error.code)
     if not isinstance(error, ChatError):
-        log.error("the engine stumbled", exc_info=error)
+        log.error("unexpected error in the engine", exc_info=error)
         error = InternalError()
     response = jsonify(error=str(error), code=error.code)
     response.status_code = error.status

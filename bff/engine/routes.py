@@ -24,14 +24,14 @@ from bff.upstream.messages import ChatMessage
 
 KEEPALIVE: Final = encode(events.keepalive())
 KEEPALIVE_SECONDS: Final = 30.0
-UNHEARD: Final = "(a voice message)"
-"""What is answered to instead of what only somebody with ears could understand."""
+AUDIO_PLACEHOLDER: Final = "(a voice message)"
+"""The question of an audio message: the bundled engine has no speech recognition."""
 
 bp = Blueprint("engine", __name__)
 bp.before_request(hooks.check_key)
 
 
-class GivenMessage(BaseModel):
+class CompletionMessage(BaseModel):
     role: Literal["user", "assistant"]
     content: StrictStr
 
@@ -43,16 +43,16 @@ class EngineRequest(BaseModel):
     message: StrictStr
     message_type: Literal["text", "audio"] = "text"
     message_id: StrictStr = ""
-    """What the message is called in the queue: under it a turn of the direct chat is stored once."""
+    """The message's id in the queue: a turn of the direct chat is stored once per id."""
     conversation_id: UUID | None = None
     question_id: UUID | None = None
     agent_id: StrictStr = ""
     regenerate: StrictStr = ""
-    messages: list[GivenMessage] | None = Field(default=None, min_length=1)
+    messages: list[CompletionMessage] | None = Field(default=None, min_length=1)
     begun: bool = False
 
     @model_validator(mode="after")
-    def _name_both(self) -> Self:
+    def _check_ids(self) -> Self:
         if (self.conversation_id is None) != (self.question_id is None):
             raise ValueError("conversation_id and question_id go together")
         return self
@@ -63,26 +63,26 @@ class EngineRequest(BaseModel):
 
     @property
     def conversation_turn(self) -> ConversationTurn | None:
-        """None where nothing of a conversation is asked for."""
+        """None if the request names no conversation."""
         if self.conversation_id is None or self.question_id is None:
             return None
-        about = (self.conversation_id, self.question_id, self.agent_id, self.regenerate, self.begun)
-        return ConversationTurn(self.identity, *about)
+        ids = self.conversation_id, self.question_id
+        return ConversationTurn(self.identity, *ids, self.agent_id, self.regenerate, self.begun)
 
     @property
     def direct_turn(self) -> DirectTurn:
         spoken = self.message_type == "audio"
-        question = UNHEARD if spoken and not self.message.strip() else self.message
+        question = AUDIO_PLACEHOLDER if spoken and not self.message.strip() else self.message
         turn_id = self.message_id or str(uuid.uuid4())
-        return DirectTurn(self.identity, turn_id, question, spoken, hooks.audio_urls(self.identity), self.begun)
+        return DirectTurn(self.identity, turn_id, question, spoken, hooks.audio_url_prefix(self.identity), self.begun)
 
     def contents(self) -> Callable[[Waiter], Contents]:
         turns = hooks.parts().turns
         if (turn := self.conversation_turn) is not None:
             return partial(turns.conversation, turn)
         if self.messages is not None:
-            given = [ChatMessage(message.role, message.content) for message in self.messages]
-            return partial(turns.completion, Completion(self.identity, self.agent_id, given))
+            messages = [ChatMessage(message.role, message.content) for message in self.messages]
+            return partial(turns.completion, Completion(self.identity, self.agent_id, messages))
         return partial(turns.direct, self.direct_turn)
 
 
@@ -95,15 +95,15 @@ def register(app: Flask, parts: Parts) -> None:
     allow_any_text(app.url_map)
     app.register_blueprint(bp)
     app.register_blueprint(user_data.bp)
-    app.register_error_handler(Exception, hooks.refuse)
-    app.after_request(hooks.tell)
+    app.register_error_handler(Exception, hooks.error_response)
+    app.after_request(hooks.log_response)
 
 
 @bp.post("/api/v1/chat/stream")
 def stream() -> Response:
-    contents = _asked().contents()
+    contents = _parse_request().contents()
 
-    def say(waiter: Waiter) -> Iterator[Event | None]:
+    def encode_events(waiter: Waiter) -> Iterator[Event | None]:
         try:
             for content in contents(waiter):
                 if content is not None:
@@ -112,12 +112,12 @@ def stream() -> Response:
         except ChatError as error:
             yield events.event({"type": "error", "error": str(error), "code": error.code})
 
-    return EventStream(say, StreamOptions(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
+    return EventStream(encode_events, StreamOptions(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
 
 
 @bp.post("/api/v1/chat/stopped")
 def keep_stopped() -> Response:
-    """What a reply in a conversation had said when its user stopped it."""
+    """Stores the output of a conversation's reply that its user stopped."""
     stopped = request_body.validated(StoppedTurn, hooks.body())
     if (turn := stopped.conversation_turn) is None:
         raise InvalidRequest("conversation_id: is required.")
@@ -126,7 +126,7 @@ def keep_stopped() -> Response:
 
 @bp.post("/api/v1/chat")
 def chat() -> Response:
-    turn = _asked().direct_turn
+    turn = _parse_request().direct_turn
     waiter = waiting.new_waiter(waiting.client(request.environ), allow_half_open=False)
     try:
         for content in hooks.parts().turns.direct(turn, waiter):
@@ -137,5 +137,5 @@ def chat() -> Response:
     raise UpstreamError("The engine had no answer.")
 
 
-def _asked() -> EngineRequest:
+def _parse_request() -> EngineRequest:
     return request_body.validated(EngineRequest, hooks.body())

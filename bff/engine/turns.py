@@ -1,7 +1,7 @@
-"""One turn: what was said before is loaded, an agent replies, the reply is stored, and then `complete` ends it.
+"""A turn: the history is loaded, an agent replies, the reply is stored, and `complete` ends the turn.
 
-A turn of a conversation answers a question that is stored; a turn of the direct chat brings its question along; a completion
-brings all its messages along, and nothing of it is stored.
+The question of a conversation's turn is stored already; that of a direct chat's turn comes with the request. A completion
+has all its messages in the request, and nothing of it is stored.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -21,15 +21,15 @@ from bff.upstream import events
 from bff.upstream.messages import ChatMessage
 
 DATABASE_SECONDS: Final = 30.0
-"""For which a turn insists while the database is away, before it fails."""
+"""How long a turn retries while the database is unavailable."""
 AGAIN_SECONDS: Final = 0.25
-MAX_DIRECT: Final = 16 * 1024 * 1024
-"""Characters of a reply in the direct chat; those of an event, and of a log, are bounded elsewhere."""
+MAX_DIRECT_CHARACTERS: Final = 16 * 1024 * 1024
+"""Characters of a direct chat's reply. Events and logs have bounds of their own."""
 LANGUAGE: Final = "en"
-"""Of a direct reply whose user has chosen none."""
+"""The default language of direct replies."""
 
 Contents = Iterator[dict[str, Any] | None]
-"""Of the engine's events; None where there is nothing yet."""
+"""The JSON of the engine's events; None while there is none."""
 T = TypeVar("T")
 
 
@@ -39,11 +39,11 @@ class ConversationTurn(NamedTuple):
     question_id: UUID
     agent_id: str
     regenerate: str
-    begun: bool
-    """A worker before has told some of the reply and may have stored it: it must not be begun anew."""
+    started: bool
+    """An earlier worker had begun the output and may have stored it: it must not be generated again."""
 
     @property
-    def of_question(self) -> tuple[str, UUID, UUID]:
+    def key(self) -> tuple[str, UUID, UUID]:
         return self.identity.owner, self.conversation_id, self.question_id
 
 
@@ -52,9 +52,8 @@ class DirectTurn(NamedTuple):
     turn_id: str
     question: str
     spoken: bool
-    audio_urls: str
-    """What the URLs of this user's spoken replies begin with."""
-    begun: bool
+    audio_url_prefix: str
+    started: bool
 
 
 class Completion(NamedTuple):
@@ -70,42 +69,45 @@ class Turns:
         self._agents = agents
         self._direct_agent = direct_agent
 
-    # Each gives the engine's events, and stores the reply once `waiter` confirms that it is still wanted. Raises
+    # These yield the engine's events. The reply is stored once `waiter` has confirmed that it is still needed. They raise
     # InvalidRequest, NotFound, Interrupted, what the agent raises, and UpstreamUnavailable without a database.
 
     def conversation(self, turn: ConversationTurn, waiter: Waiter) -> Contents:
         agent = self._agent(turn.agent_id)
-        task = yield from _retry(lambda: self._replies.task(*turn.of_question, turn.regenerate), waiter)
+        task = yield from _retry(lambda: self._replies.task(*turn.key, turn.regenerate), waiter)
         if task.reply is not None:
-            yield _stored(task.reply)
+            yield _complete(task.reply)
             return
-        _check_not_begun(turn.begun)
+        _check_not_started(turn.started)
         text = yield from _reply(agent, task.history, turn.identity, waiter)
-        yield from _confirmed(waiter)
-        about = (*turn.of_question, task.version, turn.regenerate, text)
-        yield _stored((yield from _retry(lambda: self._replies.store(*about), waiter)))
+        yield from _confirm(waiter)
+        reply = yield from _retry(lambda: self._store(turn, task.version, text), waiter)
+        yield _complete(reply)
 
     def direct(self, turn: DirectTurn, waiter: Waiter) -> Contents:
         owner, direct = turn.identity.owner, self.direct_chat
         task = yield from _retry(lambda: direct.task(owner, turn.turn_id, turn.question), waiter)
         if task.reply is not None:
-            yield _direct(turn, task.reply, task.reply.content, task.language)
+            yield _complete_direct(turn, task.reply, task.reply.content, task.language)
             return
-        _check_not_begun(turn.begun)
-        text = yield from _reply(self._direct_agent, task.history, turn.identity, waiter, MAX_DIRECT)
-        yield from _confirmed(waiter)
-        about = (owner, turn.turn_id, turn.question, text)
-        reply = yield from _retry(lambda: direct.store(*about, spoken=turn.spoken), waiter)
-        yield _direct(turn, reply, text, task.language)
+        _check_not_started(turn.started)
+        text = yield from _reply(self._direct_agent, task.history, turn.identity, waiter, MAX_DIRECT_CHARACTERS)
+        yield from _confirm(waiter)
+        turn_texts = (turn.turn_id, turn.question, text)
+        reply = yield from _retry(lambda: direct.store(owner, *turn_texts, spoken=turn.spoken), waiter)
+        yield _complete_direct(turn, reply, text, task.language)
 
     def completion(self, turn: Completion, waiter: Waiter) -> Contents:
         text = yield from _reply(self._agent(turn.agent_id), turn.messages, turn.identity, waiter)
         yield {"type": "complete", "response": events.response([text])}
 
     def keep_stopped(self, turn: ConversationTurn, text: str) -> Message:
-        """Raises NotFound, UpstreamUnavailable."""
-        version = self._replies.task(*turn.of_question, turn.regenerate).version
-        return self._replies.store(*turn.of_question, version, turn.regenerate, _sound(text))
+        """Stores the output of a stopped reply. Raises NotFound, UpstreamUnavailable."""
+        version = self._replies.task(*turn.key, turn.regenerate).version
+        return self._store(turn, version, _join_surrogates(text))
+
+    def _store(self, turn: ConversationTurn, version: int, text: str) -> Message:
+        return self._replies.store(*turn.key, version, turn.regenerate, text)
 
     def _agent(self, agent_id: str) -> Agent:
         agent = self._agents.get(agent_id or DEFAULT)
@@ -114,56 +116,56 @@ class Turns:
         return agent
 
 
-def _check_not_begun(begun: bool) -> None:
-    if begun:
-        raise Interrupted(detail="its worker died before the reply was stored")
+def _check_not_started(started: bool) -> None:
+    if started:
+        raise Interrupted(detail="the worker died before the reply was stored")
 
 
 def _reply(
-    agent: Agent, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, most: int = MAX_REPLY_CHARACTERS
+    agent: Agent, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, max_characters: int = MAX_REPLY_CHARACTERS
 ) -> Generator[dict[str, Any] | None, None, str]:
-    """Tells the pieces; gives the whole, once the agent has ended. Raises AnswerIncomplete for a reply that says nothing."""
-    whole = ReplyBuffer(most)
+    """Yields an event for each piece and returns the reply's text. Raises AnswerIncomplete for a blank reply."""
+    buffer = ReplyBuffer(max_characters)
     pieces = agent.stream(history, identity, waiter)
     try:
         for piece in pieces:
             if isinstance(piece, Mapping):
                 yield dict(piece)
             elif text := (piece or "").replace("\0", ""):
-                whole.add(text)
+                buffer.add(text)
                 yield {"type": "progress", "text": text}
             yield None
     finally:
         if (close := getattr(pieces, "close", None)) is not None:
             close()
-    return _sound(whole.text())
+    return _join_surrogates(buffer.text())
 
 
-def _confirmed(waiter: Waiter) -> Generator[None, None, None]:
-    yield None  # What was said goes out first.
+def _confirm(waiter: Waiter) -> Generator[None, None, None]:
+    yield None  # Sends the output first.
     yield from waiter.confirm_connected()
 
 
-def _retry(do: Callable[[], T], waiter: Waiter) -> Generator[None, None, T]:
+def _retry(call: Callable[[], T], waiter: Waiter) -> Generator[None, None, T]:
     deadline = monotonic() + DATABASE_SECONDS
     while True:
         try:
-            return do()
+            return call()
         except UpstreamUnavailable:
             if monotonic() >= deadline:
                 raise
         yield from waiter.sleep(AGAIN_SECONDS)
 
 
-def _stored(reply: Message) -> dict[str, Any]:
+def _complete(reply: Message) -> dict[str, Any]:
     return {"type": "complete", "response": events.response([reply.content]) | {"message_id": str(reply.id)}}
 
 
-def _direct(turn: DirectTurn, reply: Message, text: str, language: str) -> dict[str, Any]:
-    voice = {"voice_audio_url": f"{turn.audio_urls}{reply.id}.wav"} if turn.spoken else {}
+def _complete_direct(turn: DirectTurn, reply: Message, text: str, language: str) -> dict[str, Any]:
+    voice = {"voice_audio_url": f"{turn.audio_url_prefix}{reply.id}.wav"} if turn.spoken else {}
     return {"type": "complete", "response": events.response([text], language or LANGUAGE) | voice}
 
 
-def _sound(text: str) -> str:
-    """Some send the halves of a surrogate pair apart: joined they are a character, alone no text can hold them."""
+def _join_surrogates(text: str) -> str:
+    """Joins surrogate pairs whose halves came in two pieces; replaces lone ones, which UTF-8 cannot encode."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,4 +1,4 @@
-"""A voice that needs nothing installed: one short note a word, as a WAV."""
+"""A placeholder for speech synthesis without dependencies: one short note per word, as a WAV."""
 
 import io
 import math
@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Final
 
 RATE: Final = 8000
-"""Samples a second, of 16 bits, mono."""
+"""16-bit mono samples per second."""
 NOTE_SECONDS: Final = 0.18
 MAX_NOTES: Final = 20
 PITCHES: Final = (131, 147, 165, 175, 196, 220, 247, 262)
-"""Hertz: the range of a voice that speaks."""
+"""Hertz, in the range of a speaking voice."""
 
 
 def speak(text: str) -> bytes:
@@ -28,9 +28,9 @@ def speak(text: str) -> bytes:
 
 @lru_cache(len(PITCHES))
 def _note(hertz: int) -> bytes:
-    """It swells and fades, and has overtones, or it would beep."""
+    """With overtones and an envelope; a plain sine would beep."""
     count = int(RATE * NOTE_SECONDS)
-    turn = 2 * math.pi * hertz / RATE
-    swell = [math.sin(math.pi * at / count) for at in range(count)]
-    wanted = (swell[at] * sum(math.sin(turn * at * k) / k for k in (1, 2, 3)) for at in range(count))
-    return array("h", (int(9000 * sample) for sample in wanted)).tobytes()
+    step = 2 * math.pi * hertz / RATE
+    envelope = [math.sin(math.pi * i / count) for i in range(count)]
+    samples = (envelope[i] * sum(math.sin(step * i * k) / k for k in (1, 2, 3)) for i in range(count))
+    return array("h", (int(9000 * sample) for sample in samples)).tobytes()

@@ -1,4 +1,4 @@
-"""The broker's stream of a log: what its reader gets when the log is long, or goes away meanwhile."""
+"""The broker's stream of a log: long logs, and logs that disappear while they are read."""
 
 from collections.abc import Iterable
 
@@ -26,9 +26,9 @@ def queue_of(app: Flask) -> Queue:
     return queue
 
 
-def answered(queue: Queue, events: int, message_id: str = "m-1", **more: bool) -> None:
-    """A message of Ada's with so many events of an answer."""
-    queue.enqueue(Message(message_id, "ada", {}, **more), None, "enqueue")
+def add_finished(queue: Queue, events: int, message_id: str = "m-1", **fields: bool) -> None:
+    """Adds a message of Ada's whose reply has so many events."""
+    queue.enqueue(Message(message_id, "ada", {}, **fields), None, "enqueue")
     claim = queue.claim(10)
     queue.append(claim, [("message", f'{{"number":{number}}}') for number in range(events)])
     queue.finish(claim, [])
@@ -39,14 +39,14 @@ def stream(client: FlaskClient, message_id: str = "m-1"):
 
 
 def unread_stream(app: Flask) -> Iterable[bytes]:
-    """Flask's client would read the first piece at once."""
+    """A response that is not read yet; Flask's client would read the first piece at once."""
     builder = EnvironBuilder("/api/v1/stream", query_string={"user_id": "ada", "message_id": "m-1"}, headers=KEY)
     return app(builder.get_environ(), lambda *_: lambda _: None)
 
 
-def test_a_long_log_goes_out_page_by_page():
+def test_a_long_log_is_sent_page_by_page():
     app = new_app()
-    answered(queue_of(app), 3 * PAGE_EVENTS)
+    add_finished(queue_of(app), 3 * PAGE_EVENTS)
 
     pieces = list(stream(app.test_client()).response)
 
@@ -54,13 +54,13 @@ def test_a_long_log_goes_out_page_by_page():
     assert all(piece.count(b"\n\n") <= PAGE_EVENTS for piece in pieces)
 
 
-def test_a_log_that_goes_away_between_two_pages_ends_its_stream_and_is_gone_for_who_comes_back(caplog):
+def test_a_log_dropped_between_two_pages_ends_the_stream_and_is_expired_on_reconnect(caplog):
     app = new_app(LOG_MAX_BYTES="300000")
-    answered(queue_of(app), PAGE_EVENTS + 100)
+    add_finished(queue_of(app), PAGE_EVENTS + 100)
     pieces = iter(stream(app.test_client()).response)
     assert b'"number":0' in next(pieces)
 
-    answered(queue_of(app), PAGE_EVENTS + 100, "m-2")
+    add_finished(queue_of(app), PAGE_EVENTS + 100, "m-2")
 
     assert b"done" not in b"".join(pieces)
     assert "a stream broke" not in caplog.text
@@ -69,11 +69,11 @@ def test_a_log_that_goes_away_between_two_pages_ends_its_stream_and_is_gone_for_
 
 
 @pytest.mark.servers
-def test_a_redis_that_goes_away_before_the_first_page_ends_the_stream(tmp_path, caplog):
+def test_a_redis_outage_before_the_first_page_ends_the_stream(tmp_path, caplog):
     with RedisServer(tmp_path) as server:
         app = new_app(REDIS_URL=server.url, RUN_WORKER="0")
         queue = queue_of(app)
-        answered(queue, 5, cancel_on_disconnect=True)
+        add_finished(queue, 5, cancel_on_disconnect=True)
         pieces = unread_stream(app)
 
     assert list(pieces) == []
@@ -83,9 +83,9 @@ def test_a_redis_that_goes_away_before_the_first_page_ends_the_stream(tmp_path, 
     queue.close()
 
 
-def test_a_log_that_goes_away_in_redis_ends_its_stream(clean_redis, caplog):
+def test_a_log_deleted_in_redis_ends_the_stream(clean_redis, caplog):
     app = new_app(REDIS_URL=clean_redis.url, RUN_WORKER="0")
-    answered(queue_of(app), PAGE_EVENTS + 100)
+    add_finished(queue_of(app), PAGE_EVENTS + 100)
     pieces = iter(stream(app.test_client()).response)
     assert b'"number":0' in next(pieces)
 

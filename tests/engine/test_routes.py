@@ -1,3 +1,5 @@
+"""The engine's HTTP contract for chat, with the demo agent."""
+
 import http.client
 import json
 import threading
@@ -22,11 +24,11 @@ SETTINGS = Settings(
     echo_word_seconds=0, max_body_bytes=4096, database_url=f"sqlite:///{FOLDER}/engine.db", app_env="development"
 )
 STREAM, CHAT = "/api/v1/chat/stream", "/api/v1/chat"
-ASKED = {"client_id": "web", "user_id": "ann", "org": "unfoldingWord", "message": "hello", "message_type": "text"}
+REQUEST = {"client_id": "web", "user_id": "ann", "org": "unfoldingWord", "message": "hello", "message_type": "text"}
 
 HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 
-both = pytest.mark.parametrize("path", [STREAM, CHAT])
+both_paths = pytest.mark.parametrize("path", [STREAM, CHAT])
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +37,22 @@ def client():
 
 
 class Chunked(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"  # Without it a stream has no chunks, and a cut would look like its end.
+    protocol_version = "HTTP/1.1"  # HTTP/1.0 has no chunks: a cut stream would look complete.
 
 
 @contextmanager
 def served(app) -> Iterator[http.client.HTTPConnection]:
-    """A connection to it, as an engine in a process of its own has them."""
+    """A connection to `app` over a socket."""
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Chunked)
-    serving = threading.Thread(target=server.serve_forever, daemon=True)
-    serving.start()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=DEADLINE)
     try:
         yield connection
     finally:
         connection.close()
         server.shutdown()
-        serving.join(DEADLINE)
+        thread.join(DEADLINE)
         server.server_close()
 
 
@@ -59,8 +61,8 @@ def post(client, path: str, key: str | None = KEY, **request):
     return client.post(path, headers=headers, **request)
 
 
-def ask(client, message: str, path: str = STREAM):
-    return post(client, path, json=ASKED | {"message": message})
+def send(client, message: str, path: str = STREAM):
+    return post(client, path, json=REQUEST | {"message": message})
 
 
 def contents(body: bytes) -> list[dict]:
@@ -70,10 +72,10 @@ def contents(body: bytes) -> list[dict]:
 
 
 def streamed(client, message: str) -> list[dict]:
-    with ask(client, message) as answer:
-        assert answer.status_code == 200
-        assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
-        return contents(answer.data)
+    with send(client, message) as response:
+        assert response.status_code == 200
+        assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        return contents(response.data)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
@@ -82,7 +84,7 @@ texts = texts.filter(lambda text: text.strip() and not text.strip().startswith("
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts)
-def test_what_is_said_comes_back_in_pieces_and_then_whole(client, message):
+def test_a_message_is_echoed_in_pieces_and_then_as_a_whole(client, message):
     *pieces, end = streamed(client, message)
 
     assert all(piece["type"] == "progress" for piece in pieces)
@@ -97,17 +99,17 @@ def test_each_word_is_an_event(client):
     assert [piece.get("text") for piece in streamed(client, "In the beginning")] == ["In ", "the ", "beginning", None]
 
 
-def test_one_json_answer_holds_all_of_it(client):
-    first, second = ask(client, "Ἐν ἀρχῇ", CHAT), ask(client, "Ἐν ἀρχῇ", CHAT)
+def test_without_streaming_the_reply_is_one_json_object(client):
+    first, second = send(client, "Ἐν ἀρχῇ", CHAT), send(client, "Ἐν ἀρχῇ", CHAT)
 
-    answer = first.get_json()
+    reply = first.get_json()
     assert first.status_code == 200
-    assert answer.pop("message_id") != second.get_json()["message_id"]
-    assert answer == {"responses": ["Ἐν ἀρχῇ"], "response_language": "en", "voice_audio_base64": None}
+    assert reply.pop("message_id") != second.get_json()["message_id"]
+    assert reply == {"responses": ["Ἐν ἀρχῇ"], "response_language": "en", "voice_audio_base64": None}
 
 
 @pytest.mark.parametrize(
-    ("message", "kinds", "answer"),
+    ("message", "kinds", "reply"),
     [
         ("/slow 0 one two", ["progress", "progress", "complete"], "one two"),
         ("/silence 0", ["progress", "complete"], "That were 0 seconds."),
@@ -117,39 +119,39 @@ def test_one_json_answer_holds_all_of_it(client):
         ("/nothing", ["progress", "complete"], "/nothing"),
     ],
 )
-def test_a_command_is_obeyed(client, message, kinds, answer):
+def test_commands(client, message, kinds, reply):
     events = streamed(client, message)
-    once = ask(client, message, CHAT).get_json()["responses"]
+    responses = send(client, message, CHAT).get_json()["responses"]
 
     assert [event["type"] for event in events] == kinds
-    assert events[-1]["response"]["responses"] == once
-    assert answer in {None, *once}
+    assert events[-1]["response"]["responses"] == responses
+    assert reply in {None, *responses}
 
 
-def test_unicode_survives_the_wire(client):
+def test_unicode_is_transferred_unchanged(client):
     assert streamed(client, "/unicode")[-1]["response"]["responses"] == [UNICODE]
 
 
-def test_an_error_ends_the_stream_and_is_a_bad_gateway_elsewhere(client):
+def test_an_agents_error_ends_the_stream_and_is_502_without_streaming(client):
     assert [event["type"] for event in streamed(client, "/error")] == ["progress", "error"]
 
-    answer = ask(client, "/error", CHAT)
+    response = send(client, "/error", CHAT)
 
-    assert (answer.status_code, answer.get_json()["code"]) == (502, "upstream_error")
+    assert (response.status_code, response.get_json()["code"]) == (502, "upstream_error")
 
 
-def test_a_cut_is_no_end_on_a_real_socket():
+def test_a_cut_connection_is_an_incomplete_read():
     with served(create_engine(SETTINGS, KEY)) as connection:
-        connection.request("POST", STREAM, json.dumps(ASKED | {"message": "/cut"}), HEADERS)
-        answer = connection.getresponse()
+        connection.request("POST", STREAM, json.dumps(REQUEST | {"message": "/cut"}), HEADERS)
+        response = connection.getresponse()
         with pytest.raises(http.client.IncompleteRead) as cut:
-            answer.read()
+            response.read()
 
-    assert answer.status == 200
+    assert response.status == 200
     assert contents(cut.value.partial) == [{"type": "progress", "text": "This breaks "}]
 
 
-def test_another_agent_can_answer():
+def test_the_agents_can_be_passed_in():
     class Parrot:
         def stream(self, history, identity, waiter):
             assert (history[-1], identity) == (ChatMessage("user", "hello"), Identity("ann", "unfoldingWord"))
@@ -158,53 +160,53 @@ def test_another_agent_can_answer():
     client = create_engine(SETTINGS, KEY, {"demo": Parrot()}).test_client()
 
     assert streamed(client, "hello")[-1]["response"]["responses"] == ["Pretty Polly"]
-    assert ask(client, "hello", CHAT).get_json()["responses"] == ["Pretty Polly"]
+    assert send(client, "hello", CHAT).get_json()["responses"] == ["Pretty Polly"]
 
 
-class Patient:
-    """Says nothing until its reader has left, or `enough` is set."""
+class WaitingAgent:
+    """Yields no text until its reader disconnects, or `released` is set."""
 
     def __init__(self) -> None:
-        self.asked, self.ended, self.enough = threading.Event(), threading.Event(), threading.Event()
+        self.started, self.ended, self.released = threading.Event(), threading.Event(), threading.Event()
 
     def stream(self, history, identity, waiter):
-        self.asked.set()
+        self.started.set()
         try:
-            while not self.enough.is_set():
+            while not self.released.is_set():
                 yield None
                 waiter.wait()
         finally:
             self.ended.set()
 
 
-def test_a_stream_ends_when_its_caller_has_left():
-    agent = Patient()
+def test_a_stream_ends_when_its_client_disconnects():
+    agent = WaitingAgent()
     with served(create_engine(SETTINGS, KEY, {"demo": agent})) as connection:
-        connection.request("POST", STREAM, json.dumps(ASKED), HEADERS)
-        assert agent.asked.wait(DEADLINE)
+        connection.request("POST", STREAM, json.dumps(REQUEST), HEADERS)
+        assert agent.started.wait(DEADLINE)
 
         connection.close()
         ended = agent.ended.wait(DEADLINE)
-        agent.enough.set()
+        agent.released.set()
 
     assert ended
 
 
-@both
+@both_paths
 @pytest.mark.parametrize("key", [None, "", "k", KEY + "k", KEY.upper(), "é" * 64, "\udcff"], ids=ascii)
-def test_a_caller_must_show_the_key(client, path, key):
-    answer = post(client, path, key, json=ASKED)
+def test_a_wrong_key_is_refused(client, path, key):
+    response = post(client, path, key, json=REQUEST)
 
-    assert (answer.status_code, answer.get_json()["code"]) == (401, "unauthorized")
-
-
-@both
-@pytest.mark.parametrize("shown", [KEY, f"Basic {KEY}", f"Bearer  {KEY}", f"Bearer {KEY}, Bearer {KEY}"])
-def test_the_key_is_shown_as_a_bearers(client, path, shown):
-    assert client.post(path, headers={"Authorization": shown}, json=ASKED).status_code == 401
+    assert (response.status_code, response.get_json()["code"]) == (401, "unauthorized")
 
 
-@both
+@both_paths
+@pytest.mark.parametrize("authorization", [KEY, f"Basic {KEY}", f"Bearer  {KEY}", f"Bearer {KEY}, Bearer {KEY}"])
+def test_the_key_must_be_one_bearer_token(client, path, authorization):
+    assert client.post(path, headers={"Authorization": authorization}, json=REQUEST).status_code == 401
+
+
+@both_paths
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -214,60 +216,60 @@ def test_the_key_is_shown_as_a_bearers(client, path, shown):
         (b"[]", 400, "invalid_request"),
         (b"{}", 400, "invalid_request"),
         (b"[" * 4000, 400, "invalid_request"),
-        (json.dumps(ASKED | {"message": "x"}).encode()[:-3], 400, "invalid_request"),
-        (json.dumps(ASKED | {"message": 5}).encode(), 400, "invalid_request"),
-        (json.dumps(ASKED | {"message": "\ud800"}).encode(), 400, "invalid_request"),
-        (json.dumps(ASKED).encode().replace(b"hello", b"\xff"), 400, "invalid_request"),
-        (json.dumps(ASKED | {"user_id": ""}).encode(), 400, "invalid_request"),
-        (json.dumps(ASKED | {"org": None}).encode(), 400, "invalid_request"),
-        (json.dumps(ASKED | {"message_type": "video"}).encode(), 400, "invalid_request"),
-        (json.dumps(ASKED | {"message": "x" * 5000}).encode(), 413, "too_large"),
+        (json.dumps(REQUEST | {"message": "x"}).encode()[:-3], 400, "invalid_request"),
+        (json.dumps(REQUEST | {"message": 5}).encode(), 400, "invalid_request"),
+        (json.dumps(REQUEST | {"message": "\ud800"}).encode(), 400, "invalid_request"),
+        (json.dumps(REQUEST).encode().replace(b"hello", b"\xff"), 400, "invalid_request"),
+        (json.dumps(REQUEST | {"user_id": ""}).encode(), 400, "invalid_request"),
+        (json.dumps(REQUEST | {"org": None}).encode(), 400, "invalid_request"),
+        (json.dumps(REQUEST | {"message_type": "video"}).encode(), 400, "invalid_request"),
+        (json.dumps(REQUEST | {"message": "x" * 5000}).encode(), 413, "too_large"),
     ],
     ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else "",
 )
-def test_a_bad_body_is_refused(client, path, body, status, code):
-    answer = post(client, path, data=body, content_type="application/json")
+def test_an_invalid_body_is_refused(client, path, body, status, code):
+    response = post(client, path, data=body, content_type="application/json")
 
-    assert (answer.status_code, answer.get_json()["code"]) == (status, code)
-    assert set(answer.get_json()) == {"error", "code"}
-
-
-@both
-@pytest.mark.parametrize("missing", sorted(set(ASKED) - {"message_type"}))
-def test_a_field_that_is_missing_is_named(client, path, missing):
-    answer = post(client, path, json={name: value for name, value in ASKED.items() if name != missing})
-
-    assert answer.status_code == 400
-    assert answer.get_json()["error"].startswith(f"{missing}: ")
+    assert (response.status_code, response.get_json()["code"]) == (status, code)
+    assert set(response.get_json()) == {"error", "code"}
 
 
-@both
-def test_a_body_must_say_its_type_and_its_length(client, path):
-    untyped = post(client, path, data=json.dumps(ASKED), content_type="text/plain")
-    endless = post(client, path, json=ASKED, environ_overrides={"CONTENT_LENGTH": ""})
+@both_paths
+@pytest.mark.parametrize("missing", sorted(set(REQUEST) - {"message_type"}))
+def test_the_error_names_a_missing_field(client, path, missing):
+    response = post(client, path, json={name: value for name, value in REQUEST.items() if name != missing})
 
-    assert (untyped.status_code, untyped.get_json()["code"]) == (415, "unsupported_media_type")
-    assert (endless.status_code, endless.get_json()["code"]) == (411, "length_required")
+    assert response.status_code == 400
+    assert response.get_json()["error"].startswith(f"{missing}: ")
 
 
-@both
+@both_paths
+def test_content_type_and_length_are_required(client, path):
+    without_type = post(client, path, data=json.dumps(REQUEST), content_type="text/plain")
+    without_length = post(client, path, json=REQUEST, environ_overrides={"CONTENT_LENGTH": ""})
+
+    assert (without_type.status_code, without_type.get_json()["code"]) == (415, "unsupported_media_type")
+    assert (without_length.status_code, without_length.get_json()["code"]) == (411, "length_required")
+
+
+@both_paths
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.binary(max_size=100)
-    | st.dictionaries(st.sampled_from([*ASKED, "x"]), st.none() | st.text() | st.integers()).map(
+    | st.dictionaries(st.sampled_from([*REQUEST, "x"]), st.none() | st.text() | st.integers()).map(
         lambda content: json.dumps(content).encode()
     )
 )
-def test_no_body_at_all_breaks_the_engine(client, path, body):
-    with post(client, path, data=body, content_type="application/json") as answer:
-        assert answer.status_code < 500
+def test_no_body_causes_a_server_error(client, path, body):
+    with post(client, path, data=body, content_type="application/json") as response:
+        assert response.status_code < 500
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", CHAT), ("GET", STREAM), ("PUT", CHAT), ("POST", "/nowhere"), ("GET", "/")]
 )
-def test_what_is_not_there_is_no_fault_of_the_engines(client, method, path):
-    answer = client.open(path, method=method, headers={"Authorization": f"Bearer {KEY}"})
+def test_unknown_routes_and_methods_are_client_errors(client, method, path):
+    response = client.open(path, method=method, headers={"Authorization": f"Bearer {KEY}"})
 
-    assert 400 <= answer.status_code < 500
-    assert set(answer.get_json()) == {"error", "code"}
+    assert 400 <= response.status_code < 500
+    assert set(response.get_json()) == {"error", "code"}

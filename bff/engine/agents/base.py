@@ -1,6 +1,6 @@
-"""Who replies. An agent is given what was said and says its reply in pieces.
+"""The contract of agents: an agent is given the messages so far and produces a reply, piece by piece.
 
-A further agent is a file here, with a class that is an `Agent`, and its line in `catalogue.py`.
+To add an agent, add a module with a class that satisfies `Agent` to this package, and list it in `registry.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +12,10 @@ from bff.http.waiting import Waiter
 from bff.upstream.messages import ChatMessage
 
 MAX_REPLY_CHARACTERS: Final = 200_000
-"""Characters of one reply."""
 
 
 Piece = str | Mapping[str, Any] | None
-"""A piece of a reply; or an event of the engine's, such as tool_use, that is told beside it; None where there is none yet."""
+"""Text of a reply; or another event of the engine's, such as tool_use; None while there is neither."""
 
 
 class Agent(Protocol):
@@ -28,34 +27,33 @@ class Agent(Protocol):
     def description(self) -> str: ...
     @property
     def repeatable(self) -> bool:
-        """Whether it may be asked again for a reply of which some was told, once the process that asked is gone."""
+        """Whether a reply may be retried after its output has begun, if its worker died or was shut down."""
 
     def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Iterator[Piece]:
-        """The reply to the last of `history`, piece by piece.
+        """The reply to the last message of `history`.
 
-        Whatever it waits for it waits for at `waiter`, so that it ends when its reader does. Closed, it lets go of all it
-        holds, and whoever works for it stops. Raises a ChatError when there will be no (whole) reply.
+        It waits only with `waiter`, so that it ends when its reader disconnects. When the iterator is closed, it releases
+        everything it holds and cancels its upstream. Raises a ChatError if the reply fails or stays incomplete.
         """
 
 
 class ReplyBuffer:
-    """A reply, put together from its pieces."""
+    """Joins the pieces of a reply, `max_characters` at most."""
 
-    def __init__(self, most: int = MAX_REPLY_CHARACTERS) -> None:
-        """`most`: characters."""
-        self._most = most
+    def __init__(self, max_characters: int = MAX_REPLY_CHARACTERS) -> None:
+        self._max_characters = max_characters
         self._pieces: list[str] = []
         self._characters = 0
 
     def add(self, piece: str) -> None:
-        """Raises UpstreamError for a reply that grows too long."""
+        """Raises UpstreamError if the reply becomes too long."""
         self._pieces.append(piece)
         self._characters += len(piece)
-        if self._characters > self._most:
-            raise UpstreamError(detail=f"a reply of more than {self._most} characters")
+        if self._characters > self._max_characters:
+            raise UpstreamError(detail=f"a reply of more than {self._max_characters} characters")
 
     def text(self) -> str:
-        """Raises AnswerIncomplete for a reply that says nothing."""
+        """Raises AnswerIncomplete if the reply is blank."""
         text = "".join(self._pieces)
         if not text.strip():
             raise AnswerIncomplete(detail="an empty reply")
@@ -63,5 +61,5 @@ class ReplyBuffer:
 
 
 def last_user_message(history: Sequence[ChatMessage]) -> str:
-    """What the user said last, "" when nothing."""
-    return next((said.content for said in reversed(history) if said.role == "user"), "")
+    """Its text; "" if there is none."""
+    return next((message.content for message in reversed(history) if message.role == "user"), "")

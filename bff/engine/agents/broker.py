@@ -1,7 +1,7 @@
-"""Passes the user's last message on to the configured broker, or engine, and tells its answer in pieces.
+"""An agent that sends the user's last message to the configured broker or engine, and streams the reply.
 
-Whoever answers there knows its users' history itself. The bundled broker is never asked: a reply that waits for a second one
-would hold the place among the running answers that the second one needs.
+Broker and engine store their users' history themselves, so only the last message is sent. The bundled broker is never used: a
+run that waits for another run of the same worker would hold the slot that the other one needs.
 """
 
 import contextlib
@@ -28,19 +28,23 @@ from bff.upstream.relay import Relay
 from bff.upstream.unnumbered import Question, UnnumberedReply
 
 
-class Answer(Protocol):
+class EventReader(Protocol):
     def events(self, waiter: Waiter) -> Iterator[Event | None]: ...
 
-    def close(self) -> None:
-        """Once it has come to its end."""
+    def close(self) -> None: ...
 
-    def give_up(self) -> None:
-        """Before: whoever writes it shall stop."""
+
+class UpstreamReply(EventReader, Protocol):
+    def close(self) -> None:
+        """Called after the terminal event."""
+
+    def cancel(self) -> None:
+        """Called instead of `close` before the terminal event: stops the upstream's work. Does not block."""
 
 
 class Upstream(Protocol):
-    def ask(self, identity: Identity, text: str, waiter: Waiter) -> Answer:
-        """Raises an UpstreamFailure, and what ends `waiter` meanwhile."""
+    def send(self, identity: Identity, text: str, waiter: Waiter) -> UpstreamReply:
+        """Raises an UpstreamFailure, and what cancels `waiter`."""
 
 
 class Broker:
@@ -54,26 +58,26 @@ class Broker:
 
     def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
         text = last_user_message(history)
-        answer = yield from in_background(
-            lambda place: self._upstream.ask(identity, text, place), waiter, lambda late: late.give_up()
+        reply = yield from in_background(
+            lambda call_waiter: self._upstream.send(identity, text, call_waiter), waiter, lambda late: late.cancel()
         )
         relay = Relay("")
         try:
-            yield from _pieces(relay, answer, waiter)
+            yield from _pieces(relay, reply, waiter)
         finally:
             if relay.ended in events.TERMINAL:
-                answer.close()
+                reply.close()
             else:
-                answer.give_up()  # Also where an error ended it here: the engine may still be at it.
+                reply.cancel()  # Also after an error here: the upstream may still be running.
 
 
 class OpenReplies:
-    """By user, the replies in this process that are not read to their end yet, whether anybody still wants them or not."""
+    """Counts, by user, the replies in this process that are not read to their end yet, needed or not."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: Counter[str] = Counter()
-        self._waiting: list[Waiter] = []
+        self._waiters: list[Waiter] = []
 
     def __contains__(self, user_id: str) -> bool:
         return user_id in self._open
@@ -87,25 +91,25 @@ class OpenReplies:
             self._open[user_id] -= 1
             if not self._open[user_id]:
                 del self._open[user_id]
-            waiting = list(self._waiting)
-        for waiter in waiting:
+            waiters = list(self._waiters)
+        for waiter in waiters:
             waiter.wake()
 
     def wait(self, user_id: str, waiter: Waiter) -> None:
-        """Until the user has none, or `waiter.due`. Raises what ends `waiter`."""
-        self._waiting.append(waiter)
+        """Returns when the user has none, or at `waiter.wake_at`. Raises what cancels `waiter`."""
+        self._waiters.append(waiter)
         try:
             while user_id in self and monotonic() < waiter.wake_at:
                 waiter.wait()
         finally:
-            self._waiting.remove(waiter)
+            self._waiters.remove(waiter)
 
 
 class BrokerUpstream:
     def __init__(
         self, broker: BrokerClient, engine: EngineClient | None, answer_max_seconds: float, open_replies: OpenReplies
     ) -> None:
-        """`engine`: the one behind the broker, None where it is not known. `answer_max_seconds`: for one reply.
+        """`engine`: the one behind the broker, if known.
 
         `open_replies`: those of a broker that does not number its events. The user's next message waits for them.
         """
@@ -114,48 +118,45 @@ class BrokerUpstream:
         self._answer_max_seconds = answer_max_seconds
         self._open_replies = open_replies
 
-    def ask(self, identity: Identity, text: str, waiter: Waiter) -> Answer:
-        deadline = self._broker.open_deadline()
-        user_id = identity.user_id
+    def send(self, identity: Identity, text: str, waiter: Waiter) -> UpstreamReply:
+        broker, user_id = self._broker, identity.user_id
+        deadline = broker.open_deadline()
         content = ChatRequest(message=text).for_upstream()
-        if not self._broker.numbers_events(user_id):
-            return self._ask_unnumbered(Question(identity, content, time.time()), waiter)
-        receipt = self._broker.enqueue(identity, content, deadline)
+        if not broker.numbers_events(user_id):
+            return self._send_unnumbered(Question(identity, content, time.time()), waiter)
+        message_id = broker.enqueue(identity, content, deadline).message_id
         try:
-            return _Queued(
-                self._broker, user_id, receipt.message_id, self._broker.follow(user_id, receipt.message_id, deadline)
-            )
+            return _QueuedReply(broker, user_id, message_id, broker.follow(user_id, message_id, deadline))
         except ChatError:
-            _stop(self._broker, user_id, receipt.message_id)
+            _stop_in_background(broker, user_id, message_id)
             raise
 
-    def _ask_unnumbered(self, question: Question, waiter: Waiter) -> Answer:
+    def _send_unnumbered(self, question: Question, waiter: Waiter) -> UpstreamReply:
         user_id = question.identity.user_id
-        with contextlib.ExitStack() as undoing:
+        with contextlib.ExitStack() as undo:
             self._open_replies.add(user_id)
-            undoing.callback(self._open_replies.remove, user_id)
+            undo.callback(self._open_replies.remove, user_id)
             reply = UnnumberedReply(self._broker, self._engine, question)
             reply.start(waiter)
-            return _Unnumbered(reply, monotonic() + self._answer_max_seconds, undoing.pop_all())
+            return _UnnumberedReply(reply, monotonic() + self._answer_max_seconds, undo.pop_all())
 
 
-class _Unnumbered(NamedTuple):
-    """A reply of a broker whose one stream has to be read to its end, whatever becomes of it here."""
+class _UnnumberedReply(NamedTuple):
+    """A reply of a broker that allows one stream per message: it is read to its end even if nobody needs it any more."""
 
     reply: UnnumberedReply
     deadline: float
     at_end: contextlib.ExitStack
-    """Closed once its stream has been read to its end."""
+    """Closed when the stream has been read to its end."""
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         for data in self.reply.events(waiter):
             yield None if data is None else Event("message", data)
 
     def close(self) -> None:
-        """In the background: its stream ends soon."""
-        self.give_up()
+        self.cancel()
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
         threading.Thread(target=self._read_out, name="read-out", daemon=True).start()
 
     def _read_out(self) -> None:
@@ -164,34 +165,26 @@ class _Unnumbered(NamedTuple):
             self.reply.read_out(waiter)
 
 
-class _Followed(Protocol):
-    def events(self, waiter: Waiter) -> Iterator[Event | None]: ...
-
-    def close(self) -> None: ...
-
-
-class _Queued(NamedTuple):
-    """A message in the broker's queue, and its answer's stream."""
+class _QueuedReply(NamedTuple):
+    """The reply to a message in the broker's queue."""
 
     broker: BrokerClient
     user_id: str
     message_id: str
-    answer: _Followed
+    stream: EventReader
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
-        return self.answer.events(waiter)
+        return self.stream.events(waiter)
 
     def close(self) -> None:
-        self.answer.close()
+        self.stream.close()
 
-    def give_up(self) -> None:
-        self.answer.close()
-        _stop(self.broker, self.user_id, self.message_id)
+    def cancel(self) -> None:
+        self.stream.close()
+        _stop_in_background(self.broker, self.user_id, self.message_id)
 
 
-def _stop(broker: BrokerClient, user_id: str, message_id: str) -> None:
-    """In the background: nobody waits for it."""
-
+def _stop_in_background(broker: BrokerClient, user_id: str, message_id: str) -> None:
     def stop() -> None:
         with contextlib.suppress(ChatError):
             broker.stop(user_id, message_id)
@@ -200,46 +193,48 @@ def _stop(broker: BrokerClient, user_id: str, message_id: str) -> None:
 
 
 class EngineUpstream:
-    """An engine without a broker before it."""
+    """An engine without a broker."""
 
     def __init__(self, engine: EngineClient, client_id: str) -> None:
         self._engine = engine
         self._client_id = client_id
 
-    def ask(self, identity: Identity, text: str, waiter: Waiter) -> "_Streamed":
-        about = {"client_id": self._client_id, "user_id": identity.user_id, "org": identity.org}
-        return _Streamed(self._engine.stream(ChatRequest(message=text).for_upstream() | about, waiter))
+    def send(self, identity: Identity, text: str, waiter: Waiter) -> UpstreamReply:
+        sender = {"client_id": self._client_id, "user_id": identity.user_id, "org": identity.org}
+        return _EngineReply(self._engine.stream(ChatRequest(message=text).for_upstream() | sender, waiter))
 
 
-class _Streamed(NamedTuple):
-    source: _Followed
+class _EngineReply(NamedTuple):
+    """An engine stops when its stream is closed."""
+
+    stream: EventReader
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
-        return self.source.events(waiter)
+        return self.stream.events(waiter)
 
     def close(self) -> None:
-        self.source.close()
+        self.stream.close()
 
-    def give_up(self) -> None:
-        self.source.close()
+    def cancel(self) -> None:
+        self.stream.close()
 
 
-def _pieces(relay: Relay, answer: Answer, waiter: Waiter) -> Iterator[str | None]:
-    """Raises what kept the answer from its end."""
-    said = False
-    for event in relay(answer.events(waiter)):
+def _pieces(relay: Relay, reply: UpstreamReply, waiter: Waiter) -> Iterator[str | None]:
+    """Raises a ChatError if the reply does not end with `complete`."""
+    started = False
+    for event in relay(reply.events(waiter)):
         if event is None:
             yield None
             continue
         content = events.parsed_object(event.data)
         if text := events.text_in(content):
-            said = True
+            started = True
             yield text
-        elif content["type"] == "restart" and said:
-            raise Interrupted(detail="the broker began its answer anew")
-        elif content["type"] == "complete" and not said:
+        elif content["type"] == "restart" and started:
+            raise Interrupted(detail="the broker restarted its reply after the first output")
+        elif content["type"] == "complete" and not started:
             yield "\n\n".join(content["response"]["responses"])
     if relay.problem is not None:
         raise detached(relay.problem)
     if relay.ended == "stopped":
-        raise Interrupted(detail="stopped elsewhere")
+        raise Interrupted(detail="the broker stopped the reply")

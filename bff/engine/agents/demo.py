@@ -1,4 +1,4 @@
-"""Says the last user message back, and fails on command: for people who build a browser against it and need to see it fail."""
+"""An agent that repeats the last user message, or fails on command: for building and testing clients."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -6,7 +6,7 @@ from typing import Final
 
 from bff.auth.identity import Identity
 from bff.engine.agents.base import Piece, last_user_message
-from bff.engine.agents.echo import paced, words
+from bff.engine.agents.echo import paced, split_words
 from bff.errors import ClientDisconnected, UpstreamError
 from bff.http.waiting import Waiter
 from bff.upstream.messages import ChatMessage
@@ -25,8 +25,8 @@ Anything else is said back, word by word."""
 UNICODE: Final = (
     'Ἐν ἀρχῇ, בְּרֵאשִׁית, 日本語, 👨‍👩‍👧‍👦🙏🏽, é́, line\u2028separator\u2029, next\u0085line, tab\there, back\\slash, "quotes"'
 )
-LONGEST_SECONDS: Final = 3600
-LARGEST_KIB: Final = 8 * 1024
+MAX_SECONDS: Final = 3600
+MAX_KIB: Final = 8 * 1024
 
 Pieces = Iterator[Piece]
 Command = Callable[[Waiter], Pieces]
@@ -43,13 +43,13 @@ class Demo:
 
     def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Pieces:
         text = last_user_message(history)
-        if (command := command_of(text)) is not None:
+        if (command := parse_command(text)) is not None:
             return command(waiter)
-        return paced(words(text), self._word_seconds, waiter)
+        return paced(split_words(text), self._word_seconds, waiter)
 
 
-def command_of(message: str) -> Command | None:
-    """What to do for a message that is a command, None when it is none."""
+def parse_command(message: str) -> Command | None:
+    """The command that a message is, None for any other message."""
     match = re.fullmatch(r"/([a-z]+)(?:\s+(.*))?", message.strip(), re.DOTALL)
     if not match:
         return None
@@ -57,69 +57,70 @@ def command_of(message: str) -> Command | None:
     return command(match[2] or "") if command else None
 
 
-def _slow(rest: str) -> Command:
-    seconds, text = _number(rest, LONGEST_SECONDS)
-    pieces = [*words(text)] or ["slow"]
+def _slow(arguments: str) -> Command:
+    seconds, text = _parse_number(arguments, MAX_SECONDS)
+    pieces = [*split_words(text)] or ["slow"]
     return lambda waiter: paced(pieces, seconds / max(1, len(pieces) - 1), waiter)
 
 
 def _error(_: str) -> Command:
-    def say(_: Waiter) -> Pieces:
+    def reply(_: Waiter) -> Pieces:
         yield "This goes "
         raise UpstreamError("The engine said /error.")
 
-    return say
+    return reply
 
 
 def _cut(_: str) -> Command:
-    def say(waiter: Waiter) -> Pieces:
+    def reply(waiter: Waiter) -> Pieces:
         yield "This breaks "
         yield None
         waiter.abort()
         raise ClientDisconnected
 
-    return say
+    return reply
 
 
-def _silence(rest: str) -> Command:
-    seconds, _ = _number(rest, LONGEST_SECONDS)
+def _silence(arguments: str) -> Command:
+    seconds, _ = _parse_number(arguments, MAX_SECONDS)
 
-    def say(waiter: Waiter) -> Pieces:
+    def reply(waiter: Waiter) -> Pieces:
         yield from waiter.sleep(seconds)
         yield f"That were {seconds:g} seconds."
 
-    return say
+    return reply
 
 
-def _big(rest: str) -> Command:
-    kib, _ = _number(rest, LARGEST_KIB)
+def _big(arguments: str) -> Command:
+    kib, _ = _parse_number(arguments, MAX_KIB)
     line = "All work and no play makes Jack a dull boy. " * 24
     return lambda _: iter([(line[:1023] + "\n") * int(kib)])
 
 
 def _unicode(_: str) -> Command:
-    return lambda waiter: paced(words(UNICODE), 0, waiter)
+    return lambda waiter: paced(split_words(UNICODE), 0, waiter)
 
 
 def _tool(_: str) -> Command:
     text = "For God so loved the world."
-    said: list[Piece] = [
+    pieces: list[Piece] = [
         {"type": "status", "message": "Executing 1 tool(s)..."},
         {"type": "tool_use", "tool": "fetch_scripture", "input": {"reference": "John 3:16"}},
         {"type": "tool_result", "tool": "fetch_scripture", "result": {"text": text}},
         text,
     ]
-    return lambda _: iter(said)
+    return lambda _: iter(pieces)
 
 
 def _help(_: str) -> Command:
     return lambda _: iter([HELP])
 
 
-def _number(rest: str, most: int) -> tuple[float, str]:
-    first, _, text = rest.partition(" ")
+def _parse_number(arguments: str, maximum: int) -> tuple[float, str]:
+    """The number that comes first, 1 if there is none, and the text after it."""
+    first, _, text = arguments.partition(" ")
     number = float(first) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", first) else 1.0
-    return min(number, float(most)), text
+    return min(number, float(maximum)), text
 
 
 _COMMANDS: Final[dict[str, Callable[[str], Command]]] = {

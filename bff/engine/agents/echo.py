@@ -1,4 +1,4 @@
-"""Says the last user message back, word by word."""
+"""An agent that repeats the last user message, word by word."""
 
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -19,16 +19,16 @@ class Echo:
         self._word_seconds = word_seconds
 
     def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
-        return paced(words(last_user_message(history)), self._word_seconds, waiter)
+        return paced(split_words(last_user_message(history)), self._word_seconds, waiter)
 
 
-def words(text: str) -> Iterator[str]:
-    """Cut after each run of white space, so that the pieces joined are the text again."""
+def split_words(text: str) -> Iterator[str]:
+    """Splits after each run of white space; joined, the words are the text again."""
     return (match[0] for match in re.finditer(r"\s*\S+\s*|\s+", text))
 
 
 def paced(pieces: Iterable[str], seconds: float, waiter: Waiter) -> Generator[str | None]:
-    """The first piece at once, `seconds` before each other one."""
+    """The pieces, with `seconds` between two of them."""
     for number, piece in enumerate(pieces):
         if number and seconds:
             yield from waiter.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Which agents there are: what the settings make of this folder."""
+"""Creates the agents that the settings enable."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -14,13 +14,13 @@ from bff.upstream.http import new_session
 from bff.upstream.services import Remote, Timeouts
 
 DEFAULT: Final = Echo.id
-"""Who replies in conversations where nobody else is named."""
+"""The agent of conversations where none is named."""
 
 
 def create_agents(settings: Settings, upstream: Upstream | None = None) -> dict[str, Agent]:
-    """By id, in the order in which they are listed. `upstream`: the configured broker or engine, if there is one.
+    """By id, in the order of `GET /api/agents`. `upstream`: the configured broker or engine, if any.
 
-    Raises SettingsError.
+    Raises SettingsError if DEFAULT_AGENT is not one of them.
     """
     agents: list[Agent | None] = [
         Echo(settings.echo_word_seconds),
@@ -28,14 +28,14 @@ def create_agents(settings: Settings, upstream: Upstream | None = None) -> dict[
         Broker(upstream) if upstream is not None else None,
         _openai(settings),
     ]
-    found = {agent.id: agent for agent in agents if agent is not None}
-    if settings.default_agent and settings.default_agent not in found:
-        raise SettingsError(f"DEFAULT_AGENT={settings.default_agent!r} is none of {', '.join(found)}.")
-    return found
+    by_id = {agent.id: agent for agent in agents if agent is not None}
+    if settings.default_agent and settings.default_agent not in by_id:
+        raise SettingsError(f"DEFAULT_AGENT={settings.default_agent!r} is none of {', '.join(by_id)}.")
+    return by_id
 
 
 def for_direct_chat(settings: Settings, agents: Mapping[str, Agent]) -> Agent:
-    """Who answers direct chat where the bundled engine does."""
+    """The agent that replies in direct chat if the bundled engine does."""
     return agents[settings.default_agent or (OpenAI.id if OpenAI.id in agents else Demo.id)]
 
 

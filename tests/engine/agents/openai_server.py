@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible server says, byte for byte as OpenAI does."""
+"""Responses of an OpenAI-compatible server, byte for byte like OpenAI's."""
 
 import json
 from typing import Any
@@ -13,14 +13,14 @@ def data(content: Any) -> bytes:
     return chunk(f"data: {text}\n\n".encode())
 
 
-def piece(delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason} | more
+def piece(delta: dict[str, Any], finish_reason: str | None = None, **fields: Any) -> bytes:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason} | fields
     return data(completion([choice]))
 
 
-def completion(choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    about = {"id": "chatcmpl-B9", "object": "chat.completion.chunk", "created": 1741570283, "model": "gpt-4o-mini-2024-07-18"}
-    return about | {"service_tier": "default", "system_fingerprint": "fp_06737a9306", "choices": choices, "usage": None} | more
+def completion(choices: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+    head = {"id": "chatcmpl-B9", "object": "chat.completion.chunk", "created": 1741570283, "model": "gpt-4o-mini-2024-07-18"}
+    return head | {"service_tier": "default", "system_fingerprint": "fp_06737a9306", "choices": choices, "usage": None} | fields
 
 
 BEGIN = piece({"role": "assistant", "content": "", "refusal": None})
@@ -33,7 +33,7 @@ def words(*texts: str) -> list[bytes]:
 
 
 def whole(*texts: str) -> list[bytes]:
-    """A whole reply, as most of them are."""
+    """A complete, successful reply."""
     return [HEAD, BEGIN, *words(*texts), piece({}, "stop"), USAGE, DONE, LAST_CHUNK]
 
 

@@ -1,4 +1,4 @@
-"""What every agent does, whoever it is: one suite for all of them."""
+"""The contract of agents: one suite for all of them."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -25,8 +25,8 @@ from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, reply, stream
 ANN = Identity("ann", "org")
 HISTORY = [ChatMessage("user", "first"), ChatMessage("assistant", "a reply"), ChatMessage("user", "one two three")]
 
-Working = tuple[Agent, Callable[[], bool], Callable[[], Any]]
-"""An agent; whether nobody works for it any more; whether anybody was ever asked to."""
+Setup = tuple[Agent, Callable[[], bool], Callable[[], Any]]
+"""An agent; whether its upstream is idle; whether its upstream was ever called."""
 
 
 def agents(**settings: str) -> dict[str, Agent]:
@@ -34,60 +34,60 @@ def agents(**settings: str) -> dict[str, Agent]:
 
 
 @contextmanager
-def echo(falls_silent: bool) -> Iterator[Working]:
-    yield agents(ECHO_WORD_SECONDS="30" if falls_silent else "0.01")["echo"], lambda: True, lambda: False
+def echo(hangs: bool) -> Iterator[Setup]:
+    yield agents(ECHO_WORD_SECONDS="30" if hangs else "0.01")["echo"], lambda: True, lambda: False
 
 
 @contextmanager
-def openai(falls_silent: bool) -> Iterator[Working]:
-    answer = [HEAD, BEGIN, *words("one "), HANG] if falls_silent else whole("one ", "two ", "three")
-    with WireServer(answer) as server:
+def openai(hangs: bool) -> Iterator[Setup]:
+    reply = [HEAD, BEGIN, *words("one "), HANG] if hangs else whole("one ", "two ", "three")
+    with WireServer(reply) as server:
         yield (
             agents(**settings_of(server))["openai"],
-            lambda: not falls_silent or server.open_connections == 0,
+            lambda: not hangs or server.open_connections == 0,
             lambda: server.requests,
         )
 
 
 @contextmanager
-def openai_that_has_not_answered(_: bool) -> Iterator[Working]:
+def openai_without_response(_: bool) -> Iterator[Setup]:
     with WireServer([HANG]) as server:
         yield agents(**settings_of(server))["openai"], lambda: server.open_connections == 0, lambda: server.requests
 
 
 @contextmanager
-def broker(falls_silent: bool) -> Iterator[Working]:
-    """Before a broker that numbers its events: the bundled one."""
-    parts: Parts = new_app(ECHO_WORD_SECONDS="30" if falls_silent else "0").extensions["bff"]
+def broker(hangs: bool) -> Iterator[Setup]:
+    """With a broker that numbers its events: the bundled one."""
+    parts: Parts = new_app(ECHO_WORD_SECONDS="30" if hangs else "0").extensions["bff"]
     agent = Broker(BrokerUpstream(parts.broker, None, 30, OpenReplies()))
     yield agent, lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
 
 
 @contextmanager
-def engine(falls_silent: bool) -> Iterator[Working]:
-    """The agent `broker` with an engine and no broker before it."""
+def engine(hangs: bool) -> Iterator[Setup]:
+    """The agent `broker` with an engine and no broker."""
     progress = [chunk(b'data: {"type":"progress","text":"%s"}\n\n' % text) for text in (b"one ", b"two ", b"three")]
-    answer = [stream_head(), *progress[:1], HANG] if falls_silent else [stream_head(), *progress, COMPLETED, LAST_CHUNK]
-    with WireServer(answer) as server:
-        found = agents(ENGINE_BASE_URL=server.url)
-        yield found["broker"], lambda: not falls_silent or server.open_connections == 0, lambda: server.requests
+    response = [stream_head(), *progress[:1], HANG] if hangs else [stream_head(), *progress, COMPLETED, LAST_CHUNK]
+    with WireServer(response) as server:
+        agent = agents(ENGINE_BASE_URL=server.url)["broker"]
+        yield agent, lambda: not hangs or server.open_connections == 0, lambda: server.requests
 
 
 @contextmanager
-def broker_that_has_not_answered(_: bool) -> Iterator[Working]:
+def broker_without_response(_: bool) -> Iterator[Setup]:
     with WireServer([HANG]) as server:
-        found = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)
-        yield found["broker"], lambda: server.open_connections == 0, lambda: server.requests
+        agent = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)["broker"]
+        yield agent, lambda: server.open_connections == 0, lambda: server.requests
 
 
-def begun(kind: Callable[[bool], Any], reply: Iterator[str | None]) -> Iterator[str | None]:
-    """The reply once its first word is said, where there is one; then it is silent."""
-    while kind is not openai_that_has_not_answered and next(reply) is None:
+def started(kind: Callable[[bool], Any], reply: Iterator[str | None]) -> Iterator[str | None]:
+    """The reply after its first piece, where there is one; then it hangs."""
+    while kind is not openai_without_response and next(reply) is None:
         pass
     return reply
 
 
-def test_each_says_who_it_is():
+def test_each_has_an_id_a_name_and_a_description():
     with WireServer([HANG]) as server:
         found = agents(ENGINE_BASE_URL=server.url, **settings_of(server))
 
@@ -101,30 +101,30 @@ def test_each_says_who_it_is():
 
 
 @pytest.mark.parametrize("kind", [echo, openai, broker, engine])
-def test_the_pieces_are_the_reply(kind, waiter):
-    with kind(False) as (agent, over, _):
+def test_the_pieces_make_up_the_reply(kind, waiter):
+    with kind(False) as (agent, is_idle, _):
         pieces = list(agent.stream(HISTORY, ANN, waiter))
-        assert eventually(over, DEADLINE)
+        assert eventually(is_idle, DEADLINE)
 
     assert [piece for piece in pieces if piece is not None] == ["one ", "two ", "three"]
 
 
-def answer_of(*data: str) -> list[bytes]:
-    return [stream_head(), *(chunk(f"data: {one}\n\n".encode()) for one in data), COMPLETED, LAST_CHUNK]
+def stream_of(*data: str) -> list[bytes]:
+    return [stream_head(), *(chunk(f"data: {content}\n\n".encode()) for content in data), COMPLETED, LAST_CHUNK]
 
 
 @pytest.mark.parametrize("before", [(), ('{"type":"status","message":"Thinking"}', '{"type":"tool_use","tool":"t"}')])
-def test_an_external_answer_that_begins_anew_before_its_first_word_goes_on(before, waiter):
-    answer = answer_of(*before, '{"type":"restart"}', '{"type":"progress","text":"ok"}')
-    with WireServer([TICKET], answer) as server:
+def test_a_restart_of_an_external_reply_before_its_first_text_is_ignored(before, waiter):
+    response = stream_of(*before, '{"type":"restart"}', '{"type":"progress","text":"ok"}')
+    with WireServer([TICKET], response) as server:
         agent = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)["broker"]
 
         assert [piece for piece in agent.stream(HISTORY, ANN, waiter) if piece is not None] == ["ok"]
 
 
-def test_an_external_answer_that_begins_anew_after_its_first_word_is_interrupted_and_stopped(waiter):
-    answer = answer_of('{"type":"progress","text":"Half"}', '{"type":"restart"}')
-    with WireServer([TICKET], answer, [reply(b"{}", "202 Accepted")]) as server:
+def test_a_restart_of_an_external_reply_after_its_first_text_interrupts_and_stops_it(waiter):
+    response = stream_of('{"type":"progress","text":"Half"}', '{"type":"restart"}')
+    with WireServer([TICKET], response, [reply(b"{}", "202 Accepted")]) as server:
         agent = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)["broker"]
         with pytest.raises(Interrupted):
             list(agent.stream(HISTORY, ANN, waiter))
@@ -132,44 +132,44 @@ def test_an_external_answer_that_begins_anew_after_its_first_word_is_interrupted
         assert server.wait_for(lambda: server.requests[-1].method == "DELETE")
 
 
-@pytest.mark.parametrize("reason", [ClientDisconnected(), AnswerTimeout()], ids=["its reader leaves", "its time is up"])
-@pytest.mark.parametrize("kind", [echo, openai, broker, engine, openai_that_has_not_answered])
-def test_it_stops_at_once_when_it_is_ended_while_it_waits(kind, reason, waiter):
-    with kind(True) as (agent, over, _):
-        reply = begun(kind, agent.stream(HISTORY, ANN, waiter))
-        ending = threading.Timer(0.1, waiter.cancel, [reason])
-        ending.start()
+@pytest.mark.parametrize("reason", [ClientDisconnected(), AnswerTimeout()], ids=["disconnect", "timeout"])
+@pytest.mark.parametrize("kind", [echo, openai, broker, engine, openai_without_response])
+def test_it_stops_when_it_is_cancelled_while_it_waits(kind, reason, waiter):
+    with kind(True) as (agent, is_idle, _):
+        reply = started(kind, agent.stream(HISTORY, ANN, waiter))
+        cancel = threading.Timer(0.1, waiter.cancel, [reason])
+        cancel.start()
         with pytest.raises(type(reason)):
             list(reply)
-        ending.join(DEADLINE)
+        cancel.join(DEADLINE)
 
-        assert eventually(over, DEADLINE)
+        assert eventually(is_idle, DEADLINE)
     assert next(reply, "nothing more") == "nothing more"
 
 
-@pytest.mark.parametrize("kind", [echo, openai, broker, engine, openai_that_has_not_answered])
-def test_closed_it_lets_go_of_everything(kind, waiter):
-    with kind(True) as (agent, over, asked):
-        reply = begun(kind, agent.stream(HISTORY, ANN, waiter))
+@pytest.mark.parametrize("kind", [echo, openai, broker, engine, openai_without_response])
+def test_closing_it_frees_its_upstream(kind, waiter):
+    with kind(True) as (agent, is_idle, was_called):
+        reply = started(kind, agent.stream(HISTORY, ANN, waiter))
         next(reply)
-        assert kind is echo or eventually(asked, DEADLINE)
+        assert kind is echo or eventually(was_called, DEADLINE)
         reply.close()
 
-        assert eventually(over, DEADLINE)
+        assert eventually(is_idle, DEADLINE)
 
 
-@pytest.mark.parametrize("kind", [openai_that_has_not_answered, broker_that_has_not_answered])
-def test_closed_before_it_began_it_never_asks(kind, waiter):
-    with kind(True) as (agent, _, asked):
+@pytest.mark.parametrize("kind", [openai_without_response, broker_without_response])
+def test_closed_before_its_first_piece_it_never_calls_its_upstream(kind, waiter):
+    with kind(True) as (agent, _, was_called):
         agent.stream(HISTORY, ANN, waiter).close()
 
-        assert not eventually(asked, 0.2)
+        assert not eventually(was_called, 0.2)
 
 
-@pytest.mark.parametrize("kind", [openai, broker, engine, openai_that_has_not_answered])
-def test_while_it_waits_its_stream_can_say_something_of_its_own(kind, waiter):
+@pytest.mark.parametrize("kind", [openai, broker, engine, openai_without_response])
+def test_it_returns_control_at_wake_at_while_it_waits(kind, waiter):
     with kind(True) as (agent, _, _):
-        reply = begun(kind, agent.stream(HISTORY, ANN, waiter))
+        reply = started(kind, agent.stream(HISTORY, ANN, waiter))
         for _ in range(3):
             waiter.wake_at = monotonic() + 0.05
             while monotonic() < waiter.wake_at:

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.auth.identity import Identity
-from bff.engine.agents.echo import Echo, paced, words
+from bff.engine.agents.echo import Echo, paced, split_words
 from bff.errors import ClientDisconnected
 from bff.http import waiting
 from bff.upstream.messages import ChatMessage
 from tests.live import DEADLINE
 
-FOR_EVER = 3600.0
+LONG_SECONDS = 3600.0
 ANN = Identity("ann", "org")
 
 
@@ -30,26 +30,26 @@ def user(text: str) -> list[ChatMessage]:
         ("", []),
     ],
 )
-def test_a_text_is_cut_after_its_white_space(text, pieces):
-    assert list(words(text)) == pieces
+def test_a_text_is_split_after_white_space(text, pieces):
+    assert list(split_words(text)) == pieces
 
 
 @given(st.text())
 def test_the_words_joined_are_the_text(text):
-    assert "".join(words(text)) == text
+    assert "".join(split_words(text)) == text
 
 
-def test_a_long_text_is_cut_in_no_time():
+def test_splitting_takes_linear_time():
     start = monotonic()
 
     for text in (" " * 2**20, "x" * 2**20, "x " * 2**19, (" " * 1023 + "x") * 2**10):
-        assert "".join(words(text)) == text
+        assert "".join(split_words(text)) == text
 
     assert monotonic() - start < DEADLINE
 
 
 @given(st.text())
-def test_what_was_said_is_said_back(text):
+def test_the_message_is_echoed(text):
     waiter = waiting.new_waiter()
 
     reply = [piece for piece in Echo(0).stream(user(text), ANN, waiter) if piece is not None]
@@ -58,7 +58,7 @@ def test_what_was_said_is_said_back(text):
     assert "".join(reply) == text
 
 
-def test_what_the_user_said_last_is_said_back(waiter):
+def test_the_last_user_message_is_echoed(waiter):
     history = [
         ChatMessage("user", "first"),
         ChatMessage("assistant", "a reply"),
@@ -70,18 +70,18 @@ def test_what_the_user_said_last_is_said_back(waiter):
 
 
 @pytest.mark.parametrize("history", [[], [ChatMessage("assistant", "Hello?")]], ids=["nothing", "nothing from the user"])
-def test_without_a_question_there_is_no_reply(history, waiter):
+def test_without_a_user_message_the_reply_is_empty(history, waiter):
     assert list(Echo(0).stream(history, ANN, waiter)) == []
 
 
-def test_the_first_word_comes_at_once(waiter):
-    reply = Echo(FOR_EVER).stream(user("one two"), ANN, waiter)
+def test_the_first_word_is_immediate(waiter):
+    reply = Echo(LONG_SECONDS).stream(user("one two"), ANN, waiter)
 
     assert next(reply) == "one "
     assert next(reply) is None
 
 
-def test_each_other_word_comes_after_its_pause(waiter):
+def test_further_words_follow_after_a_pause(waiter):
     start = monotonic()
 
     pieces = list(paced(["a", "b", "c"], 0.02, waiter))
@@ -91,28 +91,28 @@ def test_each_other_word_comes_after_its_pause(waiter):
     assert None in pieces[1 : pieces.index("b")]
 
 
-def test_a_pause_lasts_though_somebody_wakes_it(waiter):
-    waiting, start = waiter.sleep(0.05), monotonic()
+def test_a_pause_is_not_shortened_by_wake(waiter):
+    pause, start = waiter.sleep(0.05), monotonic()
 
-    for _ in waiting:
+    for _ in pause:
         waiter.wake()
 
     assert monotonic() - start >= 0.05
 
 
-def test_no_pause_is_none_at_all(waiter):
+def test_a_pause_of_zero_yields_nothing(waiter):
     assert list(waiter.sleep(0)) == []
 
 
-def test_a_reply_ends_when_its_reader_has_left(waiter):
-    reply = Echo(FOR_EVER).stream(user("one two"), ANN, waiter)
-    said = [next(reply), next(reply)]
-    leaving = threading.Thread(target=waiter.cancel, args=(ClientDisconnected(),))
+def test_a_reply_ends_when_the_client_disconnects(waiter):
+    reply = Echo(LONG_SECONDS).stream(user("one two"), ANN, waiter)
+    pieces = [next(reply), next(reply)]
+    disconnect = threading.Thread(target=waiter.cancel, args=(ClientDisconnected(),))
 
-    leaving.start()
+    disconnect.start()
     with pytest.raises(ClientDisconnected):
         next(reply)
-    leaving.join(DEADLINE)
+    disconnect.join(DEADLINE)
 
-    assert said == ["one ", None]
+    assert pieces == ["one ", None]
     assert next(reply, "nothing more") == "nothing more"

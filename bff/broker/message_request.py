@@ -1,0 +1,42 @@
+"""The body of `POST /api/v1/message`."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, StrictStr, StringConstraints
+
+ENGINE_FIELDS: Final = {"client_id", "user_id", "message", "message_type", "audio_base64", "audio_format"} | {
+    "conversation_id",
+    "question_id",
+    "agent_id",
+    "regenerate",
+    "messages",
+}
+
+Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)]
+
+
+class MessageRequest(BaseModel):
+    """Unknown keys are ignored."""
+
+    user_id: Id
+    org_id: Id
+    client_id: Id
+    message: StrictStr
+    message_type: Literal["text", "audio"] = "text"
+    audio_base64: StrictStr | None = None
+    audio_format: StrictStr | None = None
+    client_message_id: Id | None = None
+    on_busy: Literal["enqueue", "reject", "interrupt"] | None = None
+    on_disconnect: Literal["continue", "cancel"] | None = None
+    group: Annotated[StrictStr, StringConstraints(max_length=1024)] = ""
+    handler: Literal["engine", "bundled", "external"] = "engine"
+    run_scope: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
+    run_key: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
+    conversation_id: Id | None = None
+    question_id: Id | None = None
+    agent_id: Id | None = None
+    regenerate: StrictStr | None = None
+    messages: list[dict[str, Any]] | None = None
+
+    def for_engine(self) -> dict[str, Any]:
+        return self.model_dump(include=ENGINE_FIELDS, exclude_none=True) | {"org": self.org_id}
