@@ -94,7 +94,7 @@ def _reply_runs(services: Services, broker: BrokerClient, rate: RateLimiter) -> 
 def _open(app: Flask, services: Services, connections: Connections) -> None:
     settings = services.settings
     commands.add_commands(app, db(services.database))
-    hooks.guard(app)
+    hooks.add_app_hooks(app)
     for one in DOORS:
         app.register_blueprint(one.bp)
     if hops := settings.trusted_proxy_hops:

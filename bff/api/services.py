@@ -1,4 +1,4 @@
-"""The services that `create_app` builds and the blueprints use."""
+"""The services that `create_app` builds for the blueprints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""/api/ticket: for `EventSource`, which cannot say who it is in any other way."""
+"""/api/ticket: short-lived tickets for `EventSource`, which cannot send an Authorization header."""
 
 from flask import Blueprint, Response, jsonify
 
@@ -6,6 +6,7 @@ from bff.api import hooks, services
 from bff.auth.tickets import OPEN_SECONDS
 
 bp = Blueprint("tickets", __name__, url_prefix="/api")
+hooks.add_hooks(bp)
 
 
 @bp.post("/ticket")
