@@ -308,7 +308,7 @@ def test_a_failing_start_response_closes_the_brokers_stream():
 def test_words_arrive_one_at_a_time(start, kind):
     server = start(kind, ECHO_WORD_SECONDS="0.15")
 
-    with Browser(server).post_message("one two three") as reply:
+    with Browser(server).say("one two three") as reply:
         arrivals = [(event["type"], monotonic()) for event in reply.events()]
 
     assert [kind for kind, _ in arrivals] == ["status", "status", "progress", "progress", "progress", "complete"]
@@ -321,7 +321,7 @@ def test_headers_arrive_before_the_first_event(start, kind):
         server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
         started_at = monotonic()
 
-        with Browser(server).post_message("hello") as reply:
+        with Browser(server).say("hello") as reply:
             assert reply.message_id == "m-1"
             assert monotonic() - started_at < 2
             reply.leave()
@@ -331,7 +331,7 @@ def test_headers_arrive_before_the_first_event(start, kind):
 def test_rapid_messages_of_one_user_are_answered_in_order(start, kind):
     server = start(kind, ECHO_WORD_SECONDS="0.005", MAX_STREAMS_PER_USER="10")
     browser = Browser(server)
-    replies = [browser.post_message(f"number {number}") for number in range(10)]
+    replies = [browser.say(f"number {number}") for number in range(10)]
 
     events = in_parallel(10, lambda number: list(replies[number].events()))
 
@@ -345,7 +345,7 @@ def test_rapid_messages_to_the_original_broker_are_answered_in_order(start, kind
     with OriginalBroker() as broker:
         server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, MAX_STREAMS_PER_USER="10")
         browser = Browser(server)
-        replies = [browser.post_message(f"number {number}") for number in range(10)]
+        replies = [browser.say(f"number {number}") for number in range(10)]
 
         texts = in_parallel(10, lambda number: text_of(list(replies[number].events())))
 
@@ -380,7 +380,7 @@ def test_the_body_size_is_limited(share, kind, field, body, status):
     "command", ["/error", "/cut", "/unicode", "/tool", "/big 300", "/help", "/silence 0.3", "/slow 0.2 a b c"]
 )
 def test_every_command_of_the_engine_has_one_terminal_event(share, kind, user, command):
-    with Browser(share(kind), user).post_message(command) as reply:
+    with Browser(share(kind), user).say(command) as reply:
         events = list(reply.events())
 
     assert events[-1]["type"] == ("error" if command in {"/error", "/cut"} else "complete")
@@ -392,7 +392,7 @@ def test_every_command_of_the_engine_has_one_terminal_event(share, kind, user, c
 def test_each_stream_logs_one_line(share, kind, user):
     server = share(kind)
 
-    with Browser(server, user).post_message("top secret words", X_Request_ID="find-me") as reply:
+    with Browser(server, user).say("top secret words", X_Request_ID="find-me") as reply:
         list(reply.events())
 
     (line,) = eventually(lambda: [line for line in server.log_lines if line.get("request_id") == "find-me" and "ended" in line])

@@ -5,7 +5,7 @@ import re
 import uuid
 
 import pytest
-from hypothesis import HealthCheck, changes
+from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -147,9 +147,9 @@ def test_an_invalid_conversation_is_refused_with_its_field(client, content, fiel
     conversation_id = client.create(title="old")
 
     for method, path in (("POST", CONVERSATIONS), ("PATCH", f"{CONVERSATIONS}/{conversation_id}")):
-        reply = client(method, path, content)
-        assert refused(reply) == (400, "invalid_request")
-        assert reply.get_json()["error"].startswith(field)
+        response = client(method, path, content)
+        assert refused(response) == (400, "invalid_request")
+        assert response.get_json()["error"].startswith(field)
 
     assert [c["title"] for c in client("GET", CONVERSATIONS).get_json()["conversations"]] == ["old"]
 
@@ -219,11 +219,11 @@ def test_unauthenticated_requests_are_forbidden(client):
 def test_a_message_is_stored_and_edited(client):
     conversation_id = client.create()
 
-    said = client("POST", f"{CONVERSATIONS}/{conversation_id}/messages", {"content": " said ", "role": "assistant"})
-    content = said.get_json()
+    response = client("POST", f"{CONVERSATIONS}/{conversation_id}/messages", {"content": " said ", "role": "assistant"})
+    content = response.get_json()
     edited = client("PUT", f"{CONVERSATIONS}/{conversation_id}/messages/{content['id']}", {"content": "meant"}).get_json()
 
-    assert said.status_code == 201
+    assert response.status_code == 201
     assert TIME.fullmatch(content["createdAt"])
     assert content == {
         "id": content["id"],
@@ -245,9 +245,9 @@ def test_an_invalid_message_is_refused(client, content):
     message_id = client.add_message(conversation_id, "said")
 
     for method, path in (("POST", "messages"), ("PUT", f"messages/{message_id}")):
-        reply = client(method, f"{CONVERSATIONS}/{conversation_id}/{path}", {"content": content})
-        assert refused(reply) == (400, "invalid_request")
-        assert reply.get_json()["error"].startswith("content: ")
+        response = client(method, f"{CONVERSATIONS}/{conversation_id}/{path}", {"content": content})
+        assert refused(response) == (400, "invalid_request")
+        assert response.get_json()["error"].startswith("content: ")
     assert refused(client("POST", f"{CONVERSATIONS}/{conversation_id}/messages", {})) == (400, "invalid_request")
 
     assert client.contents(conversation_id) == ["said"]
@@ -281,17 +281,17 @@ def test_messages_are_rate_limited(make):
     client = make(MESSAGES_PER_MINUTE="2")
     conversation_id = client.create()
 
-    answers = [client("POST", f"{CONVERSATIONS}/{conversation_id}/messages", {"content": "x"}) for _ in range(3)]
+    responses = [client("POST", f"{CONVERSATIONS}/{conversation_id}/messages", {"content": "x"}) for _ in range(3)]
 
-    assert [reply.status_code for reply in answers] == [201, 201, 429]
-    assert int(answers[-1].headers["Retry-After"]) > 0
+    assert [response.status_code for response in responses] == [201, 201, 429]
+    assert int(responses[-1].headers["Retry-After"]) > 0
 
 
 fields = st.dictionaries(st.sampled_from(["title", "agentId", "content", "x"]), st.none() | st.text() | st.integers())
 
 
 @hypothesis_settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@changes(st.binary(max_size=60) | fields)
+@given(st.binary(max_size=60) | fields)
 def test_no_body_causes_a_server_error(client, content):
     conversation_id = client.create()
 
@@ -444,9 +444,9 @@ def test_regenerate_gets_one_reply_per_text(client):
     frames(client.stream(conversation_id))
 
     texts = ["a", "b", "a", "Any text: é 👍 " + "x" * 500, "%00", "a", ""]
-    answers = [client.stream(conversation_id, f"?regenerate={text}") for text in texts]
+    responses = [client.stream(conversation_id, f"?regenerate={text}") for text in texts]
 
-    assert [reply.status_code for reply in answers] == [200, 200, 204, 200, 200, 204, 204]
+    assert [response.status_code for response in responses] == [200, 200, 204, 200, 200, 204, 204]
     assert client.contents(conversation_id) == ["one"] * 6
 
 
@@ -521,9 +521,9 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("reply", "code"), FAILURES.values(), ids=FAILURES.keys())
-def test_a_failed_reply_ends_with_our_error_and_is_not_stored(make, reply, code):
-    with WireServer(reply) as server:
+@pytest.mark.parametrize(("steps", "code"), FAILURES.values(), ids=FAILURES.keys())
+def test_a_failed_reply_ends_with_our_error_and_is_not_stored(make, steps, code):
+    with WireServer(steps) as server:
         client = make(EXPOSE_UPSTREAM_ERRORS="1", **settings_of(server))
         conversation_id = client.create(agentId="openai")
         client.add_message(conversation_id, "hello")
@@ -557,8 +557,8 @@ def test_replies_are_rate_limited(make):
         client = make(MESSAGES_PER_MINUTE="3", **settings_of(server))
         conversation_id = client.create(agentId="openai")
         client.add_message(conversation_id, "hello")
-        answers = [client.stream(conversation_id, Accept="text/event-stream") for _ in range(4)]
-        bodies = [reply.get_data() for reply in answers]
+        responses = [client.stream(conversation_id, Accept="text/event-stream") for _ in range(4)]
+        bodies = [response.get_data() for response in responses]
 
     assert len(server.requests) == 3
     assert bodies[-1].startswith(b"retry: ")
@@ -606,11 +606,11 @@ def test_head_starts_no_reply(client):
 def test_an_unreachable_database_is_unavailable(make):
     client = make(DATABASE_URL="postgresql://chat:password@127.0.0.1:1/chat")
 
-    reply = client("GET", CONVERSATIONS)
+    response = client("GET", CONVERSATIONS)
 
-    assert refused(reply) == (503, "upstream_unavailable")
-    assert reply.headers["Retry-After"]
-    assert "password" not in reply.text
+    assert refused(response) == (503, "upstream_unavailable")
+    assert response.headers["Retry-After"]
+    assert "password" not in response.text
 
 
 def test_missing_tables_are_unavailable_in_production(make):

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.live
 
 def open_request(server: Server, name: str) -> socket.socket:
     route = ROUTES[name]
-    body = b"" if route.content is None else json.dumps(route.content).encode()
+    body = b"" if route.json is None else json.dumps(route.json).encode()
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     sock.sendall(head(route.method, route.path, body=body) + body)
     return sock
