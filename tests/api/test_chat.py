@@ -162,7 +162,7 @@ BAD_BROKERS = {
     "HTML": ([reply(b"<html>", content_type="text/html")], 502, "upstream_error"),
     "500": ([reply(b"Internal Server Error", "500 Internal Server Error", "text/plain")], 502, "upstream_error"),
     "401": ([reply(b'{"detail": "secret"}', "401 Unauthorized")], 502, "upstream_error"),
-    "a 404 of nobody's": ([reply(b'{"detail": "Not Found"}', "404 Not Found")], 502, "upstream_error"),
+    "a 404 without our code": ([reply(b'{"detail": "Not Found"}', "404 Not Found")], 502, "upstream_error"),
     "a redirect": ([reply(b"", "307 Temporary Redirect", Location="http://127.0.0.1:9/")], 502, "upstream_error"),
     "an empty 200": ([reply(b"")], 502, "upstream_error"),
     "no message_id": ([reply(b"{}")], 502, "upstream_error"),
@@ -172,7 +172,7 @@ BAD_BROKERS = {
     "too much": ([reply(b'{"message_id": "' + b"x" * 2**21 + b'"}')], 502, "upstream_error"),
     "a 429": ([reply(b"{}", "429 Too Many Requests", Retry_After="7")], 429, "too_many_requests"),
     "a 503": ([reply(b"{}", "503 Service Unavailable", Retry_After="7")], 503, "upstream_unavailable"),
-    "no answer": ([HANG], 504, "upstream_timeout"),
+    "no response": ([HANG], 504, "upstream_timeout"),
     "a reset": ([CUT], 503, "upstream_unavailable"),
 }
 
@@ -191,7 +191,7 @@ NO_STREAMS = {
     "JSON instead": ([reply(b"{}")], 502, "upstream_error"),
     "500": ([reply(b"", "500 Internal Server Error")], 502, "upstream_error"),
     "compressed": ([stream_head(Content_Encoding="gzip"), HANG], 502, "upstream_error"),
-    "no answer": ([HANG], 504, "upstream_timeout"),
+    "no response": ([HANG], 504, "upstream_timeout"),
     "a reset": ([CUT], 503, "upstream_unavailable"),
 }
 

@@ -19,7 +19,7 @@ def test_health_needs_no_authentication(app, path, content):
 
 
 @pytest.mark.parametrize(
-    ("answer", "state"),
+    ("wire_reply", "state"),
     [
         (reply(b'{"status":"unhealthy"}'), "upstream_unavailable"),
         (reply(b"nonsense"), "upstream_error"),
@@ -27,8 +27,8 @@ def test_health_needs_no_authentication(app, path, content):
     ],
     ids=["unhealthy", "nonsense", "cut"],
 )
-def test_a_process_without_its_broker_is_alive_and_not_ready(answer, state):
-    with WireServer([answer]) as broker:
+def test_a_process_without_its_broker_is_alive_and_not_ready(wire_reply, state):
+    with WireServer([wire_reply]) as broker:
         client = new_app(BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY).test_client()
 
         response = client.get("/readyz")
@@ -69,9 +69,9 @@ def test_a_draining_process_tells_event_source_to_retry(app):
     assert 500 <= int(retry) <= 3000
 
 
-@pytest.mark.parametrize("answer", [reply(b"{}"), reply(b"nonsense", "404 Not Found"), reply(b"", "401 Unauthorized")])
-def test_an_engine_that_responds_at_all_is_ok(answer):
-    with WireServer([answer]) as engine:
+@pytest.mark.parametrize("wire_reply", [reply(b"{}"), reply(b"nonsense", "404 Not Found"), reply(b"", "401 Unauthorized")])
+def test_an_engine_that_responds_at_all_is_ok(wire_reply):
+    with WireServer([wire_reply]) as engine:
         response = new_app(ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="k" * 32).test_client().get("/readyz")
 
     assert (response.status_code, response.json) == (200, {"status": "ready", "broker": "ok", "database": "ok", "engine": "ok"})

@@ -1,3 +1,6 @@
+import re
+from uuid import UUID
+
 import pytest
 from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -11,7 +14,7 @@ HOOKED = {"X-Request-ID", "Content-Security-Policy", "X-Content-Type-Options"}
 
 @pytest.fixture
 def host():
-    """An application of somebody else's that registers our blueprints beside a route of its own."""
+    """A third-party application that registers our blueprints and has a route of its own."""
     host = Flask("host", static_folder=None)
     host.extensions["chat_bff"] = new_app().extensions["chat_bff"]
     for module in DOORS:
@@ -37,6 +40,16 @@ def test_hooks_apply_to_our_routes_in_a_host_application(host, path, status):
     assert set(response.headers.keys()) >= HOOKED
     if status == 400:
         assert set(response.json) == {"error", "code", "request_id"}
+
+
+def test_every_blueprint_has_the_hooks():
+    app = new_app()
+
+    for rule in app.url_map.iter_rules():
+        path = re.sub("<[^>]*>", str(UUID(int=0)), rule.rule)
+        with app.test_client().options(path) as response:
+            assert response.status_code == 200
+            assert set(response.headers.keys()) >= HOOKED, f"hooks.add_hooks() is missing for {rule.endpoint}"
 
 
 def test_a_host_application_has_our_csrf_protection(host):

@@ -17,9 +17,9 @@ PRIVATE_TEXT = "only its owner may read this"
 
 
 class Row(NamedTuple):
-    """`statuses`: for nobody, another user, the same user in another org, and the owner. `json`: the body of the request.
+    """`statuses`: for an unauthenticated caller, another user, the same user in another org, and the owner.
 
-    `query` may contain the owner's objects, as in `{audio}`.
+    `json`: the body of the request. `query` may contain the owner's objects, as in `{audio}`.
     """
 
     statuses: tuple[int, int, int, int]
