@@ -1,8 +1,8 @@
-"""User ids that are text all the same: what every route must take, and what is refused before anything is done for it."""
+"""Unusual user ids: those that every route must accept, and those that are refused."""
 
 
-def shown(user_id: str) -> str:
-    """As a test's name."""
+def short_id(user_id: str) -> str:
+    """For the name of a test."""
     return ascii(user_id[:20])
 
 
@@ -61,4 +61,4 @@ REFUSED = [
     "é" * 129,
     "👩" * 65,
 ]
-"""The last ones are over 256 bytes of UTF-8."""
+"""The last four are longer than 256 bytes of UTF-8."""

@@ -1,1 +1,1 @@
-"""The porch: where people knock. One file a URL prefix; Flask stays up here."""
+"""The HTTP API for browsers: one blueprint per URL prefix, and the hooks that all of them share."""

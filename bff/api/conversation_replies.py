@@ -1,6 +1,6 @@
-"""A conversation's replies as messages in the bundled broker's queue: found where they run, begun where they do not, stopped.
+"""Replies in conversations, as messages in the bundled broker's queue: find, start and stop them.
 
-The database decides whether a question is answered, the queue whether its reply is being written: see docs/protocol.md.
+The database decides whether a question has a reply, the queue whether one is being produced: see docs/protocol.md.
 """
 
 import contextlib
@@ -18,19 +18,20 @@ from bff.upstream.broker_client import BrokerClient
 from bff.upstream.reconnect import Reply
 
 OWN_GROUP = ""
+"""The user's own group, which direct chat uses."""
 
 
-class Opened(NamedTuple):
-    """A reply on its way to one reader."""
+class OpenedReply(NamedTuple):
+    """A reply for one client."""
 
     message_id: str
-    answer: Reply
+    reply: Reply
     restarted: bool
-    """What the reader has read was told by a run that is gone."""
+    """Whether the tokens that the client has read belong to an earlier run and no longer count."""
     resumed: bool
 
 
-class _Asked(NamedTuple):
+class _RequestedReply(NamedTuple):
     conversation_id: UUID
     question: Question
     agent: AgentInfo
@@ -42,20 +43,24 @@ class _Asked(NamedTuple):
         return _group(self.conversation_id, self.agent)
 
     @property
-    def run(self) -> tuple[str, str]:
-        """Scope and key: one run in a conversation at a time, which those who ask for the same version's reply share."""
-        return str(self.conversation_id), f"{self.question.id}:{self.question.version}:{self.regenerate}"
+    def scope(self) -> str:
+        """A conversation has one run at a time."""
+        return str(self.conversation_id)
+
+    @property
+    def key(self) -> str:
+        """Requests for a reply to the same version of the question share a run."""
+        return f"{self.question.id}:{self.question.version}:{self.regenerate}"
 
     def content(self) -> dict[str, str]:
-        """The message, as the broker takes it."""
-        scope, key = self.run
+        """The message for `BrokerClient.enqueue`."""
         return {
             "message": "",
             "handler": "bundled",
             "group": self.group,
-            "run_scope": scope,
-            "run_key": key,
-            "conversation_id": scope,
+            "run_scope": self.scope,
+            "run_key": self.key,
+            "conversation_id": str(self.conversation_id),
             "question_id": str(self.question.id),
             "agent_id": self.agent.id,
             "regenerate": self.regenerate,
@@ -74,7 +79,7 @@ class ReplyRuns:
         rate: RateLimiter,
         on_disconnect: str,
     ) -> None:
-        """`broker`: the bundled one. `default`: the agent where none is named. `on_disconnect`: of readers who name none."""
+        """`broker`: the bundled one. `default`: the id of the default agent. `on_disconnect`: the default."""
         self._replies = replies
         self._broker = broker
         self.agents = agents
@@ -83,44 +88,50 @@ class ReplyRuns:
         self._on_disconnect = on_disconnect
 
     def agent(self, agent_id: str | None) -> AgentInfo:
-        """Raises InvalidRequest."""
+        """The default agent for None. Raises InvalidRequest."""
         agent = self.agents.get(agent_id or self._default)
         if agent is None:
             raise InvalidRequest("agentId: is none of GET /api/agents.")
         return agent
 
-    def open(self, identity: Identity, conversation_id: UUID, wish: StreamMessage, after: str) -> Opened | None:
-        """The reply that is asked for, after the event `after`; None when it was given, or its end was seen.
+    def open(self, identity: Identity, conversation_id: UUID, query: StreamMessage, after: str) -> OpenedReply | None:
+        """Finds or starts the requested reply. None if it is stored already, or if nothing follows the event `after`.
 
         Raises Busy while the conversation has another run, InvalidRequest, NotFound, TooManyRequests, an UpstreamFailure.
         """
-        question = self._replies.question(identity.owner, conversation_id, wish.message_id, wish.regenerate)
-        agent = self.agent(wish.agent_id or question.agent_id)
-        asked = _Asked(conversation_id, question, agent, wish.regenerate, wish.on_disconnect or self._on_disconnect)
-        runs = self._broker.runs(identity.user_id, asked.group, after)
+        question = self._replies.question(identity.owner, conversation_id, query.message_id, query.regenerate)
+        agent = self.agent(query.agent_id or question.agent_id)
+        on_disconnect = query.on_disconnect or self._on_disconnect
+        requested = _RequestedReply(conversation_id, question, agent, query.regenerate, on_disconnect)
+        runs = self._broker.runs(identity.user_id, requested.group, after)
         if runs.located is not None:
-            return self._follow(identity.user_id, runs.located, asked.on_disconnect, after)
+            return self._follow(identity.user_id, runs.located, on_disconnect, after)
         if question.answered:
             return None
-        running = {run.key: run.message_id for run in runs.active if run.scope == asked.run[0] and not run.stopping}
-        message_id = running.get(asked.run[1])
+        running = {run.key: run.message_id for run in runs.active if run.scope == requested.scope and not run.stopping}
+        message_id = running.get(requested.key)
         if message_id is None:
             if running:
-                raise Busy("Another reply in this conversation is being written.")  # As the queue would, but counted nowhere.
-            self._rate.acquire(identity.user_id)
-            message_id = self._broker.enqueue(identity, asked.content(), self._broker.open_deadline()).message_id
-        opened = self._follow(identity.user_id, message_id, asked.on_disconnect)
+                # The queue would refuse it as well, but only after the rate limiter has counted it.
+                raise Busy("Another reply in this conversation is being written.")
+            message_id = self._start(identity, requested)
+        opened = self._follow(identity.user_id, message_id, on_disconnect)
         return opened and opened._replace(restarted=after != "")
 
-    def _follow(self, user_id: str, message_id: str, on_disconnect: str, after: str = "") -> Opened | None:
+    def _start(self, identity: Identity, requested: _RequestedReply) -> str:
+        """Returns the message id."""
+        self._rate.acquire(identity.user_id)
+        return self._broker.enqueue(identity, requested.content(), self._broker.open_deadline()).message_id
+
+    def _follow(self, user_id: str, message_id: str, on_disconnect: str, after: str = "") -> OpenedReply | None:
         deadline = self._broker.open_deadline()
-        answer = self._broker.resume(user_id, message_id, deadline, after, on_disconnect=on_disconnect)
-        if answer is None:
+        reply = self._broker.resume(user_id, message_id, deadline, after, on_disconnect=on_disconnect)
+        if reply is None:
             return None
-        return Opened(message_id, answer, restarted=False, resumed=after != "")
+        return OpenedReply(message_id, reply, restarted=False, resumed=after != "")
 
     def stop(self, identity: Identity, conversation_id: UUID) -> None:
-        """Whatever runs or waits in the conversation. Idempotent. Raises an UpstreamFailure."""
+        """Stops whatever runs or waits in the conversation. Idempotent. Raises an UpstreamFailure."""
         groups = {_group(conversation_id, agent) for agent in self.agents.values()}
         for run in (run for group in groups for run in self._broker.runs(identity.user_id, group).active):
             if run.scope == str(conversation_id):
@@ -129,5 +140,5 @@ class ReplyRuns:
 
 
 def _group(conversation_id: UUID, agent: AgentInfo) -> str:
-    """An external broker answers one message of a user at a time: what goes there waits in the user's own group."""
+    """An external broker processes one message of a user at a time, so its messages wait in the user's own group."""
     return OWN_GROUP if agent.id == BROKER else f"conversation:{conversation_id}"

@@ -1,16 +1,15 @@
-"""/api/conversations and /api/agents: what is said is kept, edited, and answered by an agent."""
+"""/api/conversations and /api/agents: stored conversations, their messages, and the agents that reply."""
 
 import contextlib
-from dataclasses import dataclass
 from typing import Final, TypeVar
 from uuid import UUID
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from pydantic import ValidationError
 
-from bff.api import hooks, reply_stream, schemas
+from bff.api import hooks, reply_stream, schemas, services
 from bff.api.adapters import conversation
-from bff.api.conversation_replies import Opened, ReplyRuns
+from bff.api.conversation_replies import OpenedReply, ReplyRuns
 from bff.api.schemas import EditMessage, NewConversation, NewMessage, StreamMessage, UpdateConversation
 from bff.db.store import ConversationStore
 from bff.errors import ChatError, InvalidRequest
@@ -20,148 +19,147 @@ from bff.http.sse import comment
 from bff.http.streams import Slot
 
 bp = Blueprint("conversations", __name__, url_prefix="/api")
+hooks.add_hooks(bp)
 
-PAGE: Final = 50
-MAX_PAGE: Final = 100
+DEFAULT_LIMIT: Final = 50
+MAX_LIMIT: Final = 100
 MAX_BODY_BYTES: Final = 1024 * 1024
-"""Bytes: MAX_CONTENT_CHARACTERS characters, however they are escaped."""
-OPENING: Final = b":ok\n\n"
+"""Enough for MAX_CONTENT_CHARACTERS, however they are escaped."""
+PREAMBLE: Final = b":ok\n\n"
 
 Model = TypeVar("Model", NewConversation, UpdateConversation, NewMessage, EditMessage)
 
 
-@dataclass(frozen=True)
-class Parts:
-    store: ConversationStore
-    runs: ReplyRuns
+@bp.get("/agents")
+def agents() -> Response:
+    hooks.identity()
+    return jsonify(agents=[agent._asdict() for agent in _runs().agents.values()])
 
 
-def _parts() -> Parts:
-    parts: Parts = current_app.extensions["conversations"]
-    return parts
+@bp.get("/conversations")
+def list_conversations() -> Response:
+    page = _store().recent(_owner(), _limit(), request.args.get("cursor", ""))
+    return jsonify(conversations=[schemas.conversation(row) for row in page.rows], nextCursor=page.next_cursor)
+
+
+@bp.post("/conversations")
+def create() -> tuple[Response, int]:
+    owner, body = _owner(), _body(NewConversation)
+    _runs().agent(body.agent_id)
+    return jsonify(schemas.conversation(_store().create(owner, body.title, body.agent_id))), 201
+
+
+@bp.get("/conversations/<uuid:conversation_id>")
+def show(conversation_id: UUID) -> Response:
+    return jsonify(schemas.conversation(_store().get(_owner(), conversation_id)))
+
+
+@bp.patch("/conversations/<uuid:conversation_id>")
+def update(conversation_id: UUID) -> Response:
+    owner, body = _owner(), _body(UpdateConversation)
+    _runs().agent(body.agent_id)
+    return jsonify(schemas.conversation(_store().update(owner, conversation_id, body.changes())))
+
+
+@bp.delete("/conversations/<uuid:conversation_id>")
+def delete(conversation_id: UUID) -> tuple[str, int]:
+    identity = hooks.identity()
+    _store().delete(identity.owner, conversation_id)
+    with contextlib.suppress(ChatError):  # A reply that goes on cannot be stored any more.
+        _runs().stop(identity, conversation_id)
+    return "", 204
+
+
+@bp.get("/conversations/<uuid:conversation_id>/messages")
+def list_messages(conversation_id: UUID) -> Response:
+    page = _store().messages(_owner(), conversation_id, _limit(), request.args.get("cursor", ""))
+    return jsonify(messages=[schemas.message(row) for row in page.rows], nextCursor=page.next_cursor)
+
+
+@bp.post("/conversations/<uuid:conversation_id>/messages")
+def create_message(conversation_id: UUID) -> tuple[Response, int]:
+    owner, body = _owner(), _body(NewMessage)
+    # Counted apart from the replies: no user id has a NUL.
+    services.parts().rate.acquire(f"{hooks.identity().user_id}\0messages")
+    return jsonify(schemas.message(_store().add_message(owner, conversation_id, body.content))), 201
+
+
+@bp.put("/conversations/<uuid:conversation_id>/messages/<uuid:message_id>")
+def edit_message(conversation_id: UUID, message_id: UUID) -> Response:
+    owner, body = _owner(), _body(EditMessage)
+    return jsonify(schemas.message(_store().edit_message(owner, conversation_id, message_id, body.content)))
+
+
+@bp.get("/conversations/<uuid:conversation_id>/stream")
+def stream(conversation_id: UUID) -> Response:
+    """Starts a reply, although it is a GET: `EventSource` sends nothing else. Status 204, which ends it, if none is left."""
+    identity = hooks.identity_or_ticket()
+    query = _stream_query()
+    after = event_ids.from_reader(request.headers.get("Last-Event-ID", ""), request.args.get("last_event_id", ""))
+    if request.method == "HEAD":
+        _store().get(identity.owner, conversation_id)
+        return Response(content_type="text/event-stream; charset=utf-8", headers=HEADERS)
+    with services.parts().streams.acquire(identity.user_id, comes_back=True) as slot:
+        opened = _runs().open(identity, conversation_id, query, after)
+        if opened is not None:
+            return _stream_response(opened, slot)
+        slot.release()
+        return Response(status=204)
+
+
+@bp.post("/conversations/<uuid:conversation_id>/stop")
+def stop(conversation_id: UUID) -> tuple[Response, int]:
+    identity = hooks.identity()
+    _store().get(identity.owner, conversation_id)
+    _runs().stop(identity, conversation_id)
+    return jsonify(status="stopping"), 202
+
+
+def _stream_response(opened: OpenedReply, slot: Slot) -> Response:
+    broker = services.parts().own_broker
+    stream = reply_stream.new_reply_stream(
+        opened.reply,
+        opened.message_id,
+        kind="conversation",
+        resumed=opened.resumed,
+        resumable=slot.comes_back,
+        own=True,
+        on_reader_gone=reply_stream.disconnect_callback(broker, slot.user_id, opened.message_id),
+    )
+    reply_stream.prepare_for_drain(slot, broker)
+    return EventStream(
+        lambda waiter: conversation.encode(stream.events(waiter), restarted=opened.restarted),
+        StreamOptions(
+            comment("keepalive"),
+            services.parts().settings.heartbeat_seconds,
+            ids=request.args.get("ids") != "0",
+            preamble=PREAMBLE,
+        ),
+        environ=request.environ,
+        slot=slot,
+        close=stream.close,
+        stats=stream.stats,
+        headers=reply_stream.message_headers(opened.message_id),
+    )
+
+
+def _store() -> ConversationStore:
+    return services.parts().store
+
+
+def _runs() -> ReplyRuns:
+    return services.parts().runs
 
 
 def _owner() -> str:
     return hooks.identity().owner
 
 
-@bp.get("/agents")
-def agents() -> Response:
-    hooks.identity()
-    return jsonify(agents=[agent._asdict() for agent in _parts().runs.agents.values()])
-
-
-@bp.get("/conversations")
-def recent() -> Response:
-    page = _parts().store.recent(_owner(), _limit(), request.args.get("cursor", ""))
-    return jsonify(conversations=[schemas.conversation(row) for row in page.rows], nextCursor=page.next_cursor)
-
-
-@bp.post("/conversations")
-def create() -> tuple[Response, int]:
-    owner, asked = _owner(), _said(NewConversation)
-    _parts().runs.agent(asked.agent_id)
-    return jsonify(schemas.conversation(_parts().store.create(owner, asked.title, asked.agent_id))), 201
-
-
-@bp.get("/conversations/<uuid:conversation_id>")
-def show(conversation_id: UUID) -> Response:
-    return jsonify(schemas.conversation(_parts().store.get(_owner(), conversation_id)))
-
-
-@bp.patch("/conversations/<uuid:conversation_id>")
-def update(conversation_id: UUID) -> Response:
-    owner, asked = _owner(), _said(UpdateConversation)
-    _parts().runs.agent(asked.agent_id)
-    return jsonify(schemas.conversation(_parts().store.update(owner, conversation_id, asked.changes())))
-
-
-@bp.delete("/conversations/<uuid:conversation_id>")
-def delete(conversation_id: UUID) -> tuple[str, int]:
-    identity = hooks.identity()
-    _parts().store.delete(identity.owner, conversation_id)
-    with contextlib.suppress(ChatError):  # It cannot be stored any more, in any case.
-        _parts().runs.stop(identity, conversation_id)
-    return "", 204
-
-
-@bp.get("/conversations/<uuid:conversation_id>/messages")
-def messages(conversation_id: UUID) -> Response:
-    page = _parts().store.messages(_owner(), conversation_id, _limit(), request.args.get("cursor", ""))
-    return jsonify(messages=[schemas.message(row) for row in page.rows], nextCursor=page.next_cursor)
-
-
-@bp.post("/conversations/<uuid:conversation_id>/messages")
-def say(conversation_id: UUID) -> tuple[Response, int]:
-    owner, asked = _owner(), _said(NewMessage)
-    hooks.parts().rate.acquire(f"{hooks.identity().user_id}\0messages")  # Apart from the replies, as no user id holds a NUL.
-    return jsonify(schemas.message(_parts().store.add_message(owner, conversation_id, asked.content))), 201
-
-
-@bp.put("/conversations/<uuid:conversation_id>/messages/<uuid:message_id>")
-def edit(conversation_id: UUID, message_id: UUID) -> Response:
-    owner, asked = _owner(), _said(EditMessage)
-    return jsonify(schemas.message(_parts().store.edit_message(owner, conversation_id, message_id, asked.content)))
-
-
-@bp.get("/conversations/<uuid:conversation_id>/stream")
-def stream(conversation_id: UUID) -> Response:
-    """It begins a reply, although it is a GET: `EventSource` knows no other."""
-    identity = hooks.identity_of_reader()
-    wish = _wish()
-    after = event_ids.from_reader(request.headers.get("Last-Event-ID", ""), request.args.get("last_event_id", ""))
-    if request.method == "HEAD":
-        _parts().store.get(identity.owner, conversation_id)
-        return Response(content_type="text/event-stream; charset=utf-8", headers=HEADERS)
-    with hooks.parts().streams.acquire(identity.user_id, comes_back=True) as slot:
-        opened = _parts().runs.open(identity, conversation_id, wish, after)
-        if opened is not None:
-            return _stream(opened, slot)
-        slot.release()
-        return Response(status=204)  # Which tells `EventSource` not to come back.
-
-
-@bp.post("/conversations/<uuid:conversation_id>/stop")
-def stop(conversation_id: UUID) -> tuple[Response, int]:
-    identity = hooks.identity()
-    _parts().store.get(identity.owner, conversation_id)
-    _parts().runs.stop(identity, conversation_id)
-    return jsonify(status="stopping"), 202
-
-
-def _stream(opened: Opened, slot: Slot) -> Response:
-    settings = hooks.parts().settings
-    told = reply_stream.tell(
-        opened.answer,
-        opened.message_id,
-        kind="conversation",
-        resumed=opened.resumed,
-        comes_back=slot.comes_back,
-        own=True,
-        leave=reply_stream.leaver(hooks.parts().own_broker, slot.user_id, opened.message_id),
-    )
-    reply_stream.prepare_for_drain(slot, hooks.parts().own_broker)
-    return EventStream(
-        lambda waiter: conversation.encode(told.say(waiter), restarted=opened.restarted),
-        StreamOptions(
-            comment("keepalive"),
-            settings.heartbeat_seconds,
-            ids=request.args.get("ids") != "0",
-            preamble=OPENING,
-        ),
-        environ=request.environ,
-        slot=slot,
-        close=told.close,
-        stats=told.stats,
-        headers={"Location": f"/api/chat/stream/{opened.message_id}", "X-Message-ID": opened.message_id},
-    )
-
-
-def _said(model: type[Model]) -> Model:
+def _body(model: type[Model]) -> Model:
     return request_body.validated(model, hooks.body(MAX_BODY_BYTES))
 
 
-def _wish() -> StreamMessage:
+def _stream_query() -> StreamMessage:
     try:
         return StreamMessage.model_validate(request.args.to_dict())
     except ValidationError as error:
@@ -169,4 +167,4 @@ def _wish() -> StreamMessage:
 
 
 def _limit() -> int:
-    return max(1, min(hooks.integer("limit", PAGE), MAX_PAGE))
+    return max(1, min(hooks.query_integer("limit", DEFAULT_LIMIT), MAX_LIMIT))

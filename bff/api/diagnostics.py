@@ -1,4 +1,4 @@
-"""/api/diagnostics/stream: ten timed ticks, by whose arrival one sees whether something on the way holds streams back."""
+"""/api/diagnostics/stream: ten timed ticks, whose arrival times show whether something on the way buffers streams."""
 
 import json
 from collections.abc import Iterator
@@ -7,34 +7,44 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
 from bff.http.waiting import Waiter
 
 bp = Blueprint("diagnostics", __name__, url_prefix="/api/diagnostics")
+hooks.add_hooks(bp)
 
 TICKS: Final = 10
 TICK_SECONDS: Final = 0.2
-VISITORS: Final = "\0diagnostics"
-"""Whom their streams are counted for: who looks after a server need be no user, and all of them together are one."""
+SHARED_USER: Final = "\0diagnostics"
+"""The user id for the limit of streams: an operator need not be a user, so all of these streams share one."""
 
 
 @bp.get("/stream")
 def stream() -> Response:
     """Raises ServerFull, TooManyRequests."""
-    with hooks.parts().streams.acquire(VISITORS, comes_back=True) as slot:
-        settings = hooks.parts().settings
-        how = StreamOptions(comment("keepalive"), settings.heartbeat_seconds)
-        return EventStream(_ticks, how, environ=request.environ, slot=slot)
+    with services.parts().streams.acquire(SHARED_USER, comes_back=True) as slot:
+        options = StreamOptions(comment("keepalive"), services.parts().settings.heartbeat_seconds)
+        return EventStream(_ticks, options, environ=request.environ, slot=slot)
 
 
 def _ticks(waiter: Waiter) -> Iterator[Event | None]:
-    began = monotonic()
+    started_at = monotonic()
     for number in range(1, TICKS + 1):
-        due = began + (number - 1) * TICK_SECONDS
-        while monotonic() < due:
-            waiter.wait(deadline=due)
-        said = {"type": "tick", "number": number, "of": TICKS, "sent_ms": round(time() * 1000)}
-        yield Event("", json.dumps(said | {"elapsed_ms": round((monotonic() - began) * 1000)}, separators=(",", ":")))
+        tick_at = started_at + (number - 1) * TICK_SECONDS
+        while monotonic() < tick_at:
+            waiter.wait(deadline=tick_at)
+        yield _tick(number, monotonic() - started_at)
         yield None
+
+
+def _tick(number: int, elapsed: float) -> Event:
+    content = {
+        "type": "tick",
+        "number": number,
+        "of": TICKS,
+        "sent_ms": round(time() * 1000),
+        "elapsed_ms": round(elapsed * 1000),
+    }
+    return Event("", json.dumps(content, separators=(",", ":")))

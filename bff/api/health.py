@@ -1,16 +1,17 @@
-"""/healthz: is the process alive? /readyz: may it get traffic? /metrics: what has it done?"""
+"""/healthz (liveness), /readyz (readiness) and /metrics (Prometheus)."""
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.ops import metrics
 
 bp = Blueprint("ops", __name__)
+hooks.add_hooks(bp)
 
 
 @bp.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    parts = hooks.parts()
+    parts = services.parts()
     if parts.streams.draining:
         return jsonify(status="draining"), 503
     states = parts.health.states()
@@ -20,15 +21,15 @@ def readyz() -> tuple[Response, int]:
 
 @bp.get("/healthz")
 def healthz() -> tuple[Response, int]:
-    """Slow to fail: whoever asks restarts us, and with us all that streams."""
-    alive = hooks.parts().lag.is_there()
+    """Fails late: a failed liveness probe restarts the process, which ends its streams."""
+    alive = services.parts().lag.is_there()
     return jsonify(status="ok" if alive else "stuck"), 200 if alive else 503
 
 
 @bp.get("/metrics")
-def numbers() -> Response:
-    """Of all processes behind this port. Raises Unauthorized; NotFound in production without METRICS_TOKEN."""
-    parts = hooks.parts()
+def export_metrics() -> Response:
+    """The sum over all processes of this server. Raises Unauthorized; NotFound in production without METRICS_TOKEN."""
+    parts = services.parts()
     settings = parts.settings
     metrics.check(request.headers.get("Authorization", ""), settings.metrics_token, development=settings.development)
     return Response(metrics.exposition(settings.prometheus_multiproc_dir, parts.queue_sizes), content_type=metrics.CONTENT_TYPE)

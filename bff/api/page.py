@@ -1,8 +1,11 @@
-"""/: the chat page."""
+"""/: the chat page and its static files."""
 
 from flask import Blueprint, Response, render_template
 
+from bff.api import hooks
+
 bp = Blueprint("page", __name__, template_folder="../web/templates", static_folder="../web/static", static_url_path="/static")
+hooks.add_hooks(bp)
 
 
 @bp.get("/")

@@ -1,33 +1,34 @@
-"""/api/preferences: how this user wants to be answered."""
+"""/api/preferences: the user's preferences for replies, which the engine stores."""
 
 from typing import Annotated
 
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, StrictStr, StringConstraints
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.api.engine_request import engine_request
 from bff.http import request_body
 
 bp = Blueprint("preferences", __name__, url_prefix="/api/preferences")
+hooks.add_hooks(bp)
 
 
 class Changes(BaseModel):
-    """What is not in it stays as it is. Keys it does not name are ignored."""
+    """Preferences that are left out stay as they are. Unknown keys are ignored."""
 
     response_language: Annotated[StrictStr, StringConstraints(pattern=r"^[a-z]{2}$")] = ""
-    """The default is told from a value by its absence: nobody can ask for it."""
+    """The default never passes the pattern; it only marks the field as optional."""
 
 
 @bp.get("")
 def read() -> Response:
-    with engine_request() as (who, _, waiter):
-        return jsonify(hooks.parts().engine.preferences(who, waiter))
+    with engine_request() as (identity, _, waiter):
+        return jsonify(services.parts().engine.preferences(identity, waiter))
 
 
 @bp.put("")
-def change() -> Response:
+def update() -> Response:
     hooks.identity()
     changes = request_body.validated(Changes, hooks.body()).model_dump(exclude_unset=True)
-    with engine_request() as (who, _, waiter):
-        return jsonify(hooks.parts().engine.prefer(who, changes, waiter))
+    with engine_request() as (identity, _, waiter):
+        return jsonify(services.parts().engine.prefer(identity, changes, waiter))

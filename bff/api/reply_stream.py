@@ -1,14 +1,14 @@
-"""One answer on its way to one browser: counted, and one line in the log, at its end."""
+"""A reply as an HTTP response to one client: its stream, its metrics, and the log line at its end."""
 
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from time import monotonic, time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from flask import Response, request
+from flask import Response, request, url_for
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.api.adapters.base import ClientProtocol, EventEncoder, Sent, translate
 from bff.config.settings import Settings
 from bff.errors import ChatError, Draining, Interrupted, UpstreamFailure
@@ -21,131 +21,104 @@ from bff.ops import metrics
 from bff.ops.metrics import StreamEnd
 from bff.upstream import events
 from bff.upstream.broker_client import BrokerClient
-from bff.upstream.messages import ChatRequest
 from bff.upstream.reconnect import Reply
 from bff.upstream.relay import Relay
 
 log = logging.getLogger("bff.requests")
 
-EXTERNAL_SECONDS: Final = 1.0
-"""The bundled broker waits for an external one as long as we wait for a broker: it shall be the one to tell."""
-_MAY_GO_ON: Final = frozenset({"", "aborted", Interrupted.code})
-"""Ends of a stream after which its answer may still be written: at a restart some protocols end with `interrupted`."""
+_MAY_CONTINUE: Final = frozenset({"", "aborted", Interrupted.code})
+"""Ends of a stream after which its reply may still be produced. Some protocols end with `interrupted` when it restarts."""
 
 
 class ReplyStream:
     def __init__(
         self,
-        answer: Reply,
+        reply: Reply,
         relay: Relay,
         fields: dict[str, Any],
         *,
-        began: float,
+        started_at: float,
         resumed: bool,
-        comes_back: bool,
+        resumable: bool,
         kind: str,
-        leave: Callable[[], None] | None,
+        on_reader_gone: Callable[[], None] | None,
     ) -> None:
-        """`began`: the moment (monotonic) of the request. `comes_back`: the reader does, after an end without a last event.
+        """`started_at`: the moment (monotonic) of the request. `fields`: for the log line. `kind`: chat, conversation or v1.
 
-        `kind`: chat, conversation or v1. `leave` is called at the end where the answer may go on without this reader.
+        `resumable`: the client reconnects after an end without a terminal event. `on_reader_gone`: called at the end if the
+        reply may continue without this client.
         """
-        self._answer = answer
+        self._reply = reply
         self._relay = relay
         self._fields = fields
-        self._began = began
+        self._started_at = started_at
         self._resumed = resumed
-        self._comes_back = comes_back
+        self._resumable = resumable
         self._kind = kind
-        self._leave = leave
+        self._on_reader_gone = on_reader_gone
         self._replayed = 0
         self.stats = StreamStats()
         metrics.STREAMS_OPEN.labels(kind).inc()
         metrics.STREAMS_STARTED.labels("resumed" if resumed else "said", kind).inc()
 
     @property
-    def problem(self) -> ChatError | None:
+    def error(self) -> ChatError | None:
         return self._relay.problem
 
-    def say(self, waiter: Waiter) -> Iterator[Event | None]:
-        return self._relay(self._events(waiter))
+    def events(self, waiter: Waiter) -> Iterator[Event | None]:
+        """To be iterated once. Raises ClientDisconnected."""
+        return self._relay(self._reply_events(waiter))
 
-    def _events(self, waiter: Waiter) -> Iterator[Event | None]:
+    def _reply_events(self, waiter: Waiter) -> Iterator[Event | None]:
         try:
-            said = self._answer.events(waiter)
-            yield from self._counted(said) if self._resumed else said
+            events = self._reply.events(waiter)
+            yield from self._count_replayed(events) if self._resumed else events
         except UpstreamFailure:
-            if self._comes_back and self._answer.unfinished:
-                raise Draining from None  # No end: other readers may be told another, and this one once it is back.
+            if self._resumable and self._reply.unfinished:
+                # The reply may end differently for other readers, and for this one once it has reconnected.
+                raise Draining from None
             raise
 
-    def _counted(self, said: Iterator[Event | None]) -> Iterator[Event | None]:
-        """What had been said before the reader came back is counted, up to the first event that had not."""
-        came_back_at = time() * 1000
-        for event in said:
-            old = event is not None and _is_from_before(event, came_back_at)
-            self._replayed += old
+    def _count_replayed(self, events: Iterator[Event | None]) -> Iterator[Event | None]:
+        """Counts the events that are older than this connection, up to the first one that is not."""
+        resumed_at = time() * 1000
+        for event in events:
+            is_old = event is not None and _is_older(event, resumed_at)
+            self._replayed += is_old
             yield event
-            if event is not None and not old:
+            if event is not None and not is_old:
                 break
-        yield from said
+        yield from events
 
     def close(self) -> None:
-        log.info("the stream of %s ended", self._fields["message_id"], extra=self.end())
+        log.info("the stream of %s ended", self._fields["message_id"], extra=self.finish())
 
-    def end(self) -> dict[str, Any]:
-        """To be called once. What there is to say of it in a log line."""
-        self._answer.close()
-        if self._leave is not None and self._relay.ended in _MAY_GO_ON:
-            self._leave()
-        relay, stats, now = self._relay, self.stats, monotonic()
-        ended = relay.ended or "aborted"
-        first = None if relay.first_at is None else relay.first_at - self._began
-        told = StreamEnd(
+    def finish(self) -> dict[str, Any]:
+        """To be called once. Updates the metrics and returns the fields of the log line."""
+        self._reply.close()
+        relay, stats = self._relay, self.stats
+        if self._on_reader_gone is not None and relay.ended in _MAY_CONTINUE:
+            self._on_reader_gone()
+        end = StreamEnd(
             self._kind,
-            ended,
+            relay.ended or "aborted",
             relay.events,
             stats.bytes,
             relay.dropped,
             stats.heartbeats,
-            self._answer.reconnects,
+            self._reply.reconnects,
             self._replayed,
         )
-        metrics.count_stream(told, first, now - self._began)
-        times = {"first_event_ms": None if first is None else round(first * 1000), "ms": round((now - self._began) * 1000)}
-        fields = self._fields | told._asdict() | times
-        return fields | ({"detail": relay.problem.detail} if relay.problem is not None and relay.problem.detail else {})
+        seconds = monotonic() - self._started_at
+        first_event = None if relay.first_at is None else relay.first_at - self._started_at
+        metrics.count_stream(end, first_event, seconds)
+        times = {"first_event_ms": None if first_event is None else round(first_event * 1000), "ms": round(seconds * 1000)}
+        detail = {"detail": self.error.detail} if self.error is not None and self.error.detail else {}
+        return self._fields | end._asdict() | times | detail
 
 
-def for_broker(message: ChatRequest, settings: Settings) -> dict[str, Any]:
-    """The message, and what our own broker understands, where it is not what any broker does anyway."""
-    all_of_them = {"on_busy": settings.on_busy, "on_disconnect": settings.on_disconnect}
-    ours = {name: wish for name, wish in all_of_them.items() if wish not in {"enqueue", "continue"}}
-    given = {"on_busy": message.on_busy, "client_message_id": message.client_message_id}
-    return message.for_upstream() | ours | {name: value for name, value in given.items() if value}
-
-
-class Destination(NamedTuple):
-    """Who takes a new message of direct chat."""
-
-    broker: BrokerClient
-    deadline: float
-    """The moment (monotonic) by which the message is left and its stream open."""
-    handler: dict[str, str]
-    """What the broker is told besides."""
-
-
-def destination(user_id: str) -> Destination:
-    """The configured broker; but what a broker says without numbers is kept in our own queue's log."""
-    parts = hooks.parts()
-    with contextlib.suppress(UpstreamFailure):  # Leaving it will show whether the broker is there.
-        if parts.broker.numbers_events(user_id):
-            return Destination(parts.broker, parts.broker.open_deadline(), {})
-    return Destination(parts.own_broker, parts.own_broker.open_deadline() + EXTERNAL_SECONDS, {"handler": "external"})
-
-
-def stream(
-    answer: Reply,
+def stream_response(
+    reply: Reply,
     message_id: str,
     slot: Slot,
     protocol: ClientProtocol,
@@ -154,17 +127,26 @@ def stream(
     kind: str = "chat",
     *,
     broker: BrokerClient,
-    leave: Callable[[], None] | None = None,
+    on_reader_gone: Callable[[], None] | None = None,
 ) -> Response:
-    """`encoder`: None for our own. `broker`: whose answer it is. `leave`: see ReplyStream."""
-    settings = hooks.parts().settings
-    resumed = retry is not None
-    telling = tell(
-        answer, message_id, kind=kind, encoder=encoder, resumed=resumed, comes_back=slot.comes_back, own=True, leave=leave
+    """`encoder`: None for our own protocol. `retry`: milliseconds, for a resumed stream. `broker`: the one of `reply`.
+
+    `on_reader_gone`: see ReplyStream.
+    """
+    settings = services.parts().settings
+    stream = new_reply_stream(
+        reply,
+        message_id,
+        kind=kind,
+        encoder=encoder,
+        resumed=retry is not None,
+        resumable=slot.comes_back,
+        own=True,
+        on_reader_gone=on_reader_gone,
     )
     prepare_for_drain(slot, broker)
     return EventStream(
-        telling.say if encoder is None else lambda waiter: translate(telling.say(waiter), encoder),
+        stream.events if encoder is None else lambda waiter: translate(stream.events(waiter), encoder),
         StreamOptions(
             _heartbeat(settings) if encoder is None else comment("keepalive"),
             settings.heartbeat_seconds,
@@ -173,46 +155,50 @@ def stream(
         ),
         environ=request.environ,
         slot=slot,
-        close=telling.close,
-        stats=telling.stats,
-        headers={"Location": f"/api/chat/stream/{message_id}", "X-Message-ID": message_id, **protocol.headers},
+        close=stream.close,
+        stats=stream.stats,
+        headers={**message_headers(message_id), **protocol.headers},
     )
 
 
+def message_headers(message_id: str) -> dict[str, str]:
+    return {"Location": url_for("chat.resume", message_id=message_id), "X-Message-ID": message_id}
+
+
 def prepare_for_drain(slot: Slot, broker: BrokerClient) -> None:
-    """In a drain only those are sent away who find the answer in another process, and not while it goes on here."""
+    """A drain ends a stream early only if the client can resume it in another process, and its reply is not produced here."""
     slot.comes_back = slot.comes_back and broker.outlives_us
     slot.leaves_early = not broker.answers_here
 
 
-def leaver(broker: BrokerClient, user_id: str, message_id: str) -> Callable[[], None]:
-    """What ends an answer that is for its readers only, once the last of them was seen to disconnect."""
-    streams = hooks.parts().streams
+def disconnect_callback(broker: BrokerClient, user_id: str, message_id: str) -> Callable[[], None]:
+    """For `on_reader_gone`: cancels a reply with `on_disconnect: cancel` if it has no other readers."""
+    streams = services.parts().streams
 
-    def leave() -> None:
+    def cancel_if_no_readers() -> None:
         if not streams.draining:
-            with contextlib.suppress(ChatError):  # If not now, when the grace is over.
+            with contextlib.suppress(ChatError):  # The broker does it itself after a grace period.
                 broker.cancel_if_no_readers(user_id, message_id)
 
-    return leave
+    return cancel_if_no_readers
 
 
-def tell(
-    answer: Reply,
+def new_reply_stream(
+    reply: Reply,
     message_id: str,
     *,
     kind: str,
     encoder: EventEncoder | None = None,
     resumed: bool = False,
-    comes_back: bool = False,
+    resumable: bool = False,
     own: bool = False,
-    leave: Callable[[], None] | None = None,
+    on_reader_gone: Callable[[], None] | None = None,
 ) -> ReplyStream:
-    """`encoder`: of a protocol that cannot take output back; None for others. `leave`: see ReplyStream.
+    """`encoder`: the one of a protocol that cannot take back output. `own`: the reply comes from a log of our own broker.
 
-    `own`: it is read from a log of our own, whose errors' codes are ours.
+    `resumable`, `on_reader_gone`: see ReplyStream.
     """
-    settings = hooks.parts().settings
+    settings = services.parts().settings
     relay = Relay(
         hooks.request_id(),
         tool_events=settings.relay_tool_events,
@@ -220,9 +206,15 @@ def tell(
         own=own,
         irrevocable=lambda: encoder is not None and encoder.sent > Sent.NOTHING,
     )
-    fields = {"message_id": message_id, "kind": kind} | tracing.fields()
     return ReplyStream(
-        answer, relay, fields, began=hooks.began(), resumed=resumed, comes_back=comes_back, kind=kind, leave=leave
+        reply,
+        relay,
+        {"message_id": message_id, "kind": kind} | tracing.fields(),
+        started_at=hooks.started_at(),
+        resumed=resumed,
+        resumable=resumable,
+        kind=kind,
+        on_reader_gone=on_reader_gone,
     )
 
 
@@ -230,7 +222,7 @@ def _heartbeat(settings: Settings) -> bytes:
     return encode(events.keepalive()) if settings.heartbeat == "event" else comment("keepalive")
 
 
-def _is_from_before(event: Event, milliseconds: float) -> bool:
-    """By the id our own broker gives. Of another's ids nothing is known, and nothing counted."""
-    said_at = event.id.partition("-")[0]
-    return said_at.isdecimal() and int(said_at) < milliseconds
+def _is_older(event: Event, milliseconds: float) -> bool:
+    """By the time in the event ids of our own broker; False for the ids of others."""
+    created_at = event.id.partition("-")[0]
+    return created_at.isdecimal() and int(created_at) < milliseconds

@@ -1,4 +1,4 @@
-"""What a browser may say of conversations, and what it is told: camelCase, times in UTC with milliseconds."""
+"""JSON of conversations and messages, in requests and responses: camelCase, times in UTC with milliseconds."""
 
 import hashlib
 from typing import Annotated, Any, Final, Literal
@@ -10,10 +10,9 @@ from bff.db.models import MAX_TITLE_CHARACTERS, Conversation, Message
 from bff.db.queries import as_text
 
 MAX_CONTENT_CHARACTERS: Final = 32_000
-"""Characters."""
 
 
-def _something(text: str) -> str:
+def _validate_text(text: str) -> str:
     if "\0" in text:
         raise ValueError("must not hold NUL characters")
     if not text.strip():
@@ -22,34 +21,34 @@ def _something(text: str) -> str:
 
 
 def _digest(text: str) -> str:
-    """Any text at all fits the column then."""
+    """So that a text of any length fits the column. "" for ""."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() if text else ""
 
 
-Title = Annotated[StrictStr, StringConstraints(max_length=MAX_TITLE_CHARACTERS), AfterValidator(_something)]
-Content = Annotated[StrictStr, StringConstraints(max_length=MAX_CONTENT_CHARACTERS), AfterValidator(_something)]
+Title = Annotated[StrictStr, StringConstraints(max_length=MAX_TITLE_CHARACTERS), AfterValidator(_validate_text)]
+Content = Annotated[StrictStr, StringConstraints(max_length=MAX_CONTENT_CHARACTERS), AfterValidator(_validate_text)]
 AgentId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=64)]
 NoneIfEmpty = BeforeValidator(lambda text: text or None)
 
 
-class _Said(BaseModel):
-    """Keys that it does not name are ignored."""
+class _RequestBody(BaseModel):
+    """Unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class NewConversation(_Said):
+class NewConversation(_RequestBody):
     title: Title | None = None
     agent_id: AgentId | None = Field(default=None, alias="agentId")
 
 
 class UpdateConversation(NewConversation):
     def changes(self) -> dict[str, str | None]:
-        """Only what was given; None clears."""
+        """The fields that the request sets; None clears a field."""
         return self.model_dump(exclude_unset=True)
 
 
-class NewMessage(_Said):
+class NewMessage(_RequestBody):
     content: Content
 
 
@@ -57,8 +56,8 @@ class EditMessage(NewMessage):
     pass
 
 
-class StreamMessage(_Said):
-    """The query of a stream."""
+class StreamMessage(_RequestBody):
+    """The query of `GET /api/conversations/<id>/stream`."""
 
     agent_id: Annotated[AgentId | None, NoneIfEmpty] = Field(default=None, alias="agentId")
     message_id: Annotated[UUID | None, NoneIfEmpty] = Field(default=None, alias="messageId")

@@ -1,13 +1,14 @@
-"""/api/ticket: for `EventSource`, which cannot say who it is in any other way."""
+"""/api/ticket: short-lived tickets for `EventSource`, which cannot send an Authorization header."""
 
 from flask import Blueprint, Response, jsonify
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.auth.tickets import OPEN_SECONDS
 
 bp = Blueprint("tickets", __name__, url_prefix="/api")
+hooks.add_hooks(bp)
 
 
 @bp.post("/ticket")
 def issue() -> tuple[Response, int]:
-    return jsonify(ticket=hooks.parts().tickets.issue(hooks.identity()), expires_in=OPEN_SECONDS), 201
+    return jsonify(ticket=services.parts().tickets.issue(hooks.identity()), expires_in=OPEN_SECONDS), 201

@@ -71,10 +71,10 @@ def built(
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     start = partial(_start, queue, worker)
     drain = partial(_drain, settings, streams, connections, partial(_stop_worker, queue, worker))
-    app.extensions["life"] = Lifecycle(start, drain, streams.__len__)
+    lifecycle = Lifecycle(start, drain, streams.__len__)
     if settings.journal_file(alone=alone):
         app.before_request(partial(_start_at_first_request, start))
-    register(app, Parts(queue, worker, streams, key, settings, services.is_repeatable))
+    register(app, Parts(queue, worker, streams, key, settings, services.is_repeatable, lifecycle))
     return app
 
 

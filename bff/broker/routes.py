@@ -32,6 +32,7 @@ from bff.http.streams import StreamLimiter
 from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Waiter
 from bff.ops import metrics
+from bff.ops.lifecycle import Lifecycle
 from bff.upstream import message_ids
 
 PING: Final = comment("ping")
@@ -51,21 +52,24 @@ class Parts(NamedTuple):
     settings: Settings
     is_repeatable: Callable[[str, str], bool]
     """Whether a reply may be retried after its output has begun; by handler and agent id, "" for the default agent."""
+    lifecycle: Lifecycle
+
+    def queue_sizes(self) -> dict[str, float]:
+        return _queue_sizes(self.queue)
 
     def __repr__(self) -> str:
         return "Parts(…)"  # Hides the key.
 
 
 def register(app: Flask, parts: Parts) -> None:
-    app.extensions["broker"] = parts
-    app.extensions["queue_sizes"] = partial(_queue_sizes, parts.queue)
+    app.extensions["chat_bff"] = parts
     allow_any_text(app.url_map)
     app.register_blueprint(bp)
     app.register_error_handler(Exception, _error_response)
 
 
 def _parts() -> Parts:
-    parts: Parts = current_app.extensions["broker"]
+    parts: Parts = current_app.extensions["chat_bff"]
     return parts
 
 
@@ -207,7 +211,7 @@ def show_metrics() -> Response:
     """Raises Unauthorized; NotFound in production without METRICS_TOKEN."""
     settings = _parts().settings
     metrics.check(request.headers.get("Authorization", ""), settings.metrics_token, development=settings.development)
-    text = metrics.exposition(settings.prometheus_multiproc_dir, current_app.extensions["queue_sizes"])
+    text = metrics.exposition(settings.prometheus_multiproc_dir, _parts().queue_sizes)
     return Response(text, content_type=metrics.CONTENT_TYPE)
 
 

@@ -31,7 +31,7 @@ class Parts(NamedTuple):
 
 
 def parts() -> Parts:
-    found: Parts = current_app.extensions["engine"]
+    found: Parts = current_app.extensions["chat_bff"]
     return found
 
 

@@ -1,4 +1,4 @@
-"""The door that streams, in this process, and a client that knocks on it; the broker is a stand-in, or the bundled one."""
+"""Test clients for /api/chat: of an app in this process, with the bundled broker or a fake one."""
 
 from flask.testing import FlaskClient
 

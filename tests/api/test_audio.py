@@ -4,7 +4,7 @@ import pytest
 import responses
 
 from bff.upstream.messages import AUDIO_MAX_BYTES
-from tests.api.engine_requests import ENGINE, KEY, RECORDING, client, code, knock
+from tests.api.engine_requests import ENGINE, KEY, RECORDING, client, code, send
 from tests.live import ADA
 from tests.wire_server import END, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
@@ -16,22 +16,22 @@ def recording(body: bytes = SOUND, content_type: str = "audio/mpeg", **headers: 
     return [reply(body, content_type=content_type, **headers)]
 
 
-def hear(url: str, engine: WireServer, method: str = "GET", **headers: str):
-    fields = ADA | {name.replace("_", "-"): value for name, value in headers.items()}
-    return client(engine.url).open(f"/api/audio?url={quote(url, safe='')}", method=method, headers=fields)
+def get_audio(url: str, engine: WireServer, method: str = "GET", **headers: str):
+    all_headers = ADA | {name.replace("_", "-"): value for name, value in headers.items()}
+    return client(engine.url).open(f"/api/audio?url={quote(url, safe='')}", method=method, headers=all_headers)
 
 
-def heard(*steps, **headers: str):
-    """What the browser gets of a recording, and what the engine was asked for."""
+def download(*steps, **headers: str):
+    """The response to the browser, and the request that the engine got."""
     with WireServer(list(steps) or recording()) as engine:
-        response = hear(engine.url + RECORDING, engine, **headers)
+        response = get_audio(engine.url + RECORDING, engine, **headers)
         response.get_data()
         assert engine.wait_for(lambda: len(engine.requests) == 1)
         return response, engine.requests[0]
 
 
-def test_a_recording_arrives_whole_and_says_how_long_it_is():
-    response, parsed = heard()
+def test_a_recording_is_sent_whole_with_its_length():
+    response, request = download()
 
     assert response.status_code == 200
     assert response.data == SOUND
@@ -40,8 +40,8 @@ def test_a_recording_arrives_whole_and_says_how_long_it_is():
     assert response.headers["Accept-Ranges"] == "bytes"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert response.headers["Content-Disposition"] == 'inline; filename="1.mp3"'
-    assert parsed.path == RECORDING
-    assert parsed.headers["authorization"] == f"Bearer {KEY}"
+    assert request.path == RECORDING
+    assert request.headers["authorization"] == f"Bearer {KEY}"
 
 
 UNSIZED = {
@@ -57,9 +57,9 @@ UNSIZED = {
 
 
 @pytest.mark.parametrize("steps", UNSIZED.values(), ids=UNSIZED)
-def test_a_recording_whose_length_is_not_told_still_has_one(steps):
-    whole, _ = heard(*steps)
-    part, _ = heard(*steps, Range="bytes=1000-99999")
+def test_a_recording_without_a_content_length_gets_one(steps):
+    whole, _ = download(*steps)
+    part, _ = download(*steps, Range="bytes=1000-99999")
 
     assert (whole.status_code, whole.headers["Content-Length"], whole.data) == (200, str(len(SOUND)), SOUND)
     assert (part.status_code, part.headers["Content-Range"]) == (206, f"bytes 1000-99999/{len(SOUND)}")
@@ -67,7 +67,7 @@ def test_a_recording_whose_length_is_not_told_still_has_one(steps):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "start", "stop"),
+    ("range_header", "start", "stop"),
     [
         ("bytes=0-", 0, 256_000),
         ("bytes=0-1", 0, 2),
@@ -77,36 +77,36 @@ def test_a_recording_whose_length_is_not_told_still_has_one(steps):
         ("bytes=-10", 255_990, 256_000),
     ],
 )
-def test_a_range_is_cut_by_us(wanted, start, stop):
-    response, parsed = heard(Range=wanted)
+def test_ranges_are_served_without_asking_the_engine_for_one(range_header, start, stop):
+    response, request = download(Range=range_header)
 
     assert response.status_code == 206
     assert response.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{len(SOUND)}"
     assert response.headers["Content-Length"] == str(stop - start)
     assert response.data == SOUND[start:stop]
-    assert "range" not in parsed.headers
+    assert "range" not in request.headers
 
 
-@pytest.mark.parametrize("wanted", ["bytes=256000-", "bytes=999999-", "bytes=-0"])
-def test_a_range_beyond_the_end_is_refused_with_the_size(wanted):
+@pytest.mark.parametrize("range_header", ["bytes=256000-", "bytes=999999-", "bytes=-0"])
+def test_a_range_beyond_the_end_is_refused_with_the_size(range_header):
     with WireServer([*recording()[:1], HANG]) as engine:
-        response = hear(engine.url + RECORDING, engine, Range=wanted)
+        response = get_audio(engine.url + RECORDING, engine, Range=range_header)
 
         assert code(response) == (416, "range_not_satisfiable")
         assert response.headers["Content-Range"] == f"bytes */{len(SOUND)}"
         assert engine.wait_for(lambda: engine.open_connections == 0, 15)
 
 
-@pytest.mark.parametrize("wanted", ["bytes=5-3", "bytes=0-1,5-6", "seconds=0-1", "x"])
-def test_what_is_no_range_gets_all_of_it(wanted):
-    response, _ = heard(Range=wanted)
+@pytest.mark.parametrize("range_header", ["bytes=5-3", "bytes=0-1,5-6", "seconds=0-1", "x"])
+def test_an_invalid_range_is_ignored(range_header):
+    response, _ = download(Range=range_header)
 
     assert (response.status_code, len(response.data)) == (200, len(SOUND))
     assert "Content-Range" not in response.headers
 
 
 @pytest.mark.parametrize(
-    ("etag", "condition", "status"),
+    ("etag", "if_range", "status"),
     [
         (ETAG, ETAG, 206),
         (ETAG, '"v0"', 200),
@@ -114,55 +114,55 @@ def test_what_is_no_range_gets_all_of_it(wanted):
         ("", "Wed, 21 Oct 2026 07:28:00 GMT", 200),
     ],
 )
-def test_a_range_of_what_has_changed_is_all_of_it(etag, condition, status):
-    response, _ = heard(*recording(**({"ETag": etag} if etag else {})), Range="bytes=0-1", If_Range=condition)
+def test_if_range_needs_a_strong_match(etag, if_range, status):
+    response, _ = download(*recording(**({"ETag": etag} if etag else {})), Range="bytes=0-1", If_Range=if_range)
 
     assert response.status_code == status
 
 
-@pytest.mark.parametrize("known", [ETAG, f'W/{ETAG}, "x"', f'"x", {ETAG}', "*"])
-def test_what_the_browser_has_is_not_sent_again(known):
+@pytest.mark.parametrize("if_none_match", [ETAG, f'W/{ETAG}, "x"', f'"x", {ETAG}', "*"])
+def test_a_matching_etag_gets_304(if_none_match):
     with WireServer([*recording(ETag=ETAG), HANG]) as engine:
-        response = hear(engine.url + RECORDING, engine, If_None_Match=known, Range="bytes=0-1")
+        response = get_audio(engine.url + RECORDING, engine, If_None_Match=if_none_match, Range="bytes=0-1")
 
         assert (response.status_code, response.data) == (304, b"")
         assert response.headers["ETag"] == ETAG
         assert engine.wait_for(lambda: engine.open_connections == 0, 15)
 
 
-@pytest.mark.parametrize(("etag", "known"), [(ETAG, '"v0"'), ("", "*"), ("", '""'), ("unquoted", "unquoted")])
-def test_what_the_browser_does_not_have_is_sent(etag, known):
-    response, _ = heard(*recording(**({"ETag": etag} if etag else {})), If_None_Match=known)
+@pytest.mark.parametrize(("etag", "if_none_match"), [(ETAG, '"v0"'), ("", "*"), ("", '""'), ("unquoted", "unquoted")])
+def test_an_etag_that_does_not_match_gets_the_recording(etag, if_none_match):
+    response, _ = download(*recording(**({"ETag": etag} if etag else {})), If_None_Match=if_none_match)
 
     assert (response.status_code, response.data) == (200, SOUND)
     assert response.headers.get("ETag", "") == (ETAG if etag == ETAG else "")
 
 
-def test_a_head_says_everything_but_the_bytes_and_lets_go_of_the_engine():
+def test_head_sends_headers_only_and_closes_the_engines_response():
     with WireServer([*recording(ETag=ETAG), HANG]) as engine:
-        response = hear(engine.url + RECORDING, engine, "HEAD")
+        response = get_audio(engine.url + RECORDING, engine, "HEAD")
 
         assert (response.status_code, response.data) == (200, b"")
         assert response.headers["Content-Length"] == str(len(SOUND))
-        response.close()  # As servers do; the test client leaves it to us where nothing was iterated.
+        response.close()  # As servers do; the test client does not if nothing was iterated.
         assert engine.wait_for(lambda: engine.open_connections == 0, 15)
 
 
-@pytest.mark.parametrize("said", ["text/html", "application/javascript", "image/svg+xml", "audio/x y", "", "multipart/mixed"])
-def test_what_is_no_sound_is_nothing_a_browser_would_run(said):
-    response, _ = heard(*recording(content_type=said))
+@pytest.mark.parametrize("sent", ["text/html", "application/javascript", "image/svg+xml", "audio/x y", "", "multipart/mixed"])
+def test_other_content_types_become_octet_stream(sent):
+    response, _ = download(*recording(content_type=sent))
 
     assert response.headers["Content-Type"] == "application/octet-stream"
 
 
-def test_a_sound_says_its_type_and_no_more():
-    response, _ = heard(*recording(content_type="Audio/Ogg; codecs=opus"))
+def test_parameters_of_the_content_type_are_dropped():
+    response, _ = download(*recording(content_type="Audio/Ogg; codecs=opus"))
 
     assert response.headers["Content-Type"] == "audio/ogg"
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"),
+    ("sent", "expected"),
     [
         ("public, max-age=60", "private, max-age=60, no-transform"),
         ("max-age=60, no-store", "private, no-cache, no-transform"),
@@ -171,24 +171,24 @@ def test_a_sound_says_its_type_and_no_more():
         ("", "private, no-cache, no-transform"),
     ],
 )
-def test_nobody_elses_cache_keeps_it(said, kept):
-    response, _ = heard(*recording(**({"Cache_Control": said} if said else {})))
+def test_recordings_are_cached_privately(sent, expected):
+    response, _ = download(*recording(**({"Cache_Control": sent} if sent else {})))
 
-    assert response.headers["Cache-Control"] == kept
+    assert response.headers["Cache-Control"] == expected
 
 
-def test_nothing_else_the_engine_says_is_handed_on():
-    response, _ = heard(*recording(Set_Cookie="a=b", X_Engine="secret", Content_Disposition="attachment; filename=x.exe"))
+def test_other_headers_of_the_engine_are_dropped():
+    response, _ = download(*recording(Set_Cookie="a=b", X_Engine="secret", Content_Disposition="attachment; filename=x.exe"))
 
     assert not {"Set-Cookie", "X-Engine"} & set(response.headers.keys())
     assert response.headers["Content-Disposition"] == 'inline; filename="1.mp3"'
 
 
-def test_a_files_name_is_reduced_to_harmless_letters():
+def test_the_filename_is_sanitized():
     path = "/api/v1/voice-submissions/k/unfoldingWord/ada/" + quote('a"; x=é 漢.mp3', safe="")
 
     with WireServer(recording()) as engine:
-        response = hear(engine.url + path, engine)
+        response = get_audio(engine.url + path, engine)
 
         assert response.data == SOUND
         assert response.headers["Content-Disposition"] == 'inline; filename="a_x_.mp3"'
@@ -196,8 +196,8 @@ def test_a_files_name_is_reduced_to_harmless_letters():
 
 
 @pytest.mark.parametrize("body", [b"", b"x"])
-def test_a_recording_of_next_to_nothing_is_one(body):
-    response, _ = heard(*recording(body))
+def test_a_tiny_recording_is_served(body):
+    response, _ = download(*recording(body))
 
     assert (response.status_code, response.headers["Content-Length"], response.data) == (200, str(len(body)), body)
 
@@ -213,33 +213,33 @@ TOO_LARGE = {
 @pytest.mark.parametrize("steps", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_a_recording_that_is_too_large_is_an_error(steps):
     with WireServer(steps) as engine:
-        assert code(hear(engine.url + RECORDING, engine)) == (502, "upstream_error")
+        assert code(get_audio(engine.url + RECORDING, engine)) == (502, "upstream_error")
 
         assert engine.wait_for(lambda: engine.open_connections == 0, 15)
 
 
-def test_a_recording_of_unknown_length_that_stops_is_given_up_in_time():
+def test_a_recording_of_unknown_length_that_stalls_times_out():
     with WireServer([stream_head("audio/mpeg"), chunk(b"x"), HANG]) as engine:
-        response = knock(client(engine.url, ENGINE_SECONDS="0.3"), "audio")
+        response = send(client(engine.url, ENGINE_SECONDS="0.3"), "audio")
 
         assert code(response) == (504, "upstream_timeout")
         assert engine.wait_for(lambda: engine.open_connections == 0, 15)
 
 
-def test_a_recording_that_is_compressed_is_an_error():
-    response, _ = heard(*recording(Content_Encoding="gzip"))
+def test_a_compressed_recording_is_an_error():
+    response, _ = download(*recording(Content_Encoding="gzip"))
 
     assert code(response) == (502, "upstream_error")
 
 
-def test_a_recording_that_is_cut_is_never_taken_for_whole():
-    response, _ = heard(stream_head("audio/mpeg", chunked=False, Content_Length=str(len(SOUND))), SOUND[:9000], END)
+def test_a_truncated_recording_is_shorter_than_its_content_length():
+    response, _ = download(stream_head("audio/mpeg", chunked=False, Content_Length=str(len(SOUND))), SOUND[:9000], END)
 
     assert response.headers["Content-Length"] == str(len(SOUND))
     assert response.data == SOUND[:9000]
 
 
-# What is asked for
+# URLs
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_recording_that_is_cut_is_never_taken_for_whole():
     ],
 )
 @responses.activate
-def test_what_is_no_address_of_a_recording_is_refused_and_nobody_asked(url):
+def test_a_url_that_is_no_recording_is_refused_without_a_request(url):
     response = client().get(f"/api/audio?url={quote(url, safe='')}", headers=ADA)
 
     assert code(response) == (400, "invalid_request")
@@ -267,7 +267,7 @@ def test_what_is_no_address_of_a_recording_is_refused_and_nobody_asked(url):
 
 @pytest.mark.parametrize("owner", ["unfoldingWord/eve", "other/ada"])
 @responses.activate
-def test_somebody_elses_recording_is_not_there_and_nobody_asked(owner):
+def test_another_users_recording_is_not_found_without_a_request(owner):
     url = f"{ENGINE}/api/v1/audio/replies/{owner}/1.mp3"
 
     assert code(client().get(f"/api/audio?url={quote(url, safe='')}", headers=ADA)) == (404, "not_found")

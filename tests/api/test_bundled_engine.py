@@ -1,4 +1,4 @@
-"""Every door, with nothing installed: what is said through the broker is in the engine's history, and can be heard."""
+"""All routes with the bundled engine, on real servers: replies through the broker are in its history and have audio."""
 
 import io
 import socket
@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.api.engine_requests import NOBODY
+from tests.api.engine_requests import UNREACHABLE
 from tests.live import Browser, eventually, head, status_of
 
 pytestmark = pytest.mark.live
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture
 def start(start, tmp_path):
-    """Servers whose users have no history yet."""
+    """Servers with an empty database."""
     return partial(start, DATABASE_URL=f"sqlite:///{tmp_path}/chat.db")
 
 
@@ -24,7 +24,7 @@ AUDIO = {"message": "one two three", "message_type": "audio", "audio_base64": "Q
 
 
 @pytest.mark.parametrize("user", ["ada", "a/../../x?y#z@x.org", "/b//c/"])
-def test_say_something_see_it_change_the_language_and_hear_the_tone(start, kind, user):
+def test_chat_history_preferences_and_audio_work_together(start, kind, user):
     browser = Browser(start(kind), user)
 
     assert browser.request("PUT", "/api/preferences", {"response_language": "de"}).json() == {"response_language": "de"}
@@ -43,7 +43,7 @@ def test_say_something_see_it_change_the_language_and_hear_the_tone(start, kind,
         assert opened.getnframes() / opened.getframerate() == pytest.approx(0.54)
 
 
-def test_a_tone_is_played_in_parts(start, kind):
+def test_audio_is_served_in_ranges(start, kind):
     browser = Browser(start(kind))
     url = browser.request("POST", "/api/chat", AUDIO).json()["voice_audio_url"]
     path = f"/api/audio?url={quote(url, safe='')}"
@@ -58,7 +58,7 @@ def test_a_tone_is_played_in_parts(start, kind):
     assert status_of(browser.request("GET", path, Range=f"bytes={len(whole)}-")) == 416
 
 
-def test_a_browser_that_leaves_is_not_waited_for(start, kind):
+def test_a_disconnect_releases_the_users_slot(start, kind):
     server = start(kind, MAX_STREAMS_PER_USER="1")
     body = b'{"message": "/silence 3600"}'
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
@@ -68,8 +68,8 @@ def test_a_browser_that_leaves_is_not_waited_for(start, kind):
     assert status_of(Browser(server).request("POST", "/api/chat", {"message": "x"})) == 200
 
 
-def test_all_but_the_streams_works_while_the_broker_is_down(start, kind):
-    browser = Browser(start(kind, BROKER_BASE_URL=NOBODY, BROKER_API_KEY="k" * 32))
+def test_only_streams_need_the_broker(start, kind):
+    browser = Browser(start(kind, BROKER_BASE_URL=UNREACHABLE, BROKER_API_KEY="k" * 32))
 
     assert status_of(browser.say("hello")) == 503
     assert browser.request("POST", "/api/chat", {"message": "hello"}).json()["responses"] == ["hello"]
@@ -77,7 +77,7 @@ def test_all_but_the_streams_works_while_the_broker_is_down(start, kind):
     assert status_of(browser.request("PUT", "/api/preferences", {"response_language": "de"})) == 200
 
 
-def test_one_user_hears_and_sees_nothing_of_another(start):
+def test_users_have_separate_history_and_audio(start):
     server = start()
     with Browser(server, "ada").request("POST", "/api/chat", AUDIO) as reply:
         url = reply.json()["voice_audio_url"]

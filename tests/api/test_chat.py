@@ -13,14 +13,14 @@ from tests.original_broker import OriginalBroker
 from tests.wire_server import CUT, END, HANG, LAST_CHUNK, UNNUMBERED, WireServer, chunk, reply, stream_head
 
 QUEUED = [stream_head(), chunk(b"event: queued\ndata: {}\n\n")]
-"""Without an id: by a broker that numbers nothing."""
+"""Without an id, as from a broker that does not number its events."""
 
 
 def order(event: dict) -> tuple[int, ...]:
     return tuple(int(part) for part in event["id"].split("-"))
 
 
-def say(browser, body=b'{"message":"hello"}', **headers: str):
+def post_message(browser, body=b'{"message":"hello"}', **headers: str):
     fields = {"Content-Type": "application/json", **ADA, **{name.replace("_", "-"): value for name, value in headers.items()}}
     return browser.post("/api/chat/stream", data=body, headers=fields)
 
@@ -29,11 +29,11 @@ def contents(response) -> list[dict]:
     return [json.loads(line[6:]) for line in response.get_data(as_text=True).splitlines() if line.startswith("data: ")]
 
 
-# One answer
+# One reply
 
 
-def test_an_answer_streams_back_in_the_browsers_words():
-    response = say(client())
+def test_a_reply_is_streamed_as_native_events():
+    response = post_message(client())
 
     events = contents(response)
     assert response.status_code == 200
@@ -42,8 +42,8 @@ def test_an_answer_streams_back_in_the_browsers_words():
     assert events[-1]["response"]["responses"] == ["hello"]
 
 
-def test_the_headers_are_those_every_reader_and_proxy_needs():
-    response = say(client(), X_Request_ID="my-own.id_1")
+def test_a_stream_has_headers_for_clients_and_proxies():
+    response = post_message(client(), X_Request_ID="my-own.id_1")
 
     message_id = response.headers["X-Message-ID"]
     assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
@@ -53,8 +53,8 @@ def test_the_headers_are_those_every_reader_and_proxy_needs():
     assert response.headers["X-Request-ID"] == "my-own.id_1"
 
 
-def test_every_frame_is_one_data_line_then_its_id_in_line_feeds_only():
-    body = say(client()).get_data()
+def test_a_frame_is_a_data_line_and_an_id_line():
+    body = post_message(client()).get_data()
 
     for frame in body.removesuffix(b"\n\n").split(b"\n\n"):
         data, event_id = frame.split(b"\n")
@@ -63,43 +63,43 @@ def test_every_frame_is_one_data_line_then_its_id_in_line_feeds_only():
     assert b"\r" not in body
 
 
-def test_the_broker_is_told_who_asks_by_the_session_alone():
+def test_the_identity_comes_from_the_session_only():
     body = json.dumps({"message": "hi", "user_id": "eve", "org_id": "evil", "client_id": "evil"}).encode()
 
     with WireServer([TICKET], ANSWER) as broker:
-        say(client_of(broker), body).get_data()
+        post_message(client_of(broker), body).get_data()
 
-    left, followed = broker.requests
-    told = json.loads(left.body)
-    assert (told["user_id"], told["org_id"], told["client_id"]) == ("ada", "unfoldingWord", "web")
+    enqueued, followed = broker.requests
+    sent = json.loads(enqueued.body)
+    assert (sent["user_id"], sent["org_id"], sent["client_id"]) == ("ada", "unfoldingWord", "web")
     assert followed.path == "/api/v1/stream?user_id=ada&message_id=m-1"
-    assert left.headers["x-api-key"] == followed.headers["x-api-key"] == BROKER_KEY
+    assert enqueued.headers["x-api-key"] == followed.headers["x-api-key"] == BROKER_KEY
 
 
 @pytest.mark.parametrize(
-    ("setting", "parsed", "told"),
+    ("setting", "requested", "sent"),
     [("reject", None, "reject"), ("reject", "enqueue", "enqueue"), ("enqueue", "reject", "reject"), ("enqueue", None, None)],
 )
-def test_the_broker_is_told_what_to_do_when_busy(setting, parsed, told):
-    body = json.dumps({"message": "hi"} | ({"on_busy": parsed} if parsed else {})).encode()
+def test_on_busy_is_passed_to_the_broker(setting, requested, sent):
+    body = json.dumps({"message": "hi"} | ({"on_busy": requested} if requested else {})).encode()
 
     with WireServer([TICKET], ANSWER) as broker:
-        say(client_of(broker, ON_BUSY=setting), body).get_data()
+        post_message(client_of(broker, ON_BUSY=setting), body).get_data()
 
-    assert json.loads(broker.requests[0].body).get("on_busy") == told
+    assert json.loads(broker.requests[0].body).get("on_busy") == sent
 
 
-def test_audio_is_passed_on_as_it_came():
+def test_audio_is_passed_to_the_broker_unchanged():
     audio = {"message": "", "message_type": "audio", "audio_base64": "QUJD", "audio_format": "audio/ogg"}
 
     with WireServer([TICKET], ANSWER) as broker:
-        response = say(client_of(broker), json.dumps(audio).encode())
+        response = post_message(client_of(broker), json.dumps(audio).encode())
         response.get_data()
 
     assert json.loads(broker.requests[0].body).items() >= audio.items()
 
 
-# Bad input: nothing is enqueued, and the reason is plain
+# Invalid requests are not enqueued
 
 
 BAD_BODIES = {
@@ -118,9 +118,9 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize(("body", "status", "code"), BAD_BODIES.values(), ids=BAD_BODIES)
-def test_a_bad_body_is_refused_in_one_shape(body, status, code):
+def test_an_invalid_body_is_refused_and_not_enqueued(body, status, code):
     with WireServer([TICKET], ANSWER) as broker:
-        response = say(client_of(broker, MAX_BODY_BYTES="4096"), body)
+        response = post_message(client_of(broker, MAX_BODY_BYTES="4096"), body)
 
         assert (response.status_code, response.json["code"]) == (status, code)
         assert set(response.json) == {"error", "code", "request_id"}
@@ -128,33 +128,33 @@ def test_a_bad_body_is_refused_in_one_shape(body, status, code):
         assert not broker.requests
 
 
-def test_a_body_of_another_type_is_refused():
-    response = say(client(), Content_Type="text/plain")
+def test_a_body_that_is_not_json_is_refused():
+    response = post_message(client(), Content_Type="text/plain")
 
     assert (response.status_code, response.json["code"]) == (415, "unsupported_media_type")
 
 
-def test_somebody_unknown_is_refused():
-    assert say(client(), X_Proxy_Secret="wrong").json["code"] == "forbidden"
-    assert say(client(), X_Forwarded_User="").json["code"] == "unauthorized"
+def test_unauthenticated_requests_are_refused():
+    assert post_message(client(), X_Proxy_Secret="wrong").json["code"] == "forbidden"
+    assert post_message(client(), X_Forwarded_User="").json["code"] == "unauthorized"
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [("GET", "/nowhere", 404, "not_found"), ("PUT", "/api/chat/stream", 405, "method_not_allowed")],
 )
-def test_an_address_that_is_not_there_is_refused_in_the_same_shape(method, path, status, code):
+def test_unknown_paths_and_methods_get_json_errors(method, path, status, code):
     response = client().open(path, method=method)
 
     assert (response.status_code, response.json["code"]) == (status, code)
     assert response.headers.get("Allow") == ("OPTIONS, POST" if status == 405 else None)
 
 
-# Bad brokers: before the stream has begun, an error is plain JSON
+# Failing brokers: before the response has started, an error is plain JSON
 
 
-def patience(steps: list) -> str:
-    """Seconds: short only where nothing comes, as a busy machine may take a while to say what does."""
+def open_seconds(steps: list) -> str:
+    """Short only if nothing is sent: on a busy machine the steps take a while."""
     return "0.3" if steps == [HANG] else "20"
 
 
@@ -162,7 +162,7 @@ BAD_BROKERS = {
     "HTML": ([reply(b"<html>", content_type="text/html")], 502, "upstream_error"),
     "500": ([reply(b"Internal Server Error", "500 Internal Server Error", "text/plain")], 502, "upstream_error"),
     "401": ([reply(b'{"detail": "secret"}', "401 Unauthorized")], 502, "upstream_error"),
-    "a 404 of nobody's": ([reply(b'{"detail": "Not Found"}', "404 Not Found")], 502, "upstream_error"),
+    "a 404 without our code": ([reply(b'{"detail": "Not Found"}', "404 Not Found")], 502, "upstream_error"),
     "a redirect": ([reply(b"", "307 Temporary Redirect", Location="http://127.0.0.1:9/")], 502, "upstream_error"),
     "an empty 200": ([reply(b"")], 502, "upstream_error"),
     "no message_id": ([reply(b"{}")], 502, "upstream_error"),
@@ -172,43 +172,43 @@ BAD_BROKERS = {
     "too much": ([reply(b'{"message_id": "' + b"x" * 2**21 + b'"}')], 502, "upstream_error"),
     "a 429": ([reply(b"{}", "429 Too Many Requests", Retry_After="7")], 429, "too_many_requests"),
     "a 503": ([reply(b"{}", "503 Service Unavailable", Retry_After="7")], 503, "upstream_unavailable"),
-    "no answer": ([HANG], 504, "upstream_timeout"),
+    "no response": ([HANG], 504, "upstream_timeout"),
     "a reset": ([CUT], 503, "upstream_unavailable"),
 }
 
 
 @pytest.mark.parametrize(("steps", "status", "code"), BAD_BROKERS.values(), ids=BAD_BROKERS)
-def test_a_broker_that_will_not_take_the_message_is_a_plain_error(steps, status, code):
+def test_a_failed_enqueue_is_a_json_error(steps, status, code):
     with WireServer(steps) as broker:
-        response = say(client_of(broker, UPSTREAM_OPEN_SECONDS=patience(steps)))
+        response = post_message(client_of(broker, UPSTREAM_OPEN_SECONDS=open_seconds(steps)))
 
     assert (response.status_code, response.json["code"]) == (status, code)
     assert "hello" not in response.get_data(as_text=True)
-    assert ("Retry-After" in response.headers) == (status in {429, 503, 504}), "whether it may be left already"
+    assert ("Retry-After" in response.headers) == (status in {429, 503, 504}), "retry if it may have been enqueued"
 
 
 NO_STREAMS = {
     "JSON instead": ([reply(b"{}")], 502, "upstream_error"),
     "500": ([reply(b"", "500 Internal Server Error")], 502, "upstream_error"),
     "compressed": ([stream_head(Content_Encoding="gzip"), HANG], 502, "upstream_error"),
-    "no answer": ([HANG], 504, "upstream_timeout"),
+    "no response": ([HANG], 504, "upstream_timeout"),
     "a reset": ([CUT], 503, "upstream_unavailable"),
 }
 
 
 @pytest.mark.parametrize(("steps", "status", "code"), NO_STREAMS.values(), ids=NO_STREAMS)
-def test_a_broker_that_opens_no_stream_is_a_plain_error(steps, status, code):
+def test_a_stream_that_cannot_be_opened_is_a_json_error(steps, status, code):
     with WireServer([TICKET], steps) as broker:
-        response = say(client_of(broker, UPSTREAM_OPEN_SECONDS=patience(steps)))
+        response = post_message(client_of(broker, UPSTREAM_OPEN_SECONDS=open_seconds(steps)))
 
     assert (response.status_code, response.json["code"]) == (status, code)
-    assert response.headers["Retry-After"] == "2", "its answer goes on"
+    assert response.headers["Retry-After"] == "2", "the reply goes on"
 
 
 @pytest.mark.parametrize("steps", [case[0] for case in NO_STREAMS.values()], ids=NO_STREAMS)
-def test_an_answer_that_cannot_be_opened_again_just_now_is_no_refusal_of_an_event_source(steps):
+def test_event_source_is_told_to_retry_when_a_stream_cannot_be_reopened(steps):
     with WireServer([reply(b'{"messages": []}')], steps) as broker:
-        client = client_of(broker, UPSTREAM_OPEN_SECONDS=patience(steps))
+        client = client_of(broker, UPSTREAM_OPEN_SECONDS=open_seconds(steps))
         source = client.get("/api/chat/stream/m-1", headers=ADA | {"Accept": "text/event-stream"})
 
     assert (source.status_code, source.mimetype) == (200, "text/event-stream")
@@ -216,10 +216,10 @@ def test_an_answer_that_cannot_be_opened_again_just_now_is_no_refusal_of_an_even
 
 
 @pytest.mark.parametrize("protocol", ["ai-sdk", "ag-ui"])
-def test_clients_that_take_a_clean_end_for_the_whole_answer_are_refused_instead(protocol):
+def test_clients_of_other_protocols_get_an_error_instead_of_retry(protocol):
     with WireServer([CUT]) as broker:
         client = client_of(broker)
-        client.application.extensions["bff"].broker.numbered = True
+        client.application.extensions["chat_bff"].broker.numbered = True
         fields = ADA | {"Accept": "text/event-stream"}
         path = f"/api/chat/stream/m-1?protocol={protocol}"
         refused = client.get(path, headers=fields)
@@ -229,18 +229,18 @@ def test_clients_that_take_a_clean_end_for_the_whole_answer_are_refused_instead(
     assert (sent_away.status_code, sent_away.text[:6]) == (200, "retry:")
 
 
-def test_a_broker_that_is_not_there_is_unavailable():
+def test_an_unreachable_broker_is_unavailable():
     with WireServer([END]) as broker:
-        gone = client_of(broker)
+        browser = client_of(broker)
 
-    response = say(gone)
+    response = post_message(browser)
 
     assert (response.status_code, response.json["code"]) == (503, "upstream_unavailable")
 
 
-def test_a_failure_is_logged_once_with_its_request_id_and_without_the_message(capfd):
+def test_a_failure_is_logged_once_without_the_message(capfd):
     with WireServer([reply(b"secret", "500 Internal Server Error")]) as broker:
-        say(client_of(broker), X_Request_ID="find-me")
+        post_message(client_of(broker), X_Request_ID="find-me")
 
     lines = [line for line in capfd.readouterr().err.splitlines() if "find-me" in line]
     assert len(lines) == 1
@@ -249,44 +249,44 @@ def test_a_failure_is_logged_once_with_its_request_id_and_without_the_message(ca
     assert BROKER_KEY not in lines[0]
 
 
-# Bad brokers: once it has begun, an error is the last event
+# Failing brokers: once the response has started, an error is the last event
 
 
-def test_a_stream_that_ends_early_ends_with_an_error_event():
+def test_a_stream_without_a_terminal_event_ends_with_an_error():
     with WireServer([TICKET], [*QUEUED, LAST_CHUNK], queue=UNNUMBERED) as broker:
-        response = say(client_of(broker))
+        response = post_message(client_of(broker))
         last = contents(response)[-1]
 
     assert (last["type"], last["code"]) == ("error", "answer_incomplete")
     assert last["request_id"] == response.headers["X-Request-ID"]
 
 
-def test_a_stream_that_is_cut_ends_with_an_error_event():
+def test_a_broken_stream_ends_with_an_error():
     with WireServer([TICKET], [*QUEUED, CUT]) as broker:
-        assert contents(say(client_of(broker)))[-1]["code"] == "upstream_unavailable"
+        assert contents(post_message(client_of(broker)))[-1]["code"] == "upstream_unavailable"
 
 
-def test_a_stream_that_falls_silent_ends_with_an_error_event():
+def test_a_silent_stream_ends_with_an_error():
     with WireServer([TICKET], [*QUEUED, HANG]) as broker:
-        assert contents(say(client_of(broker, UPSTREAM_READ_SECONDS="0.2")))[-1]["code"] == "upstream_timeout"
+        assert contents(post_message(client_of(broker, UPSTREAM_READ_SECONDS="0.2")))[-1]["code"] == "upstream_timeout"
 
 
-def test_an_event_over_the_limit_ends_with_an_error_event():
+def test_an_event_over_the_size_limit_ends_with_an_error():
     with WireServer([TICKET], [*QUEUED, chunk(b"data: " + b"x" * 5000), HANG]) as broker:
-        assert contents(say(client_of(broker, MAX_EVENT_BYTES="1024")))[-1]["code"] == "upstream_error"
+        assert contents(post_message(client_of(broker, MAX_EVENT_BYTES="1024")))[-1]["code"] == "upstream_error"
 
 
-# Whatever was opened is closed, even if the generator never starts
+# The broker's stream is closed even if the response is never iterated
 
 
-def test_a_response_that_is_never_read_closes_the_brokers_stream():
+def test_an_unread_response_closes_the_brokers_stream():
     with WireServer([TICKET], [stream_head(), HANG]) as broker:
-        say(client_of(broker)).close()
+        post_message(client_of(broker)).close()
 
         assert broker.wait_for(lambda: broker.open_connections == 0)
 
 
-def test_a_server_that_refuses_a_header_closes_the_brokers_stream():
+def test_a_failing_start_response_closes_the_brokers_stream():
     def refuse(*_):
         raise AssertionError("an invalid header")
 
@@ -309,39 +309,39 @@ def test_words_arrive_one_at_a_time(start, kind):
     server = start(kind, ECHO_WORD_SECONDS="0.15")
 
     with Browser(server).say("one two three") as reply:
-        moments = [(event["type"], monotonic()) for event in reply.events()]
+        arrivals = [(event["type"], monotonic()) for event in reply.events()]
 
-    assert [kind for kind, _ in moments] == ["status", "status", "progress", "progress", "progress", "complete"]
-    assert moments[4][1] - moments[2][1] > 0.2
+    assert [kind for kind, _ in arrivals] == ["status", "status", "progress", "progress", "progress", "complete"]
+    assert arrivals[4][1] - arrivals[2][1] > 0.2
 
 
 @pytest.mark.live
-def test_headers_arrive_before_the_first_word(start, kind):
+def test_headers_arrive_before_the_first_event(start, kind):
     with WireServer([TICKET], [stream_head(), HANG]) as broker:
         server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
-        began = monotonic()
+        started_at = monotonic()
 
         with Browser(server).say("hello") as reply:
             assert reply.message_id == "m-1"
-            assert monotonic() - began < 2
+            assert monotonic() - started_at < 2
             reply.leave()
 
 
 @pytest.mark.live
-def test_ten_rapid_messages_of_one_user_are_answered_in_order(start, kind):
+def test_rapid_messages_of_one_user_are_answered_in_order(start, kind):
     server = start(kind, ECHO_WORD_SECONDS="0.005", MAX_STREAMS_PER_USER="10")
     browser = Browser(server)
     replies = [browser.say(f"number {number}") for number in range(10)]
 
-    answers = in_parallel(10, lambda number: list(replies[number].events()))
+    events = in_parallel(10, lambda number: list(replies[number].events()))
 
-    assert [text_of(answer) for answer in answers] == [f"number {number}" for number in range(10)]
-    spans = [[order(event) for event in answer if event["type"] != "status"] for answer in answers]
-    assert all(span[-1] < later[0] for span, later in pairwise(spans)), "each began after the one before had ended"
+    assert [text_of(reply_events) for reply_events in events] == [f"number {number}" for number in range(10)]
+    spans = [[order(event) for event in reply_events if event["type"] != "status"] for reply_events in events]
+    assert all(span[-1] < later[0] for span, later in pairwise(spans)), "each starts after the one before has ended"
 
 
 @pytest.mark.live
-def test_ten_rapid_messages_to_the_original_broker_are_answered_in_order(start, kind):
+def test_rapid_messages_to_the_original_broker_are_answered_in_order(start, kind):
     with OriginalBroker() as broker:
         server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, MAX_STREAMS_PER_USER="10")
         browser = Browser(server)
@@ -364,22 +364,22 @@ def test_ten_rapid_messages_to_the_original_broker_are_answered_in_order(start, 
     ],
     ids=["declared too large", "chunked too large", "chunked", "no length"],
 )
-def test_a_body_is_bounded_however_it_comes(share, kind, field, body, status):
+def test_the_body_size_is_limited(share, kind, field, body, status):
     server = share(kind, MAX_BODY_BYTES="4096")
     request = head("POST", "/api/chat/stream", "Content-Type: application/json", field) + body
 
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
         sock.sendall(request)
-        answer = sock.recv(65536)
+        response = sock.recv(65536)
 
-    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert response.startswith(f"HTTP/1.1 {status} ".encode())
 
 
 @pytest.mark.live
 @pytest.mark.parametrize(
     "command", ["/error", "/cut", "/unicode", "/tool", "/big 300", "/help", "/silence 0.3", "/slow 0.2 a b c"]
 )
-def test_every_command_of_the_engine_comes_to_one_end(share, kind, user, command):
+def test_every_command_of_the_engine_has_one_terminal_event(share, kind, user, command):
     with Browser(share(kind), user).say(command) as reply:
         events = list(reply.events())
 
@@ -389,7 +389,7 @@ def test_every_command_of_the_engine_comes_to_one_end(share, kind, user, command
 
 
 @pytest.mark.live
-def test_each_stream_leaves_one_line_in_the_log(share, kind, user):
+def test_each_stream_logs_one_line(share, kind, user):
     server = share(kind)
 
     with Browser(server, user).say("top secret words", X_Request_ID="find-me") as reply:

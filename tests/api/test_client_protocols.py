@@ -1,4 +1,4 @@
-"""How a client says what it speaks, and what stays as it is whatever it speaks."""
+"""Client protocols of /api/chat: how one is chosen, and what all of them share."""
 
 import json
 
@@ -31,7 +31,7 @@ RESTARTED = [
 ]
 
 
-def say(browser, content, path: str = "/api/chat/stream", **headers: str):
+def post_message(browser, content, path: str = "/api/chat/stream", **headers: str):
     return browser.post(path, json=content, headers=ADA | headers)
 
 
@@ -39,12 +39,12 @@ def data_of(response) -> list[str]:
     return [line[6:] for line in response.get_data(as_text=True).splitlines() if line.startswith("data: ")]
 
 
-def answering(*answers):
-    """A broker that numbers, asked for streams."""
+def numbered_broker(*answers):
+    """A broker that numbers its events and has a running message."""
     return WireServer(*answers, queue=json.dumps({"messages": [RUNNING]}).encode())
 
 
-# Which one
+# Choosing a protocol
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -53,8 +53,8 @@ def answering(*answers):
     [("?protocol={}", "*/*"), ("", "text/event-stream; protocol={}"), ("", 'text/event-stream;protocol="{}", */*')],
     ids=["query", "accept", "accept quoted"],
 )
-def test_a_protocol_is_chosen_by_the_address_or_by_what_is_accepted(name, query, accept):
-    response = say(client(), BODIES[name], f"/api/chat/stream{query.format(name)}", Accept=accept.format(name))
+def test_a_protocol_is_chosen_by_query_or_accept(name, query, accept):
+    response = post_message(client(), BODIES[name], f"/api/chat/stream{query.format(name)}", Accept=accept.format(name))
 
     assert json.loads(data_of(response)[0]).items() >= FIRST[name].items()
     assert response.headers["X-Message-ID"]
@@ -62,18 +62,18 @@ def test_a_protocol_is_chosen_by_the_address_or_by_what_is_accepted(name, query,
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "*/*", "application/json", ""])
-def test_whoever_chooses_nothing_is_spoken_to_in_our_own_words(accept):
-    assert json.loads(data_of(say(client(), BODIES["native"], Accept=accept))[0])["type"] == "status"
+def test_the_native_protocol_is_the_default(accept):
+    assert json.loads(data_of(post_message(client(), BODIES["native"], Accept=accept))[0])["type"] == "status"
 
 
-def test_a_protocol_that_nobody_speaks_is_refused():
-    response = say(client(), BODIES["native"], "/api/chat/stream?protocol=morse")
+def test_an_unknown_protocol_is_refused():
+    response = post_message(client(), BODIES["native"], "/api/chat/stream?protocol=morse")
 
     assert (response.status_code, response.json["code"]) == (400, "invalid_request")
     assert "native, ai-sdk, ag-ui" in response.json["error"]
 
 
-# What is asked
+# Request bodies
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_a_protocol_that_nobody_speaks_is_refused():
         ("ag-ui", []),
     ],
 )
-def test_what_says_nothing_we_could_answer_is_refused_in_our_one_shape(name, content):
+def test_an_invalid_body_is_refused_as_json(name, content):
     with WireServer([TICKET]) as broker:
-        response = say(client_of(broker), content, f"/api/chat/stream?protocol={name}")
+        response = post_message(client_of(broker), content, f"/api/chat/stream?protocol={name}")
 
         assert response.status_code == 400
         assert set(response.json) == {"error", "code", "request_id"}
@@ -100,7 +100,7 @@ def test_what_says_nothing_we_could_answer_is_refused_in_our_one_shape(name, con
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("extra", "sent"),
     [
         ({"trigger": "submit-message"}, "u-1"),
         ({"trigger": "submit-message", "messageId": "u-1"}, None),
@@ -108,112 +108,112 @@ def test_what_says_nothing_we_could_answer_is_refused_in_our_one_shape(name, con
     ],
     ids=["a new one", "edited", "regenerated"],
 )
-def test_a_message_of_the_ai_sdks_is_safe_to_send_again_unless_it_is_said_anew(more, told):
+def test_ai_sdk_messages_are_idempotent_unless_edited_or_regenerated(extra, sent):
     with WireServer([TICKET], ANSWER) as broker:
-        say(client_of(broker), UI_MESSAGES | more, "/api/chat/stream?protocol=ai-sdk").get_data()
+        post_message(client_of(broker), UI_MESSAGES | extra, "/api/chat/stream?protocol=ai-sdk").get_data()
 
-    left = json.loads(broker.requests[0].body)
-    assert (left["message"], left.get("client_message_id")) == ("hello", told)
+    enqueued = json.loads(broker.requests[0].body)
+    assert (enqueued["message"], enqueued.get("client_message_id")) == ("hello", sent)
 
 
 def turns(name: str, count: int) -> dict:
-    """A chat as the protocol's client sends it along: `count` turns of a kilobyte, and then hello."""
-    text, said = "All work and no play makes Jack a dull boy. " * 12, []
+    """A body as the protocol's client sends it: a history of `count` turns of 1 KB, and a new message."""
+    text, history = "All work and no play makes Jack a dull boy. " * 12, []
     for number in range(count):
         for role in ("user", "assistant"):
             part = {"type": "text", "text": text, "state": "done"}
-            said.append(
+            history.append(
                 {"id": f"{role}-{number}", "role": role}
                 | ({"content": text} if name == "ag-ui" else {"parts": [{"type": "step-start"}, part]})
             )
-    return BODIES[name] | {"messages": [*said, *BODIES[name]["messages"]]}
+    return BODIES[name] | {"messages": [*history, *BODIES[name]["messages"]]}
 
 
 @pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
-def test_a_long_chat_goes_on(name):
+def test_a_long_history_is_accepted(name):
     with WireServer([TICKET], ANSWER) as broker:
-        response = say(client_of(broker), turns(name, 500), f"/api/chat/stream?protocol={name}")
+        response = post_message(client_of(broker), turns(name, 500), f"/api/chat/stream?protocol={name}")
 
         assert response.status_code == 200, response.json
         response.get_data()
     assert json.loads(broker.requests[0].body)["message"] == "hello"
 
 
-# Coming back
+# Resuming
 
 
 @pytest.mark.parametrize(
-    ("last", "asked_for", "text"),
+    ("last_event_id", "expected", "text"),
     [("", None, "hello"), ("1-0", "1-0", "hello"), ("1-0;text", "1-0", "hello"), ("2-0;text", "2-0", "hello")],
 )
-def test_a_place_in_an_answer_is_the_brokers_whatever_was_spoken(last, asked_for, text):
-    with answering(NUMBERED) as broker:
-        headers = ADA | ({"Last-Event-ID": last} if last else {})
+def test_a_reply_is_resumed_at_the_brokers_event_id(last_event_id, expected, text):
+    with numbered_broker(NUMBERED) as broker:
+        headers = ADA | ({"Last-Event-ID": last_event_id} if last_event_id else {})
         browser = client_of(broker)
         response = browser.get("/api/chat/stream/m-1?protocol=ai-sdk", headers=headers)
         parts = [json.loads(data) for data in data_of(response)[:-1]]
 
-    assert broker.requests[0].headers.get("last-event-id") == asked_for
+    assert broker.requests[0].headers.get("last-event-id") == expected
     assert [part["type"] for part in parts][:2] == ["start", "text-start"]
     assert "".join(part.get("delta", "") for part in parts) == text
 
 
-# An answer that begins anew
+# Restarts
 
 
 def ids_of(response) -> list[str]:
     return [line[4:] for line in response.get_data(as_text=True).splitlines() if line.startswith("id: ")]
 
 
-def test_our_own_words_tell_of_a_restart():
+def test_the_native_protocol_has_a_restart_event():
     with WireServer([TICKET], RESTARTED) as broker:
-        events = [json.loads(data) for data in data_of(say(client_of(broker), BODIES["native"]))]
+        events = [json.loads(data) for data in data_of(post_message(client_of(broker), BODIES["native"]))]
 
     assert [event["type"] for event in events] == ["progress", "restart", "status", "progress", "complete"]
 
 
 @pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
-def test_a_protocol_that_cannot_take_words_back_ends_with_its_error(name):
+def test_a_restart_after_output_ends_other_protocols_with_an_error(name):
     path = f"?protocol={name}"
     with WireServer([TICKET], RESTARTED) as broker:
         browser = client_of(broker)
-        said = say(browser, BODIES[name], f"/api/chat/stream{path}")
-        told, ids = data_of(said), ids_of(said)
+        streamed = post_message(browser, BODIES[name], f"/api/chat/stream{path}")
+        sent, ids = data_of(streamed), ids_of(streamed)
         follow = f"/api/chat/stream/m-1{path}"
-        again = data_of(browser.get(follow, headers=ADA))
-        seen = browser.get(follow, headers=ADA | {"Last-Event-ID": ids[-1]})
+        replayed = data_of(browser.get(follow, headers=ADA))
+        after_end = browser.get(follow, headers=ADA | {"Last-Event-ID": ids[-1]})
 
-    assert '"code":"interrupted"' in "".join(told)
-    assert '"ok"' not in "".join(told), "nothing of the new start"
-    assert (ids, seen.status_code) == (["1-0;text", "2-0;end"], 204)
-    assert [json.loads(data)["type"] for data in again if data != "[DONE]"] == [
-        json.loads(data)["type"] for data in told if data != "[DONE]"
+    assert '"code":"interrupted"' in "".join(sent)
+    assert '"ok"' not in "".join(sent), "nothing of the second run"
+    assert (ids, after_end.status_code) == (["1-0;text", "2-0;end"], 204)
+    assert [json.loads(data)["type"] for data in replayed if data != "[DONE]"] == [
+        json.loads(data)["type"] for data in sent if data != "[DONE]"
     ]
 
 
 @pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
-def test_whoever_resumes_after_words_is_told_of_the_error_too(name):
+def test_a_restart_after_resumed_output_is_an_error_too(name):
     rest = [RESTARTED[0], chunk(b'id: 2-0\ndata: {"type":"restart"}\n\n'), *RESTARTED[2:]]
-    with answering(rest) as broker:
+    with numbered_broker(rest) as broker:
         headers = ADA | {"Last-Event-ID": "1-0;text"}
         response = client_of(broker).get(f"/api/chat/stream/m-1?protocol={name}", headers=headers)
-        told = "".join(data_of(response))
+        sent = "".join(data_of(response))
 
     assert broker.requests[0].headers["last-event-id"] == "1-0"
-    assert '"code":"interrupted"' in told
-    assert '"ok"' not in told
+    assert '"code":"interrupted"' in sent
+    assert '"ok"' not in sent
 
 
-def test_an_end_that_was_seen_is_still_only_its_users():
+def test_the_end_of_another_users_reply_is_not_found():
     stranger = ADA | {"X-Forwarded-User": "eve", "Last-Event-ID": "2-0;end"}
 
-    with answering([reply(b'{"code":"not_found"}', "404 Not Found")]) as broker:
+    with numbered_broker([reply(b'{"code":"not_found"}', "404 Not Found")]) as broker:
         response = client_of(broker).get("/api/chat/stream/m-1?protocol=ai-sdk", headers=stranger)
 
     assert response.status_code == 404
 
 
-def test_what_a_user_said_last_is_found_without_its_id():
+def test_the_latest_message_is_resumed_without_its_id():
     queued = {"message_id": "m-2", "state": "queued", "position": 1}
     queue = json.dumps({"messages": [RUNNING, queued]}).encode()
 
@@ -223,18 +223,18 @@ def test_what_a_user_said_last_is_found_without_its_id():
         assert json.loads(data_of(response)[0]) == {"type": "start", "messageId": "m-2"}
 
 
-def test_a_ticket_opens_what_was_said_last():
+def test_a_ticket_resumes_the_latest_message():
     browser = client(ECHO_WORD_SECONDS="30")
-    said = say(browser, {"message": "one two"})
+    streamed = post_message(browser, {"message": "one two"})
     ticket = browser.post("/api/ticket", headers=ADA).json["ticket"]
     path = f"/api/chat/stream/chat-1/stream?protocol=ai-sdk&ticket={ticket}"
 
     response = browser.get(path, headers={"X-Proxy-Secret": PROXY_SECRET})
 
-    assert (response.status_code, response.headers["X-Message-ID"]) == (200, said.headers["X-Message-ID"])
-    for open_stream in (response, said):
+    assert (response.status_code, response.headers["X-Message-ID"]) == (200, streamed.headers["X-Message-ID"])
+    for open_stream in (response, streamed):
         open_stream.close()
 
 
-def test_where_nothing_goes_on_there_is_nothing_to_follow():
+def test_resuming_the_latest_message_gets_204_when_none_is_active():
     assert client(BROKER_API_KEY=BROKER_KEY).get("/api/chat/stream/chat-1/stream", headers=ADA).status_code == 204

@@ -1,4 +1,4 @@
-"""What all doors to the engine have in common: how its failures are told, and that nothing it says of them leaves."""
+"""Failures of the engine: every route maps them alike and passes on nothing of their text."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import responses
 
 from bff.upstream.http import JSON_MAX_BYTES
-from tests.api.engine_requests import DOORS, ENGINE, JSON_DOORS, KEY, NOBODY, client, code, knock
+from tests.api.engine_requests import ENGINE, JSON_ROUTES, KEY, ROUTES, UNREACHABLE, client, code, send
 from tests.wire_server import CUT, END, HANG, WireServer, reply
 
 SECRET = "a-word-only-the-engine-knows"
@@ -14,11 +14,11 @@ STATUSES = [201, 202, 204, 206, 226, 300, 301, 302, 303, 304, 305, 307, 308]
 STATUSES += [400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 415, 416, 418]
 STATUSES += [421, 422, 425, 426, 428, 429, 431, 451]
 STATUSES += [500, 501, 502, 503, 504, 505, 507, 508, 511, 520, 599]
-SPECIAL = {400: (400, "invalid_request"), 429: (429, "too_many_requests")}
-NOT_THERE = {"history": 200, "newest": 200, "preferences": 200, "audio": 404}
+PASSED_ON = {400: (400, "invalid_request"), 429: (429, "too_many_requests")}
+MISSING_USER = {"history": 200, "newest": 200, "preferences": 200, "audio": 404}
 
-all_doors = pytest.mark.parametrize("door", DOORS)
-json_doors = pytest.mark.parametrize("door", JSON_DOORS)
+all_routes = pytest.mark.parametrize("route", ROUTES)
+json_routes = pytest.mark.parametrize("route", JSON_ROUTES)
 
 
 @pytest.fixture(scope="module")
@@ -26,24 +26,24 @@ def browser():
     return client()
 
 
-@all_doors
+@all_routes
 @pytest.mark.parametrize("status", STATUSES)
 @responses.activate
-def test_whatever_the_engine_answers_has_one_meaning_and_none_of_its_words(browser, door, status):
+def test_a_status_of_the_engine_is_mapped_without_its_body(browser, route, status):
     body = json.dumps({"detail": SECRET, "error": SECRET, "code": SECRET, "response_language": SECRET})
     headers = {"Location": f"{ENGINE}/{SECRET}", "X-Secret": SECRET, "Set-Cookie": f"a={SECRET}"}
-    responses.add(DOORS[door].method, ENGINE + DOORS[door].engine_path, body=body, status=status, headers=headers)
+    responses.add(ROUTES[route].method, ENGINE + ROUTES[route].engine_path, body=body, status=status, headers=headers)
 
-    response = knock(browser, door)
+    response = send(browser, route)
 
-    if status == 404 and NOT_THERE.get(door) == 200:
+    if status == 404 and MISSING_USER.get(route) == 200:
         assert response.status_code == 200
-    elif status == 404 and door in NOT_THERE:
+    elif status == 404 and route in MISSING_USER:
         assert code(response) == (404, "not_found")
     else:
-        assert code(response) == SPECIAL.get(status, (502, "upstream_error"))
+        assert code(response) == PASSED_ON.get(status, (502, "upstream_error"))
     assert SECRET not in response.get_data(as_text=True) + str(response.headers)
-    assert len(responses.calls) == 1, "no redirect is followed, nothing is asked again"
+    assert len(responses.calls) == 1, "no redirect is followed, nothing is retried"
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_whatever_the_engine_answers_has_one_meaning_and_none_of_its_words(brows
         ({"Retry-After": "99999"}, {}, "3600"),
     ],
 )
-@all_doors
+@all_routes
 @responses.activate
-def test_a_busy_engine_says_when_to_come_back(browser, door, headers, body, seconds):
-    responses.add(DOORS[door].method, ENGINE + DOORS[door].engine_path, json=body, status=429, headers=headers)
+def test_retry_after_of_a_busy_engine_is_passed_on(browser, route, headers, body, seconds):
+    responses.add(ROUTES[route].method, ENGINE + ROUTES[route].engine_path, json=body, status=429, headers=headers)
 
-    response = knock(browser, door)
+    response = send(browser, route)
 
     assert code(response) == (429, "too_many_requests")
     assert response.headers["Retry-After"] == seconds
 
 
-NO_OBJECT = {
+INVALID_JSON = {
     "HTML": b"<html>",
     "nothing": b"",
     "a list": b"[]",
@@ -84,16 +84,16 @@ NO_OBJECT = {
 }
 
 
-@json_doors
-@pytest.mark.parametrize("body", NO_OBJECT.values(), ids=NO_OBJECT)
-def test_an_answer_that_is_none_is_an_error(browser, door, body):
+@json_routes
+@pytest.mark.parametrize("body", INVALID_JSON.values(), ids=INVALID_JSON)
+def test_invalid_json_is_an_error(browser, route, body):
     with responses.RequestsMock() as engine:
-        engine.add(DOORS[door].method, ENGINE + DOORS[door].engine_path, body=body)
+        engine.add(ROUTES[route].method, ENGINE + ROUTES[route].engine_path, body=body)
 
-        assert code(knock(browser, door)) == (502, "upstream_error")
+        assert code(send(browser, route)) == (502, "upstream_error")
 
 
-NO_ANSWERS = {
+INVALID_CONTENT = {
     "chat": [{}, {"responses": None}, {"responses": "x"}, {"responses": [1]}, {"response": {"responses": ["x"]}}],
     "history": [
         {},
@@ -106,19 +106,21 @@ NO_ANSWERS = {
 }
 
 
-@pytest.mark.parametrize(("door", "content"), [(door, content) for door in NO_ANSWERS for content in NO_ANSWERS[door]])
-def test_an_object_of_another_kind_is_an_error(browser, door, content):
+@pytest.mark.parametrize(
+    ("route", "content"), [(route, content) for route in INVALID_CONTENT for content in INVALID_CONTENT[route]]
+)
+def test_unexpected_json_is_an_error(browser, route, content):
     with responses.RequestsMock() as engine:
-        engine.add(DOORS[door].method, ENGINE + DOORS[door].engine_path, json=content)
+        engine.add(ROUTES[route].method, ENGINE + ROUTES[route].engine_path, json=content)
 
-        assert code(knock(browser, door)) == (502, "upstream_error")
+        assert code(send(browser, route)) == (502, "upstream_error")
 
 
-# Time, on real sockets
+# Timeouts, on real sockets
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
-HALF_DEAD = {
+STALLS = {
     "says nothing": [HANG],
     "stops in its headers": [HEAD[:40], HANG],
     "stops before its body": [HEAD, HANG],
@@ -127,59 +129,59 @@ HALF_DEAD = {
 }
 
 
-@json_doors
-@pytest.mark.parametrize("steps", HALF_DEAD.values(), ids=HALF_DEAD)
-def test_an_engine_that_is_silent_is_given_up_in_time_and_let_go(door, steps):
+@json_routes
+@pytest.mark.parametrize("steps", STALLS.values(), ids=STALLS)
+def test_a_stalled_engine_times_out_and_is_closed(route, steps):
     with WireServer(steps) as engine:
-        assert code(knock(client(engine.url, ENGINE_SECONDS="0.3"), door)) == (504, "upstream_timeout")
+        assert code(send(client(engine.url, ENGINE_SECONDS="0.3"), route)) == (504, "upstream_timeout")
 
         assert engine.wait_for(lambda: engine.open_connections == 0, 15)
 
 
-@pytest.mark.parametrize("steps", [HALF_DEAD["says nothing"], HALF_DEAD["stops in its headers"]])
-def test_a_recording_that_does_not_begin_is_given_up_in_time(steps):
+@pytest.mark.parametrize("steps", [STALLS["says nothing"], STALLS["stops in its headers"]])
+def test_a_recording_that_does_not_start_times_out(steps):
     with WireServer(steps) as engine:
-        assert code(knock(client(engine.url, UPSTREAM_OPEN_SECONDS="0.3"), "audio")) == (504, "upstream_timeout")
+        assert code(send(client(engine.url, UPSTREAM_OPEN_SECONDS="0.3"), "audio")) == (504, "upstream_timeout")
 
         assert engine.wait_for(lambda: engine.open_connections == 0, 15)
 
 
-@all_doors
-def test_an_engine_that_is_not_there_cannot_be_reached(door):
-    response = knock(client(NOBODY), door)
+@all_routes
+def test_an_unreachable_engine_is_unavailable(route):
+    response = send(client(UNREACHABLE), route)
 
     assert code(response) == (503, "upstream_unavailable")
     assert response.headers["Retry-After"]
 
 
-@json_doors
+@json_routes
 @pytest.mark.parametrize("steps", [[CUT], [END], [HEAD, CUT], [HEAD + b"{", END]], ids=["reset", "closed", "cut", "short"])
-def test_an_engine_that_breaks_off_is_unavailable(door, steps):
+def test_a_broken_connection_is_unavailable(route, steps):
     with WireServer(steps) as engine:
-        assert code(knock(client(engine.url), door)) == (503, "upstream_unavailable")
+        assert code(send(client(engine.url), route)) == (503, "upstream_unavailable")
 
 
-@all_doors
-def test_a_redirect_is_not_followed_with_our_key(door):
+@all_routes
+def test_redirects_are_not_followed(route):
     with WireServer([reply(b"{}")]) as elsewhere:
         with WireServer([reply(b"{}", status="307 Temporary Redirect", Location=elsewhere.url)]) as engine:
-            assert code(knock(client(engine.url), door)) == (502, "upstream_error")
+            assert code(send(client(engine.url), route)) == (502, "upstream_error")
 
         assert engine.requests[0].headers["authorization"] == f"Bearer {KEY}"
         assert not elsewhere.requests
 
 
-@all_doors
+@all_routes
 @responses.activate
-def test_a_user_of_many_slow_requests_is_slowed_down_and_may_still_chat(door):
+def test_engine_requests_are_limited_apart_from_streams(route):
     browser = client(MAX_STREAMS_PER_USER="1")
-    streams = browser.application.extensions["bff"].streams
+    streams = browser.application.extensions["chat_bff"].streams
 
     with streams.acquire("ada\0") as slot:
-        assert code(knock(browser, door)) == (429, "too_many_requests")
+        assert code(send(browser, route)) == (429, "too_many_requests")
         slot.release()
     with streams.acquire("ada") as slot:
-        responses.add(DOORS[door].method, ENGINE + DOORS[door].engine_path, status=500)
-        assert code(knock(browser, door)) == (502, "upstream_error")
-        assert len(streams) == 1, "a place is given back"
+        responses.add(ROUTES[route].method, ENGINE + ROUTES[route].engine_path, status=500)
+        assert code(send(browser, route)) == (502, "upstream_error")
+        assert len(streams) == 1, "its slot is released"
         slot.release()

@@ -4,11 +4,11 @@ from urllib.parse import parse_qs
 import pytest
 import responses
 
-from tests.api.engine_requests import DOORS, ENGINE, KEY, Door, client, code, knock, query
+from tests.api.engine_requests import ENGINE, KEY, ROUTES, Route, client, code, query, send
 from tests.live import ADA
 from tests.wire_server import WireServer, reply
 
-ENGINE_URL = ENGINE + DOORS["history"].engine_path
+ENGINE_URL = ENGINE + ROUTES["history"].engine_path
 
 
 def entry(number: int) -> dict:
@@ -16,17 +16,17 @@ def entry(number: int) -> dict:
 
 
 class Engine:
-    """Of a user with so many turns; the pages it was asked for."""
+    """An engine whose user has `total` turns. `pages`: limit and offset of each request."""
 
-    def __init__(self, turns: int) -> None:
-        self.parsed: list[tuple[int, int]] = []
-        self._entries = [entry(number) for number in range(turns)]
-        responses.add_callback(responses.GET, ENGINE_URL, self._answer)
+    def __init__(self, total: int) -> None:
+        self.pages: list[tuple[int, int]] = []
+        self._entries = [entry(number) for number in range(total)]
+        responses.add_callback(responses.GET, ENGINE_URL, self._respond)
 
-    def _answer(self, request):
+    def _respond(self, request):
         page = {name: int(values[0]) for name, values in parse_qs(request.url.partition("?")[2]).items()}
         limit, offset = page["limit"], page["offset"]
-        self.parsed.append((limit, offset))
+        self.pages.append((limit, offset))
         content = {"user_id": "ada", "entries": self._entries[offset : offset + limit], "total_count": len(self._entries)}
         return 200, {}, json.dumps(content | page)
 
@@ -45,7 +45,7 @@ def numbers(response) -> list[int]:
 
 
 @responses.activate
-def test_turns_are_handed_on_as_the_engine_has_them():
+def test_turns_are_passed_on_unchanged():
     engine = Engine(2)
 
     response = history(client())
@@ -58,12 +58,12 @@ def test_turns_are_handed_on_as_the_engine_has_them():
         "limit": 50,
         "offset": 0,
     }
-    assert engine.parsed == [(50, 0)]
+    assert engine.pages == [(50, 0)]
     assert responses.calls[0].request.headers["Authorization"] == f"Bearer {KEY}"
 
 
 @pytest.mark.parametrize(
-    ("page", "parsed"),
+    ("page", "expected"),
     [
         ({}, (50, 0)),
         ({"limit": "7", "offset": "3"}, (7, 3)),
@@ -76,12 +76,12 @@ def test_turns_are_handed_on_as_the_engine_has_them():
     ],
 )
 @responses.activate
-def test_a_page_is_clamped_to_what_the_engine_gives(browser, page, parsed):
+def test_limit_is_clamped(browser, page, expected):
     engine = Engine(100)
 
     assert history(browser, **page).status_code == 200
 
-    assert engine.parsed == [parsed]
+    assert engine.pages == [expected]
 
 
 @pytest.mark.parametrize(
@@ -104,13 +104,13 @@ def test_a_page_is_clamped_to_what_the_engine_gives(browser, page, parsed):
     ids=str,
 )
 @responses.activate
-def test_a_page_that_is_none_is_refused_and_the_engine_not_asked(browser, page):
+def test_an_invalid_page_is_refused_without_a_request(browser, page):
     assert code(history(browser, **page)) == (400, "invalid_request")
     assert not responses.calls
 
 
 @pytest.mark.parametrize(
-    ("turns", "page", "shown"),
+    ("total", "page", "expected"),
     [
         (0, {}, []),
         (3, {}, [2, 1, 0]),
@@ -125,18 +125,18 @@ def test_a_page_that_is_none_is_refused_and_the_engine_not_asked(browser, page):
     ],
 )
 @responses.activate
-def test_newest_pages_from_the_end(browser, turns, page, shown):
-    engine = Engine(turns)
+def test_newest_pages_from_the_end(browser, total, page, expected):
+    engine = Engine(total)
 
     response = history(browser, order="newest", **page)
 
-    assert numbers(response) == shown
-    assert response.get_json()["total_count"] == turns
-    assert len(engine.parsed) <= 2
+    assert numbers(response) == expected
+    assert response.get_json()["total_count"] == total
+    assert len(engine.pages) <= 2
 
 
 @responses.activate
-def test_the_pages_of_newest_joined_are_the_whole_history(browser):
+def test_pages_of_newest_cover_the_whole_history(browser):
     Engine(120)
 
     pages = [numbers(history(browser, order="newest", limit="17", offset=str(offset))) for offset in range(0, 121, 17)]
@@ -145,7 +145,7 @@ def test_the_pages_of_newest_joined_are_the_whole_history(browser):
 
 
 @responses.activate
-def test_an_engine_that_gives_more_than_was_asked_for_does_not_make_a_page_longer(browser):
+def test_extra_entries_of_the_engine_are_dropped(browser):
     content = {"entries": [entry(number) for number in range(9)], "total_count": 9}
     responses.get(ENGINE_URL, json=content)
 
@@ -155,7 +155,7 @@ def test_an_engine_that_gives_more_than_was_asked_for_does_not_make_a_page_longe
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
 @responses.activate
-def test_who_said_nothing_yet_has_an_empty_history(browser, order):
+def test_an_unknown_user_has_an_empty_history(browser, order):
     responses.get(ENGINE_URL, status=404, json={"detail": "User not found"})
 
     response = history(browser, order=order, offset="5")
@@ -175,23 +175,23 @@ def test_who_said_nothing_yet_has_an_empty_history(browser, order):
     ],
 )
 @pytest.mark.parametrize(
-    "door", [DOORS["history"], DOORS["preferences"], DOORS["prefer"]], ids=lambda door: door.method + door.path
+    "route", [ROUTES["history"], ROUTES["preferences"], ROUTES["prefer"]], ids=lambda route: route.method + route.path
 )
-def test_a_user_id_is_one_segment_whatever_it_holds(user, segment, door):
+def test_a_user_id_is_one_path_segment(user, segment, route):
     with WireServer([reply(b'{"entries":[],"total_count":0}')]) as engine:
-        response = knock(client(engine.url), door, X_Forwarded_User=user.encode().decode("latin-1"))
+        response = send(client(engine.url), route, X_Forwarded_User=user.encode().decode("latin-1"))
 
         assert response.status_code == 200
-        leaf = door.engine_path.rpartition("/")[2]
+        leaf = route.engine_path.rpartition("/")[2]
         assert engine.requests[0].path.partition("?")[0] == f"/api/v1/orgs/unfoldingWord/users/{segment}/{leaf}"
         assert query(engine.requests[0]) == ("limit=50&offset=0" if leaf == "history" else "")
 
 
-def test_an_org_comes_from_the_operators_map_and_from_no_request(tmp_path):
+def test_the_org_comes_from_the_map_only(tmp_path):
     (tmp_path / "orgs.json").write_text('{"ada": "Word Collective"}')
-    door = Door("GET", "/api/chat/history?org=evil&org_id=evil&user_id=eve", None, "")
+    route = Route("GET", "/api/chat/history?org=evil&org_id=evil&user_id=eve", None, "")
 
     with WireServer([reply(b'{"entries":[],"total_count":0}')]) as engine:
-        knock(client(engine.url, ORG_MAP_FILE=str(tmp_path / "orgs.json")), door, X_Org="evil")
+        send(client(engine.url, ORG_MAP_FILE=str(tmp_path / "orgs.json")), route, X_Org="evil")
 
         assert engine.requests[0].path.startswith("/api/v1/orgs/Word%20Collective/users/ada/history?")

@@ -12,36 +12,36 @@ def browser():
     return new_app().test_client()
 
 
-def test_the_page_is_html_for_anybody(browser):
+def test_the_page_is_public_html(browser):
     response = browser.get("/")
 
     assert (response.status_code, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert response.text.startswith("<!doctype html>")
 
 
-def test_every_file_the_page_names_is_there(browser):
-    names = re.findall(r'(?:href|src)="(/[^"]+)"', browser.get("/").text)
+def test_the_files_of_the_page_exist(browser):
+    paths = re.findall(r'(?:href|src)="(/[^"]+)"', browser.get("/").text)
 
-    assert {name.rpartition(".")[2] for name in names} == {"css", "js"}
-    for name in names:
-        with browser.get(name) as response:
-            assert (response.status_code, response.headers["Content-Type"]) == (200, TYPES[name.rpartition(".")[2]])
+    assert {path.rpartition(".")[2] for path in paths} == {"css", "js"}
+    for path in paths:
+        with browser.get(path) as response:
+            assert (response.status_code, response.headers["Content-Type"]) == (200, TYPES[path.rpartition(".")[2]])
             assert response.data
 
 
-def test_every_module_the_scripts_import_is_there(browser):
-    wanted, seen = re.findall(r'src="(/static/[^"]+)"', browser.get("/").text), set()
+def test_the_imported_modules_exist(browser):
+    pending, seen = re.findall(r'src="(/static/[^"]+)"', browser.get("/").text), set()
 
-    while wanted:
-        name = wanted.pop()
-        with browser.get(name) as response:
-            assert response.status_code == 200, name
+    while pending:
+        path = pending.pop()
+        with browser.get(path) as response:
+            assert response.status_code == 200, path
             imports = re.findall(r'(?:from|import) "(\./[^"]+)"', response.text)
-        seen.add(name)
-        wanted += [path for path in (f"/static/{one.removeprefix('./')}" for one in imports) if path not in seen]
+        seen.add(path)
+        pending += {f"/static/{name.removeprefix('./')}" for name in imports} - seen
 
 
-def test_the_page_names_nothing_from_elsewhere(browser):
+def test_the_page_loads_nothing_from_other_hosts(browser):
     assert not re.findall(r'(?:href|src)="(?:https?:)?//', browser.get("/").text)
 
 

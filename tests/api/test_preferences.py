@@ -3,10 +3,10 @@ import json
 import pytest
 import responses
 
-from tests.api.engine_requests import DOORS, ENGINE, client, code, knock
+from tests.api.engine_requests import ENGINE, ROUTES, client, code, send
 from tests.live import ADA
 
-ENGINE_URL = ENGINE + DOORS["preferences"].engine_path
+ENGINE_URL = ENGINE + ROUTES["preferences"].engine_path
 
 
 @pytest.fixture(scope="module")
@@ -19,23 +19,23 @@ def put(browser, body: bytes, content_type: str = "application/json"):
 
 
 @responses.activate
-def test_preferences_are_handed_on(browser):
+def test_preferences_are_passed_on(browser):
     responses.get(ENGINE_URL, json={"response_language": "sw"})
 
-    assert knock(browser, "preferences").get_json() == {"response_language": "sw"}
+    assert send(browser, "preferences").get_json() == {"response_language": "sw"}
 
 
 @responses.activate
-def test_who_prefers_nothing_yet_has_none(browser):
+def test_an_unknown_user_has_no_preferences(browser):
     responses.get(ENGINE_URL, status=404)
 
-    response = knock(browser, "preferences")
+    response = send(browser, "preferences")
 
     assert (response.status_code, response.get_json()) == (200, {})
 
 
 @responses.activate
-def test_a_change_is_told_to_the_engine_and_nothing_else_is(browser):
+def test_only_known_preferences_are_sent_to_the_engine(browser):
     responses.put(ENGINE_URL, json={"response_language": "de"})
 
     response = put(browser, b'{"response_language": "de", "user_id": "eve", "org": "evil"}')
@@ -45,7 +45,7 @@ def test_a_change_is_told_to_the_engine_and_nothing_else_is(browser):
 
 
 @responses.activate
-def test_no_change_changes_nothing(browser):
+def test_an_empty_update_reads_the_preferences(browser):
     responses.get(ENGINE_URL, json={"response_language": "sw"})
 
     response = put(browser, b"{}")
@@ -76,19 +76,19 @@ def test_no_change_changes_nothing(browser):
     ],
 )
 @responses.activate
-def test_what_is_no_language_is_refused_and_the_engine_not_asked(browser, body):
+def test_an_invalid_language_is_refused_without_a_request(browser, body):
     assert code(put(browser, body)) == (400, "invalid_request")
     assert not responses.calls
 
 
 @responses.activate
-def test_what_is_not_said_to_be_json_is_refused(browser):
+def test_a_body_that_is_not_json_is_refused(browser):
     assert code(put(browser, b'{"response_language": "en"}', "text/plain")) == (415, "unsupported_media_type")
     assert not responses.calls
 
 
 @responses.activate
-def test_a_language_the_engine_does_not_know_is_a_bad_request(browser):
+def test_an_unsupported_language_is_a_bad_request(browser):
     responses.put(ENGINE_URL, status=400, json={"detail": "Unsupported language xx; try en"})
 
     response = put(browser, b'{"response_language": "xx"}')

@@ -1,4 +1,4 @@
-"""What readers make of our own queue's log when it says `restart`. The test is the worker that writes it."""
+"""A reply that restarts, as its readers see it. The test takes the place of the worker and writes the log itself."""
 
 import json
 import uuid
@@ -21,7 +21,7 @@ OPENAI = {"model": "echo", "stream": True, "messages": [{"role": "user", "conten
 UI_MESSAGES = {"messages": [{"id": "u-1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}]}
 
 
-class Worked(NamedTuple):
+class OwnWorker(NamedTuple):
     browser: FlaskClient
     queue: RedisQueue
 
@@ -33,28 +33,28 @@ class Worked(NamedTuple):
 
 
 @pytest.fixture
-def worked(clean_redis) -> Iterator[Worked]:
+def app(clean_redis) -> Iterator[OwnWorker]:
     queue = RedisQueue(connect(clean_redis.url))
-    yield Worked(client(REDIS_URL=clean_redis.url, RUN_WORKER="0"), queue)
+    yield OwnWorker(client(REDIS_URL=clean_redis.url, RUN_WORKER="0"), queue)
     queue.close()
 
 
-def told(kind: str, **content: object) -> LogEntry:
+def entry(kind: str, **content: object) -> LogEntry:
     return "message", json.dumps({"type": kind} | content)
 
 
-HALF, RESTART, ANEW = told("progress", text="Half "), told("restart"), told("progress", text="whole")
-COMPLETE = told("complete", response=response(["whole"]) | {"message_id": REPLY})
+HALF, RESTART, AGAIN = entry("progress", text="Half "), entry("restart"), entry("progress", text="whole")
+COMPLETE = entry("complete", response=response(["whole"]) | {"message_id": REPLY})
 
 
-def begin(queue: RedisQueue, *before: LogEntry) -> Claim:
+def restart(queue: RedisQueue, *before: LogEntry) -> Claim:
     claim = claimed(queue)
     queue.append(claim, [*before, RESTART])
     return claim
 
 
-def answer(queue: RedisQueue, *before: LogEntry) -> None:
-    queue.finish(begin(queue, *before), [("processing", ""), ANEW, COMPLETE])
+def finish_reply(queue: RedisQueue, *before: LogEntry) -> None:
+    queue.finish(restart(queue, *before), [("processing", ""), AGAIN, COMPLETE])
 
 
 def fields(body: str, name: str) -> list[str]:
@@ -65,25 +65,25 @@ def types(body: str) -> list[str]:
     return [json.loads(data)["type"] for data in fields(body, "data") if data != "[DONE]"]
 
 
-def test_our_own_words_say_it_with_an_id_to_every_reader(worked):
-    said = worked.post("/api/chat/stream", {"message": "hello"})
-    answer(worked.queue, HALF)
-    body = said.get_data(as_text=True)
-    follow = said.headers["Location"]
+def test_native_readers_get_a_restart_event_with_an_id(app):
+    streamed = app.post("/api/chat/stream", {"message": "hello"})
+    finish_reply(app.queue, HALF)
+    body = streamed.get_data(as_text=True)
+    follow = streamed.headers["Location"]
 
     assert types(body)[-5:] == ["progress", "restart", "status", "progress", "complete"]
     ids = fields(body, "id")
     assert ids == sorted(ids)
-    assert types(worked.get(follow).get_data(as_text=True)) == types(body)
-    rest = worked.get(follow, Last_Event_ID=ids[-5]).get_data(as_text=True)
+    assert types(app.get(follow).get_data(as_text=True)) == types(body)
+    rest = app.get(follow, Last_Event_ID=ids[-5]).get_data(as_text=True)
     assert types(rest) == ["restart", "status", "progress", "complete"]
 
 
-def test_a_conversations_reader_is_told_where_it_was(worked):
-    room = worked.post("/api/conversations", {}).json["id"]
-    worked.post(f"/api/conversations/{room}/messages", {"content": "hello"})
-    stream = worked.get(f"/api/conversations/{room}/stream")
-    answer(worked.queue, HALF)
+def test_conversation_readers_get_a_restart_event_in_order(app):
+    conversation_id = app.post("/api/conversations", {}).json["id"]
+    app.post(f"/api/conversations/{conversation_id}/messages", {"content": "hello"})
+    stream = app.get(f"/api/conversations/{conversation_id}/stream")
+    finish_reply(app.queue, HALF)
     body = stream.get_data(as_text=True)
 
     assert fields(body, "event") == ["token", "restart", "token", "done"]
@@ -96,36 +96,36 @@ def test_a_conversations_reader_is_told_where_it_was(worked):
     assert len(fields(body, "id")) == 4
 
 
-@pytest.mark.parametrize("before", [(HALF,), (told("tool_use", tool="t"),)], ids=["text", "a tool"])
-def test_readers_of_a_protocol_are_told_one_end_whenever_they_come(worked, before):
-    said = worked.post("/api/chat/stream?protocol=ai-sdk", UI_MESSAGES)
-    answer(worked.queue, *before)
-    live = said.get_data(as_text=True)
-    follow = f"{said.headers['Location']}?protocol=ai-sdk"
+@pytest.mark.parametrize("before", [(HALF,), (entry("tool_use", tool="t"),)], ids=["text", "a tool"])
+def test_other_protocols_end_alike_live_and_resumed(app, before):
+    streamed = app.post("/api/chat/stream?protocol=ai-sdk", UI_MESSAGES)
+    finish_reply(app.queue, *before)
+    live = streamed.get_data(as_text=True)
+    follow = f"{streamed.headers['Location']}?protocol=ai-sdk"
     ids = fields(live, "id")
 
     assert ids[-1].endswith(";end")
     assert '"code":"interrupted"' in live
     assert "whole" not in live
-    assert types(worked.get(follow).get_data(as_text=True)) == types(live)
-    for seen in ids[:-1]:
-        rest = worked.get(follow, Last_Event_ID=seen).get_data(as_text=True)
+    assert types(app.get(follow).get_data(as_text=True)) == types(live)
+    for event_id in ids[:-1]:
+        rest = app.get(follow, Last_Event_ID=event_id).get_data(as_text=True)
         assert types(rest)[-2:] == types(live)[-2:]
         assert "whole" not in rest
-    assert worked.get(follow, Last_Event_ID=ids[-1]).status_code == 204
+    assert app.get(follow, Last_Event_ID=ids[-1]).status_code == 204
 
 
-def test_a_protocol_whose_reader_was_told_nothing_goes_on(worked):
-    said = worked.post("/api/chat/stream?protocol=ai-sdk", UI_MESSAGES)
-    answer(worked.queue, told("status", message="Thinking"))
+def test_other_protocols_continue_if_nothing_was_sent(app):
+    streamed = app.post("/api/chat/stream?protocol=ai-sdk", UI_MESSAGES)
+    finish_reply(app.queue, entry("status", message="Thinking"))
 
-    assert types(said.get_data(as_text=True))[-5:] == ["text-start", "text-delta", "text-end", "data-response", "finish"]
+    assert types(streamed.get_data(as_text=True))[-5:] == ["text-start", "text-delta", "text-end", "data-response", "finish"]
 
 
-def test_an_answer_that_nobody_can_be_told_any_more_is_stopped_at_once(worked):
-    said = worked.post("/v1/chat/completions", OPENAI)
-    claim = begin(worked.queue, HALF)
+def test_an_unread_reply_is_cancelled_at_once(app):
+    streamed = app.post("/v1/chat/completions", OPENAI)
+    claim = restart(app.queue, HALF)
 
-    assert fields(said.get_data(as_text=True), "data")[-1] == "[DONE]"
-    said.close()
-    assert eventually(lambda: worked.queue.renew(claim) == "unread", Limits().grace / 2)
+    assert fields(streamed.get_data(as_text=True), "data")[-1] == "[DONE]"
+    streamed.close()
+    assert eventually(lambda: app.queue.renew(claim) == "unread", Limits().grace / 2)

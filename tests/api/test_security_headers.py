@@ -11,7 +11,7 @@ def client(**settings: str):
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/static/chat.js", "/api/chat/active", "/nowhere"])
-def test_every_answer_is_what_it_says_and_in_nobodys_frame(path):
+def test_every_response_has_security_headers(path):
     with client().get(path) as response:
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["Referrer-Policy"] == "same-origin"
@@ -19,7 +19,7 @@ def test_every_answer_is_what_it_says_and_in_nobodys_frame(path):
         assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
 
 
-def test_a_stream_is_too():
+def test_a_stream_has_security_headers():
     response = client().post("/api/chat/stream", json={"message": "hello"})
 
     assert response.headers["X-Content-Type-Options"] == "nosniff"
@@ -28,7 +28,7 @@ def test_a_stream_is_too():
     response.get_data()
 
 
-def test_the_page_runs_nothing_but_its_own_files():
+def test_the_page_runs_its_own_files_only():
     response = client().get("/")
     policy = dict(part.strip().split(" ", 1) for part in response.headers["Content-Security-Policy"].split(";"))
 
@@ -39,14 +39,14 @@ def test_the_page_runs_nothing_but_its_own_files():
         assert inline not in response.text
 
 
-def test_what_is_somebodys_own_is_kept_by_no_cache():
+def test_user_data_is_not_cached():
     assert client().get("/api/chat/active").headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(
     ("hops", "headers", "secure"), [("1", TLS, True), ("1", {}, False), ("0", TLS, False), ("2", TLS, False)]
 )
-def test_tls_is_believed_of_as_many_proxies_as_there_are(hops, headers, secure):
+def test_tls_is_trusted_for_trusted_proxy_hops(hops, headers, secure):
     response = client(TRUSTED_PROXY_HOPS=hops).get("/api/chat/active", headers=headers)
 
     cookie = response.headers["Set-Cookie"]
@@ -59,7 +59,7 @@ def test_tls_is_believed_of_as_many_proxies_as_there_are(hops, headers, secure):
 
 @pytest.mark.live
 @pytest.mark.parametrize("hops", ["0", "1"])
-def test_the_server_itself_believes_no_proxy(start, hops):
+def test_gunicorn_trusts_no_proxy(start, hops):
     server = start("gunicorn", AUTH_MODE="anonymous", TRUSTED_PROXY_HOPS=hops, FORWARDED_ALLOW_IPS="*")
     browser = Browser(server)
     browser.headers = dict(TLS)

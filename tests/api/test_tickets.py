@@ -16,19 +16,19 @@ def ticket_of(browser, headers=ADA) -> str:
     return browser.post("/api/ticket", headers=headers).json["ticket"]
 
 
-def answered(browser) -> tuple[str, str]:
-    """A message of Ada's that is over: where it can be followed, and its last event's id."""
+def finished_message(browser) -> tuple[str, str]:
+    """Of a finished message of Ada: the URL of its stream, and the id of its first event."""
     reply = browser.post("/api/chat/stream", json={"message": "hello"}, headers=ADA)
     ids = [line[4:] for line in reply.get_data(as_text=True).splitlines() if line.startswith("id: ")]
     return reply.headers["Location"], ids[0]
 
 
-def follow(browser, location: str, ticket: str, **headers: str):
-    """As `EventSource` does: no header of its own but the last event id."""
+def open_with_ticket(browser, location: str, ticket: str, **headers: str):
+    """Like `EventSource`, which sends no header of its own but Last-Event-ID."""
     return browser.get(f"{location}?ticket={ticket}", headers={name.replace("_", "-"): text for name, text in headers.items()})
 
 
-def test_a_ticket_is_issued_to_whoever_may_ask(browser):
+def test_a_ticket_needs_authentication(browser):
     response = browser.post("/api/ticket", headers=ADA)
 
     assert (response.status_code, response.json["expires_in"]) == (201, 30)
@@ -38,35 +38,35 @@ def test_a_ticket_is_issued_to_whoever_may_ask(browser):
 
 
 def test_a_ticket_opens_one_stream(browser):
-    location, _ = answered(browser)
+    location, _ = finished_message(browser)
     ticket = ticket_of(browser)
 
-    first, second = follow(browser, location, ticket), follow(browser, location, ticket)
+    first, second = open_with_ticket(browser, location, ticket), open_with_ticket(browser, location, ticket)
 
     assert first.status_code == 200
     assert '"complete"' in first.get_data(as_text=True)
     assert (second.status_code, second.json["code"]) == (401, "unauthorized")
 
 
-def test_the_same_stream_may_be_opened_again_by_who_comes_back(browser):
-    location, event_id = answered(browser)
-    other, _ = answered(browser)
+def test_a_ticket_resumes_its_stream_only(browser):
+    location, event_id = finished_message(browser)
+    other, _ = finished_message(browser)
     ticket = ticket_of(browser)
-    follow(browser, location, ticket).get_data()
+    open_with_ticket(browser, location, ticket).get_data()
 
-    assert follow(browser, location, ticket, Last_Event_ID=event_id).status_code == 200
-    assert follow(browser, other, ticket, Last_Event_ID=event_id).status_code == 401
+    assert open_with_ticket(browser, location, ticket, Last_Event_ID=event_id).status_code == 200
+    assert open_with_ticket(browser, other, ticket, Last_Event_ID=event_id).status_code == 401
 
 
-def test_somebody_elses_ticket_opens_nothing_of_mine(browser):
-    location, _ = answered(browser)
+def test_another_users_ticket_opens_nothing(browser):
+    location, _ = finished_message(browser)
 
-    assert follow(browser, location, ticket_of(browser, EVE)).status_code == 404
+    assert open_with_ticket(browser, location, ticket_of(browser, EVE)).status_code == 404
 
 
 @pytest.mark.parametrize("ticket", ["x", "W10.x", "%00", "a" * 3000])
-def test_a_ticket_that_is_none_is_refused_whoever_brings_it(browser, ticket):
-    location, _ = answered(browser)
+def test_an_invalid_ticket_is_refused(browser, ticket):
+    location, _ = finished_message(browser)
 
     for headers in ({}, ADA):
         assert browser.get(f"{location}?ticket={ticket}", headers=headers).status_code == 401
@@ -79,29 +79,29 @@ def test_a_ticket_is_for_streams_only(browser):
         assert browser.open(f"{path}?ticket={ticket}", method=method).status_code == 403
 
 
-def test_a_ticket_whose_stream_could_not_be_opened_is_not_used_up(browser):
-    location, _ = answered(browser)
-    streams = browser.application.extensions["bff"].streams
-    held = [streams.acquire("ada") for _ in range(32)]
+def test_a_ticket_stays_valid_if_its_stream_is_refused(browser):
+    location, _ = finished_message(browser)
+    streams = browser.application.extensions["chat_bff"].streams
+    slots = [streams.acquire("ada") for _ in range(32)]
     ticket = ticket_of(browser)
 
-    full = follow(browser, location, ticket, Accept="text/event-stream")
-    assert full.get_data(as_text=True).startswith("retry: ")
-    for slot in held:
+    refused = open_with_ticket(browser, location, ticket, Accept="text/event-stream")
+    assert refused.get_data(as_text=True).startswith("retry: ")
+    for slot in slots:
         slot.release()
 
-    assert '"complete"' in follow(browser, location, ticket, Accept="text/event-stream").get_data(as_text=True)
+    assert '"complete"' in open_with_ticket(browser, location, ticket, Accept="text/event-stream").get_data(as_text=True)
 
 
 @pytest.mark.live
-def test_a_ticket_is_in_no_log(start, kind):
+def test_tickets_are_not_logged(start, kind):
     server = start(kind, LOG_LEVEL="DEBUG", GUNICORN_CMD_ARGS="--access-logfile - --log-level debug")
     browser, stranger = Browser(server), Browser(server)
     stranger.headers = {}
-    said = browser.say("hello")
-    list(said.events())
+    streamed = browser.say("hello")
+    list(streamed.events())
     ticket = json.loads(browser.request("POST", "/api/ticket", b"").read())["ticket"]
-    path = f"/api/chat/stream/{said.message_id}?ticket={ticket}"
+    path = f"/api/chat/stream/{streamed.message_id}?ticket={ticket}"
 
     assert list(stranger.request("GET", path).events())[-1]["type"] == "complete"
     stranger.request("GET", path, X_Request_ID="second").read()
@@ -109,5 +109,5 @@ def test_a_ticket_is_in_no_log(start, kind):
     stranger.request("GET", f"/nowhere?x=1&ticket={ticket}", X_Request_ID="third").read()
 
     assert eventually(lambda: {"second", "third"} <= {line.get("request_id") for line in server.log_lines}, 10)
-    assert f"/api/chat/stream/{said.message_id}" in server.log
+    assert f"/api/chat/stream/{streamed.message_id}" in server.log
     assert ticket not in server.log

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from bff.auth.identity import COOKIE, Anonymous, Proxy, validate_user_id
 from bff.auth.orgs import Orgs
 from bff.errors import Forbidden, Unauthorized
-from tests.odd_users import ODD, REFUSED, shown
+from tests.odd_users import ODD, REFUSED, short_id
 
 SECRET = "s" * 32
 orgs = Orgs("org")
@@ -59,7 +59,7 @@ def test_a_proxy_that_does_not_is_refused(proof):
         proxy.authenticate({"X-Proxy-Secret": proof, "X-Forwarded-User": "u"}, {})
 
 
-@pytest.mark.parametrize("user", REFUSED, ids=shown)
+@pytest.mark.parametrize("user", REFUSED, ids=short_id)
 def test_a_user_that_no_service_could_take_is_refused(user):
     with pytest.raises(Unauthorized):
         validate_user_id(user)

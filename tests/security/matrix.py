@@ -1,4 +1,4 @@
-"""Every route, and who may do what there: a route that is missing here fails the tests until somebody has thought of it."""
+"""The access matrix: for each route, the status that each kind of caller gets. A route that is missing here fails a test."""
 
 import itertools
 import time
@@ -12,14 +12,14 @@ from flask import Flask
 from tests import live
 
 SECRET = "s" * 32
-ENVIRONMENT = {"AUTH_MODE": "jwt", "AUTH_JWT_SECRET": SECRET, "LOG_LEVEL": "ERROR"}
-WORDS = "what only its owner may read"
+SETTINGS = {"AUTH_MODE": "jwt", "AUTH_JWT_SECRET": SECRET, "LOG_LEVEL": "ERROR"}
+PRIVATE_TEXT = "only its owner may read this"
 
 
 class Row(NamedTuple):
-    """The statuses for: nobody, another user, the same user of another org, the owner; `json` is the owner's body.
+    """`statuses`: for an unauthenticated caller, another user, the same user in another org, and the owner.
 
-    `query` may name what is owned, as `{audio}`.
+    `json`: the body of the request. `query` may contain the owner's objects, as in `{audio}`.
     """
 
     statuses: tuple[int, int, int, int]
@@ -27,56 +27,56 @@ class Row(NamedTuple):
     query: str = ""
 
 
-EVERYBODY = Row((200, 200, 200, 200))
-USERS = (401, 200, 200, 200)
-OWNER = (401, 404, 404, 200)
+PUBLIC = Row((200, 200, 200, 200))
+ANY_USER = (401, 200, 200, 200)
+OWNER_ONLY = (401, 404, 404, 200)
 
 MATRIX = {
-    "GET /": EVERYBODY,
-    "GET /static/<path:filename>": EVERYBODY,
-    "GET /healthz": EVERYBODY,
-    "GET /readyz": EVERYBODY,
-    "GET /openapi.json": EVERYBODY,
-    "GET /v1/models": Row(USERS),
-    "GET /v1/models/<path:name>": Row(USERS),
+    "GET /": PUBLIC,
+    "GET /static/<path:filename>": PUBLIC,
+    "GET /healthz": PUBLIC,
+    "GET /readyz": PUBLIC,
+    "GET /openapi.json": PUBLIC,
+    "GET /v1/models": Row(ANY_USER),
+    "GET /v1/models/<path:name>": Row(ANY_USER),
     "POST /v1/chat/completions": Row(
-        USERS, {"model": "default", "stream": True, "messages": [{"role": "user", "content": WORDS}]}
+        ANY_USER, {"model": "default", "stream": True, "messages": [{"role": "user", "content": PRIVATE_TEXT}]}
     ),
     "GET /api/chat/stream/<chat_id>/stream": Row((401, 204, 204, 200)),
-    "GET /api/agents": Row(USERS),
-    "GET /api/conversations": Row(USERS),
-    "POST /api/conversations": Row((401, 201, 201, 201), {"title": WORDS}),
-    "GET /api/conversations/<uuid:conversation_id>": Row(OWNER),
-    "PATCH /api/conversations/<uuid:conversation_id>": Row(OWNER, {"title": "another"}),
+    "GET /api/agents": Row(ANY_USER),
+    "GET /api/conversations": Row(ANY_USER),
+    "POST /api/conversations": Row((401, 201, 201, 201), {"title": PRIVATE_TEXT}),
+    "GET /api/conversations/<uuid:conversation_id>": Row(OWNER_ONLY),
+    "PATCH /api/conversations/<uuid:conversation_id>": Row(OWNER_ONLY, {"title": "another"}),
     "DELETE /api/conversations/<uuid:conversation_id>": Row((401, 404, 404, 204)),
-    "GET /api/conversations/<uuid:conversation_id>/messages": Row(OWNER),
-    "POST /api/conversations/<uuid:conversation_id>/messages": Row((401, 404, 404, 201), {"content": WORDS}),
-    "PUT /api/conversations/<uuid:conversation_id>/messages/<uuid:message_id>": Row(OWNER, {"content": "said better"}),
-    "GET /api/conversations/<uuid:conversation_id>/stream": Row(OWNER),
+    "GET /api/conversations/<uuid:conversation_id>/messages": Row(OWNER_ONLY),
+    "POST /api/conversations/<uuid:conversation_id>/messages": Row((401, 404, 404, 201), {"content": PRIVATE_TEXT}),
+    "PUT /api/conversations/<uuid:conversation_id>/messages/<uuid:message_id>": Row(OWNER_ONLY, {"content": "said better"}),
+    "GET /api/conversations/<uuid:conversation_id>/stream": Row(OWNER_ONLY),
     "POST /api/conversations/<uuid:conversation_id>/stop": Row((401, 404, 404, 202)),
-    "GET /metrics": EVERYBODY,
-    "GET /api/diagnostics/stream": EVERYBODY,
-    "GET /api/chat/history": Row(USERS),
-    "GET /api/preferences": Row(USERS),
-    "PUT /api/preferences": Row(USERS, {"response_language": "en"}),
-    "GET /api/audio": Row(OWNER, query="?url={audio}"),
-    "POST /api/chat": Row(USERS, {"message": "hello"}),
+    "GET /metrics": PUBLIC,
+    "GET /api/diagnostics/stream": PUBLIC,
+    "GET /api/chat/history": Row(ANY_USER),
+    "GET /api/preferences": Row(ANY_USER),
+    "PUT /api/preferences": Row(ANY_USER, {"response_language": "en"}),
+    "GET /api/audio": Row(OWNER_ONLY, query="?url={audio}"),
+    "POST /api/chat": Row(ANY_USER, {"message": "hello"}),
     "POST /api/ticket": Row((401, 201, 201, 201)),
-    "POST /api/chat/stream": Row(USERS, {"message": WORDS}),
-    "GET /api/chat/stream/<message_id>": Row(OWNER),
+    "POST /api/chat/stream": Row(ANY_USER, {"message": PRIVATE_TEXT}),
+    "GET /api/chat/stream/<message_id>": Row(OWNER_ONLY),
     "POST /api/chat/stream/<message_id>/stop": Row((401, 404, 404, 202)),
-    "GET /api/chat/active": Row(USERS),
+    "GET /api/chat/active": Row(ANY_USER),
 }
-"""What streams is opened and closed. HEAD is as GET; OPTIONS says nothing of anybody."""
+"""Streams are opened and closed. HEAD gets the statuses of GET."""
 
 
 def routes(app: Flask) -> list[str]:
-    found = ((method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods or ())
-    return sorted(f"{method} {rule}" for method, rule in found if method not in {"HEAD", "OPTIONS"})
+    rules = ((method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods or ())
+    return sorted(f"{method} {rule}" for method, rule in rules if method not in {"HEAD", "OPTIONS"})
 
 
 def new_app(**settings: str) -> Flask:
-    return live.new_app(**ENVIRONMENT | settings)
+    return live.new_app(**SETTINGS | settings)
 
 
 def bearer(user: str, org: str) -> dict[str, str]:
@@ -88,14 +88,14 @@ _numbers = itertools.count()
 
 
 class Owner:
-    """A user that nobody else is, and what is hers."""
+    """A new user with an object of each kind."""
 
     def __init__(self, app: Flask) -> None:
         self.user = f"ada-{next(_numbers)}"
         self._browser = app.test_client(use_cookies=False)
         self.owned: dict[str, str] = {}
-        for name, own in OWNED.items():
-            self.owned[name] = own(self)
+        for name, create in CREATE.items():
+            self.owned[name] = create(self)
 
     def callers(self) -> list[dict[str, str]]:
         """In the order of `Row.statuses`."""
@@ -106,37 +106,37 @@ class Owner:
 
 
 def _message(owner: Owner) -> str:
-    """One that is being answered while others try to get at it."""
-    with owner.post("/api/chat/stream", {"message": f"/slow 60 {WORDS}"}) as response:
+    """A message whose reply is still running."""
+    with owner.post("/api/chat/stream", {"message": f"/slow 60 {PRIVATE_TEXT}"}) as response:
         return str(response.headers["X-Message-ID"])
 
 
 def _audio(owner: Owner) -> str:
-    spoken = {"message": WORDS, "message_type": "audio", "audio_base64": "QUJD", "audio_format": "ogg"}
-    return quote(owner.post("/api/chat", spoken).json["voice_audio_url"], safe="")
+    body = {"message": PRIVATE_TEXT, "message_type": "audio", "audio_base64": "QUJD", "audio_format": "ogg"}
+    return quote(owner.post("/api/chat", body).json["voice_audio_url"], safe="")
 
 
 def _conversation(owner: Owner) -> str:
-    return str(owner.post("/api/conversations", {"title": WORDS}).json["id"])
+    return str(owner.post("/api/conversations", {"title": PRIVATE_TEXT}).json["id"])
 
 
-def _said(owner: Owner) -> str:
+def _conversation_message(owner: Owner) -> str:
     conversation = owner.owned["uuid:conversation_id"]
-    return str(owner.post(f"/api/conversations/{conversation}/messages", {"content": WORDS}).json["id"])
+    return str(owner.post(f"/api/conversations/{conversation}/messages", {"content": PRIVATE_TEXT}).json["id"])
 
 
-OWNED: dict[str, Callable[[Owner], str]] = {
+CREATE: dict[str, Callable[[Owner], str]] = {
     "audio": _audio,
     "message_id": _message,
     "chat_id": lambda _: "any-of-the-clients-own",
     "path:filename": lambda _: "chat.js",
     "path:name": lambda _: "default",
     "uuid:conversation_id": _conversation,
-    "uuid:message_id": _said,
+    "uuid:message_id": _conversation_message,
 }
-"""For each of the rules' and queries' variables, how its owner comes by one."""
+"""How an object is created, by the name of the variable in rules and queries."""
 
 
 def is_refusal(path: str, content: Any) -> bool:
-    """Whether an error has the one shape; at a door for clients of OpenAI's it may have theirs."""
+    """Whether an error has our shape or, under /v1, that of OpenAI."""
     return set(content) == {"error", "code", "request_id"} or (path.startswith("/v1/") and set(content) == {"error"})

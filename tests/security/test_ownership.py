@@ -1,10 +1,10 @@
-"""Nobody gets at what is somebody else's, by any door."""
+"""No route gives access to the objects of another user or org."""
 
 import re
 
 import pytest
 
-from tests.security.matrix import MATRIX, WORDS, Owner, is_refusal, new_app, routes
+from tests.security.matrix import MATRIX, PRIVATE_TEXT, Owner, is_refusal, new_app, routes
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +28,23 @@ def path_of(rule: str, owner: Owner) -> str:
 
 
 @pytest.mark.parametrize("route", MATRIX)
-def test_everybody_gets_what_they_may(app, owner, route):
+def test_every_caller_gets_the_status_of_the_matrix(app, owner, route):
     method, rule = route.split()
     statuses, json, query = MATRIX[route]
     browser = app.test_client(use_cookies=False)
 
     for headers, status in zip(owner.callers(), statuses, strict=True):
-        for knock in ("HEAD", "GET") if method == "GET" else (method,):
+        for sent_method in ("HEAD", "GET") if method == "GET" else (method,):
             with browser.open(
-                path_of(rule, owner) + query.format(**owner.owned), method=knock, json=json, headers=headers
+                path_of(rule, owner) + query.format(**owner.owned), method=sent_method, json=json, headers=headers
             ) as response:
-                assert response.status_code == status, (knock, headers)
-                if status >= 400 and knock != "HEAD":
+                assert response.status_code == status, (sent_method, headers)
+                if status >= 400 and sent_method != "HEAD":
                     assert is_refusal(rule, response.json)
-                    assert WORDS not in response.text
+                    assert PRIVATE_TEXT not in response.text
 
 
-def test_what_runs_is_listed_for_its_owner_only(app, owner):
+def test_running_messages_are_listed_for_their_owner_only(app, owner):
     browser = app.test_client(use_cookies=False)
 
     listed = [browser.get("/api/chat/active", headers=headers).json["messages"] for headers in owner.callers()[1:]]
@@ -52,7 +52,7 @@ def test_what_runs_is_listed_for_its_owner_only(app, owner):
     assert [[message["message_id"] for message in messages] for messages in listed] == [[], [], [owner.owned["message_id"]]]
 
 
-def test_what_others_tried_changed_nothing(app, owner):
+def test_refused_requests_change_nothing(app, owner):
     message_id, (_, *others, own) = owner.owned["message_id"], owner.callers()
     browser = app.test_client(use_cookies=False)
 

@@ -1,4 +1,4 @@
-"""No script from an answer ever runs, in a real browser."""
+"""Scripts in replies never run, in a real browser."""
 
 import json
 
@@ -11,17 +11,17 @@ from tests.live import ROOT
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
 PAYLOADS = [text for text in json.loads((ROOT / "tests/cases/payloads.json").read_text()) if "\0" not in text]
-"""A message with a NUL is refused before it gets anywhere."""
+"""Without those that contain NUL: such messages are refused."""
 MILLISECONDS = 60_000
 END = "and no script has run"
 TAGS = {"OL", "LI", "UL", "DIV", "SPAN", "P", "BUTTON", "H2", "H3", "H4", "H5", "H6", "STRONG", "EM", "S", "CODE", "PRE"}
 TAGS |= {"FIGURE", "FIGCAPTION", "BLOCKQUOTE", "HR", "A", "TABLE", "THEAD", "TBODY", "TR", "TH", "TD"}
 
-WRITE_IN_PIECES = """async ([payloads, end]) => {
+WRITE_IN_CHUNKS = """async ([payloads, end]) => {
     const { Markdown } = await import("/static/markdown.js");
     for (const size of [1, 3, 1e9]) for (const payload of payloads) {
-        const place = document.querySelector(".log").appendChild(document.createElement("li"));
-        const markdown = new Markdown(place);
+        const item = document.querySelector(".log").appendChild(document.createElement("li"));
+        const markdown = new Markdown(item);
         for (let at = 0; at < payload.length; at += size) {
             markdown.write(payload.slice(at, at + size));
             await null;
@@ -29,8 +29,8 @@ WRITE_IN_PIECES = """async ([payloads, end]) => {
         markdown.end();
     }
 }"""
-WHAT_IS_THERE = """() => [...document.querySelectorAll(".log *")].map((one) => [
-    one.tagName, [...one.attributes].map(({ name, value }) => [name, value]),
+ELEMENTS = """() => [...document.querySelectorAll(".log *")].map((element) => [
+    element.tagName, [...element.attributes].map(({ name, value }) => [name, value]),
 ])"""
 
 
@@ -45,7 +45,7 @@ def page(start, tmp_path, problems):
     server = start(AUTH_MODE="anonymous", **options)
     with chromium() as browser:
         page = browser.new_page()
-        page.on("dialog", lambda dialog: (problems.append(f"it ran: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", lambda dialog: (problems.append(f"a script ran: {dialog.message}"), dialog.dismiss()))
         page.on("console", lambda line: problems.append(line.text) if line.type in {"error", "warning"} else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: problems.append(request.url) if not request.url.startswith(server.url) else None)
@@ -53,7 +53,7 @@ def page(start, tmp_path, problems):
         yield page
 
 
-def test_no_script_from_an_answer_ever_runs(page, problems):
+def test_no_script_in_a_reply_runs(page, problems):
     everything = "\n\n".join([*PAYLOADS, END])
 
     for chat in ("#direct", "#new"):
@@ -66,13 +66,13 @@ def test_no_script_from_an_answer_ever_runs(page, problems):
         expect(log.locator(".answer .text")).to_contain_text(END, timeout=MILLISECONDS)
         expect(log.locator(".answer").get_by_role("button", name="Copy answer")).to_be_attached(timeout=MILLISECONDS)
         assert log.locator(".question .text").evaluate("text => text.textContent") == everything
-        assert log.locator(".question .text *").count() == 0, "what was said is text and nothing else"
+        assert log.locator(".question .text *").count() == 0, "a question is shown as plain text"
         assert_inert(page)
     assert [problem for problem in problems if not problem.startswith("data:")] == []
 
 
-def test_no_payload_runs_however_it_is_cut(page, problems):
-    page.evaluate(WRITE_IN_PIECES, [PAYLOADS, END])
+def test_no_payload_runs_however_it_is_split(page, problems):
+    page.evaluate(WRITE_IN_CHUNKS, [PAYLOADS, END])
 
     assert page.locator(".log > li").count() == 3 * len(PAYLOADS)
     assert_inert(page)
@@ -80,7 +80,7 @@ def test_no_payload_runs_however_it_is_cut(page, problems):
 
 
 def assert_inert(page: Page) -> None:
-    for tag, attributes in page.evaluate(WHAT_IS_THERE):
+    for tag, attributes in page.evaluate(ELEMENTS):
         assert tag in TAGS
         for name, value in attributes:
             assert not name.startswith("on")

@@ -1,4 +1,4 @@
-"""No secret is in anything that leaves the process: each is a canary here, and all output is searched for it."""
+"""Secrets never leave the process: each one is a canary, and all output is searched for it."""
 
 import gc
 import json
@@ -25,7 +25,7 @@ from tests.wire_server import CUT, HANG, LAST_CHUNK, WireServer, chunk, reply, s
 SECRETS = [field.metadata["name"] for field in fields(Settings) if field.metadata.get("secret")]
 MARK = "canary-"
 URLS = {"DATABASE_URL": f"sqlite:///{FOLDER}/{{}}.db", "REDIS_URL": "redis://:{}@127.0.0.1:1/0"}
-"""Secrets that are not any text."""
+"""Secrets with a format of their own."""
 
 
 def canaries() -> dict[str, str]:
@@ -37,23 +37,23 @@ def bearer() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def echo(request) -> bytes:
+def request_as_json(request) -> bytes:
     return json.dumps(request.headers | {"detail": request.headers, "error": str(request)}).encode()
 
 
 def failing_stream(request) -> list:
     if request.method == "POST":
         return [reply(b'{"status":"queued","message_id":"m-1","queue_position":1}')]
-    said = f"event: error\ndata: {request.headers}\n\n".encode()
-    return [stream_head(), chunk(said), LAST_CHUNK]
+    data = f"event: error\ndata: {request.headers}\n\n".encode()
+    return [stream_head(), chunk(data), LAST_CHUNK]
 
 
 FAILURES = {
-    "refuses us": lambda request: [reply(echo(request), "401 Unauthorized")],
-    "repeats what it was sent": lambda request: [reply(echo(request), "422 Unprocessable Entity")],
-    "breaks": lambda request: [reply(echo(request), "500 Internal Server Error", "text/plain")],
-    "answers something else": lambda request: [reply(echo(request))],
-    "is no HTTP server": lambda request: [echo(request) + b"\r\n\r\n"],
+    "refuses us": lambda request: [reply(request_as_json(request), "401 Unauthorized")],
+    "repeats what it was sent": lambda request: [reply(request_as_json(request), "422 Unprocessable Entity")],
+    "breaks": lambda request: [reply(request_as_json(request), "500 Internal Server Error", "text/plain")],
+    "answers something else": lambda request: [reply(request_as_json(request))],
+    "is no HTTP server": lambda request: [request_as_json(request) + b"\r\n\r\n"],
     "sends us elsewhere": lambda request: [reply(b"", "307 Moved", Location=f"http://localhost:9/{request.headers}")],
     "says nothing": lambda _: [HANG],
     "hangs up": lambda _: [CUT],
@@ -76,25 +76,25 @@ NAMES = {
     "uuid:conversation_id": str(UUID(int=1)),
     "uuid:message_id": str(UUID(int=2)),
 }
-"""What stands at the place of each variable."""
+"""Values for the variables of rules and queries."""
 
 
-def said_at_every_door(browser: Browser) -> dict[str, str]:
-    """By door, all that is answered to knocks of all kinds: who is known, who is not, and who makes no sense."""
-    said = {}
+def responses_of_all_routes(browser: Browser) -> dict[str, str]:
+    """By route, the responses to authenticated, unauthenticated and invalid requests."""
+    responses = {}
     for route, row in MATRIX.items():
         method, rule = route.split()
         if rule == "/api/diagnostics/stream":
-            continue  # Two seconds of what time it is, whoever asks.
+            continue  # It takes two seconds and returns the time only.
         path = re.sub("<([^>]*)>", lambda variable: NAMES[variable[1]], rule) + row.query.format(**NAMES)
-        answers = []
+        texts = []
         for headers in (bearer(), bearer() | {"Authorization": "Bearer x.y.z"}, {}):
             browser.headers = headers
             for content in (row.json, b'{"a":', b"\xff"):
-                with browser.request(method, path, content) as answer:
-                    answers.append(f"{answer.status} {answer.headers.items()} {answer.read()!r}")
-        said[route] = "\n".join(answers)
-    return said
+                with browser.request(method, path, content) as response:
+                    texts.append(f"{response.status} {response.headers.items()} {response.read()!r}")
+        responses[route] = "\n".join(texts)
+    return responses
 
 
 def canaries_in(text: str) -> list[str]:
@@ -126,11 +126,11 @@ def test_no_secret_leaves_when_the_broker_fails(start, own_redis):
         server = start("gunicorn", **canaries() | options, GUNICORN_CMD_ARGS="--access-logfile - --log-level debug")
         browser = Browser(server)
         for broker.fails in FAILURES:
-            said = said_at_every_door(browser)
-            assert not canaries_in("\n".join(said.values()))
-            assert "upstream_" in said["POST /api/chat/stream"]
+            responses = responses_of_all_routes(browser)
+            assert not canaries_in("\n".join(responses.values()))
+            assert "upstream_" in responses["POST /api/chat/stream"]
 
-    assert any(MARK in text for request in broker.requests for text in request.headers.values()), "it was told the key"
+    assert any(MARK in text for request in broker.requests for text in request.headers.values()), "the broker got the key"
     commands = [
         Path(f"/proc/{pid}/{what}").read_text()
         for pid in (server.process.pid, server.worker_pid)
@@ -144,10 +144,10 @@ def test_no_secret_leaves_when_the_broker_fails(start, own_redis):
 def test_no_secret_leaves_when_all_is_well(start, kind, own_redis):
     server = start(kind, **canaries() | own_redis | {"AUTH_MODE": "jwt", "LOG_LEVEL": "DEBUG", "BROKER_API_KEY": ""})
 
-    said = said_at_every_door(Browser(server))
+    responses = responses_of_all_routes(Browser(server))
 
-    assert '"type":"complete"' in said["POST /api/chat/stream"]
-    assert not canaries_in("\n".join([*said.values(), server.log]))
+    assert '"type":"complete"' in responses["POST /api/chat/stream"]
+    assert not canaries_in("\n".join([*responses.values(), server.log]))
 
 
 def test_no_secret_is_in_any_repr():
@@ -171,7 +171,7 @@ def test_no_secret_is_in_what_stops_a_start(name, tmp_path):
     (tmp_path / "secret").write_text(canaries()[name] + "\x01")
 
     for environment in ({name: canaries()[name] + "\x01"}, {f"{name}_FILE": str(tmp_path / "secret")}):
-        with pytest.raises(SettingsError) as refused:
+        with pytest.raises(SettingsError) as raised:
             load_settings({"APP_ENV": "development"} | environment)
-        assert name in str(refused.value)
-        assert MARK not in str(refused.value)
+        assert name in str(raised.value)
+        assert MARK not in str(raised.value)

@@ -5,9 +5,11 @@ from functools import cache
 
 from flask import Blueprint, Flask, Response, current_app
 
+from bff.api import hooks
 from bff.api.openapi.document import document
 
 bp = Blueprint("contract", __name__)
+hooks.add_hooks(bp)
 
 
 @bp.get("/openapi.json")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bff.api.hooks import Parts
+from bff.api.services import Parts
 from bff.auth.identity import Identity
 from bff.config.environment import load_settings
 from bff.engine.agents.base import Agent
@@ -58,7 +58,7 @@ def openai_without_response(_: bool) -> Iterator[Setup]:
 @contextmanager
 def broker(hangs: bool) -> Iterator[Setup]:
     """With a broker that numbers its events: the bundled one."""
-    parts: Parts = new_app(ECHO_WORD_SECONDS="30" if hangs else "0").extensions["bff"]
+    parts: Parts = new_app(ECHO_WORD_SECONDS="30" if hangs else "0").extensions["chat_bff"]
     agent = Broker(BrokerUpstream(parts.broker, None, 30, OpenReplies()))
     yield agent, lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
 

@@ -1,16 +1,16 @@
-"""POST /api/chat: the whole answer at once."""
+"""POST /api/chat: the whole reply as JSON."""
 
 import json
 
 import pytest
 import responses
 
-from tests.api.engine_requests import DOORS, ENGINE, KEY, client, code, knock
+from tests.api.engine_requests import ENGINE, KEY, ROUTES, client, code, send
 from tests.live import ADA
 from tests.wire_server import WireServer, reply
 
-ENGINE_URL = ENGINE + DOORS["chat"].engine_path
-ANSWER = {
+ENGINE_URL = ENGINE + ROUTES["chat"].engine_path
+REPLY = {
     "message_id": "m-1",
     "responses": ["first", "second"],
     "response_language": "en",
@@ -20,25 +20,25 @@ ANSWER = {
 }
 
 
-def say(browser, body: bytes, **headers: str):
+def post_message(browser, body: bytes, **headers: str):
     fields = ADA | {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
     return browser.post("/api/chat", data=body, headers=fields)
 
 
 @responses.activate
-def test_the_engines_answer_is_handed_on_whole():
-    responses.post(ENGINE_URL, json=ANSWER)
+def test_the_engines_reply_is_passed_on_unchanged():
+    responses.post(ENGINE_URL, json=REPLY)
 
-    response = say(client(), b'{"message": "hello"}')
+    response = post_message(client(), b'{"message": "hello"}')
 
-    assert (response.status_code, response.get_json()) == (200, ANSWER)
+    assert (response.status_code, response.get_json()) == (200, REPLY)
     assert responses.calls[0].request.headers["Authorization"] == f"Bearer {KEY}"
 
 
 @responses.activate
-def test_the_engine_is_told_who_asks_by_the_session_alone():
-    responses.post(ENGINE_URL, json=ANSWER)
-    said = {
+def test_the_identity_comes_from_the_session_only():
+    responses.post(ENGINE_URL, json=REPLY)
+    body = {
         "message": "hello",
         "user_id": "eve",
         "org": "evil",
@@ -47,7 +47,7 @@ def test_the_engine_is_told_who_asks_by_the_session_alone():
         "client_message_id": "1",
     }
 
-    say(client(CLIENT_ID="web"), json.dumps(said).encode(), Idempotency_Key="2")
+    post_message(client(CLIENT_ID="web"), json.dumps(body).encode(), Idempotency_Key="2")
 
     assert json.loads(responses.calls[0].request.body) == {
         "client_id": "web",
@@ -59,11 +59,11 @@ def test_the_engine_is_told_who_asks_by_the_session_alone():
 
 
 @responses.activate
-def test_audio_is_passed_on_as_it_came():
-    responses.post(ENGINE_URL, json=ANSWER)
+def test_audio_is_passed_to_the_engine_unchanged():
+    responses.post(ENGINE_URL, json=REPLY)
     audio = {"message": "", "message_type": "audio", "audio_base64": "QUJD", "audio_format": "audio/ogg"}
 
-    assert say(client(), json.dumps(audio).encode()).status_code == 200
+    assert post_message(client(), json.dumps(audio).encode()).status_code == 200
 
     assert json.loads(responses.calls[0].request.body).items() >= audio.items()
 
@@ -79,33 +79,33 @@ def test_audio_is_passed_on_as_it_came():
     ],
 )
 @responses.activate
-def test_a_bad_body_is_refused_and_the_engine_not_asked(body, status, expected):
-    assert code(say(client(MAX_BODY_BYTES="4096"), body)) == (status, expected)
+def test_an_invalid_body_is_refused_without_a_request(body, status, expected):
+    assert code(post_message(client(MAX_BODY_BYTES="4096"), body)) == (status, expected)
     assert not responses.calls
 
 
 @responses.activate
-def test_messages_are_counted_here_too():
-    responses.post(ENGINE_URL, json=ANSWER)
+def test_messages_are_rate_limited():
+    responses.post(ENGINE_URL, json=REPLY)
     browser = client(MESSAGES_PER_MINUTE="2")
 
-    answers = [knock(browser, "chat") for _ in range(3)]
+    sent = [send(browser, "chat") for _ in range(3)]
 
-    assert [answer.status_code for answer in answers] == [200, 200, 429]
-    assert answers[2].headers["Retry-After"]
+    assert [response.status_code for response in sent] == [200, 200, 429]
+    assert sent[2].headers["Retry-After"]
 
 
-def test_an_answer_as_large_as_an_event_may_be_is_no_error():
-    large = reply(json.dumps(ANSWER | {"voice_audio_base64": "A" * 3 * 2**20}).encode())
+def test_a_reply_may_be_as_large_as_an_event():
+    large = reply(json.dumps(REPLY | {"voice_audio_base64": "A" * 3 * 2**20}).encode())
 
     with WireServer([large]) as engine:
-        assert knock(client(engine.url), "chat").status_code == 200
-        assert code(knock(client(engine.url, MAX_EVENT_BYTES="1048576"), "chat")) == (502, "upstream_error")
+        assert send(client(engine.url), "chat").status_code == 200
+        assert code(send(client(engine.url, MAX_EVENT_BYTES="1048576"), "chat")) == (502, "upstream_error")
 
 
-def test_one_connection_serves_one_answer_after_the_other():
-    with WireServer([reply(json.dumps(ANSWER).encode())]) as engine:
+def test_the_engines_connection_is_reused():
+    with WireServer([reply(json.dumps(REPLY).encode())]) as engine:
         browser = client(engine.url)
-        assert [knock(browser, "chat").status_code for _ in range(3)] == [200] * 3
+        assert [send(browser, "chat").status_code for _ in range(3)] == [200] * 3
 
         assert (len(engine.requests), engine.open_connections) == (3, 1)
