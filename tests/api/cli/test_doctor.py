@@ -139,9 +139,9 @@ def test_a_failing_probe_is_reported_by_name():
         raise UpstreamUnavailable(detail="no such table")
 
     parts = app.extensions["chat_bff"]
-    messages = Doctor(parts.settings, parts.broker, parts.engine, {"broker": fail, "database": fail}).results()
+    results = Doctor(parts.settings, parts.broker, parts.engine, {"broker": fail, "database": fail}).results()
 
-    assert [message for ok, message in messages if not ok] == ["The database does not answer (no such table)."]
+    assert [message for ok, message in results if not ok] == ["The database does not answer (no such table)."]
 
 
 def test_development_lists_what_production_would_refuse(monkeypatch, tmp_path):
