@@ -7,8 +7,11 @@ from time import monotonic
 from flask import Blueprint, Response, after_this_request, request
 from werkzeug.http import unquote_etag
 
+from bff import errors
 from bff.api import hooks, services
 from bff.api.engine_request import open_engine_request
+from bff.api.openapi import AUTH_ERRORS, LIMIT_ERRORS, UPSTREAM_ERRORS, Parameter, ResponseSpec, describe
+from bff.api.openapi.parameters import text
 from bff.errors import InvalidRequest, RangeNotSatisfiable
 from bff.http.download import Download
 from bff.http.streams import Slot
@@ -21,6 +24,19 @@ log = logging.getLogger("bff.requests")
 
 
 @bp.get("")
+@describe(
+    "Get the audio of one of the user's replies, from the engine.",
+    {
+        200: ResponseSpec("The whole recording.", media_type="*/*"),
+        206: ResponseSpec("The requested range.", media_type="*/*", headers={"Content-Range": "The range."}),
+        304: ResponseSpec("The client's copy is current."),
+    },
+    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.RangeNotSatisfiable),
+    parameters=(
+        Parameter("url", text(), "A reply's voice_audio_url.", required=True),
+        Parameter("Range", text(), location="header"),
+    ),
+)
 def download() -> Response:
     url = request.args.get("url", "")
     if not url:

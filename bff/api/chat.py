@@ -6,19 +6,32 @@ from typing import Any, Final, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
+from bff import errors
 from bff.api import hooks, reply_stream, services
-from bff.api.adapters.ag_ui import AG_UI
-from bff.api.adapters.ai_sdk import AI_SDK
+from bff.api.adapters.ag_ui import AG_UI, RunAgentInput
+from bff.api.adapters.ai_sdk import AI_SDK, ChatTransportRequest
 from bff.api.adapters.base import ClientProtocol, ResumePoint, Sent
 from bff.api.adapters.native import NATIVE
 from bff.api.destination import choose_destination, enqueue_content
 from bff.api.engine_request import engine_request
+from bff.api.openapi import (
+    AUTH_ERRORS,
+    BODY_ERRORS,
+    LIMIT_ERRORS,
+    UPSTREAM_ERRORS,
+    ResponseSpec,
+    describe,
+)
+from bff.api.openapi.parameters import CHAT_RESUME, EVENT_SOURCE, IDEMPOTENCY_KEY, IDS, protocol_parameter
+from bff.api.openapi.responses import CHAT_STREAM, STOPPING
+from bff.api.openapi.schemas import Active, ChatReply
 from bff.auth.identity import Identity
 from bff.errors import InvalidRequest, NotFound
 from bff.http import event_ids
 from bff.upstream import message_ids, messages
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.message_ids import MESSAGE_ID
+from bff.upstream.messages import ChatRequest
 
 T = TypeVar("T")
 
@@ -30,6 +43,21 @@ _ACCEPT_PROTOCOL: Final = re.compile(r"text/event-stream\s*;\s*protocol=\"?([\w-
 
 
 @bp.post("/stream")
+@describe(
+    "Send a message; the reply is streamed.",
+    {200: CHAT_STREAM},
+    (
+        *AUTH_ERRORS,
+        *BODY_ERRORS,
+        *LIMIT_ERRORS,
+        *UPSTREAM_ERRORS,
+        errors.Busy,
+        errors.Expired,
+        errors.IdempotencyConflict,
+    ),
+    bodies=(ChatRequest, ChatTransportRequest, RunAgentInput),
+    parameters=(IDEMPOTENCY_KEY, CHAT_RESUME, protocol_parameter(PROTOCOLS), IDS),
+)
 def stream() -> Response:
     """Enqueues the message and opens its stream before the response starts, so that earlier failures are plain JSON."""
     identity = hooks.identity()
@@ -48,6 +76,12 @@ def stream() -> Response:
 
 
 @bp.post("")
+@describe(
+    "Send a message; the engine's whole reply is returned as JSON.",
+    {200: ResponseSpec("The reply.", ChatReply)},
+    (*AUTH_ERRORS, *BODY_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS),
+    bodies=(ChatRequest,),
+)
 def complete() -> Response:
     """Returns the whole reply as JSON. It comes directly from the engine."""
     identity = hooks.identity()
@@ -60,6 +94,12 @@ def complete() -> Response:
 
 
 @bp.get("/stream/<message_id>")
+@describe(
+    "Follow a reply from its start, or resume it.",
+    {200: CHAT_STREAM, 204: ResponseSpec("The reply has ended, and the reader has seen its end.")},
+    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired),
+    parameters=(*EVENT_SOURCE, CHAT_RESUME, protocol_parameter(PROTOCOLS), IDS),
+)
 def resume(message_id: str) -> Response:
     """Status 204 if nothing is left to read, which ends an `EventSource`."""
     identity = hooks.identity_or_ticket()
@@ -85,6 +125,12 @@ def resume(message_id: str) -> Response:
 
 
 @bp.get("/stream/<chat_id>/stream")
+@describe(
+    "Resume the user's latest reply; for the AI SDK, which uses chat ids of its own.",
+    {200: CHAT_STREAM, 204: ResponseSpec("No reply is running.")},
+    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired),
+    parameters=(*EVENT_SOURCE, CHAT_RESUME, protocol_parameter(PROTOCOLS), IDS),
+)
 def resume_latest(chat_id: str) -> Response:
     """Resumes the user's last message that waits or runs. The AI SDK uses this URL, with a chat id of its own."""
     active = _active_messages(hooks.identity_or_ticket())
@@ -92,6 +138,11 @@ def resume_latest(chat_id: str) -> Response:
 
 
 @bp.post("/stream/<message_id>/stop")
+@describe(
+    "Stop a reply, or remove its message from the queue. Idempotent.",
+    {202: STOPPING},
+    (*AUTH_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired),
+)
 def stop(message_id: str) -> tuple[Response, int]:
     identity = hooks.identity()
     _check_message_id(message_id, identity)
@@ -100,6 +151,11 @@ def stop(message_id: str) -> tuple[Response, int]:
 
 
 @bp.get("/active")
+@describe(
+    "List the user's queued and running messages.",
+    {200: ResponseSpec("The messages, in the order of the queue.", Active)},
+    (*AUTH_ERRORS, *UPSTREAM_ERRORS),
+)
 def active() -> Response:
     return jsonify(messages=_active_messages(hooks.identity()))
 

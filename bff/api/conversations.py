@@ -7,9 +7,22 @@ from uuid import UUID
 from flask import Blueprint, Response, jsonify, request
 from pydantic import ValidationError
 
+from bff import errors
 from bff.api import hooks, reply_stream, schemas, services
 from bff.api.adapters import conversation
 from bff.api.conversation_replies import OpenedReply, ReplyRuns
+from bff.api.openapi import (
+    AUTH_ERRORS,
+    BODY_ERRORS,
+    LIMIT_ERRORS,
+    STORE_ERRORS,
+    UPSTREAM_ERRORS,
+    ResponseSpec,
+    describe,
+)
+from bff.api.openapi.parameters import CURSOR_PAGE, EVENT_SOURCE, IDS
+from bff.api.openapi.responses import CONVERSATION_STREAM, STOPPING
+from bff.api.openapi.schemas import Agents, Conversation, ConversationMessage, Conversations, Messages
 from bff.api.schemas import EditMessage, NewConversation, NewMessage, StreamMessage, UpdateConversation
 from bff.db.store import ConversationStore
 from bff.errors import ChatError, InvalidRequest
@@ -31,18 +44,31 @@ Model = TypeVar("Model", NewConversation, UpdateConversation, NewMessage, EditMe
 
 
 @bp.get("/agents")
+@describe("List the agents.", {200: ResponseSpec("All agents.", Agents)}, AUTH_ERRORS)
 def agents() -> Response:
     hooks.identity()
     return jsonify(agents=[agent._asdict() for agent in _runs().agents.values()])
 
 
 @bp.get("/conversations")
+@describe(
+    "List the user's conversations, the latest activity first.",
+    {200: ResponseSpec("A page of conversations.", Conversations)},
+    STORE_ERRORS,
+    parameters=CURSOR_PAGE,
+)
 def list_conversations() -> Response:
     page = _store().recent(_owner(), _limit(), request.args.get("cursor", ""))
     return jsonify(conversations=[schemas.conversation(row) for row in page.rows], nextCursor=page.next_cursor)
 
 
 @bp.post("/conversations")
+@describe(
+    "Create a conversation.",
+    {201: ResponseSpec("The new conversation.", Conversation)},
+    (*STORE_ERRORS, *BODY_ERRORS),
+    bodies=(NewConversation,),
+)
 def create() -> tuple[Response, int]:
     owner, body = _owner(), _body(NewConversation)
     _runs().agent(body.agent_id)
@@ -50,11 +76,18 @@ def create() -> tuple[Response, int]:
 
 
 @bp.get("/conversations/<uuid:conversation_id>")
+@describe("Get a conversation.", {200: ResponseSpec("The conversation.", Conversation)}, STORE_ERRORS)
 def show(conversation_id: UUID) -> Response:
     return jsonify(schemas.conversation(_store().get(_owner(), conversation_id)))
 
 
 @bp.patch("/conversations/<uuid:conversation_id>")
+@describe(
+    "Change a conversation. Missing fields stay unchanged; null clears a field.",
+    {200: ResponseSpec("The changed conversation.", Conversation)},
+    (*STORE_ERRORS, *BODY_ERRORS),
+    bodies=(UpdateConversation,),
+)
 def update(conversation_id: UUID) -> Response:
     owner, body = _owner(), _body(UpdateConversation)
     _runs().agent(body.agent_id)
@@ -62,6 +95,7 @@ def update(conversation_id: UUID) -> Response:
 
 
 @bp.delete("/conversations/<uuid:conversation_id>")
+@describe("Delete a conversation and its messages.", {204: ResponseSpec("It is deleted.")}, STORE_ERRORS)
 def delete(conversation_id: UUID) -> tuple[str, int]:
     identity = hooks.identity()
     _store().delete(identity.owner, conversation_id)
@@ -71,12 +105,24 @@ def delete(conversation_id: UUID) -> tuple[str, int]:
 
 
 @bp.get("/conversations/<uuid:conversation_id>/messages")
+@describe(
+    "List a conversation's messages, oldest first.",
+    {200: ResponseSpec("A page of messages.", Messages)},
+    STORE_ERRORS,
+    parameters=CURSOR_PAGE,
+)
 def list_messages(conversation_id: UUID) -> Response:
     page = _store().messages(_owner(), conversation_id, _limit(), request.args.get("cursor", ""))
     return jsonify(messages=[schemas.message(row) for row in page.rows], nextCursor=page.next_cursor)
 
 
 @bp.post("/conversations/<uuid:conversation_id>/messages")
+@describe(
+    "Add a message to a conversation.",
+    {201: ResponseSpec("The stored message.", ConversationMessage)},
+    (*STORE_ERRORS, *BODY_ERRORS, errors.TooManyRequests),
+    bodies=(NewMessage,),
+)
 def create_message(conversation_id: UUID) -> tuple[Response, int]:
     owner, body = _owner(), _body(NewMessage)
     # Counted apart from the replies: no user id has a NUL.
@@ -85,12 +131,28 @@ def create_message(conversation_id: UUID) -> tuple[Response, int]:
 
 
 @bp.put("/conversations/<uuid:conversation_id>/messages/<uuid:message_id>")
+@describe(
+    "Edit a message. Agents get the new text; the original is kept.",
+    {200: ResponseSpec("The edited message.", ConversationMessage)},
+    (*STORE_ERRORS, *BODY_ERRORS),
+    bodies=(EditMessage,),
+)
 def edit_message(conversation_id: UUID, message_id: UUID) -> Response:
     owner, body = _owner(), _body(EditMessage)
     return jsonify(schemas.message(_store().edit_message(owner, conversation_id, message_id, body.content)))
 
 
 @bp.get("/conversations/<uuid:conversation_id>/stream")
+@describe(
+    "Stream an agent's reply to the last message, or to `messageId`.",
+    {
+        200: CONVERSATION_STREAM,
+        204: ResponseSpec("The message has a reply already, or the reader has seen its end."),
+    },
+    (*STORE_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.Busy),
+    query=StreamMessage,
+    parameters=(*EVENT_SOURCE, IDS),
+)
 def stream(conversation_id: UUID) -> Response:
     """Starts a reply, although it is a GET: `EventSource` sends nothing else. Status 204, which ends it, if none is left."""
     identity = hooks.identity_or_ticket()
@@ -108,6 +170,7 @@ def stream(conversation_id: UUID) -> Response:
 
 
 @bp.post("/conversations/<uuid:conversation_id>/stop")
+@describe("Stop the running reply. Idempotent.", {202: STOPPING}, (*STORE_ERRORS, *UPSTREAM_ERRORS))
 def stop(conversation_id: UUID) -> tuple[Response, int]:
     identity = hooks.identity()
     _store().get(identity.owner, conversation_id)

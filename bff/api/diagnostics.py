@@ -8,6 +8,9 @@ from typing import Final
 from flask import Blueprint, Response, request
 
 from bff.api import hooks, services
+from bff.api.openapi import LIMIT_ERRORS, PUBLIC_ERRORS, ResponseSpec, describe
+from bff.api.openapi.events import Tick
+from bff.errors import Forbidden
 from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
 from bff.http.waiting import Waiter
@@ -22,6 +25,12 @@ SHARED_USER: Final = "\0diagnostics"
 
 
 @bp.get("/stream")
+@describe(
+    "Stream ten timed ticks, to detect proxies that buffer.",
+    {200: ResponseSpec("The ticks.", events={"message": (Tick,)})},
+    (*PUBLIC_ERRORS, *LIMIT_ERRORS, Forbidden),
+    public=True,
+)
 def stream() -> Response:
     """Raises ServerFull, TooManyRequests."""
     with services.parts().streams.acquire(SHARED_USER, comes_back=True) as slot:

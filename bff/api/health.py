@@ -2,7 +2,10 @@
 
 from flask import Blueprint, Response, jsonify, request
 
+from bff import errors
 from bff.api import hooks, services
+from bff.api.openapi import PUBLIC_ERRORS, ResponseSpec, describe
+from bff.api.openapi.schemas import Alive, Ready
 from bff.ops import metrics
 
 bp = Blueprint("ops", __name__)
@@ -10,6 +13,12 @@ hooks.add_hooks(bp)
 
 
 @bp.get("/readyz")
+@describe(
+    "Report whether the process can serve traffic.",
+    {200: ResponseSpec("It can.", Ready), 503: ResponseSpec("It cannot, with the reasons.", Ready)},
+    (errors.InternalError,),
+    public=True,
+)
 def readyz() -> tuple[Response, int]:
     parts = services.parts()
     if parts.streams.draining:
@@ -20,6 +29,12 @@ def readyz() -> tuple[Response, int]:
 
 
 @bp.get("/healthz")
+@describe(
+    "Report whether the process is alive.",
+    {200: ResponseSpec("It is alive.", Alive), 503: ResponseSpec("It must be restarted.", Alive)},
+    (errors.InternalError,),
+    public=True,
+)
 def healthz() -> tuple[Response, int]:
     """Fails late: a failed liveness probe restarts the process, which ends its streams."""
     alive = services.parts().lag.is_there()
@@ -27,6 +42,12 @@ def healthz() -> tuple[Response, int]:
 
 
 @bp.get("/metrics")
+@describe(
+    "Get counters and gauges. Outside development the bearer token is METRICS_TOKEN.",
+    {200: ResponseSpec("The metrics in Prometheus' text format.", media_type="text/plain")},
+    (*PUBLIC_ERRORS, errors.Unauthorized, errors.NotFound),
+    public=True,
+)
 def export_metrics() -> Response:
     """The sum over all processes of this server. Raises Unauthorized; NotFound in production without METRICS_TOKEN."""
     parts = services.parts()

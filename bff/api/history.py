@@ -6,6 +6,8 @@ from flask import Blueprint, Response, jsonify, request
 
 from bff.api import hooks, services
 from bff.api.engine_request import engine_request
+from bff.api.openapi import AUTH_ERRORS, LIMIT_ERRORS, UPSTREAM_ERRORS, Parameter, ResponseSpec, describe
+from bff.api.openapi.schemas import History
 from bff.errors import InvalidRequest
 
 bp = Blueprint("history", __name__, url_prefix="/api/chat/history")
@@ -16,6 +18,16 @@ MAX_OFFSET: Final = 10**9
 
 
 @bp.get("")
+@describe(
+    "List the user's earlier messages and replies.",
+    {200: ResponseSpec("A page of them.", History)},
+    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS),
+    parameters=(
+        Parameter("limit", {"type": "integer"}, "Clamped to the range from 1 to 50."),
+        Parameter("offset", {"type": "integer", "minimum": 0, "maximum": 10**9}),
+        Parameter("order", {"enum": ["oldest", "newest"]}, "newest: the latest turn first; offset counts from the end."),
+    ),
+)
 def history() -> Response:
     """With `order=newest` the last turn comes first, and `offset` counts from the end."""
     limit = max(1, min(hooks.query_integer("limit", MAX_LIMIT), MAX_LIMIT))

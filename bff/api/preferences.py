@@ -7,6 +7,8 @@ from pydantic import BaseModel, StrictStr, StringConstraints
 
 from bff.api import hooks, services
 from bff.api.engine_request import engine_request
+from bff.api.openapi import AUTH_ERRORS, BODY_ERRORS, LIMIT_ERRORS, UPSTREAM_ERRORS, ResponseSpec, describe
+from bff.api.openapi.schemas import Preferences
 from bff.http import request_body
 
 bp = Blueprint("preferences", __name__, url_prefix="/api/preferences")
@@ -21,12 +23,23 @@ class Changes(BaseModel):
 
 
 @bp.get("")
+@describe(
+    "Get the user's preferences for replies.",
+    {200: ResponseSpec("All preferences.", Preferences)},
+    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS),
+)
 def read() -> Response:
     with engine_request() as (identity, _, waiter):
         return jsonify(services.parts().engine.preferences(identity, waiter))
 
 
 @bp.put("")
+@describe(
+    "Change preferences. Fields that are missing stay unchanged.",
+    {200: ResponseSpec("All preferences, after the change.", Preferences)},
+    (*AUTH_ERRORS, *BODY_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS),
+    bodies=(Changes,),
+)
 def update() -> Response:
     hooks.identity()
     changes = request_body.validated(Changes, hooks.body()).model_dump(exclude_unset=True)

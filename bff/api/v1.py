@@ -7,11 +7,22 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
+from bff import errors
 from bff.api import hooks, reply_stream, services
 from bff.api.adapters import openai
 from bff.api.adapters.base import ParsedRequest, Sent
-from bff.api.adapters.openai import OPENAI, OpenAiEncoder
+from bff.api.adapters.openai import OPENAI, CompletionRequest, OpenAiEncoder
 from bff.api.destination import Destination, choose_destination, enqueue_content
+from bff.api.openapi import (
+    AUTH_ERRORS,
+    BODY_ERRORS,
+    LIMIT_ERRORS,
+    UPSTREAM_ERRORS,
+    ResponseSpec,
+    describe,
+)
+from bff.api.openapi.parameters import IDEMPOTENCY_KEY
+from bff.api.openapi.schemas import Chunk, Completion, ModelName, ModelNames, OpenAIProblem
 from bff.errors import ClientDisconnected, NotFound, TooLarge, detached
 from bff.http import waiting
 from bff.http.sse import Event
@@ -31,6 +42,30 @@ MAX_CHARACTERS: Final = 1_000_000
 
 
 @bp.post("/chat/completions")
+@describe(
+    "Send a message in OpenAI's format; with `stream` the reply is streamed.",
+    {
+        200: ResponseSpec(
+            "The reply, or its chunks.",
+            Completion,
+            headers={"X-Message-ID": "The message's id."},
+            events={"message": (Chunk, OpenAIProblem)},
+        )
+    },
+    (
+        *AUTH_ERRORS,
+        *BODY_ERRORS,
+        *LIMIT_ERRORS,
+        *UPSTREAM_ERRORS,
+        errors.NotFound,
+        errors.Busy,
+        errors.Expired,
+        errors.IdempotencyConflict,
+    ),
+    problem=OpenAIProblem,
+    bodies=(CompletionRequest,),
+    parameters=(IDEMPOTENCY_KEY,),
+)
 def complete() -> Response:
     identity, parts = hooks.identity(), services.parts()
     parsed = OPENAI.parsed(hooks.body())
@@ -75,12 +110,19 @@ def _content(message: ChatRequest, parsed: ParsedRequest) -> dict[str, Any]:
 
 
 @bp.get("/models")
+@describe("List the models.", {200: ResponseSpec("All models.", ModelNames)}, AUTH_ERRORS, problem=OpenAIProblem)
 def list_models() -> Response:
     hooks.identity()
     return jsonify(openai.models(_models()))
 
 
 @bp.get("/models/<path:name>")
+@describe(
+    "Get a model.",
+    {200: ResponseSpec("The model.", ModelName)},
+    (*AUTH_ERRORS, errors.NotFound),
+    problem=OpenAIProblem,
+)
 def show_model(name: str) -> Response:
     hooks.identity()
     _check_model(name)

@@ -1,4 +1,4 @@
-"""/openapi.json against the program: every route, every status, every body and every event."""
+"""/openapi.json compared with the running app: its routes, statuses, bodies and events."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, assume, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
@@ -21,125 +21,134 @@ from tests.live import content_of
 from tests.security.matrix import MATRIX, Owner, bearer, new_app
 
 ADA = bearer("ada", "home")
-IN_STREAMS = {"answer_incomplete", "answer_timeout", "interrupted"}
-OF_NO_ROUTE = {"method_not_allowed"}
+NOT_IN_RESPONSES = {"answer_incomplete", "answer_timeout", "interrupted", "method_not_allowed"}
+"""Codes of errors in streams, and of requests that match no route."""
 
 app = new_app(ECHO_WORD_SECONDS="0", MESSAGES_PER_MINUTE="1000000", QUEUE_DEPTH_PER_USER="1000000")
 document = app.test_client().get("/openapi.json").json
 
 
+def path_of(rule: str) -> str:
+    return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
+
+
 def operation_of(route: str) -> dict:
     method, rule = route.split()
-    return document["paths"][re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)][method.lower()]
+    return document["paths"][path_of(rule)][method.lower()]
 
 
-def check(schema: dict, content: object) -> None:
+def validate(schema: dict, content: object) -> None:
     """Raises jsonschema_rs.ValidationError."""
     jsonschema_rs.validator_for(schema | {"components": document["components"]}).validate(content)
 
 
-def described(route: str, response) -> dict:
-    """The media type object of what was answered."""
-    answers = operation_of(route)["responses"]
-    assert str(response.status_code) in answers, route
-    content = answers[str(response.status_code)].get("content", {})
+def media_type_object(route: str, response) -> dict:
+    """The part of the document that describes the response's body. Asserts that its status and media type are described."""
+    responses = operation_of(route)["responses"]
+    assert str(response.status_code) in responses, route
+    content = responses[str(response.status_code)].get("content", {})
     assert not content or content.keys() & {response.mimetype, "*/*"}, route
     return content.get(response.mimetype, {})
 
 
-def test_it_is_an_openapi_document_of_this_version():
+def test_the_document_is_valid_and_has_the_version():
     schemathesis.openapi.from_dict(document).validate()
 
     assert (document["openapi"][:3], document["info"]["version"]) == ("3.1", __version__)
 
 
-def test_every_route_is_described_and_nothing_else():
+def test_every_route_is_described():
+    assert [route for route, operation in openapi.routes(app).items() if operation is None] == []
+
+
+def test_only_routes_of_the_app_are_described():
     paths = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
 
-    assert paths == {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route) for route in openapi.routes(app)}
+    assert paths == {path_of(route) for route in openapi.routes(app)}
 
 
-def test_every_reference_leads_somewhere():
+def test_every_reference_has_a_schema():
     names = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
 
     assert names == set(document["components"]["schemas"])
 
 
-def test_every_code_is_at_its_status():
-    told = {
+def test_every_error_code_is_listed_at_its_status():
+    listed = {
         (int(status), code)
         for methods in document["paths"].values()
         for operation in methods.values()
-        for status, answer in operation["responses"].items()
-        for code in answer["description"].partition(": ")[2].split(", ")
-        if answer["description"].startswith(HTTPStatus(int(status)).phrase)
+        for status, response in operation["responses"].items()
+        for code in response["description"].partition(": ")[2].split(", ")
+        if response["description"].startswith(HTTPStatus(int(status)).phrase)
     }
 
-    wanted = {(kind.status, code) for code, kind in errors.BY_CODE.items() if code not in IN_STREAMS | OF_NO_ROUTE}
-    assert told == wanted
+    expected = {(kind.status, code) for code, kind in errors.BY_CODE.items() if code not in NOT_IN_RESPONSES}
+    assert listed == expected
     assert set(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]) == set(errors.BY_CODE)
 
 
 def test_every_event_has_a_schema():
     sources = Path(events.__file__).read_text() + Path(events.__file__).with_name("relay.py").read_text()
-    said = {*re.findall(r'"type":\s*"(\w+)"', sources), *events.TERMINAL, "progress", "tool_use", "tool_result", "restart"}
+    types = {*re.findall(r'"type":\s*"(\w+)"', sources), *events.TERMINAL, "progress", "tool_use", "tool_result", "restart"}
 
     for route in ("POST /api/chat/stream", "GET /api/chat/stream/<message_id>"):
         listed = operation_of(route)["responses"]["200"]["content"]["text/event-stream"]["x-events"]["message"]["oneOf"]
         schemas = [document["components"]["schemas"][one["$ref"].rpartition("/")[2]] for one in listed]
-        assert {schema["properties"]["type"]["const"] for schema in schemas} == said
+        assert {schema["properties"]["type"]["const"] for schema in schemas} == types
 
 
 @pytest.mark.parametrize("message", ["hello", "/tool", "/error", "/cut", "/unicode", "/big 10", "/help"])
-def test_every_event_of_an_answer_is_as_its_schema_says(message):
+def test_chat_events_match_their_schemas(message):
     route = "POST /api/chat/stream"
 
     with app.test_client().post("/api/chat/stream", json={"message": message}, headers=ADA) as response:
-        schema = described(route, response)["x-events"]["message"]
-        said = [content_of(frame) for frame in response.text.split("\n\n") if frame]
+        schema = media_type_object(route, response)["x-events"]["message"]
+        contents = [content_of(frame) for frame in response.text.split("\n\n") if frame]
 
-    assert said[-1]["type"] in events.TERMINAL
-    for content in said:
-        check(schema, content)
+    assert contents[-1]["type"] in events.TERMINAL
+    for content in contents:
+        validate(schema, content)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"type": "complete", "response": {}}, {"type": "nonsense"}, {"type": "error", "error": "Oh."}, {"message": "hi"}]
+    "event",
+    [{"type": "complete", "response": {}}, {"type": "nonsense"}, {"type": "error", "error": "Oh."}, {"message": "hi"}],
 )
-def test_an_event_that_is_none_fits_no_schema(wrong):
+def test_invalid_events_match_no_schema(event):
     content = operation_of("POST /api/chat/stream")["responses"]["200"]["content"]
 
     with pytest.raises(jsonschema_rs.ValidationError):
-        check(content["text/event-stream"]["x-events"]["message"], wrong)
+        validate(content["text/event-stream"]["x-events"]["message"], event)
 
 
-def test_every_event_of_a_reply_is_as_its_schema_says():
-    browser, rule = app.test_client(), "/api/conversations/<uuid:conversation_id>/stream"
+def test_conversation_events_match_their_schemas():
+    browser, route = app.test_client(), "GET /api/conversations/<uuid:conversation_id>/stream"
     conversation = browser.post("/api/conversations", json={}, headers=ADA).json["id"]
     browser.post(f"/api/conversations/{conversation}/messages", json={"content": "two words"}, headers=ADA)
 
     with browser.get(f"/api/conversations/{conversation}/stream", headers=ADA) as response:
-        schemas = described(f"GET {rule}", response)["x-events"]
-        said = re.findall(r"^event: (\w+)\ndata: (.+)$", response.text, re.MULTILINE)
+        schemas = media_type_object(route, response)["x-events"]
+        named = re.findall(r"^event: (\w+)\ndata: (.+)$", response.text, re.MULTILINE)
 
-    assert [name for name, _ in said] == ["token", "token", "done"]
-    for name, data in said:
-        check(schemas[name], json.loads(data))
+    assert [name for name, _ in named] == ["token", "token", "done"]
+    for name, data in named:
+        validate(schemas[name], json.loads(data))
 
 
 @pytest.mark.parametrize("route", [route for route in MATRIX if "static" not in route])
-def test_what_everybody_is_answered_is_described(route):
+def test_responses_to_all_kinds_of_callers_are_described(route):
     method, rule = route.split()
     owner, (_, json_body, query) = Owner(app), MATRIX[route]
     if not rule.startswith("/api/chat/"):
-        stop(owner)  # It would be waited for.
+        stop(owner)  # Other routes would wait for the running reply.
     path = re.sub("<([^>]*)>", lambda variable: owner.owned[variable[1]], rule) + query.format(**owner.owned)
 
     for headers in owner.callers():
         with app.test_client(use_cookies=False).open(path, method=method, json=json_body, headers=headers) as response:
-            content = described(route, response)
+            content = media_type_object(route, response)
             if response.is_json:
-                check(content["schema"], response.json)
+                validate(content["schema"], response.json)
             else:
                 list(islice(response.response, 1))
 
@@ -165,7 +174,10 @@ schema.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.N
     phases=[Phase.explicit, Phase.generate],
 )
 @pytest.mark.timeout(120)
-def test_nothing_that_tools_think_of_gets_an_answer_that_is_not_described(case):
+def test_responses_to_generated_requests_are_described(case):
+    # Werkzeug's `path:` converter does not match a newline: such a path has no route and gets the error shape of other routes.
+    assume("%0A" not in case.formatted_path)
+
     response = case.call(headers=ADA)
 
     case.validate_response(

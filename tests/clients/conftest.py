@@ -1,4 +1,4 @@
-"""One server for all clients, and one run of each: its cases are other users, side by side."""
+"""One server for all clients. Each client script runs once; its cases run concurrently, each as a user of its own."""
 
 import json
 import os
@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from tests.clients.cutting import CuttingLine
+from tests.clients.cutting import CuttingProxy
 from tests.live import PROXY_SECRET, Server
 from tests.missing import missing
 from tests.web.node import find_node
 
 HERE = Path(__file__).parent
-SECONDS = 50
-"""For all cases of a client; a busy machine needs a few."""
+SCRIPT_SECONDS = 50
+"""Timeout for all cases of a script."""
 
 
 @cache
 def node_or_skip() -> str:
-    """Where the program is, with the packages beside it. A machine without them skips; CI fails."""
+    """Returns the path of Node. If Node or the packages are missing, skips; fails in CI."""
     node = find_node()
     if node is None or not (HERE / "node_modules" / ".package-lock.json").exists():
         missing("Node, or what its clients are made of,")
@@ -38,26 +38,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def line(server: Server) -> Iterator[CuttingLine]:
-    """The same server, over a line that breaks."""
-    with CuttingLine(server.port) as line:
-        yield line
+def cutting_proxy(server: Server) -> Iterator[CuttingProxy]:
+    """The same server behind a proxy that resets connections."""
+    with CuttingProxy(server.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")
-def run_node(server: Server, line: CuttingLine) -> Callable[[str], dict[str, Any]]:
-    """What each case of a script saw, by its name."""
+def run_node(server: Server, cutting_proxy: CuttingProxy) -> Callable[[str], dict[str, Any]]:
+    """Runs a script; returns the results of its cases, by name."""
 
     def run(script: str) -> dict[str, Any]:
         environment = {
             "PATH": os.environ["PATH"],
             "SERVER_URL": server.url,
-            "CUTTING_URL": line.url,
+            "CUTTING_URL": cutting_proxy.url,
             "CLIENT": Path(script).stem,
             "HEADERS": json.dumps({"X-Proxy-Secret": PROXY_SECRET}),
         }
         command = [node_or_skip(), script]
-        done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=SCRIPT_SECONDS)
         assert done.returncode == 0, done.stderr
         results: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
         return results

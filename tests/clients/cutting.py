@@ -1,6 +1,6 @@
-"""A line that breaks: passes a connection on to a server, and resets it once a word has come back.
+"""A proxy that resets a connection as soon as the response contains a given word.
 
-The word stands in the request's header X-Cut. Each user's line breaks once.
+The word is in the request's header X-Cut. Each user's connection is reset once.
 """
 
 import contextlib
@@ -11,14 +11,14 @@ import threading
 from tests.wire_server import RESET
 
 
-class CuttingLine:
+class CuttingProxy:
     def __init__(self, port: int) -> None:
         self._port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._cut: set[bytes] = set()
+        self._cut_users: set[bytes] = set()
 
-    def __enter__(self) -> "CuttingLine":
+    def __enter__(self) -> "CuttingProxy":
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -33,29 +33,29 @@ class CuttingLine:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+            threading.Thread(target=self._forward, args=(client,), daemon=True).start()
 
-    def _pass_on(self, client: socket.socket) -> None:
+    def _forward(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self._port)) as server:
-            words: list[bytes] = []
-            threading.Thread(target=self._ask, args=(client, server, words), daemon=True).start()
-            said = b""
-            # As a platform's router does. Node's fetch takes the end of a connection that was to be closed for the end of the
-            # answer, even of a chunked one; browsers do not.
+            cut_words: list[bytes] = []
+            threading.Thread(target=self._forward_request, args=(client, server, cut_words), daemon=True).start()
+            tail = b""
+            # Replace the header as a platform's router does: with "Connection: close", Node's fetch takes the end of the
+            # connection for the end of the response, even if it is chunked. Browsers do not.
             while piece := server.recv(65536).replace(b"Connection: close", b"Connection: keep-alive"):
-                said = said[-100:] + piece
+                tail = tail[-100:] + piece
                 client.sendall(piece)
-                if words and words[0] in said:
+                if cut_words and cut_words[0] in tail:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                    client.shutdown(socket.SHUT_RD)  # While somebody reads, the kernel keeps it open.
+                    client.shutdown(socket.SHUT_RD)  # While another thread reads, the kernel keeps the socket open.
                     return
 
-    def _ask(self, client: socket.socket, server: socket.socket, words: list[bytes]) -> None:
+    def _forward_request(self, client: socket.socket, server: socket.socket, cut_words: list[bytes]) -> None:
         with contextlib.suppress(OSError):
             while piece := client.recv(65536):
                 cut, user = re.search(rb"(?i)x-cut: (\S+)", piece), re.search(rb"(?i)x-forwarded-user: (\S+)", piece)
-                if cut and user and user[1] not in self._cut:
-                    self._cut.add(user[1])
-                    words[:] = [cut[1]]
+                if cut and user and user[1] not in self._cut_users:
+                    self._cut_users.add(user[1])
+                    cut_words[:] = [cut[1]]
                 server.sendall(piece)
             server.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""OpenAI's client for Python and httpx-sse, against a live server."""
+"""OpenAI's Python client and httpx-sse against a live server."""
 
 import json
 from collections.abc import Iterator
@@ -28,59 +28,61 @@ def client(url: str, user: str, **more: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{url}/v1", api_key="a-key", default_headers=headers(user, **more), max_retries=0)
 
 
-def streamed(of: openai.OpenAI, content: str) -> Iterator[str]:
-    stream = of.chat.completions.create(model="default", messages=[{"role": "user", "content": content}], stream=True)
+def stream_text(openai_client: openai.OpenAI, content: str) -> Iterator[str]:
+    stream = openai_client.chat.completions.create(
+        model="default", messages=[{"role": "user", "content": content}], stream=True
+    )
     with stream:
         for chunk in stream:
             yield chunk.choices[0].delta.content or ""
 
 
-def whole(of: openai.OpenAI, content: str) -> str | None:
-    answer = of.chat.completions.create(model="default", messages=[{"role": "user", "content": content}])
-    return answer.choices[0].message.content
+def complete(openai_client: openai.OpenAI, content: str) -> str | None:
+    completion = openai_client.chat.completions.create(model="default", messages=[{"role": "user", "content": content}])
+    return completion.choices[0].message.content
 
 
 @pytest.mark.parametrize(
-    ("message", "answer"),
+    ("message", "reply"),
     [("Hello, streaming world", "Hello, streaming world"), ("/unicode", UNICODE), ("/silence 1", "That were 1 seconds.")],
-    ids=["an answer", "unicode", "silence"],
+    ids=["a reply", "unicode", "silence"],
 )
-def test_openais_client_reads_answers_streamed_and_whole(server, message, answer):
-    with client(server.url, "py-reader") as of:
-        assert "".join(streamed(of, message)) == answer
-        assert whole(of, message) == answer
+def test_openai_reads_streamed_and_whole_replies(server, message, reply):
+    with client(server.url, "py-reader") as openai_client:
+        assert "".join(stream_text(openai_client, message)) == reply
+        assert complete(openai_client, message) == reply
 
 
-def test_openais_client_raises_what_went_wrong(server):
-    with client(server.url, "py-errors") as of:
-        with pytest.raises(openai.APIError) as in_stream:
-            list(streamed(of, "/error"))
-        with pytest.raises(openai.InternalServerError) as at_once:
-            whole(of, "/error")
+def test_openai_raises_errors(server):
+    with client(server.url, "py-errors") as openai_client:
+        with pytest.raises(openai.APIError) as stream_error:
+            list(stream_text(openai_client, "/error"))
+        with pytest.raises(openai.InternalServerError) as status_error:
+            complete(openai_client, "/error")
         with pytest.raises(openai.NotFoundError):
-            of.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "hi"}])
+            openai_client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "hi"}])
 
-    assert in_stream.value.code == at_once.value.code == "upstream_error"
+    assert stream_error.value.code == status_error.value.code == "upstream_error"
 
 
-def test_openais_client_stops_an_answer_by_leaving_streamed_or_whole(server):
-    with client(server.url, "py-leaves") as of:
-        stream = streamed(of, "/slow 600 one two")
+def test_openai_stops_a_reply_by_disconnecting(server):
+    with client(server.url, "py-leaves") as openai_client:
+        stream = stream_text(openai_client, "/slow 600 one two")
         assert next(piece for piece in stream if piece) == "one "
         stream.close()
-    with client(server.url, "py-waits") as of, pytest.raises(openai.APITimeoutError):
-        whole(of.with_options(timeout=0.5), "/slow 600 one two")
+    with client(server.url, "py-waits") as openai_client, pytest.raises(openai.APITimeoutError):
+        complete(openai_client.with_options(timeout=0.5), "/slow 600 one two")
 
     for user in ("py-leaves", "py-waits"):
         assert eventually(lambda: Browser(server, user).active() == [], 25)  # noqa: B023 - called at once
 
 
-def test_openais_client_gets_the_same_answer_for_the_same_key(server, line):
-    with client(line.url, "py-again", **CUT, **{"Idempotency-Key": "py-key"}) as of:
+def test_openai_gets_the_same_reply_for_the_same_key(server, cutting_proxy):
+    with client(cutting_proxy.url, "py-again", **CUT, **{"Idempotency-Key": "py-key"}) as openai_client:
         with pytest.raises((openai.APIError, httpx.TransportError)):
-            list(streamed(of, f"/slow 1 {FIVE}"))
+            list(stream_text(openai_client, f"/slow 1 {FIVE}"))
 
-        assert "".join(streamed(of, f"/slow 1 {FIVE}")) == FIVE
+        assert "".join(stream_text(openai_client, f"/slow 1 {FIVE}")) == FIVE
     assert eventually(lambda: Browser(server, "py-again").active() == [])
 
 
@@ -93,41 +95,41 @@ def text_of(events: list[ServerSentEvent]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("message", "answer", "end"),
+    ("message", "reply", "end"),
     [
         ("Hello, streaming world", "Hello, streaming world", "complete"),
         ("/unicode", UNICODE, "complete"),
         ("/silence 1", "That were 1 seconds.", "complete"),
         ("/error", "This goes ", "error"),
     ],
-    ids=["an answer", "unicode", "silence", "error"],
+    ids=["a reply", "unicode", "silence", "error"],
 )
-def test_httpx_sse_reads_answers(server, message, answer, end):
-    url, said = f"{server.url}/api/chat/stream", {"message": message}
+def test_httpx_sse_reads_replies(server, message, reply, end):
+    url, body = f"{server.url}/api/chat/stream", {"message": message}
 
-    with httpx.Client() as http, connect_sse(http, "POST", url, json=said, headers=headers("httpx")) as source:
+    with httpx.Client() as http, connect_sse(http, "POST", url, json=body, headers=headers("httpx")) as source:
         events = list(source.iter_sse())
 
-    assert text_of(events) == answer
+    assert text_of(events) == reply
     assert json.loads(events[-1].data)["type"] == end
 
 
-def test_httpx_sse_goes_on_where_its_line_broke(line):
-    url, said, events = f"{line.url}/api/chat/stream", {"message": f"/slow 1 {FIVE}"}, []
+def test_httpx_sse_resumes_a_broken_stream(cutting_proxy):
+    url, body, events = f"{cutting_proxy.url}/api/chat/stream", {"message": f"/slow 1 {FIVE}"}, []
 
     with httpx.Client(headers=headers("httpx-again", **CUT)) as http:
-        with pytest.raises(httpx.TransportError), connect_sse(http, "POST", url, json=said) as source:
+        with pytest.raises(httpx.TransportError), connect_sse(http, "POST", url, json=body) as source:
             for event in source.iter_sse():
                 events.append(event)
         location = source.response.headers["Location"]
-        last = {"Last-Event-ID": events[-1].id}
-        with connect_sse(http, "GET", f"{line.url}{location}", headers=last) as source:
+        resume = {"Last-Event-ID": events[-1].id}
+        with connect_sse(http, "GET", f"{cutting_proxy.url}{location}", headers=resume) as source:
             events += source.iter_sse()
 
     assert text_of(events) == FIVE
 
 
-def test_httpx_sse_sees_an_answer_stopped(server):
+def test_httpx_sse_sees_a_stopped_reply(server):
     url = f"{server.url}/api/chat/stream"
 
     http = httpx.Client(headers=headers("httpx-stop"))

@@ -1,4 +1,4 @@
-"""Every recipe of docs/clients.md, run as it stands: only the address is this test's server."""
+"""Runs every recipe of docs/clients.md unchanged except for the server's address."""
 
 import os
 import re
@@ -23,8 +23,8 @@ Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def anybody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """As `make run` starts it: who comes is a user."""
+def anonymous_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Started as by `make run`: every client is an anonymous user."""
     log = tmp_path_factory.mktemp("recipes") / "server.log"
     server = Server("gunicorn", log, AUTH_MODE="anonymous").wait_until_ready()
     yield server
@@ -32,24 +32,24 @@ def anybody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def run(anybody: Server, tmp_path: Path) -> Run:
-    """`run(name, *command)`: what the command prints, with the recipe's file as its argument, wherever it is."""
+def run(anonymous_server: Server, tmp_path: Path) -> Run:
+    """`run(name, *command)` returns the command's output. RECIPE in the command stands for the recipe's file."""
 
-    def go(name: str, *command: str, then: str = "") -> str:
+    def run_recipe(name: str, *command: str) -> str:
         recipe = tmp_path / name
-        recipe.write_text(RECIPES[name].replace("http://localhost:8000", anybody.url) + then)
+        recipe.write_text(RECIPES[name].replace("http://localhost:8000", anonymous_server.url))
         if not (tmp_path / "node_modules").exists():
             (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
-        environment = {"PATH": os.environ["PATH"], "SERVER_URL": anybody.url, "PYTHONIOENCODING": "utf-8"}
-        filled = [part.replace("RECIPE", str(recipe)) for part in command]
-        done = subprocess.run(filled, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        environment = {"PATH": os.environ["PATH"], "SERVER_URL": anonymous_server.url, "PYTHONIOENCODING": "utf-8"}
+        arguments = [part.replace("RECIPE", str(recipe)) for part in command]
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    return go
+    return run_recipe
 
 
-def test_no_recipe_is_left_out():
+def test_every_recipe_is_known():
     assert len(RECIPES) == TEXT.count("```") // 2
     assert set(RECIPES) == {
         "useChat.jsx",
@@ -65,13 +65,13 @@ def test_no_recipe_is_left_out():
 
 
 @pytest.mark.parametrize("name", ["useChat.jsx", "assistant-ui.jsx"])
-def test_a_page_shows_the_answer(run, name):
+def test_a_page_shows_the_reply(run, name):
     shown = run(name, node_or_skip(), str(HERE / "page.mjs"), "RECIPE", HELLO)
 
-    assert shown.count(HELLO) == 2, "what was said, and the answer"
+    assert shown.count(HELLO) == 2, "the message and the reply"
 
 
-def test_a_page_stops_the_answer(run):
+def test_a_page_stops_the_reply(run):
     shown = run("useChat.jsx", node_or_skip(), str(HERE / "page.mjs"), "RECIPE", "/slow 600 one two")
 
     assert shown.startswith("/slow 600 one twoone ")
@@ -79,62 +79,62 @@ def test_a_page_stops_the_answer(run):
 
 PAGE = """
 import { EventSource as Source } from 'eventsource'
-const { fetch: anywhere } = globalThis
+const { fetch: nodeFetch } = globalThis
 const server = process.env.SERVER_URL
 let cookie = ''
 globalThis.fetch = async (path, init) => {
-  const response = await anywhere(new URL(path, server), { ...init, headers: { ...init.headers, cookie, origin: server } })
+  const response = await nodeFetch(new URL(path, server), { ...init, headers: { ...init.headers, cookie, origin: server } })
   cookie ||= response.headers.getSetCookie()[0]?.split(';')[0] ?? ''
   return response
 }
 globalThis.EventSource = class extends Source {
   constructor(path) {
-    super(new URL(path, server), { fetch: (url, init) => anywhere(url, { ...init, headers: { ...init.headers, cookie } }) })
+    super(new URL(path, server), { fetch: (url, init) => nodeFetch(url, { ...init, headers: { ...init.headers, cookie } }) })
   }
 }
 """
-"""What a page has that Node has not: relative addresses, cookies, an origin, `EventSource`."""
+"""What a page has and Node lacks: relative URLs, cookies, an origin, `EventSource`."""
 
 
-def test_event_source_reads_an_answer(run):
-    said = f"let text = ''; await ask('{HELLO}', (piece) => (text += piece)); process.stdout.write(text)"
+def test_event_source_reads_a_reply(run):
+    script = f"let text = ''; await ask('{HELLO}', (piece) => (text += piece)); process.stdout.write(text)"
 
     assert (
-        run("event-source.js", node_or_skip(), "--input-type=module", "-e", PAGE + RECIPES["event-source.js"] + said) == HELLO
+        run("event-source.js", node_or_skip(), "--input-type=module", "-e", PAGE + RECIPES["event-source.js"] + script) == HELLO
     )
 
 
 def test_a_ticket_opens_an_event_source(run):
-    said = """
-const head = await fetch('/api/chat/stream', {
+    script = """
+const response = await fetch('/api/chat/stream', {
   method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{"message": "hello"}',
 })
-head.body.cancel()
-const source = await follow(head.headers.get('Location'), 'a token')
+response.body.cancel()
+const source = await follow(response.headers.get('Location'), 'a token')
 cookie = 'none'
-await new Promise((go) => (source.onmessage = ({ data }) => JSON.parse(data).type === 'complete' && go()))
+await new Promise((resolve) => (source.onmessage = ({ data }) => JSON.parse(data).type === 'complete' && resolve()))
 process.stdout.write('complete', () => process.exit(0))
 """
-    outcome = run("ticket.js", node_or_skip(), "--input-type=module", "-e", PAGE + RECIPES["ticket.js"] + said)
+    outcome = run("ticket.js", node_or_skip(), "--input-type=module", "-e", PAGE + RECIPES["ticket.js"] + script)
 
     assert outcome == "complete"
 
 
-def test_curl_says_something_follows_it_and_stops_it(run):
+def test_curl_sends_follows_and_stops_a_message(run):
     printed = run("chat.sh", "sh", "-e", "RECIPE")
 
     frames = [line for line in printed.splitlines() if '"type":"complete"' in line]
     assert len(frames) == 2
-    assert frames[0] == frames[1], "once said, once followed"
+    assert frames[0] == frames[1], "the same events when sent and when followed"
     assert '"status":"stopping"' in printed
     assert '"Hello, whole world"' in printed
 
 
 @pytest.mark.parametrize("name", ["stream.py", "completions.py"])
-def test_python_prints_the_answer_as_it_comes(run, name):
+def test_python_prints_the_reply(run, name):
     assert run(name, sys.executable, "RECIPE") == HELLO
 
 
 @pytest.mark.parametrize("name", ["completions.mjs", "ag-ui.mjs"])
-def test_node_prints_the_answer_as_it_comes(run, name):
+def test_node_prints_the_reply(run, name):
     assert run(name, node_or_skip(), "RECIPE") == HELLO

@@ -1,1 +1,1 @@
-"""Adapters from our events to the protocols of clients."""
+"""Adapters that translate our events to the protocols of clients."""

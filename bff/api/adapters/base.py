@@ -1,7 +1,7 @@
-"""The base of the adapters: our events (bff/upstream/events.py) become those of a protocol that a client already speaks.
+"""Shared parts of the adapters, which translate our events (bff/upstream/events.py) to the protocol of a client.
 
-An adapter parses a request's body and encodes the events of one reply; it does no I/O. What its protocol has no event for it
-leaves out: see `docs/clients.md`.
+An adapter parses a request's body and encodes the events of one reply. It does no I/O. Events that its protocol cannot
+express are left out; `docs/clients.md` lists them.
 """
 
 import json
@@ -16,29 +16,27 @@ from bff.upstream import events
 from bff.upstream.messages import PRINTABLE
 
 HISTORY_STRINGS: Final = 20_000
-"""In the body of a client that sends the whole history along: some 1,000 turns."""
+"""Maximum strings in the body of a client that sends the whole history: about 1,000 turns."""
 DONE: Final = "[DONE]"
-"""What some protocols say last, and which is no JSON."""
+"""The last `data` of some protocols; it is not JSON."""
 
 
 class ParsedRequest(NamedTuple):
-    """What a request's body asks for."""
-
     body: bytes
-    """As `POST /api/chat/stream` takes it; checked there."""
+    """A body for `POST /api/chat/stream`, not validated yet."""
     about: Mapping[str, Any] = {}
-    """What the client wants to read again in the answer."""
+    """Values of the request that the encoder needs or sends back, such as thread and run ids."""
 
 
 class Sent(IntEnum):
-    """What of an answer a reader has been sent, on this connection or before it resumed. Each includes those before it."""
+    """The most significant output sent to a reader, on this connection or before it resumed."""
 
     NOTHING = 0
-    """Nothing that lasts: statuses, for example."""
+    """No output; status events do not count."""
     TOOLS = 1
-    """After output a restart is an error, as no protocol but our own can take it back."""
+    """Output has begun: a restart of the reply is an error, since these protocols cannot retract output."""
     TEXT = 2
-    """Text that came in pieces is not sent once more with the whole answer."""
+    """Text was streamed, so the text of `complete` is not sent again."""
     END = 3
 
     @classmethod
@@ -47,37 +45,38 @@ class Sent(IntEnum):
 
 
 _SUFFIXES: Final = {Sent.NOTHING: "", Sent.TOOLS: ";tool", Sent.TEXT: ";text", Sent.END: ";end"}
-"""Of event ids, so that whoever resumes says what it was sent."""
+"""Suffixes of event ids: with its Last-Event-ID a resuming reader reports what it was sent."""
 
 
 class EventEncoder(Protocol):
-    """How one answer is said, to one reader. Valid from its first event on, wherever in the answer that is."""
+    """Encodes one reply for one reader. It may start at any event of the reply."""
 
     preamble: list[str]
-    """The data of what is said before anything else."""
+    """`data` of the events to send before any other."""
 
     @property
     def sent(self) -> Sent: ...
 
     def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
-        """The data of each event that says ours, of type `kind`; none where the protocol has no word for it."""
+        """Returns the `data` of each event to send for our event of type `kind`; none if the protocol cannot express it."""
 
 
 class ClientProtocol(NamedTuple):
     parsed: Callable[[bytes], ParsedRequest]
-    """Raises InvalidRequest for a body that it can say nothing of."""
+    """Raises InvalidRequest."""
     encoder: Callable[[str, Mapping[str, Any], Sent], EventEncoder] | None = None
-    """From a message id, `ParsedRequest.about` and what has been sent. None: our own words are said as they are."""
+    """Takes the message id, `ParsedRequest.about` and what was sent before. None: our events are sent unchanged."""
     headers: Mapping[str, str] = {}
+    """Additional response headers."""
     ids: bool = True
-    """Whether its clients bear events that have ids."""
+    """Whether events carry ids; not all clients can read them."""
 
 
 class ResumePoint(NamedTuple):
-    """Where in an answer a reader goes on."""
+    """The position in a reply from which a reader continues."""
 
     after: str
-    """The broker's event id, "" for the start."""
+    """The broker's event id; "" for the start."""
     sent: Sent
 
     @classmethod
@@ -86,22 +85,26 @@ class ResumePoint(NamedTuple):
         return cls(last_event_id.removesuffix(_SUFFIXES[sent]), sent)
 
     def as_id(self) -> str:
-        """An id that `of` reads as this place again; "" where there is none: too long, or `after` itself ends in a suffix."""
+        """The event id that `of` reads back; "" if there is none: it is too long, or `after` itself ends in a suffix."""
         event_id = self.after + _SUFFIXES[self.sent]
         return event_id if self.after and resumable(event_id) and ResumePoint.of(event_id) == self else ""
 
 
-def translate(said: Iterable[Event | None], encoder: EventEncoder) -> Iterator[Event | None]:
-    """The last event that says one of ours carries its id: who has read only a part of them reads them again."""
+def translate(source: Iterable[Event | None], encoder: EventEncoder) -> Iterator[Event | None]:
+    """Encodes each event, and passes each None ("nothing yet") on.
+
+    One of our events may become several. Only the last of them carries its id, so a reader that was disconnected in between
+    gets all of them again.
+    """
     preamble = encoder.preamble
-    for event in said:
+    for event in source:
         if event is None:
             yield None
             continue
         content = events.parsed_object(event.data)
         kind = content.pop("type", "")
-        if ours := encoder.encode(kind, content):
-            *first, last = [*preamble, *ours]
+        if encoded := encoder.encode(kind, content):
+            *first, last = [*preamble, *encoded]
             preamble = []
             for data in first:
                 yield Event("", data)
@@ -114,7 +117,7 @@ def as_json(**content: Any) -> str:
 
 
 def json_safe(value: Any) -> Any:
-    """What an engine sent, or None where JSON cannot say it again: 1e999 is a number when read; or it is nested too deep."""
+    """Returns `value`, or None if JSON cannot represent it: 1e999 is parsed as infinity, or it is nested too deep."""
     try:
         json.dumps([[value]], allow_nan=False)
     except (ValueError, RecursionError):
@@ -122,8 +125,8 @@ def json_safe(value: Any) -> Any:
     return value
 
 
-def asking(text: str, client_message_id: str | None, on_busy: Any = None, **about: Any) -> ParsedRequest:
-    """A client's own message id that we cannot take is left out: it only makes asking again safe."""
+def chat_request(text: str, client_message_id: str | None, on_busy: Any = None, **about: Any) -> ParsedRequest:
+    """A `client_message_id` that we do not accept is left out: it only makes retries idempotent."""
     body = {"message": text}
     if client_message_id and PRINTABLE.fullmatch(client_message_id):
         body["client_message_id"] = client_message_id
@@ -139,28 +142,28 @@ class HasRole(Protocol):
 Message = TypeVar("Message", bound=HasRole)
 
 
-def last_of(messages: list[Message]) -> Message:
-    """What is said now. Raises InvalidRequest."""
+def last_user_message(messages: list[Message]) -> Message:
+    """Raises InvalidRequest if the last message is not the user's."""
     if messages[-1].role != "user":
         raise InvalidRequest("messages: the last one must be the user's.")
     return messages[-1]
 
 
-def text_of(content: Any) -> str:
-    """Of what is said now: a text, or parts of which each is one. Raises InvalidRequest."""
+def text_only(content: Any) -> str:
+    """The text of a message's content, which is a string or a list of parts. Raises InvalidRequest if any part is no text."""
     texts = _texts(content)
     if not texts or None in texts:
         raise InvalidRequest("messages: the last one must hold text, and nothing else.")
-    return joined(content)
+    return joined_text(content)
 
 
-def joined(content: Any) -> str:
-    """The texts in what was said; images and the like are left out."""
+def joined_text(content: Any) -> str:
+    """As `text_only`, but leaves out images and other parts."""
     return "\n".join(text for text in _texts(content) if text is not None)
 
 
 def _texts(content: Any) -> list[str | None]:
-    """Of each part; None of one that is no text."""
+    """The text of each part; None for a part that is no text."""
     if isinstance(content, str):
         return [content]
     return [_text_of_part(part) for part in content] if isinstance(content, list) else []
@@ -172,14 +175,14 @@ def _text_of_part(part: Any) -> str | None:
 
 
 def responses(content: dict[str, Any]) -> list[str]:
-    """The texts of a `complete` or `stopped`, which the relay has checked."""
+    """The non-empty texts of a `complete` or `stopped` event, which the relay has validated."""
     return [text for text in content["response"]["responses"] if text]
 
 
 def extra_fields(content: dict[str, Any]) -> dict[str, Any]:
-    """What a `complete` holds beside its texts: language, voice, attachments."""
+    """The fields of a `complete` event's response besides its texts: language, voice, attachments."""
     return {
-        name: said
+        name: safe
         for name, value in content["response"].items()
-        if name != "responses" and (said := json_safe(value)) is not None
+        if name != "responses" and (safe := json_safe(value)) is not None
     }

@@ -1,8 +1,7 @@
-"""A conversation's reply as `EventSource` hears it: `token`, and last `done`, `failure` or `stopped`.
+"""A conversation's reply as named SSE events for `EventSource`: `token`, and at the end `done`, `failure` or `stopped`.
 
-After `restart` the tokens before it no longer count.
-
-Named `failure`, since an event named `error` would land in `EventSource.onerror`.
+A `restart` event invalidates the tokens before it. The error event is named `failure` since one named `error` would trigger
+`EventSource.onerror`.
 """
 
 import json
@@ -13,19 +12,20 @@ from bff.http.sse import Event
 from bff.upstream import events
 
 
-def encode(said: Iterable[Event | None], *, restarted: bool) -> Iterator[Event | None]:
-    """`restarted`: what the reader has read no longer counts."""
+def encode(source: Iterable[Event | None], *, restarted: bool) -> Iterator[Event | None]:
+    """`restarted`: starts with a `restart` event, because the reader has read tokens of an earlier run."""
     if restarted:
         yield Event("restart", "{}")
-    for event in said:
+    for event in source:
         if event is None:
             yield None
-        elif (named := _named(events.parsed_object(event.data))) is not None:
+        elif (named := _named_event(events.parsed_object(event.data))) is not None:
             name, content = named
             yield Event(name, json.dumps(content), event.id)
 
 
-def _named(content: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+def _named_event(content: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """The event's name and data; None for an event that is not sent."""
     match content.get("type"):
         case "progress":
             text = events.text_in(content)

@@ -1,4 +1,4 @@
-"""Our own words, those of docs/protocol.md: nothing lies between the relay and the wire."""
+"""Our own protocol (docs/protocol.md): the relay's events are sent unchanged."""
 
 from typing import Final
 

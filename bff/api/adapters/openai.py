@@ -1,6 +1,6 @@
 """OpenAI's chat completions: https://platform.openai.com/docs/api-reference/chat.
 
-It has no word for a status, for tools that the other side runs itself, or for a stop; tokens are not counted here.
+The protocol has no events for a status, for tools run by the server or for a stop. Tokens are not counted.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from bff.api.adapters.base import (
     ParsedRequest,
     Sent,
     as_json,
-    asking,
-    joined,
-    last_of,
+    chat_request,
+    joined_text,
+    last_user_message,
     responses,
-    text_of,
+    text_only,
 )
 from bff.errors import BY_CODE, ChatError, InternalError
 from bff.http import request_body
@@ -39,8 +39,8 @@ class Message(BaseModel):
 
 
 class CompletionRequest(BaseModel):
-    """The model `default` is said the last message only: its engine remembers the others itself. An agent is given all that
-    user and assistant said. Parameters of a model's are its own affair.
+    """The model `default` gets the last message only, since its engine stores the history itself. Any other model is an agent,
+    which gets all messages of user and assistant. Sampling parameters are ignored.
     """
 
     model: str
@@ -50,10 +50,11 @@ class CompletionRequest(BaseModel):
 
 def parsed(body: bytes) -> ParsedRequest:
     request = request_body.validated(CompletionRequest, body, HISTORY_STRINGS)
-    now = text_of(last_of(request.messages).content)
-    spoken = (said for said in request.messages if said.role in {"user", "assistant"})
-    history = [(said.role, text) for said in spoken if (text := joined(said.content))]  # Others call tools, or show images.
-    return asking(now, None, model=request.model, stream=bool(request.stream), history=history)
+    text = text_only(last_user_message(request.messages).content)
+    turns = [(message.role, joined_text(message.content)) for message in request.messages]
+    # Messages without text hold tool calls or images.
+    history = [(role, content) for role, content in turns if role in {"user", "assistant"} and content]
+    return chat_request(text, None, model=request.model, stream=bool(request.stream), history=history)
 
 
 def error(problem: ChatError) -> dict[str, Any]:
@@ -66,11 +67,11 @@ def _error(message: str, code: str, status: int) -> dict[str, Any]:
 
 
 class OpenAiEncoder:
-    """`about`: model; created, in seconds since 1970."""
+    """`about`: the model, and `created` as a Unix time."""
 
     def __init__(self, message_id: str, about: Mapping[str, Any], sent: Sent) -> None:
         self.sent = sent
-        self._about = {"id": f"chatcmpl-{message_id}", "created": about["created"], "model": about["model"]}
+        self._fields = {"id": f"chatcmpl-{message_id}", "created": about["created"], "model": about["model"]}
         self.preamble = [self._chunk({"role": "assistant", "content": ""})]
 
     def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
@@ -78,8 +79,8 @@ class OpenAiEncoder:
             case "progress":
                 return self._delta(content.get("text"))
             case "complete" | "stopped":
-                untold = [] if self.sent >= Sent.TEXT else self._delta("\n\n".join(responses(content)))
-                return [*untold, self._chunk({}, "stop"), DONE]
+                text = [] if self.sent >= Sent.TEXT else self._delta("\n\n".join(responses(content)))
+                return [*text, self._chunk({}, "stop"), DONE]
             case "error":
                 code = content.get("code", "")
                 status = BY_CODE.get(code, InternalError).status
@@ -92,14 +93,14 @@ class OpenAiEncoder:
         self.sent = Sent.TEXT
         return [self._chunk({"content": text})]
 
-    def _chunk(self, delta: dict[str, Any], why: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": why}
-        return as_json(object="chat.completion.chunk", **self._about, choices=[choice])
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return as_json(object="chat.completion.chunk", **self._fields, choices=[choice])
 
 
-def completion(message_id: str, about: Mapping[str, Any], last: str) -> dict[str, Any]:
-    """The whole answer as one object, from the data of its last event, a `complete` or `stopped`."""
-    text = "\n\n".join(responses(events.parsed_object(last)))
+def completion(message_id: str, about: Mapping[str, Any], data: str) -> dict[str, Any]:
+    """The whole reply as one object, from the `data` of its `complete` or `stopped` event."""
+    text = "\n\n".join(responses(events.parsed_object(data)))
     message = {"role": "assistant", "content": text, "refusal": None}
     return {
         "id": f"chatcmpl-{message_id}",
@@ -118,5 +119,5 @@ def model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "chat-bff"}
 
 
-# Once it has seen an id, OpenAI's client for Python (3.54) takes a heartbeat's blank line for an event without data.
+# No ids: after an event with an id, OpenAI's Python client (3.54) reads a heartbeat's blank line as an event without data.
 OPENAI: Final = ClientProtocol(parsed, OpenAiEncoder, ids=False)

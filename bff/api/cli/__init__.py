@@ -1,1 +1,1 @@
-"""The commands of `flask`: `doctor`, `diagnose` and `db`."""
+"""Commands of the `flask` program."""

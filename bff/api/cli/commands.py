@@ -1,6 +1,6 @@
-"""`flask doctor` and `flask diagnose`: what is asked of a set-up before it is trusted, and when it misbehaves.
+"""`flask doctor` checks the configuration; `flask diagnose <url>` checks the network in front of a running server.
 
-Both say sentences, and leave with status 1 when something is wrong.
+Both print one line for each result and exit with status 1 if anything is wrong.
 """
 
 import sys
@@ -25,35 +25,36 @@ def add_commands(app: Flask, *more: click.Command) -> None:
 @click.command("doctor")
 @with_appcontext
 def doctor_command() -> None:
-    """Try the settings, the broker, the engine, Redis, the database and the limits, and say what is wrong."""
+    """Check the settings, the broker, the engine, Redis, the database and the limits."""
     from bff.api import services
     from bff.api.cli.doctor import Doctor
 
     parts = services.parts()
-    _say(Doctor(parts.settings, parts.broker, parts.engine, parts.health.probes).findings())
+    _report(Doctor(parts.settings, parts.broker, parts.engine, parts.health.probes).results())
 
 
 @click.command("diagnose")
 @click.argument("url")
 def diagnose_command(url: str) -> None:
-    """Find out whether something between here and the server at URL holds streams back."""
+    """Find out whether a proxy between here and the server at URL buffers streams."""
     from bff.api.cli import diagnose
     from bff.config.parsers import base_url
 
     try:
-        heard = diagnose.listen(base_url(url))
+        probed = diagnose.probe(base_url(url))
     except ValueError as error:
         raise click.BadParameter(f"{url!r} {error}") from error
-    except UpstreamFailure as problem:
-        _say([diagnose.CheckResult(False, f"No stream came from {url}: {problem.detail or problem}.")])
+    except UpstreamFailure as failure:
+        _report([diagnose.CheckResult(False, f"No stream came from {url}: {failure.detail or failure}.")])
         return
-    _say(diagnose.evaluate(heard))
+    _report(diagnose.evaluate(probed))
 
 
-def _say(findings: "Iterable[CheckResult]") -> None:
-    wrong = False
-    for ok, message in findings:
-        wrong = wrong or not ok
+def _report(results: "Iterable[CheckResult]") -> None:
+    """Prints the results as they come. Exits with status 1 if one is not ok."""
+    failed = False
+    for ok, message in results:
+        failed = failed or not ok
         print(f"{'ok   ' if ok else 'WRONG'}  {message}", flush=True)
-    if wrong:
+    if failed:
         sys.exit(1)

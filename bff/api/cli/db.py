@@ -1,4 +1,4 @@
-"""`flask db upgrade|downgrade|current`: the tables, made and changed."""
+"""`flask db upgrade|downgrade|current`: migrations of the database's schema."""
 
 import sys
 from collections.abc import Callable
@@ -11,30 +11,31 @@ from bff.errors import UpstreamUnavailable
 
 
 def db(database: Database) -> click.Group:
-    group = click.Group("db", help="The tables that conversations are kept in.")
+    group = click.Group("db", help="Manage the tables that store conversations.")
 
-    @group.command(help="Bring them up to REVISION, the newest unless it is given.")
+    @group.command(help="Upgrade to REVISION, by default the newest.")
     @click.argument("revision", default=migrations.HEAD)
     def upgrade(revision: str) -> None:
-        _tell(lambda: database.upgrade(revision))
+        _report(lambda: database.upgrade(revision))
 
-    @group.command(help="Take them back to REVISION: its name, -1 for one step, or base for none.")
+    @group.command(help="Downgrade to REVISION: its name, -1 for one step, or base for no tables.")
     @click.argument("revision", default="-1")
     def downgrade(revision: str) -> None:
-        _tell(lambda: database.downgrade(revision))
+        _report(lambda: database.downgrade(revision))
 
-    @group.command(help="The revision they are at.")
+    @group.command(help="Show the current revision.")
     def current() -> None:
-        _tell(database.current)
+        _report(database.current)
 
-    # So that `downgrade -1` is no option.
+    # Otherwise click would take the -1 of `downgrade -1` for an option.
     downgrade.context_settings["ignore_unknown_options"] = True
     return group
 
 
-def _tell(do: Callable[[], str]) -> None:
+def _report(migrate: Callable[[], str]) -> None:
+    """Prints the revision that `migrate` returns. Exits with status 1 if it fails."""
     try:
-        revision = do()
+        revision = migrate()
     except UpstreamUnavailable as error:
         click.echo(f"The database cannot be reached: {error.detail}", err=True)
         sys.exit(1)

@@ -1,6 +1,6 @@
-"""Whether something between a browser and us holds streams back, judged by ten timed ticks: `flask diagnose <url>`.
+"""`flask diagnose <url>`: detects proxies that buffer streams, from ten timed ticks of /api/diagnostics/stream.
 
-What is measured is gaps: how far apart two ticks were sent, by the server's clock, and how far apart they came, by ours.
+It compares the gaps between ticks: as they were sent, by the server's clock, and as they arrived, by ours.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,29 +16,29 @@ from bff.upstream.http import EventSource, Response, Session
 
 PATH: Final = "/api/diagnostics/stream"
 CONNECT_SECONDS: Final = 10.0
-LISTEN_SECONDS: Final = 60.0
-TOGETHER: Final = 0.25
-"""Of the gap with which two ticks were sent: what comes closer than this came together."""
-USUAL: Final = (
-    "nginx does it unless the location says `proxy_buffering off;`, or lets our X-Accel-Buffering count.",
-    "Compression does it: switch it off for text/event-stream (nginx: gzip_types; Cloudflare: a compression rule).",
-    "Caches, virus scanners and companies' proxies do it: they read an answer to its end before they hand it on.",
+PROBE_SECONDS: Final = 60.0
+BUNCHED_RATIO: Final = 0.25
+"""Two ticks that arrive within this fraction of the gap with which they were sent arrived together."""
+USUAL_CAUSES: Final = (
+    "nginx buffers unless the location has `proxy_buffering off;` or respects our X-Accel-Buffering header.",
+    "Compression buffers: switch it off for text/event-stream (nginx: gzip_types; Cloudflare: a compression rule).",
+    "Caches, virus scanners and corporate proxies buffer: they read a response to its end before they pass it on.",
 )
 
 
 class Tick(NamedTuple):
-    """Seconds: since the server began, and at our own clock."""
+    """Seconds: `sent` since the stream began, by the server's clock; `received` by our monotonic clock."""
 
     sent: float
-    came: float
+    received: float
 
 
 class ProbeResult(NamedTuple):
     ticks: list[Tick]
     headers: Mapping[str, str]
-    """Of the answer; their names in any case."""
+    """The response's headers; names are case-insensitive."""
     encoding: str = ""
-    """How a browser, which takes compressed answers, would get it."""
+    """The Content-Encoding that a browser would get, as browsers accept compressed responses."""
 
 
 class CheckResult(NamedTuple):
@@ -46,15 +46,15 @@ class CheckResult(NamedTuple):
     message: str
 
 
-def listen(url: str) -> ProbeResult:
-    """Raises an UpstreamFailure."""
+def probe(url: str) -> ProbeResult:
+    """Reads the server's ticks. Raises an UpstreamFailure."""
     session = http.new_session()
     address = url.rstrip("/") + PATH
-    with closing(_opened(session, address, {"Accept-Encoding": "gzip, deflate, br"})) as as_a_browser:
+    with closing(_open(session, address, {"Accept-Encoding": "gzip, deflate, br"})) as as_a_browser:
         encoding = as_a_browser.headers.get("Content-Encoding", "")
-    response = _opened(session, address, {})
+    response = _open(session, address, {})
     ticks = []
-    with closing(waiting.new_waiter()) as waiter, closing(EventSource(response, LISTEN_SECONDS)) as source:
+    with closing(waiting.new_waiter()) as waiter, closing(EventSource(response, PROBE_SECONDS)) as source:
         for event in source.events(waiter):
             content = {} if event is None else events.parsed_object(event.data)
             if isinstance(sent := content.get("elapsed_ms"), int):
@@ -62,9 +62,13 @@ def listen(url: str) -> ProbeResult:
     return ProbeResult(ticks, response.headers, encoding)
 
 
-def _opened(session: Session, address: str, headers: Mapping[str, str]) -> Response:
-    """Raises an UpstreamFailure. A server of ours refuses in so many words only who does not ask for an event stream."""
-    deadline = monotonic() + LISTEN_SECONDS
+def _open(session: Session, address: str, headers: Mapping[str, str]) -> Response:
+    """Raises an UpstreamFailure.
+
+    It must not send `Accept: text/event-stream`: our servers refuse such a request with a 200 that asks to reconnect, which
+    would look like a stream without ticks.
+    """
+    deadline = monotonic() + PROBE_SECONDS
     response = http.send(session, "GET", address, headers=headers, connect=CONNECT_SECONDS, deadline=deadline)
     if response.status_code != 200:
         response.close()
@@ -72,41 +76,43 @@ def _opened(session: Session, address: str, headers: Mapping[str, str]) -> Respo
     return response
 
 
-def evaluate(heard: ProbeResult) -> Iterator[CheckResult]:
-    """What there is to say; nothing is wrong if all of it is fine."""
-    wrong = [*_by_arrival(heard.ticks), *_by_headers(heard)]
-    if not wrong:
-        yield CheckResult(True, f"All {len(heard.ticks)} ticks came one by one, as they were sent: nothing holds streams back.")
-    for message in wrong:
+def evaluate(probed: ProbeResult) -> Iterator[CheckResult]:
+    problems = [*_timing_problems(probed.ticks), *_header_problems(probed)]
+    if not problems:
+        yield CheckResult(
+            True, f"All {len(probed.ticks)} ticks arrived one by one, as they were sent: nothing buffers streams."
+        )
+    for message in problems:
         yield CheckResult(False, message)
-    for message in USUAL if wrong else ():
+    for message in USUAL_CAUSES if problems else ():
         yield CheckResult(True, message)
-    for message in _executors(heard.headers):
+    for message in _intermediaries(probed.headers):
         yield CheckResult(True, message)
 
 
-def _by_arrival(ticks: list[Tick]) -> Iterator[str]:
+def _timing_problems(ticks: list[Tick]) -> Iterator[str]:
     if len(ticks) < 2:
-        yield "Hardly a tick came: something on the way changes the stream, or ends it."
+        yield "Hardly a tick arrived: a proxy changes the stream, or ends it."
         return
     pairs = list(pairwise(ticks))
-    bunched = sum(later.came - one.came < TOGETHER * (later.sent - one.sent) for one, later in pairs)
-    # One or two can be this machine's own doing, or a packet that was lost.
+    bunched = sum(later.received - one.received < BUNCHED_RATIO * (later.sent - one.sent) for one, later in pairs)
+    # A busy client or a lost packet can bunch one or two.
     if bunched * 2 >= len(pairs):
-        yield f"{bunched + 1} of {len(ticks)} ticks came together: something on the way holds the stream back."
+        yield f"{bunched + 1} of {len(ticks)} ticks arrived together: a proxy buffers the stream."
 
 
-def _by_headers(heard: ProbeResult) -> Iterator[str]:
-    if heard.encoding not in {"", "identity"}:
-        yield f"A browser would get the stream compressed ({heard.encoding}), and events late: with what fills up a block."
-    if "Content-Length" in heard.headers:
-        yield "The stream has a Content-Length: something on the way has read it to its end first."
+def _header_problems(probed: ProbeResult) -> Iterator[str]:
+    if probed.encoding not in {"", "identity"}:
+        yield f"A browser would get the stream compressed ({probed.encoding}), and events late: when a block is full."
+    if "Content-Length" in probed.headers:
+        yield "The stream has a Content-Length: a proxy has read it to its end first."
 
 
-def _executors(headers: Mapping[str, str]) -> Iterator[str]:
+def _intermediaries(headers: Mapping[str, str]) -> Iterator[str]:
+    """What the headers tell about the proxies in between."""
     if "X-Accel-Buffering" not in headers:
-        yield "X-Accel-Buffering did not arrive: an nginx on the way has taken it, which is how it obeys, or somebody drops it."
+        yield "X-Accel-Buffering did not arrive: an nginx consumed it, as it does when it respects it, or a proxy drops it."
     if "no-transform" not in headers.get("Cache-Control", ""):
-        yield "Cache-Control: no-transform did not arrive: those on the way do not know that they must not compress."
+        yield "Cache-Control: no-transform did not arrive: proxies do not know that they must not compress."
     if server := headers.get("Server", ""):
-        yield f"What answers calls itself {server[:40]!r}."
+        yield f"The responding server calls itself {server[:40]!r}."

@@ -1,29 +1,68 @@
-"""/openapi.json: what can be asked here and what is answered, for tools. docs/protocol.md says it in words."""
+"""/openapi.json: the HTTP API for tools. Each view describes itself with `@describe`; docs/protocol.md is for readers."""
 
 import json
-from functools import cache
 
 from flask import Blueprint, Flask, Response, current_app
 
 from bff.api import hooks
+from bff.api.openapi import parameters, responses
 from bff.api.openapi.document import document
+from bff.api.openapi.error_groups import (
+    AUTH_ERRORS,
+    BODY_ERRORS,
+    LIMIT_ERRORS,
+    PUBLIC_ERRORS,
+    STORE_ERRORS,
+    UPSTREAM_ERRORS,
+)
+from bff.api.openapi.operation import Operation, Parameter, ResponseSpec, describe, operation_of
+from bff.api.openapi.schemas import Passed
+from bff.errors import InvalidRequest
 
-bp = Blueprint("contract", __name__)
+__all__ = [
+    "AUTH_ERRORS",
+    "BODY_ERRORS",
+    "LIMIT_ERRORS",
+    "PUBLIC_ERRORS",
+    "STORE_ERRORS",
+    "UPSTREAM_ERRORS",
+    "Parameter",
+    "ResponseSpec",
+    "describe",
+    "document",
+    "parameters",
+    "responses",
+    "routes",
+]
+
+bp = Blueprint("openapi", __name__)
 hooks.add_hooks(bp)
 
 
 @bp.get("/openapi.json")
+@describe(
+    "Get this document.",
+    {200: ResponseSpec("The OpenAPI 3.1 document.", Passed)},
+    (*PUBLIC_ERRORS, InvalidRequest),
+    public=True,
+)
 def openapi() -> Response:
-    return Response(_text(routes(current_app)), content_type="application/json")
+    """Built at the first request: the routes of an app do not change."""
+    extensions = current_app.extensions
+    if "openapi" not in extensions:
+        extensions["openapi"] = json.dumps(document(routes(current_app)), separators=(",", ":"))
+    return Response(extensions["openapi"], content_type="application/json")
 
 
-def routes(app: Flask) -> tuple[str, ...]:
-    """As `GET /api/chat/stream/<message_id>`. Of HEAD and OPTIONS there is nothing to say; the page's files are no API."""
-    rules = [rule for rule in app.url_map.iter_rules() if not rule.endpoint.endswith(".static")]
-    found = ((method, rule.rule) for rule in rules for method in rule.methods or ())
-    return tuple(sorted(f"{method} {rule}" for method, rule in found if method not in {"HEAD", "OPTIONS"}))
+def routes(app: Flask) -> dict[str, Operation | None]:
+    """Every route, such as `GET /api/chat/stream/<message_id>`, with its description; None if its view has none.
 
-
-@cache
-def _text(routes: tuple[str, ...]) -> str:
-    return json.dumps(document(routes), separators=(",", ":"))
+    Leaves out HEAD, OPTIONS and the static files.
+    """
+    found = {
+        f"{method} {rule.rule}": operation_of(app.view_functions[rule.endpoint])
+        for rule in app.url_map.iter_rules()
+        if not rule.endpoint.endswith(".static")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    return dict(sorted(found.items()))

@@ -1,90 +1,88 @@
-"""Descriptions of routes → one OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1)."""
+"""Builds the OpenAPI 3.1 document (https://spec.openapis.org/oas/v3.1.1) from the descriptions of routes."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
 from bff import __version__
-from bff.api.openapi import chat, conversations, openai, ops
-from bff.api.openapi.answers import Problem
-from bff.api.openapi.operation import Answer, Model, Operation, Parameter, bodies_of
+from bff.api.openapi.operation import Model, Operation, Parameter, ResponseSpec
+from bff.api.openapi.schemas import Problem
 from bff.auth.identity import COOKIE
 from bff.errors import ChatError
 
-OPERATIONS: Final[dict[str, Operation]] = {**chat.OPERATIONS, **conversations.OPERATIONS, **openai.OPERATIONS, **ops.OPERATIONS}
-
 REF: Final = "#/components/schemas/{model}"
-WAYS_IN: Final = {
-    "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "AUTH_MODE=anonymous: we set it."},
+SECURITY_SCHEMES: Final = {
+    "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "AUTH_MODE=anonymous: set by the server."},
     "token": {"type": "http", "scheme": "bearer", "description": "AUTH_MODE=jwt."},
-    "proxy": {"type": "apiKey", "in": "header", "name": "X-Proxy-Secret", "description": "AUTH_MODE=proxy: the proxy's."},
+    "proxy": {"type": "apiKey", "in": "header", "name": "X-Proxy-Secret", "description": "AUTH_MODE=proxy: set by the proxy."},
 }
-REQUEST_ID: Final = {"X-Request-ID": {"schema": {"type": "string"}, "description": "Kept, if the request has one."}}
+REQUEST_ID: Final = {"X-Request-ID": {"schema": {"type": "string"}, "description": "The request's own, if it has one."}}
 
 
-def document(routes: Iterable[str]) -> dict[str, Any]:
-    """`routes`: as `GET /api/chat/stream/<message_id>`, each of them described here: tests see to it."""
-    described = {route: OPERATIONS[route] for route in routes if route in OPERATIONS}
+def document(routes: Mapping[str, Operation | None]) -> dict[str, Any]:
+    """`routes`: descriptions by route, such as `GET /api/chat/stream/<message_id>`. Routes without one are left out."""
+    described = {route: operation for route, operation in routes.items() if operation is not None}
     paths: dict[str, dict[str, Any]] = {}
     for route, operation in described.items():
         method, rule = route.split()
-        paths.setdefault(_template(rule), {})[method.lower()] = _operation(rule, operation) | {"operationId": _name(route)}
+        paths.setdefault(_path(rule), {})[method.lower()] = _operation(rule, operation) | {"operationId": _operation_id(route)}
     return {
         "openapi": "3.1.1",
         "info": {"title": "chat-bff", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
-        "security": [{name: []} for name in WAYS_IN],
+        "security": [{name: []} for name in SECURITY_SCHEMES],
         "paths": paths,
-        "components": {"schemas": _schemas(described.values()), "securitySchemes": WAYS_IN},
+        "components": {"schemas": _schemas(described.values()), "securitySchemes": SECURITY_SCHEMES},
     }
 
 
-def _template(rule: str) -> str:
+def _path(rule: str) -> str:
+    """Flask's `<uuid:name>` as OpenAPI's `{name}`."""
     return re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
 
 
-def _name(route: str) -> str:
+def _operation_id(route: str) -> str:
     return "_".join(re.findall(r"\w+", route)).lower()
 
 
 def _operation(rule: str, operation: Operation) -> dict[str, Any]:
-    parameters = [*_of_path(rule), *_of_query(operation.query), *operation.parameters]
+    parameters = [*_path_parameters(rule), *_query_parameters(operation.query), *operation.parameters]
     content: dict[str, Any] = {"summary": operation.summary, "responses": _responses(operation)}
     if parameters:
         content["parameters"] = [_parameter(parameter) for parameter in parameters]
-    if models := bodies_of(operation):
+    if models := operation.bodies:
         schema = _ref(models[0]) if len(models) == 1 else {"anyOf": [_ref(model) for model in models]}
         content["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return content | ({"security": []} if operation.public else {})
 
 
-def _of_path(rule: str) -> Iterator[Parameter]:
+def _path_parameters(rule: str) -> Iterator[Parameter]:
     for kind, name in re.findall(r"<(?:(\w+):)?(\w+)>", rule):
         schema = {"type": "string", "format": "uuid"} if kind == "uuid" else {"type": "string"}
-        yield Parameter(name, schema, place="path", required=True)
+        yield Parameter(name, schema, location="path", required=True)
 
 
-def _of_query(model: Model | None) -> Iterator[Parameter]:
+def _query_parameters(model: Model | None) -> Iterator[Parameter]:
     for name, schema in model.model_json_schema()["properties"].items() if model else ():
         yield Parameter(name, schema)
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    content = {"name": parameter.name, "in": parameter.place, "required": parameter.required, "schema": parameter.schema}
+    content = {"name": parameter.name, "in": parameter.location, "required": parameter.required, "schema": parameter.schema}
     return content | ({"description": parameter.description} if parameter.description else {})
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
-    found: dict[str, Any] = {str(status): _answer(answer) for status, answer in operation.answers.items()}
-    for status in sorted({kind.status for kind in operation.errors} - set(operation.answers)):
+    found = {str(status): _response(spec) for status, spec in operation.responses.items()}
+    for status in sorted({kind.status for kind in operation.errors} - set(operation.responses)):
         kinds = [kind for kind in operation.errors if kind.status == status]
-        found[str(status)] = _problem(HTTPStatus(status).phrase, kinds, operation.problem)
+        found[str(status)] = _error_response(HTTPStatus(status).phrase, kinds, operation.problem)
     return found
 
 
-def _problem(phrase: str, kinds: list[type[ChatError]], shape: Model) -> dict[str, Any]:
+def _error_response(phrase: str, kinds: list[type[ChatError]], shape: Model) -> dict[str, Any]:
     codes = sorted({kind.code for kind in kinds})
     schema = {"allOf": [_ref(shape)], "properties": {"code": {"enum": codes}}} if shape is Problem else _ref(shape)
     headers: dict[str, Any] = dict(REQUEST_ID)
@@ -97,23 +95,23 @@ def _problem(phrase: str, kinds: list[type[ChatError]], shape: Model) -> dict[st
     }
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
-    told = {name: {"schema": {"type": "string"}, "description": what} for name, what in answer.headers.items()}
-    content: dict[str, Any] = {"description": answer.description, "headers": REQUEST_ID | told}
-    if body := _body(answer):
-        content["content"] = body
+def _response(spec: ResponseSpec) -> dict[str, Any]:
+    headers = {name: {"schema": {"type": "string"}, "description": text} for name, text in spec.headers.items()}
+    response: dict[str, Any] = {"description": spec.description, "headers": REQUEST_ID | headers}
+    if content := _content(spec):
+        response["content"] = content
+    return response
+
+
+def _content(spec: ResponseSpec) -> dict[str, Any]:
+    """OpenAPI 3.1 cannot describe the events of a stream, so the extension `x-events` has the schema of each event type."""
+    content: dict[str, Any] = {spec.media_type: {}} if spec.media_type else {}
+    if spec.model:
+        content["application/json"] = {"schema": _ref(spec.model)}
+    if spec.events:
+        events = {name: {"oneOf": [_ref(model) for model in models]} for name, models in spec.events.items()}
+        content["text/event-stream"] = {"x-events": events}
     return content
-
-
-def _body(answer: Answer) -> dict[str, Any]:
-    """OpenAPI 3.1 has no word for what is in an event stream: `x-events` has each event type's schema."""
-    body: dict[str, Any] = {answer.media_type: {}} if answer.media_type else {}
-    if answer.model:
-        body["application/json"] = {"schema": _ref(answer.model)}
-    if answer.events:
-        events = {name: {"oneOf": [_ref(model) for model in models]} for name, models in answer.events.items()}
-        body["text/event-stream"] = {"x-events": events}
-    return body
 
 
 def _ref(model: Model) -> dict[str, str]:
@@ -130,9 +128,9 @@ def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
 
 def _models(operation: Operation) -> Iterator[Model]:
     yield operation.problem
-    yield from bodies_of(operation)
-    for answer in operation.answers.values():
-        if answer.model:
-            yield answer.model
-        for models in answer.events.values():
+    yield from operation.bodies
+    for spec in operation.responses.values():
+        if spec.model:
+            yield spec.model
+        for models in spec.events.values():
             yield from models

@@ -1,37 +1,37 @@
-"""The events of streams: one model for each `type` of a chat reply's event, then those of a conversation's reply."""
+"""Models of stream events: one for each `type` of a chat reply's events, then those of a conversation's reply."""
 
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from bff.api.openapi.answers import ChatReply, Passed, Problem
+from bff.api.openapi.schemas import ChatReply, Passed, Problem
 
 
 class Status(Passed):
-    """Where the message is: "Message queued...", "Processing...", or the engine's own words."""
+    """The message's status: "Message queued...", "Processing...", or a text from the engine."""
 
     type: Literal["status"]
     message: Any
-    position: int | None = Field(default=None, description="Messages of this user waiting ahead, plus 1; 0 while running.")
+    position: int | None = Field(default=None, description="The user's messages ahead of this one, plus 1; 0 while running.")
 
 
 class Progress(Passed):
-    """A piece of the answer."""
+    """A part of the reply's text."""
 
     type: Literal["progress"]
     text: Any
 
 
 class Complete(Passed):
-    """Terminal: the whole answer."""
+    """Terminal: the whole reply."""
 
     type: Literal["complete"]
     response: ChatReply
 
 
 class Stopped(Passed):
-    """Terminal, after a stop only: what had been said."""
+    """Terminal, only after a stop: the text so far."""
 
     type: Literal["stopped"]
     response: ChatReply
@@ -44,67 +44,67 @@ class Error(Problem):
 
 
 class ToolUse(Passed):
-    """The engine uses a tool; as it says so."""
+    """The engine calls a tool; the fields are the engine's."""
 
     type: Literal["tool_use"]
 
 
 class ToolResult(Passed):
-    """What the tool gave; as the engine says it."""
+    """A tool's result; the fields are the engine's."""
 
     type: Literal["tool_result"]
 
 
 class Restart(Passed):
-    """What was said of the answer before no longer counts: it begins anew."""
+    """The reply starts again; discard its earlier events."""
 
     type: Literal["restart"]
 
 
 class Keepalive(Passed):
-    """A sign of life after silence. Never carries an id."""
+    """A heartbeat after silence. Never carries an id."""
 
     type: Literal["keepalive"]
 
 
 class Token(BaseModel):
-    """A piece of a reply."""
+    """A part of the reply's text."""
 
     token: str
 
 
 class Done(BaseModel):
-    """Terminal: the reply is kept, as this message."""
+    """Terminal: the reply is stored as this message."""
 
-    messageId: UUID  # noqa: N815 - as it is on the wire
+    messageId: UUID  # noqa: N815 - the wire format
 
 
 class Failure(Problem):
-    """Terminal: there is no reply."""
+    """Terminal: the reply failed."""
 
 
 class ReplyStopped(BaseModel):
-    """Terminal, after a stop only: as which message what had been said is stored, if it is."""
+    """Terminal, only after a stop: the message as which the text so far is stored, or null."""
 
     messageId: UUID | None  # noqa: N815
 
 
 class ReplyRestart(BaseModel):
-    """The tokens before it no longer count: the reply begins anew."""
+    """The reply starts again; discard its earlier tokens."""
 
 
 class Tick(BaseModel):
-    """One of ten, at a steady pace: what comes in a lump was held up on the way."""
+    """One of ten timed events: those that arrive together were buffered by a proxy."""
 
     type: Literal["tick"]
     number: int
     of: int
-    sent_ms: int = Field(description="By the server's clock, since 1970.")
-    elapsed_ms: int = Field(description="Since the stream began.")
+    sent_ms: int = Field(description="Unix time in milliseconds, by the server's clock.")
+    elapsed_ms: int = Field(description="Milliseconds since the stream began.")
 
 
-ANSWER: Final = (Status, Progress, Complete, Error, Stopped, ToolUse, ToolResult, Restart, Keepalive)
-REPLY: Final[dict[str, tuple[type[BaseModel], ...]]] = {
+CHAT: Final = (Status, Progress, Complete, Error, Stopped, ToolUse, ToolResult, Restart, Keepalive)
+CONVERSATION: Final[dict[str, tuple[type[BaseModel], ...]]] = {
     "token": (Token,),
     "done": (Done,),
     "failure": (Failure,),

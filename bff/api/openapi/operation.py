@@ -1,83 +1,79 @@
-"""The words in which a route is described."""
+"""The description of a route, and the decorator that attaches it to a view."""
 
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from bff import errors
-from bff.api.openapi.answers import Problem
+from bff.api.openapi.schemas import Problem
 from bff.errors import ChatError
 
 Model = type[BaseModel]
 Errors = tuple[type[ChatError], ...]
+View = TypeVar("View", bound=Callable[..., Any])
 
-MINE: Final[Errors] = (
-    errors.InvalidRequest,
-    errors.Unauthorized,
-    errors.Forbidden,
-    errors.InternalError,
-    errors.ServerRestarting,
-)
-"""What any door that wants to know who asks may answer."""
-BODY: Final[Errors] = (errors.LengthRequired, errors.TooLarge, errors.UnsupportedMediaType)
-PLACE: Final[Errors] = (errors.TooManyRequests, errors.ServerFull)
-"""Where something is waited for."""
-BEHIND: Final[Errors] = (errors.UpstreamError, errors.UpstreamUnavailable, errors.UpstreamTimeout)
+_ATTRIBUTE: Final = "openapi_operation"
 
 
-class Answer(NamedTuple):
+class ResponseSpec(NamedTuple):
     description: str
     model: Model | None = None
-    """Of JSON; with `events` too, it is the one or the other."""
+    """Of a JSON body. With `events`, the body is either JSON or an event stream."""
     media_type: str = ""
-    """Of what is neither."""
+    """Of a body that is neither."""
     headers: Mapping[str, str] = {}
-    """By name, what each tells."""
+    """Names and descriptions."""
     events: Mapping[str, tuple[Model, ...]] = {}
-    """Of an event stream: by SSE event type, what `data` may be. "message" is the one of events without an `event:` line."""
+    """For an event stream: the models of `data`, by SSE event type; "message" is the type of events without `event:` line."""
 
 
 class Parameter(NamedTuple):
     name: str
     schema: Mapping[str, Any]
     description: str = ""
-    place: str = "query"
+    location: str = "query"
+    """query, header or path."""
     required: bool = False
 
 
-def text(most: int | None = None) -> dict[str, Any]:
-    return {"type": "string"} | ({} if most is None else {"maxLength": most})
-
-
-ONCE: Final = Parameter(
-    "Idempotency-Key",
-    text(128),
-    "Asked again with the same one, it is answered once; wins over the body's client_message_id.",
-    place="header",
-)
-
-
 class Operation(NamedTuple):
+    """See `describe`."""
+
     summary: str
-    answers: Mapping[int, Answer]
-    errors: Errors = MINE
-    problem: Model = Problem
-    """The shape of these errors."""
-    body: Model | tuple[Model, ...] | None = None
-    """Several: any of them."""
-    query: Model | None = None
-    """One that validates a whole query."""
-    parameters: tuple[Parameter, ...] = ()
-    public: bool = False
-    """Whether nobody is asked who they are."""
+    responses: Mapping[int, ResponseSpec]
+    errors: Errors
+    problem: Model
+    bodies: tuple[Model, ...]
+    query: Model | None
+    parameters: tuple[Parameter, ...]
+    public: bool
 
 
-def bodies_of(operation: Operation) -> tuple[Model, ...]:
-    match operation.body:
-        case None:
-            return ()
-        case tuple(several):
-            return several
-        case one:
-            return (one,)
+def describe(
+    summary: str,
+    responses: Mapping[int, ResponseSpec],
+    errors: Errors,
+    *,
+    problem: Model = Problem,
+    bodies: tuple[Model, ...] = (),
+    query: Model | None = None,
+    parameters: tuple[Parameter, ...] = (),
+    public: bool = False,
+) -> Callable[[View], View]:
+    """Describes a view for /openapi.json. The view itself is returned unchanged.
+
+    `responses` are the successful ones, by status; `errors` have the shape `problem`. `bodies` are the models of a JSON
+    request body, any of which is accepted; `query` is a model of all query parameters. `public` routes need no user.
+    """
+    operation = Operation(summary, responses, errors, problem, bodies, query, parameters, public)
+
+    def attach(view: View) -> View:
+        setattr(view, _ATTRIBUTE, operation)
+        return view
+
+    return attach
+
+
+def operation_of(view: Callable[..., Any]) -> Operation | None:
+    operation: Operation | None = getattr(view, _ATTRIBUTE, None)
+    return operation

@@ -1,6 +1,6 @@
-"""One strict reader for each protocol: it asserts the order that the protocol's own clients want, and gives what was said.
+"""One strict reader for each protocol: it asserts the order of events that the protocol requires, and returns their content.
 
-What the official clients make of it is seen in tests/clients.
+tests/clients runs the official clients.
 """
 
 import json
@@ -11,18 +11,18 @@ from typing import NamedTuple
 class Reading(NamedTuple):
     texts: list[str]
     end: str
-    """How it ended: complete, error, stopped; "" when it did not."""
+    """How it ended: complete, error or stopped; "" if it did not."""
     tools: list[tuple[str, object, object]] = []
-    """Name, input and output of each call that has a result."""
+    """The name, input and output of each tool call that has a result."""
 
     @property
     def text(self) -> str:
         return "".join(self.texts)
 
 
-def native(said: Iterable[str]) -> Reading:
+def native(source: Iterable[str]) -> Reading:
     texts, end = [], ""
-    for content in map(json.loads, said):
+    for content in map(json.loads, source):
         assert not end, "nothing after the end"
         if content["type"] == "progress" and isinstance(content.get("text"), str):
             texts.append(content["text"])
@@ -33,8 +33,8 @@ def native(said: Iterable[str]) -> Reading:
     return Reading(texts, end)
 
 
-class Heard:
-    """What a reader has been told so far. A text or a call is begun once, and what goes on is what is open."""
+class Recorder:
+    """Collects what a client would show. Asserts that each text starts once and that only an open one continues."""
 
     def __init__(self) -> None:
         self.end = ""
@@ -43,14 +43,14 @@ class Heard:
         self._calls: dict[str, tuple[str, str]] = {}
         self._tools: list[tuple[str, object, object]] = []
 
-    def begin(self, text_id: str) -> None:
+    def start(self, text_id: str) -> None:
         assert not self._open
         assert text_id not in self._texts
         self._open, self._texts[text_id] = text_id, ""
 
     def add(self, text_id: str, text: str) -> None:
         assert text_id == self._open
-        assert text, "AG-UI's older clients refuse an empty one"
+        assert text, "older AG-UI clients reject an empty delta"
         self._texts[text_id] += text
 
     def close(self, text_id: str) -> None:
@@ -61,9 +61,9 @@ class Heard:
         assert not self._open
         self._calls[call_id] = (name, arguments)
 
-    def argue(self, call_id: str, arguments: str) -> None:
-        name, before = self._calls[call_id]
-        self._calls[call_id] = (name, before + arguments)
+    def add_arguments(self, call_id: str, arguments: str) -> None:
+        name, earlier = self._calls[call_id]
+        self._calls[call_id] = (name, earlier + arguments)
 
     def result(self, call_id: str, output: object) -> None:
         name, arguments = self._calls[call_id]
@@ -77,70 +77,72 @@ class Heard:
         return Reading(list(self._texts.values()), self.end, self._tools)
 
 
-def ai_sdk(said: Iterable[str]) -> Reading:
-    heard, done = Heard(), False
-    for number, data in enumerate(said):
+def ai_sdk(source: Iterable[str]) -> Reading:
+    recorder, done = Recorder(), False
+    for number, data in enumerate(source):
         assert not done, "nothing after [DONE]"
         done = data == "[DONE]"
         if not done:
-            assert not heard.end, "nothing but [DONE] after the end"
+            assert not recorder.end, "nothing but [DONE] after the end"
             part = json.loads(data)
             assert (part["type"] == "start") == (number == 0)
-            _AI_SDK.get(part["type"], _transient)(heard, part)
-    assert done == bool(heard.end)
-    return heard.reading()
+            _AI_SDK.get(part["type"], _transient)(recorder, part)
+    assert done == bool(recorder.end)
+    return recorder.reading()
 
 
-def _transient(_: Heard, part: dict) -> None:
+def _transient(_: Recorder, part: dict) -> None:
     assert part["type"].startswith("data-")
     assert part["transient"] is True
 
 
 _AI_SDK = {
-    "start": lambda heard, part: part["messageId"].index("m-1"),
-    "text-start": lambda heard, part: heard.begin(part["id"]),
-    "text-delta": lambda heard, part: heard.add(part["id"], part["delta"]),
-    "text-end": lambda heard, part: heard.close(part["id"]),
-    "tool-input-available": lambda heard, part: heard.call(part["toolCallId"], part["toolName"], json.dumps(part["input"])),
-    "tool-output-available": lambda heard, part: heard.result(part["toolCallId"], part["output"]),
-    "finish": lambda heard, part: heard.finish("complete"),
-    "abort": lambda heard, part: heard.finish("stopped"),
-    "error": lambda heard, part: heard.finish("error" if part["errorText"] else ""),
+    "start": lambda recorder, part: part["messageId"].index("m-1"),
+    "text-start": lambda recorder, part: recorder.start(part["id"]),
+    "text-delta": lambda recorder, part: recorder.add(part["id"], part["delta"]),
+    "text-end": lambda recorder, part: recorder.close(part["id"]),
+    "tool-input-available": lambda recorder, part: recorder.call(
+        part["toolCallId"], part["toolName"], json.dumps(part["input"])
+    ),
+    "tool-output-available": lambda recorder, part: recorder.result(part["toolCallId"], part["output"]),
+    "finish": lambda recorder, part: recorder.finish("complete"),
+    "abort": lambda recorder, part: recorder.finish("stopped"),
+    "error": lambda recorder, part: recorder.finish("error" if part["errorText"] else ""),
 }
 
 
-def ag_ui(said: Iterable[str]) -> Reading:
-    heard = Heard()
-    for number, event in enumerate(map(json.loads, said)):
-        assert not heard.end, "nothing after the end"
+def ag_ui(source: Iterable[str]) -> Reading:
+    recorder = Recorder()
+    for number, event in enumerate(map(json.loads, source)):
+        assert not recorder.end, "nothing after the end"
         assert (event["type"] == "RUN_STARTED") == (number == 0)
         if event["type"] in {"RUN_STARTED", "RUN_FINISHED"}:
             assert (event["threadId"], event["runId"]) == ("thread-1", "run-1")
-        _AG_UI[event["type"]](heard, event)
-    return heard.reading()
+        _AG_UI[event["type"]](recorder, event)
+    return recorder.reading()
 
 
 _AG_UI = {
-    "RUN_STARTED": lambda heard, event: None,
-    "TEXT_MESSAGE_START": lambda heard, event: heard.begin(event["messageId"]),
-    "TEXT_MESSAGE_CONTENT": lambda heard, event: heard.add(event["messageId"], event["delta"]),
-    "TEXT_MESSAGE_END": lambda heard, event: heard.close(event["messageId"]),
-    "TOOL_CALL_START": lambda heard, event: heard.call(event["toolCallId"], event["toolCallName"]),
-    "TOOL_CALL_ARGS": lambda heard, event: heard.argue(event["toolCallId"], event["delta"]),
-    "TOOL_CALL_END": lambda heard, event: None,
-    "TOOL_CALL_RESULT": lambda heard, event: heard.result(event["toolCallId"], "" + event["content"]),
-    "RUN_FINISHED": lambda heard, event: heard.finish("stopped" if "outcome" in event else "complete"),
-    "RUN_ERROR": lambda heard, event: heard.finish("error" if event["message"] and event["code"] else ""),
-    "CUSTOM": lambda heard, event: event["name"].strip(),
+    "RUN_STARTED": lambda recorder, event: None,
+    "TEXT_MESSAGE_START": lambda recorder, event: recorder.start(event["messageId"]),
+    "TEXT_MESSAGE_CONTENT": lambda recorder, event: recorder.add(event["messageId"], event["delta"]),
+    "TEXT_MESSAGE_END": lambda recorder, event: recorder.close(event["messageId"]),
+    "TOOL_CALL_START": lambda recorder, event: recorder.call(event["toolCallId"], event["toolCallName"]),
+    "TOOL_CALL_ARGS": lambda recorder, event: recorder.add_arguments(event["toolCallId"], event["delta"]),
+    "TOOL_CALL_END": lambda recorder, event: None,
+    "TOOL_CALL_RESULT": lambda recorder, event: recorder.result(event["toolCallId"], "" + event["content"]),
+    "RUN_FINISHED": lambda recorder, event: recorder.finish("stopped" if "outcome" in event else "complete"),
+    "RUN_ERROR": lambda recorder, event: recorder.finish("error" if event["message"] and event["code"] else ""),
+    "CUSTOM": lambda recorder, event: event["name"].strip(),
 }
 
 
-def openai(said: Iterable[str]) -> Reading:
+def openai(source: Iterable[str]) -> Reading:
     texts, end, done = [], "", False
-    for number, data in enumerate(said):
+    for number, data in enumerate(source):
         assert not done, "nothing after [DONE]"
         if data == "[DONE]":
-            assert end, "an end before [DONE]"
+            assert end, "[DONE] before the end"
             done = True
             continue
         assert not end, "nothing but [DONE] after the end"

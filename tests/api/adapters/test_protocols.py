@@ -1,4 +1,4 @@
-"""The one suite that every protocol passes: whatever the relay says is said, in an order that its clients can read."""
+"""The test suite that every client protocol passes: its adapter keeps the text, the tools and the end of each reply."""
 
 import json
 from base64 import b64decode
@@ -26,8 +26,8 @@ PROTOCOLS = {
     "ag-ui": (AG_UI, readers.ag_ui),
     "openai": (OPENAI, readers.openai),
 }
-ABOUT = {"threadId": "thread-1", "runId": "run-1", "model": "default", "created": 1795174194}
-ANSWER = [
+CONTEXT = {"threadId": "thread-1", "runId": "run-1", "model": "default", "created": 1795174194}
+REPLY = [
     {"type": "status", "message": "Message queued...", "position": 1},
     {"type": "keepalive"},
     {"type": "progress", "text": "For God "},
@@ -38,16 +38,16 @@ ANSWER = [
     {"type": "complete", "response": {"responses": ["For God so loved the world"], "response_language": "en"}},
 ]
 every_protocol = pytest.mark.parametrize("name", PROTOCOLS)
-every_translator = pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "native"])
+every_encoder = pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "native"])
 
 
 def numbered(contents) -> list[Event]:
     return [Event("", json.dumps(content), f"{number}-0") for number, content in enumerate(contents, start=1)]
 
 
-def said(name: str, answer, sent: Sent = Sent.NOTHING) -> list[Event | None]:
+def encoded(name: str, reply, sent: Sent = Sent.NOTHING) -> list[Event | None]:
     encoder = PROTOCOLS[name][0].encoder
-    return list(translate(answer, encoder("m-1", ABOUT, sent)) if encoder else answer)
+    return list(translate(reply, encoder("m-1", CONTEXT, sent)) if encoder else reply)
 
 
 def read(name: str, events):
@@ -60,19 +60,19 @@ def relayed(case) -> list[Event | None]:
 
 @every_protocol
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_whatever_the_relay_says_is_read_with_the_same_text_and_the_same_end(name, case):
-    answer = relayed(case)
+def test_text_and_end_are_those_of_the_native_protocol(name, case):
+    reply = relayed(case)
 
-    reading, ours = read(name, said(name, answer)), read("native", answer)
+    reading, native = read(name, encoded(name, reply)), read("native", reply)
 
-    assert reading.end == ("complete" if name == "openai" and ours.end == "stopped" else ours.end)
-    separator = "\n\n" if name == "openai" and not any("progress" in event.data for event in answer if event) else ""
-    assert reading.text == separator.join(ours.texts)
+    assert reading.end == ("complete" if name == "openai" and native.end == "stopped" else native.end)
+    separator = "\n\n" if name == "openai" and not any("progress" in event.data for event in reply if event) else ""
+    assert reading.text == separator.join(native.texts)
 
 
 @every_protocol
-def test_an_answer_with_tools_is_read_whole(name):
-    reading = read(name, said(name, numbered(ANSWER)))
+def test_a_reply_with_tools_keeps_its_text_and_end(name):
+    reading = read(name, encoded(name, numbered(REPLY)))
 
     assert (reading.text, reading.end) == ("For God so loved the world", "complete")
 
@@ -80,132 +80,132 @@ def test_an_answer_with_tools_is_read_whole(name):
 @pytest.mark.parametrize(
     ("name", "output"), [("ai-sdk", {"text": "so loved"}), ("ag-ui", '{"text": "so loved"}')]
 )  # fmt: skip
-def test_a_tool_stands_between_two_texts(name, output):
-    reading = read(name, said(name, numbered(ANSWER)))
+def test_a_tool_call_separates_two_texts(name, output):
+    reading = read(name, encoded(name, numbered(REPLY)))
 
     assert reading.texts == ["For God ", "so loved the world"]
     assert reading.tools == [("fetch", {"reference": "John 3:16"}, output)]
 
 
-@every_translator
-def test_what_is_not_there_yet_is_passed_on_as_such(name):
-    encoder = PROTOCOLS[name][0].encoder("m-1", ABOUT, Sent.NOTHING)
-    stream = translate(iter([None, Event("", json.dumps(ANSWER[2]))]), encoder)
+@every_encoder
+def test_none_is_passed_on_at_once(name):
+    encoder = PROTOCOLS[name][0].encoder("m-1", CONTEXT, Sent.NOTHING)
+    stream = translate(iter([None, Event("", json.dumps(REPLY[2]))]), encoder)
 
     assert next(stream, 0) is None
 
 
-@every_translator
+@every_encoder
 @pytest.mark.parametrize("end", [{"type": "stopped"}, {"type": "complete"}], ids=lambda end: end["type"])
-def test_an_answer_that_came_in_one_piece_is_said_all_the_same(name, end):
-    answer = numbered([end | {"response": {"responses": ["one", "", "two"], "voice_audio_base64": None}}])
+def test_unstreamed_text_is_sent_with_the_final_event(name, end):
+    reply = numbered([end | {"response": {"responses": ["one", "", "two"], "voice_audio_base64": None}}])
 
-    assert read(name, said(name, answer)).text in {"onetwo", "one\n\ntwo"}
-
-
-# Ids: where a reader goes on
+    assert read(name, encoded(name, reply)).text in {"onetwo", "one\n\ntwo"}
 
 
-@every_translator
-def test_whoever_comes_back_reads_what_follows_and_only_that(name):
-    answer = numbered(ANSWER)
-    whole = said(name, answer)
+# Event ids: where a reader resumes
+
+
+@every_encoder
+def test_a_resumed_reader_gets_the_remaining_text_only(name):
+    reply = numbered(REPLY)
+    whole = encoded(name, reply)
 
     for cut, event in enumerate(whole, start=1):
         if event.id:
             after, sent = ResumePoint.of(event.id)
-            heard = read(name, whole[:cut])
-            rest = read(name, said(name, answer[int(after[0]) :], sent))
-            assert heard.text + rest.text == "For God so loved the world"
-            assert heard.end + rest.end == "complete"
+            first = read(name, whole[:cut])
+            rest = read(name, encoded(name, reply[int(after[0]) :], sent))
+            assert first.text + rest.text == "For God so loved the world"
+            assert first.end + rest.end == "complete"
 
 
-@every_translator
-def test_an_id_is_said_with_the_last_of_what_says_an_event(name):
-    events = said(name, numbered(ANSWER[2:]))
+@every_encoder
+def test_only_the_last_event_of_several_carries_the_id(name):
+    events = encoded(name, numbered(REPLY[2:]))
 
     ids = [event.id for event in events]
-    assert ids[0] == "", "text has a beginning, and whoever has read only that needs it again"
+    assert ids[0] == "", "the start of a text has no id, so a reader that got only that gets it again"
     assert len([name for name in ids if name]) == len({name for name in ids if name})
     assert ResumePoint.of(ids[-1]) == ResumePoint("6-0", Sent.END)
 
 
-@every_translator
-def test_events_without_ids_stay_so(name):
-    assert not any(event.id for event in said(name, [Event("", json.dumps(content)) for content in ANSWER]))
+@every_encoder
+def test_events_without_ids_stay_without_ids(name):
+    assert not any(event.id for event in encoded(name, [Event("", json.dumps(content)) for content in REPLY]))
 
 
-# An answer that begins anew
+# Restarted replies
 
 
-TEXT, STATUS, TOOL, COMPLETE = ANSWER[2], ANSWER[0], ANSWER[3], ANSWER[-1]
-ONLY_FOR_SHOW = [STATUS, {"type": "progress", "text": ""}, {"type": "reasoning", "text": "Well"}, {"type": "keepalive"}]
+TEXT, STATUS, TOOL, COMPLETE = REPLY[2], REPLY[0], REPLY[3], REPLY[-1]
+NO_OUTPUT = [STATUS, {"type": "progress", "text": ""}, {"type": "reasoning", "text": "Well"}, {"type": "keepalive"}]
 OUTPUT = {"text": [TEXT], "a tool": [TOOL], "text and a tool": [TEXT, TOOL]}
-unable = pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
+with_tools = pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
 
 
-def relay_and_say(name: str, answer, sent: Sent = Sent.NOTHING) -> list[Event]:
-    """As a reader is told who resumes with `sent`."""
-    encoder = PROTOCOLS[name][0].encoder("m-1", ABOUT, sent)
+def relayed_and_encoded(name: str, reply, sent: Sent = Sent.NOTHING) -> list[Event]:
+    """The events for a reader that was sent `sent` before it resumed."""
+    encoder = PROTOCOLS[name][0].encoder("m-1", CONTEXT, sent)
     relay = Relay("request-1", irrevocable=lambda: encoder.sent > Sent.NOTHING)
-    return [event for event in translate(relay(answer), encoder) if event]
+    return [event for event in translate(relay(reply), encoder) if event]
 
 
 def restarted(before) -> list[Event]:
     return numbered([*before, {"type": "restart"}, STATUS, TEXT, COMPLETE])
 
 
-@every_translator
-def test_a_restart_before_any_output_goes_unnoticed(name):
-    reading = read(name, relay_and_say(name, restarted(ONLY_FOR_SHOW)))
+@every_encoder
+def test_a_restart_before_any_output_is_invisible(name):
+    reading = read(name, relayed_and_encoded(name, restarted(NO_OUTPUT)))
 
     assert (reading.text, reading.end) == ("For God ", "complete")
 
 
-@every_translator
-@pytest.mark.parametrize("before", [OUTPUT["text"], [*ONLY_FOR_SHOW, TEXT], OUTPUT["text and a tool"]])
-def test_a_restart_after_text_ends_it_with_an_error(name, before):
-    events = relay_and_say(name, restarted(before))
+@every_encoder
+@pytest.mark.parametrize("before", [OUTPUT["text"], [*NO_OUTPUT, TEXT], OUTPUT["text and a tool"]])
+def test_a_restart_after_text_ends_the_reply_with_an_error(name, before):
+    events = relayed_and_encoded(name, restarted(before))
     reading = read(name, events)
 
     assert (reading.text, reading.end) == ("For God ", "error")
     assert any('"code":"interrupted"' in event.data for event in events)
 
 
-@unable
-def test_a_restart_after_a_tool_ends_it_with_an_error(name):
-    assert read(name, relay_and_say(name, restarted([TOOL]))).end == "error"
+@with_tools
+def test_a_restart_after_a_tool_call_ends_the_reply_with_an_error(name):
+    assert read(name, relayed_and_encoded(name, restarted([TOOL]))).end == "error"
 
 
-def test_a_tool_of_which_openais_clients_are_not_told_is_no_output():
-    reading = read("openai", relay_and_say("openai", restarted([TOOL])))
+def test_a_tool_call_is_no_output_for_openai():
+    reading = read("openai", relayed_and_encoded("openai", restarted([TOOL])))
 
     assert (reading.text, reading.end) == ("For God ", "complete")
 
 
-@every_translator
-def test_a_second_restart_ends_what_the_first_did_not(name):
-    answer = numbered([STATUS, {"type": "restart"}, TEXT, {"type": "restart"}, TEXT, COMPLETE])
+@every_encoder
+def test_a_second_restart_after_text_ends_the_reply_with_an_error(name):
+    reply = numbered([STATUS, {"type": "restart"}, TEXT, {"type": "restart"}, TEXT, COMPLETE])
 
-    assert read(name, relay_and_say(name, answer)).end == "error"
+    assert read(name, relayed_and_encoded(name, reply)).end == "error"
 
 
-@unable
-@pytest.mark.parametrize("before", [*OUTPUT.values(), ONLY_FOR_SHOW], ids=[*OUTPUT, "nothing"])
-def test_whoever_resumes_is_told_the_same_end(name, before):
-    answer = restarted(before)
-    whole = relay_and_say(name, answer)
+@with_tools
+@pytest.mark.parametrize("before", [*OUTPUT.values(), NO_OUTPUT], ids=[*OUTPUT, "nothing"])
+def test_a_resumed_reader_gets_the_same_end(name, before):
+    reply = restarted(before)
+    whole = relayed_and_encoded(name, reply)
 
     for event in whole:
         after, sent = ResumePoint.of(event.id)
         if after and sent is not Sent.END:
-            rest = relay_and_say(name, answer[int(after.partition("-")[0]) :], sent)
+            rest = relayed_and_encoded(name, reply[int(after.partition("-")[0]) :], sent)
             assert read(name, rest).end == read(name, whole).end
     assert ResumePoint.of(whole[-1].id).sent is Sent.END
 
 
 @pytest.mark.parametrize("sent", Sent)
-def test_an_id_says_what_was_sent(sent):
+def test_an_event_id_encodes_what_was_sent(sent):
     assert ResumePoint.of(ResumePoint("7-0", sent).as_id()) == ResumePoint("7-0", sent)
 
 
@@ -213,25 +213,25 @@ def test_an_id_says_what_was_sent(sent):
     ("after", "sent"),
     [("", Sent.TEXT), ("x" * 256, Sent.TEXT), *((f"7;{suffix}", Sent.NOTHING) for suffix in ("tool", "text", "end"))],
 )
-def test_an_id_that_would_be_read_as_another_place_is_left_out(after, sent):
+def test_an_ambiguous_or_too_long_event_id_is_left_out(after, sent):
     assert ResumePoint(after, sent).as_id() == ""
 
 
-def test_our_own_words_pass_a_restart_on():
-    answer = restarted([TEXT])
+def test_the_native_protocol_passes_a_restart_on():
+    reply = restarted([TEXT])
 
-    assert [event.data for event in Relay("request-1")(answer)] == [event.data for event in answer]
-
-
-def test_a_conversations_reader_is_told_of_a_restart_where_it_was():
-    text_sent = list(conversation.encode(Relay("request-1")(restarted([TEXT])), restarted=False))
-
-    assert text_sent[0].event == "token"
-    assert text_sent[1] == Event("restart", "{}", "2-0")
-    assert [event.event for event in text_sent[2:]] == ["token", "done"]
+    assert [event.data for event in Relay("request-1")(reply)] == [event.data for event in reply]
 
 
-# What engines may send
+def test_a_conversation_gets_the_restart_event_with_its_id():
+    events = list(conversation.encode(Relay("request-1")(restarted([TEXT])), restarted=False))
+
+    assert events[0].event == "token"
+    assert events[1] == Event("restart", "{}", "2-0")
+    assert [event.event for event in events[2:]] == ["token", "done"]
+
+
+# Unusual events from engines
 
 
 JSON = st.recursive(
@@ -239,16 +239,16 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["id", "tool", "name", "text"]), inner),
     max_leaves=4,
 )
-KINDS = st.sampled_from(["tool_use", "tool_result", "progress", "status", "thinking", "keepalive", "data-x", ""])
+TYPES = st.sampled_from(["tool_use", "tool_result", "progress", "status", "thinking", "keepalive", "data-x", ""])
 FIELDS = st.sampled_from(["tool", "name", "id", "tool_use_id", "input", "result", "content", "text", "message", "delta"])
 
 
-@every_translator
-@given(st.lists(st.tuples(KINDS, st.dictionaries(FIELDS, JSON, max_size=3)), max_size=6))
-def test_shapes_that_nobody_knows_break_nothing(name, contents):
-    odd = [fields | {"type": kind} for kind, fields in contents]
+@every_encoder
+@given(st.lists(st.tuples(TYPES, st.dictionaries(FIELDS, JSON, max_size=3)), max_size=6))
+def test_unknown_event_shapes_do_not_break_a_reply(name, contents):
+    unusual = [fields | {"type": kind} for kind, fields in contents]
 
-    events = said(name, numbered([*odd, ANSWER[-1]]))
+    events = encoded(name, numbered([*unusual, REPLY[-1]]))
 
     assert read(name, events).end == "complete"
     for event in events:
@@ -257,42 +257,42 @@ def test_shapes_that_nobody_knows_break_nothing(name, contents):
 
 @pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
 @pytest.mark.parametrize("data", ["1e999", "[" * 900 + "]" * 900], ids=["infinite", "deep"])
-def test_what_json_cannot_say_again_is_said_as_nothing(name, data):
-    answer = [
+def test_values_that_json_cannot_represent_become_null(name, data):
+    reply = [
         Event("", f'{{"type":"tool_use","tool":"t","input":{data}}}'),
         Event("", f'{{"type":"tool_result","tool":"t","result":{data}}}'),
-        *numbered(ANSWER[-1:]),
+        *numbered(REPLY[-1:]),
     ]
 
-    events = said(name, answer)
+    events = encoded(name, reply)
 
     assert read(name, events).end == "complete"
     assert "Infinity" not in str(events)
 
 
 @pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
-def test_results_find_their_calls_by_id_or_else_by_name_and_order(name):
-    answer = [
+def test_tool_results_match_calls_by_id_then_by_name_and_order(name):
+    reply = [
         {"type": "tool_use", "tool": "a", "input": 1},
         {"type": "tool_use", "tool": "a", "input": 2},
         {"type": "tool_use", "id": "call-3", "name": "b", "args": 3},
         {"type": "tool_result", "tool_use_id": "call-3", "content": "three"},
         {"type": "tool_result", "tool": "a", "result": "one"},
         {"type": "tool_result", "tool": "a", "result": "two"},
-        {"type": "tool_result", "tool": "c", "result": "of a call that nobody saw"},
-        ANSWER[-1],
+        {"type": "tool_result", "tool": "c", "result": "of an unknown call"},
+        REPLY[-1],
     ]
 
-    tools = read(name, said(name, numbered(answer))).tools
+    tools = read(name, encoded(name, numbered(reply))).tools
 
     nothing = {"ai-sdk": None, "ag-ui": {}}[name]
-    assert tools == [("b", 3, "three"), ("a", 1, "one"), ("a", 2, "two"), ("c", nothing, "of a call that nobody saw")]
+    assert tools == [("b", 3, "three"), ("a", 1, "one"), ("a", 2, "two"), ("c", nothing, "of an unknown call")]
 
 
-# What clients ask
+# Requests
 
 
-ASKED = {
+REQUESTS = {
     "ai-sdk": {"messages": [{"role": "user", "id": "id-1", "parts": [{"type": "text", "text": "hi"}]}]},
     "ag-ui": {"threadId": "t", "runId": "id-1", "messages": [{"role": "user", "id": "x", "content": "hi"}]},
     "openai": {"model": "default", "messages": [{"role": "system", "content": "…"}, {"role": "user", "content": "hi"}]},
@@ -301,12 +301,12 @@ ASKED = {
 
 
 @every_protocol
-def test_what_is_asked_is_the_last_message(name):
-    parsed = json.loads(PROTOCOLS[name][0].parsed(json.dumps(ASKED[name]).encode()).body)
+def test_a_request_is_parsed_to_its_last_message(name):
+    parsed = json.loads(PROTOCOLS[name][0].parsed(json.dumps(REQUESTS[name]).encode()).body)
 
     assert parsed == {"message": "hi"} | ({} if name == "openai" else {"client_message_id": "id-1"})
 
 
-def test_between_us_and_whoever_speaks_as_we_do_lies_nothing():
+def test_the_native_protocol_changes_nothing():
     assert NATIVE.encoder is None
     assert NATIVE.parsed(b"{}").body == b"{}"
