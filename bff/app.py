@@ -23,8 +23,10 @@ from bff.api import (
 from bff.api.cli import commands
 from bff.api.cli.db import db
 from bff.api.conversation_replies import ReplyRuns
-from bff.auth.identity import Anonymous, Authenticator, Proxy
+from bff.auth.anonymous import Anonymous
+from bff.auth.identity import Authenticator
 from bff.auth.orgs import Orgs
+from bff.auth.proxy import Proxy
 from bff.auth.tickets import Tickets
 from bff.broker.app import bundled_broker
 from bff.config import checks
@@ -115,13 +117,13 @@ def _authenticator(settings: Settings) -> Authenticator:
 
 def _jwt(settings: Settings, orgs: Orgs) -> Authenticator:
     from bff.auth.jwks import FixedKey, JWKSCache, Keys
-    from bff.auth.jwt import JWT, Claims, Key, keys_of  # Brings a library for cryptography: for those who use it.
+    from bff.auth.jwt import JWT, Claims, Key, parse_jwks  # Imports a cryptography library, which only this mode needs.
     from bff.upstream.http import read_url
 
     keys: Keys[Key]
     if url := settings.auth_jwt_jwks_url:
         session, seconds = new_session(), settings.upstream_connect_seconds
-        keys = JWKSCache(lambda: keys_of(read_url(session, url, seconds)))
+        keys = JWKSCache(lambda: parse_jwks(read_url(session, url, seconds)))
     else:
         keys = FixedKey(Key("HS256", settings.auth_jwt_secret))
     claims = Claims(
