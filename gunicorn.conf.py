@@ -99,7 +99,7 @@ def post_worker_init(worker):
     """Begins the app's life, and the wait for its end."""
     from bff.ops import memory
 
-    lifecycle = worker.app.callable.extensions["life"]
+    lifecycle = worker.app.callable.extensions["chat_bff"].lifecycle
     lifecycle.start()
     worker.drain = threading.Thread(target=drain_when_told, args=(worker, lifecycle.drain), name="drain", daemon=True)
     worker.drain.start()

@@ -23,6 +23,7 @@ from bff.api import (
 from bff.api.cli import commands
 from bff.api.cli.db import db
 from bff.api.conversation_replies import ReplyRuns
+from bff.api.services import Parts
 from bff.auth.anonymous import Anonymous
 from bff.auth.identity import Authenticator
 from bff.auth.orgs import Orgs
@@ -65,7 +66,7 @@ def build(settings: Settings) -> Flask:
     connections = Connections(settings.slow_reader_seconds)
     lag = LagMonitor()
     rate = RateLimiter(settings.messages_per_minute, redis.limits)
-    app.extensions["bff"] = hooks.Parts(
+    app.extensions["chat_bff"] = Parts(
         settings=settings,
         authenticator=_authenticator(settings),
         broker=broker,
@@ -76,26 +77,25 @@ def build(settings: Settings) -> Flask:
         engine=services.engine,
         tickets=Tickets(settings.signing_key(), settings.answer_max_seconds),
         agents=services.agent_infos,
+        store=store,
+        runs=_reply_runs(services, own_broker, rate),
         lag=lag,
-        queue_sizes=lambda: bundled.app.extensions["queue_sizes"](),
+        lifecycle=_lifecycle(settings, streams, connections, lag, bundled),
+        queue_sizes=lambda: bundled.app.extensions["chat_bff"].queue_sizes(),
     )
-    app.extensions["conversations"] = _conversations(services, store, own_broker, rate)
-    app.extensions["life"] = _lifecycle(settings, streams, connections, lag, bundled)
-    commands.add_commands(app, db(services.database))
-    _open(app, settings, connections)
+    _open(app, services, connections)
     return app
 
 
-def _conversations(
-    services: Services, store: ConversationStore, broker: BrokerClient, rate: RateLimiter
-) -> conversations.Parts:
+def _reply_runs(services: Services, broker: BrokerClient, rate: RateLimiter) -> ReplyRuns:
     settings = services.settings
     replies = Replies(services.database, settings.history_characters)
-    runs = ReplyRuns(replies, broker, services.agent_infos, DEFAULT, rate, settings.conversation_on_disconnect)
-    return conversations.Parts(store, runs)
+    return ReplyRuns(replies, broker, services.agent_infos, DEFAULT, rate, settings.conversation_on_disconnect)
 
 
-def _open(app: Flask, settings: Settings, connections: Connections) -> None:
+def _open(app: Flask, services: Services, connections: Connections) -> None:
+    settings = services.settings
+    commands.add_commands(app, db(services.database))
     hooks.guard(app)
     for one in DOORS:
         app.register_blueprint(one.bp)
@@ -168,10 +168,10 @@ def _lifecycle(
 
     def start() -> None:
         lag.start()
-        broker.app.extensions["life"].start()
+        broker.app.extensions["chat_bff"].lifecycle.start()
 
     def drain() -> None:
-        drain_broker = broker.app.extensions["life"].drain
+        drain_broker = broker.app.extensions["chat_bff"].lifecycle.drain
         run_concurrently(settings.drain_seconds, streams.drain, connections.drain, lambda _: drain_broker())
 
     return Lifecycle(start, drain, streams.__len__)

@@ -7,7 +7,7 @@ from time import monotonic
 from flask import Blueprint, Response, after_this_request, request
 from werkzeug.http import unquote_etag
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.api.engine_request import open_engine_request
 from bff.errors import InvalidRequest, RangeNotSatisfiable
 from bff.http.download import Download
@@ -25,7 +25,7 @@ def hear() -> Response:
     if not url:
         raise InvalidRequest("url: is required.")
     with open_engine_request() as (who, slot, waiter):
-        recording, file = hooks.parts().engine.recording(url, who, waiter)
+        recording, file = services.parts().engine.recording(url, who, waiter)
         try:
             if _is_known(recording.etag):
                 recording.close()

@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff.api import hooks, reply_stream
+from bff.api import hooks, reply_stream, services
 from bff.api.adapters.ag_ui import AG_UI
 from bff.api.adapters.ai_sdk import AI_SDK
 from bff.api.adapters.base import ClientProtocol, ResumePoint, Sent
@@ -34,7 +34,7 @@ def say() -> Response:
     protocol = _protocol()
     parsed = protocol.parsed(hooks.body())
     message = messages.parse(parsed.body, request.headers.get("Idempotency-Key"))
-    parts = hooks.parts()
+    parts = services.parts()
     parts.rate.acquire(identity.user_id)
     with parts.streams.acquire(identity.user_id, comes_back=hooks.says_it_comes_back()) as slot:
         broker, deadline, handler = reply_stream.destination(identity.user_id)
@@ -49,7 +49,7 @@ def answer() -> Response:
     """The whole answer at once, from the engine itself."""
     identity = hooks.identity()
     message = messages.parse(hooks.body(), request.headers.get("Idempotency-Key"))
-    parts = hooks.parts()
+    parts = services.parts()
     parts.rate.acquire(identity.user_id)
     about = {"client_id": parts.settings.client_id, "user_id": identity.user_id, "org": identity.org}
     with engine_request() as (_, _, waiter):
@@ -59,7 +59,7 @@ def answer() -> Response:
 @bp.get("/stream/<message_id>")
 def resume(message_id: str) -> Response:
     identity = hooks.identity_of_reader()
-    parts = hooks.parts()
+    parts = services.parts()
     after = event_ids.from_reader(request.headers.get("Last-Event-ID", ""), request.args.get("last_event_id", ""))
     protocol = _protocol()
     after, sent = (after, Sent.NOTHING) if protocol is NATIVE else ResumePoint.of(after)
@@ -101,7 +101,7 @@ def active() -> Response:
 
 def _places(identity: Identity) -> list[dict[str, Any]]:
     """The user's messages that wait or run, in order; those of another org are not theirs here."""
-    parts = hooks.parts()
+    parts = services.parts()
     places = parts.own_broker.places(identity.user_id)
     if parts.own_broker is not parts.broker and parts.broker.numbers_events(identity.user_id):
         places += parts.broker.places(identity.user_id)
@@ -116,7 +116,7 @@ def _checked(message_id: str, identity: Identity) -> str:
 
 def _of_either(identity: Identity, do: Callable[[BrokerClient], T]) -> tuple[BrokerClient, T]:
     """By the bundled broker, else by an external one that numbers its events. Raises NotFound, an UpstreamFailure."""
-    parts = hooks.parts()
+    parts = services.parts()
     try:
         return parts.own_broker, do(parts.own_broker)
     except NotFound:

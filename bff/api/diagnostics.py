@@ -7,7 +7,7 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
-from bff.api import hooks
+from bff.api import services
 from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
 from bff.http.waiting import Waiter
@@ -23,8 +23,8 @@ VISITORS: Final = "\0diagnostics"
 @bp.get("/stream")
 def stream() -> Response:
     """Raises ServerFull, TooManyRequests."""
-    with hooks.parts().streams.acquire(VISITORS, comes_back=True) as slot:
-        settings = hooks.parts().settings
+    with services.parts().streams.acquire(VISITORS, comes_back=True) as slot:
+        settings = services.parts().settings
         how = StreamOptions(comment("keepalive"), settings.heartbeat_seconds)
         return EventStream(_ticks, how, environ=request.environ, slot=slot)
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from flask import request
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.auth.identity import Identity
 from bff.http import waiting
 from bff.http.streams import Slot
@@ -24,7 +24,7 @@ class EngineRequest(NamedTuple):
 def open_engine_request() -> Iterator[EngineRequest]:
     """Raises Unauthorized, Forbidden, ServerRestarting, ServerFull, TooManyRequests. The slot is the caller's to release."""
     who = hooks.identity()
-    with hooks.parts().streams.acquire(hooks.large_response_key(who)) as slot:
+    with services.parts().streams.acquire(hooks.large_response_key(who)) as slot:
         waiter = waiting.new_waiter(waiting.client_socket(request.environ), allow_half_open=False)
         try:
             slot.attach(waiter)

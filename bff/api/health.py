@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff.api import hooks
+from bff.api import services
 from bff.ops import metrics
 
 bp = Blueprint("ops", __name__)
@@ -10,7 +10,7 @@ bp = Blueprint("ops", __name__)
 
 @bp.get("/readyz")
 def readyz() -> tuple[Response, int]:
-    parts = hooks.parts()
+    parts = services.parts()
     if parts.streams.draining:
         return jsonify(status="draining"), 503
     states = parts.health.states()
@@ -21,14 +21,14 @@ def readyz() -> tuple[Response, int]:
 @bp.get("/healthz")
 def healthz() -> tuple[Response, int]:
     """Slow to fail: whoever asks restarts us, and with us all that streams."""
-    alive = hooks.parts().lag.is_there()
+    alive = services.parts().lag.is_there()
     return jsonify(status="ok" if alive else "stuck"), 200 if alive else 503
 
 
 @bp.get("/metrics")
 def numbers() -> Response:
     """Of all processes behind this port. Raises Unauthorized; NotFound in production without METRICS_TOKEN."""
-    parts = hooks.parts()
+    parts = services.parts()
     settings = parts.settings
     metrics.check(request.headers.get("Authorization", ""), settings.metrics_token, development=settings.development)
     return Response(metrics.exposition(settings.prometheus_multiproc_dir, parts.queue_sizes), content_type=metrics.CONTENT_TYPE)

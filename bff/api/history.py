@@ -4,7 +4,7 @@ from typing import Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.api.engine_request import engine_request
 from bff.errors import InvalidRequest
 
@@ -25,6 +25,6 @@ def history() -> Response:
     if order not in {"oldest", "newest"}:
         raise InvalidRequest("order: must be oldest or newest.")
     with engine_request() as (who, _, waiter):
-        engine = hooks.parts().engine
+        engine = services.parts().engine
         turns = (engine.newest if order == "newest" else engine.history)(who, limit, offset, waiter)
     return jsonify(user_id=who.user_id, entries=turns.entries, total_count=turns.total, limit=limit, offset=offset)

@@ -4,31 +4,22 @@ import logging
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
-from flask import Flask, Response, current_app, g, jsonify, request
+from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from bff import errors
 from bff.api import origin, security_headers
-from bff.auth.identity import COOKIE, Authenticator, Identity
-from bff.auth.tickets import Tickets
-from bff.config.settings import Settings
+from bff.api.services import parts
+from bff.auth.identity import COOKIE, Identity
 from bff.errors import ChatError, ClientDisconnected, InternalError, InvalidRequest
 from bff.http import request_body, tracing, waiting
 from bff.http.responses import HEADERS
-from bff.http.streams import Slot, StreamLimiter
+from bff.http.streams import Slot
 from bff.ops import metrics
 from bff.ops.connections import SEND_BUFFER_BYTES
-from bff.ops.health import Health
-from bff.ops.lag import LagMonitor
-from bff.ops.metrics import QueueSizes
-from bff.ops.rate_limiter import RateLimiter
-from bff.upstream.agents import AgentInfo
-from bff.upstream.broker_client import BrokerClient
-from bff.upstream.engine_client import EngineClient
 
 COOKIE_SECONDS: Final = 365 * 24 * 3600
 ALIVE: Final = frozenset({"ops.healthz", "ops.readyz", "ops.numbers"})
@@ -36,32 +27,6 @@ ALIVE: Final = frozenset({"ops.healthz", "ops.readyz", "ops.numbers"})
 COME_BACK_MILLISECONDS: Final = (500, 3000)
 
 log = logging.getLogger("bff.requests")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What `create_app` built and the doors use."""
-
-    settings: Settings
-    authenticator: Authenticator
-    broker: BrokerClient
-    """Answers direct chat: the configured one, else the bundled one."""
-    own_broker: BrokerClient
-    """The bundled one, which answers in conversations."""
-    streams: StreamLimiter
-    rate: RateLimiter
-    health: Health
-    engine: EngineClient
-    tickets: Tickets
-    agents: Mapping[str, AgentInfo]
-    lag: LagMonitor
-    queue_sizes: QueueSizes
-    """Of the bundled broker's queue."""
-
-
-def parts() -> Parts:
-    built: Parts = current_app.extensions["bff"]
-    return built
 
 
 def request_id() -> str:

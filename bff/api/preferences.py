@@ -5,7 +5,7 @@ from typing import Annotated
 from flask import Blueprint, Response, jsonify
 from pydantic import BaseModel, StrictStr, StringConstraints
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.api.engine_request import engine_request
 from bff.http import request_body
 
@@ -22,7 +22,7 @@ class Changes(BaseModel):
 @bp.get("")
 def read() -> Response:
     with engine_request() as (who, _, waiter):
-        return jsonify(hooks.parts().engine.preferences(who, waiter))
+        return jsonify(services.parts().engine.preferences(who, waiter))
 
 
 @bp.put("")
@@ -30,4 +30,4 @@ def change() -> Response:
     hooks.identity()
     changes = request_body.validated(Changes, hooks.body()).model_dump(exclude_unset=True)
     with engine_request() as (who, _, waiter):
-        return jsonify(hooks.parts().engine.prefer(who, changes, waiter))
+        return jsonify(services.parts().engine.prefer(who, changes, waiter))

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from flask import Response, request
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.api.adapters.base import ClientProtocol, EventEncoder, Sent, translate
 from bff.config.settings import Settings
 from bff.errors import ChatError, Draining, Interrupted, UpstreamFailure
@@ -137,7 +137,7 @@ class Destination(NamedTuple):
 
 def destination(user_id: str) -> Destination:
     """The configured broker; but what a broker says without numbers is kept in our own queue's log."""
-    parts = hooks.parts()
+    parts = services.parts()
     with contextlib.suppress(UpstreamFailure):  # Leaving it will show whether the broker is there.
         if parts.broker.numbers_events(user_id):
             return Destination(parts.broker, parts.broker.open_deadline(), {})
@@ -157,7 +157,7 @@ def stream(
     leave: Callable[[], None] | None = None,
 ) -> Response:
     """`encoder`: None for our own. `broker`: whose answer it is. `leave`: see ReplyStream."""
-    settings = hooks.parts().settings
+    settings = services.parts().settings
     resumed = retry is not None
     telling = tell(
         answer, message_id, kind=kind, encoder=encoder, resumed=resumed, comes_back=slot.comes_back, own=True, leave=leave
@@ -187,7 +187,7 @@ def prepare_for_drain(slot: Slot, broker: BrokerClient) -> None:
 
 def leaver(broker: BrokerClient, user_id: str, message_id: str) -> Callable[[], None]:
     """What ends an answer that is for its readers only, once the last of them was seen to disconnect."""
-    streams = hooks.parts().streams
+    streams = services.parts().streams
 
     def leave() -> None:
         if not streams.draining:
@@ -212,7 +212,7 @@ def tell(
 
     `own`: it is read from a log of our own, whose errors' codes are ours.
     """
-    settings = hooks.parts().settings
+    settings = services.parts().settings
     relay = Relay(
         hooks.request_id(),
         tool_events=settings.relay_tool_events,

@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, jsonify
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.auth.tickets import OPEN_SECONDS
 
 bp = Blueprint("tickets", __name__, url_prefix="/api")
@@ -10,4 +10,4 @@ bp = Blueprint("tickets", __name__, url_prefix="/api")
 
 @bp.post("/ticket")
 def issue() -> tuple[Response, int]:
-    return jsonify(ticket=hooks.parts().tickets.issue(hooks.identity()), expires_in=OPEN_SECONDS), 201
+    return jsonify(ticket=services.parts().tickets.issue(hooks.identity()), expires_in=OPEN_SECONDS), 201

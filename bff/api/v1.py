@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
 
-from bff.api import hooks, reply_stream
+from bff.api import hooks, reply_stream, services
 from bff.api.adapters import openai
 from bff.api.adapters.base import ParsedRequest, Sent
 from bff.api.adapters.openai import OPENAI, OpenAiEncoder
@@ -30,7 +30,7 @@ MAX_CHARACTERS: Final = 1_000_000
 
 @bp.post("/chat/completions")
 def complete() -> Response:
-    identity, parts = hooks.identity(), hooks.parts()
+    identity, parts = hooks.identity(), services.parts()
     parsed = OPENAI.parsed(hooks.body())
     model = parsed.about["model"]
     _check_model(model)
@@ -55,7 +55,7 @@ def complete() -> Response:
 
 def _content(message: ChatRequest, parsed: ParsedRequest) -> dict[str, Any]:
     """For direct chat the last message, as its engine remembers the others; for an agent all of them, in a group of its own."""
-    content = reply_stream.for_broker(message, hooks.parts().settings)
+    content = reply_stream.for_broker(message, services.parts().settings)
     if parsed.about["model"] == DEFAULT:
         return content
     given = [{"role": role, "content": text} for role, text in parsed.about["history"]]
@@ -89,7 +89,7 @@ def _refuse(error: Exception) -> Response:
 
 
 def _models() -> tuple[str, ...]:
-    return DEFAULT, *(name for name in hooks.parts().agents if name != BROKER)
+    return DEFAULT, *(name for name in services.parts().agents if name != BROKER)
 
 
 def _check_model(name: str) -> None:

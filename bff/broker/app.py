@@ -71,12 +71,12 @@ def built(
     app = Flask(__name__)
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     start = partial(_start, queue, worker)
-    app.extensions["life"] = Lifecycle(
+    lifecycle = Lifecycle(
         start, partial(_drain, settings, streams, connections, partial(_hand_over, queue, worker)), streams.__len__
     )
     if settings.journal_file(alone=alone):
         app.before_request(partial(_start_at_first_request, start))
-    register(app, Parts(queue, worker, streams, key, settings, services.is_repeatable, _check_writes(client, queue)))
+    register(app, Parts(queue, worker, streams, key, settings, services.is_repeatable, _check_writes(client, queue), lifecycle))
     return app
 
 

@@ -4,7 +4,6 @@ import hmac
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
@@ -33,6 +32,7 @@ from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Waiter
 from bff.ops import metrics
 from bff.ops.health import Probe
+from bff.ops.lifecycle import Lifecycle
 from bff.upstream import message_ids
 
 PING: Final = comment("ping")
@@ -64,6 +64,10 @@ class Parts(NamedTuple):
     """Whether whoever answers may be asked again: by handler and agent, "" for the default one."""
     check_writes: Probe
     """Raises Away or ServerFull while what the queue is kept in takes no writes."""
+    lifecycle: Lifecycle
+
+    def queue_sizes(self) -> dict[str, float]:
+        return _queue_sizes(self.queue)
 
     def __repr__(self) -> str:
         return "Parts(…)"  # The key is one of them.
@@ -97,15 +101,14 @@ class MessageRequest(BaseModel):
 
 
 def register(app: Flask, parts: Parts) -> None:
-    app.extensions["broker"] = parts
-    app.extensions["queue_sizes"] = partial(_queue_sizes, parts.queue)
+    app.extensions["chat_bff"] = parts
     allow_any_text(app.url_map)
     app.register_blueprint(bp)
     app.register_error_handler(Exception, _refuse)
 
 
 def _parts() -> Parts:
-    parts: Parts = current_app.extensions["broker"]
+    parts: Parts = current_app.extensions["chat_bff"]
     return parts
 
 
@@ -250,7 +253,7 @@ def numbers() -> Response:
     """Raises Unauthorized; NotFound in production without METRICS_TOKEN."""
     settings = _parts().settings
     metrics.check(request.headers.get("Authorization", ""), settings.metrics_token, development=settings.development)
-    shown = metrics.exposition(settings.prometheus_multiproc_dir, current_app.extensions["queue_sizes"])
+    shown = metrics.exposition(settings.prometheus_multiproc_dir, _parts().queue_sizes)
     return Response(shown, content_type=metrics.CONTENT_TYPE)
 
 

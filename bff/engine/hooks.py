@@ -31,7 +31,7 @@ class Parts(NamedTuple):
 
 
 def parts() -> Parts:
-    built: Parts = current_app.extensions["engine"]
+    built: Parts = current_app.extensions["chat_bff"]
     return built
 
 

@@ -91,7 +91,7 @@ class StoppedTurn(EngineRequest):
 
 
 def register(app: Flask, parts: Parts) -> None:
-    app.extensions["engine"] = parts
+    app.extensions["chat_bff"] = parts
     allow_any_text(app.url_map)
     app.register_blueprint(bp)
     app.register_blueprint(user_data.bp)

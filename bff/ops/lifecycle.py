@@ -1,4 +1,4 @@
-"""What whoever runs an app does with it beside serving it: `app.extensions["life"]`."""
+"""What whoever runs an app does with it beside serving it: `app.extensions["chat_bff"].lifecycle`."""
 
 import threading
 from collections.abc import Callable

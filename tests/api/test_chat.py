@@ -219,7 +219,7 @@ def test_an_answer_that_cannot_be_opened_again_just_now_is_no_refusal_of_an_even
 def test_clients_that_take_a_clean_end_for_the_whole_answer_are_refused_instead(protocol):
     with WireServer([CUT]) as broker:
         client = client_of(broker)
-        client.application.extensions["bff"].broker.numbered = True
+        client.application.extensions["chat_bff"].broker.numbered = True
         fields = ADA | {"Accept": "text/event-stream"}
         path = f"/api/chat/stream/m-1?protocol={protocol}"
         refused = client.get(path, headers=fields)

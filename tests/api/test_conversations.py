@@ -58,7 +58,7 @@ def make(tmp_path):
 
     yield begin
     for app in apps:
-        app.extensions["conversations"].store._database.close()
+        app.extensions["chat_bff"].store._database.close()
 
 
 @pytest.fixture

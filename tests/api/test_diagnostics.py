@@ -32,9 +32,9 @@ def test_a_drain_does_not_wait_for_the_last_tick(caplog, monkeypatch):
     response = app.test_client().get("/api/diagnostics/stream")
     frames = iter(response.response)
     next(frames)
-    draining = threading.Thread(target=app.extensions["life"].drain)
+    draining = threading.Thread(target=app.extensions["chat_bff"].lifecycle.drain)
     draining.start()
-    assert eventually(lambda: app.extensions["bff"].streams.draining, 15)
+    assert eventually(lambda: app.extensions["chat_bff"].streams.draining, 15)
 
     assert list(frames) == []
     draining.join(20)

@@ -173,7 +173,7 @@ def test_a_redirect_is_not_followed_with_our_key(door):
 @responses.activate
 def test_a_user_of_many_slow_requests_is_slowed_down_and_may_still_chat(door):
     browser = client(MAX_STREAMS_PER_USER="1")
-    streams = browser.application.extensions["bff"].streams
+    streams = browser.application.extensions["chat_bff"].streams
 
     with streams.acquire("ada\0") as slot:
         assert code(knock(browser, door)) == (429, "too_many_requests")

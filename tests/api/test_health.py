@@ -38,7 +38,7 @@ def test_without_its_broker_a_process_is_alive_and_not_ready(answer, state):
 
 
 def test_a_process_that_drains_is_alive_and_not_ready(app):
-    app.extensions["life"].drain()
+    app.extensions["chat_bff"].lifecycle.drain()
     client = app.test_client()
 
     assert client.get("/healthz").status_code == 200
@@ -46,7 +46,7 @@ def test_a_process_that_drains_is_alive_and_not_ready(app):
 
 
 def test_a_process_that_drains_takes_nothing_on(app):
-    app.extensions["life"].drain()
+    app.extensions["chat_bff"].lifecycle.drain()
     client = app.test_client()
 
     for response in (
@@ -59,7 +59,7 @@ def test_a_process_that_drains_takes_nothing_on(app):
 
 
 def test_an_event_source_that_meets_a_drain_comes_back(app):
-    app.extensions["life"].drain()
+    app.extensions["chat_bff"].lifecycle.drain()
 
     response = app.test_client().get("/api/chat/stream/m-1", headers={**ADA, "Accept": "text/event-stream"})
 

@@ -121,7 +121,7 @@ def test_a_friends_browser_is_told_beforehand_what_it_may_send(app):
 
 
 def test_a_friends_browser_learns_that_we_drain_and_not_only_that_it_failed(app):
-    app.extensions["bff"].streams.draining = True
+    app.extensions["chat_bff"].streams.draining = True
 
     assert ask(app, "OPTIONS", Origin=FRIEND, Access_Control_Request_Method="POST").status_code == 204
     response = ask(app, Origin=FRIEND)

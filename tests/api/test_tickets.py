@@ -81,7 +81,7 @@ def test_a_ticket_is_for_streams_only(browser):
 
 def test_a_ticket_whose_stream_could_not_be_opened_is_not_used_up(browser):
     location, _ = answered(browser)
-    streams = browser.application.extensions["bff"].streams
+    streams = browser.application.extensions["chat_bff"].streams
     held = [streams.acquire("ada") for _ in range(32)]
     ticket = ticket_of(browser)
 

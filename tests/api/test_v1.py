@@ -190,7 +190,7 @@ def test_strangers_are_told_so_in_openais_shape(path):
 
 def test_while_we_drain_openais_clients_are_told_when_to_come_back():
     app = new_app(DRAIN_SECONDS="0.1")
-    app.extensions["life"].drain()
+    app.extensions["chat_bff"].lifecycle.drain()
 
     response = ask(app.test_client())
 

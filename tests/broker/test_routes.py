@@ -22,7 +22,7 @@ def new_app(**environment: str) -> Flask:
 
 
 def queue_of(app: Flask) -> Queue:
-    queue: Queue = app.extensions["broker"].queue
+    queue: Queue = app.extensions["chat_bff"].queue
     return queue
 
 

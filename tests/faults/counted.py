@@ -48,7 +48,7 @@ def counts() -> dict[str, int]:
     things = gc.get_objects()
     return {
         "greenlets": sum(isinstance(thing, greenlet) and not thing.dead for thing in things),
-        "slots": len(app.extensions["bff"].streams),
+        "slots": len(app.extensions["chat_bff"].streams),
         "readers": sum(len(entry.readers) for queue in QUEUES for entry in list(queue._state.entries.values())),
         "busy": sum(queue.counts().queues for queue in QUEUES),
         "kept": sum(len(queue._state.entries) for queue in QUEUES),

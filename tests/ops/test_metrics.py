@@ -112,7 +112,7 @@ def test_a_drain_is_seen():
     added = Difference(client)
     left = client.post("/api/chat/stream", json={"message": "/silence 3600"}, headers=ADA)
 
-    client.application.extensions["life"].drain()
+    client.application.extensions["chat_bff"].lifecycle.drain()
     left.get_data()
 
     assert added.of("chat_streams_ended_total{ended=server_restarting,kind=chat}", "chat_streams_open{kind=chat}") == [1, 0]

@@ -126,4 +126,4 @@ def test_ten_thousand_mutated_requests_break_nothing(monkeypatch):
 
     assert told.total() >= REQUESTS
     assert {200, 201, 400, 401, 404, 405} <= set(told), told
-    assert eventually(lambda: len(app.extensions["bff"].streams) == 0, 20), "every place was given back"
+    assert eventually(lambda: len(app.extensions["chat_bff"].streams) == 0, 20), "every place was given back"

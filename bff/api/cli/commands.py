@@ -26,10 +26,10 @@ def add_commands(app: Flask, *more: click.Command) -> None:
 @with_appcontext
 def doctor_command() -> None:
     """Try the settings, the broker, the engine, Redis, the database and the limits, and say what is wrong."""
-    from bff.api import hooks
+    from bff.api import services
     from bff.api.cli.doctor import Doctor
 
-    parts = hooks.parts()
+    parts = services.parts()
     _say(Doctor(parts.settings, parts.broker, parts.engine, parts.health.probes).findings())
 
 

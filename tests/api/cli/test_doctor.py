@@ -138,7 +138,7 @@ def test_what_else_can_be_away_is_asked_and_named():
     def away() -> None:
         raise UpstreamUnavailable(detail="no such table")
 
-    parts = app.extensions["bff"]
+    parts = app.extensions["chat_bff"]
     found = Doctor(parts.settings, parts.broker, parts.engine, {"broker": away, "database": away}).findings()
 
     assert [message for ok, message in found if not ok] == ["The database does not answer (no such table)."]

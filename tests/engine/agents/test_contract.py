@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bff.api.hooks import Parts
+from bff.api.services import Parts
 from bff.auth.identity import Identity
 from bff.config.environment import load_settings
 from bff.engine.agents.base import Agent
@@ -58,7 +58,7 @@ def openai_that_has_not_answered(_: bool) -> Iterator[Working]:
 @contextmanager
 def broker(falls_silent: bool) -> Iterator[Working]:
     """Before a broker that numbers its events: the bundled one."""
-    parts: Parts = new_app(ECHO_WORD_SECONDS="30" if falls_silent else "0").extensions["bff"]
+    parts: Parts = new_app(ECHO_WORD_SECONDS="30" if falls_silent else "0").extensions["chat_bff"]
     agent = Broker(BrokerUpstream(parts.broker, None, 30))
     yield agent, lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
 
