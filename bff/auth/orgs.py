@@ -36,7 +36,7 @@ class Orgs:
             try:
                 self._version, self._map = _read(self._file)
             except (OSError, ValueError, RecursionError) as error:
-                raise SettingsError(f"ORG_MAP_FILE={map_file!r} is no JSON object of user → org.") from error
+                raise SettingsError(f"ORG_MAP_FILE={map_file!r} is not a JSON object of user → org.") from error
 
     def org_of(self, user_id: str, claimed: str = "") -> str:
         """`claimed`: the org that the identity provider stated, or ""; never one from the request itself."""
@@ -45,7 +45,7 @@ class Orgs:
             return org or self._default
         if not self._warned:
             self._warned = True
-            log.warning("%r is no organisation's name: its users belong to %s.", org[:100], self._default)
+            log.warning("%r is not a valid organisation name: its users are assigned to %s.", org[:100], self._default)
         return self._default
 
     def _mapped_org(self, user_id: str) -> str:
@@ -65,7 +65,7 @@ class Orgs:
             self._version, self._map = _read(file)
         except (OSError, ValueError, RecursionError):
             self._version = version  # Do not read it, and warn, again with every request.
-            log.warning("ORG_MAP_FILE has changed and is no JSON object of user → org: the one before stays in force.")
+            log.warning("ORG_MAP_FILE has changed and is not a JSON object of user → org: the previous map stays in force.")
 
 
 def _read(file: Path) -> tuple[FileVersion, dict[str, str]]:

@@ -1,3 +1,3 @@
 -- KEYS chat:{<user>}:streams (see enter.lua)
--- ARGV stream
+-- ARGV stream id
 redis.call('ZREM', KEYS[1], ARGV[1])
