@@ -60,7 +60,7 @@ BLUEPRINTS: Final = (chat, conversations, history, preferences, audio, tickets, 
 def build(settings: Settings) -> Flask:
     """Raises SettingsError."""
     memory.unmap_large_blocks()
-    configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
+    _set_up_logging(settings)
     redis = _redis_client(settings)
     redis_limits = _redis_limits(settings, redis)
     services = Services(settings)
@@ -72,8 +72,7 @@ def build(settings: Settings) -> Flask:
     connections = Connections(settings.slow_reader_seconds)
     lag = LagMonitor()
     rate_limiter = RateLimiter(settings.messages_per_minute, redis_limits)
-
-    app = Flask("bff", static_folder=None)  # The page's blueprint serves /static itself.
+    app = _flask_app(services, connections)
     app.extensions["chat_bff"] = Parts(
         settings=settings,
         authenticator=_authenticator(settings),
@@ -91,12 +90,25 @@ def build(settings: Settings) -> Flask:
         lifecycle=_lifecycle(settings, streams, connections, lag, bundled),
         queue_sizes=lambda: bundled.app.extensions["chat_bff"].queue_sizes(),
     )
+    return app
+
+
+def _set_up_logging(settings: Settings) -> None:
+    configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
+    for message in (*checks.dangers(settings), *checks.warnings(settings)):
+        logging.getLogger(__name__).warning(message)
+
+
+def _flask_app(services: Services, connections: Connections) -> Flask:
+    """With CLI commands, hooks, blueprints and middleware."""
+    app = Flask("bff", static_folder=None)  # The page's blueprint serves /static itself.
     commands.add_commands(app, db(services.database))
     hooks.guard(app)
     for module in BLUEPRINTS:
         app.register_blueprint(module.bp)
-    _add_middleware(app, settings, connections)
-    _log_warnings(settings)
+    if hops := services.settings.trusted_proxy_hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     return app
 
 
@@ -177,14 +189,3 @@ def _lifecycle(
         run_concurrently(settings.drain_seconds, streams.drain, connections.drain, lambda _: drain_broker())
 
     return Lifecycle(start, drain, streams.__len__)
-
-
-def _add_middleware(app: Flask, settings: Settings, connections: Connections) -> None:
-    if hops := settings.trusted_proxy_hops:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
-    app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
-
-
-def _log_warnings(settings: Settings) -> None:
-    for message in (*checks.dangers(settings), *checks.warnings(settings)):
-        logging.getLogger(__name__).warning(message)

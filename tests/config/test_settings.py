@@ -33,7 +33,7 @@ DEFAULTS = {
     "OPENAI_API_KEY": "",
     "OPENAI_MODEL": "gpt-4o-mini",
     "CLIENT_ID": "web",
-    "DEFAULT_ORG": "unfoldingWord",
+    "DEFAULT_ORG": "default",
     "ORG_MAP_FILE": "",
     "AUTH_PROXY_USER_HEADER": "X-Forwarded-User",
     "AUTH_PROXY_SECRET": "",
@@ -91,11 +91,11 @@ def by_name(settings: Settings) -> dict:
     return {field.metadata["name"]: getattr(settings, field.name) for field in fields(settings)}
 
 
-def test_what_is_not_set_has_its_documented_default():
+def test_unset_settings_have_their_defaults():
     assert by_name(read()) == DEFAULTS | PRODUCTION
 
 
-def test_development_needs_nothing_at_all():
+def test_development_needs_no_settings():
     settings = load_settings({"APP_ENV": "development"})
 
     own = {"APP_ENV": "development", "AUTH_MODE": "", "SECRET_KEY": "", "LOG_FORMAT": "text"}
@@ -117,7 +117,7 @@ def test_development_needs_nothing_at_all():
         ("ENGINE_REPEATABLE", "1", True),
         ("ON_BUSY", "interrupt", "interrupt"),
         ("MAX_STREAMS", "5", 5),
-        ("BROKER_BASE_URL", "https://broker.example:8443/some/path/", "https://broker.example:8443/some/path"),
+        ("BROKER_BASE_URL", "https://broker.example:8443/example/path/", "https://broker.example:8443/example/path"),
         ("ENGINE_BASE_URL", "http://[::1]:9000", "http://[::1]:9000"),
         ("DEFAULT_ORG", "Μετάφρασις", "Μετάφρασις"),
         ("LOG_FORMAT", "text", "text"),
@@ -128,18 +128,18 @@ def test_development_needs_nothing_at_all():
         ("CORS_ALLOW_ORIGINS", "https://a.example, HTTP://localhost:3000,", ("https://a.example", "http://localhost:3000")),
     ],
 )
-def test_what_is_set_is_read(name, text, value):
+def test_settings_are_parsed(name, text, value):
     assert by_name(load_settings({"APP_ENV": "development", name: text}))[name] == value
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_an_empty_value_is_an_unset_one(name):
+def test_an_empty_value_counts_as_unset(name):
     assert by_name(read(**{name: ""}))[name] == DEFAULTS[name]
     assert by_name(read(**{name: "  "}))[name] == DEFAULTS[name]
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "why"),
+    ("name", "text", "reason"),
     [
         ("HEARTBEAT_SECONDS", "soon", "is not a number"),
         ("HEARTBEAT_SECONDS", "15s", "is not a number"),
@@ -190,64 +190,66 @@ def test_an_empty_value_is_an_unset_one(name):
         ("ENGINE_BASE_URL", "http://engine#top", "holds more than scheme, host, port and path"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_named_and_told_why(name, text, why):
-    assert refusal(PRODUCTION | {name: text}) == f"{name}={text!r} {why}."
+def test_an_invalid_value_is_refused_with_its_name_and_the_reason(name, text, reason):
+    assert refusal(PRODUCTION | {name: text}) == f"{name}={text!r} {reason}."
 
 
 @pytest.mark.parametrize(
     "url", ["http://user@engine", "http://user:pw@engine", "http://:pw@engine", "http://engine:port", "http://engine:99999"]
 )
-def test_a_url_that_no_request_can_go_to_as_it_stands_is_refused(url):
+def test_a_url_with_credentials_or_an_invalid_port_is_refused(url):
     assert refusal(PRODUCTION | {"ENGINE_BASE_URL": url}).startswith("ENGINE_BASE_URL=")
 
 
-def test_a_password_is_not_shown_whatever_is_in_it():
-    said = refusal(PRODUCTION | {"BROKER_BASE_URL": "https://user:pa/ss@broker.example"})
+def test_the_password_of_a_refused_url_is_not_shown():
+    message = refusal(PRODUCTION | {"BROKER_BASE_URL": "https://user:pa/ss@broker.example"})
 
-    assert said.startswith("BROKER_BASE_URL='https://…@broker.example' ")
+    assert message.startswith("BROKER_BASE_URL='https://…@broker.example' ")
 
 
-def test_a_stream_may_need_a_socket_to_a_models_server_too():
-    def most(**services: str) -> int:
+def test_external_services_halve_the_default_of_max_streams():
+    def max_streams(**services: str) -> int:
         return load_settings(PRODUCTION | services).max_streams
 
     url = {"OPENAI_BASE_URL": "https://models.example/v1", "OPENAI_API_KEY": "k"}
-    assert most(**url) == most(ENGINE_BASE_URL="https://engine.example", ENGINE_API_KEY="k") < most()
+    assert max_streams(**url) == max_streams(ENGINE_BASE_URL="https://engine.example", ENGINE_API_KEY="k") < max_streams()
 
 
-def test_a_url_that_cannot_be_read_is_refused():
+def test_a_malformed_url_is_refused():
     assert refusal(PRODUCTION | {"ENGINE_BASE_URL": "http://[::1"}).startswith("ENGINE_BASE_URL='http://[::1' ")
 
 
-def test_a_proxy_with_a_good_secret_is_taken():
+def test_valid_proxy_settings_are_accepted():
     settings = read(AUTH_MODE="proxy", AUTH_PROXY_SECRET=SECRET, AUTH_PROXY_USER_HEADER="X-User")
 
     assert (settings.auth_mode, settings.auth_proxy_secret, settings.auth_proxy_user_header) == ("proxy", SECRET, "X-User")
 
 
 @pytest.mark.parametrize("environment", [{}, {"AUTH_MODE": "anonymous"}, {"AUTH_MODE": "proxy"}])
-def test_a_neighbour_needs_nothing_that_is_about_browsers(environment):
+def test_a_process_without_browsers_needs_no_authentication_settings(environment):
     settings = load_settings(environment, neighbour=True)
 
     assert not settings.development
     assert settings.log_format == "json"
 
 
-@pytest.mark.parametrize("named", [{}, {"APP_ENV": ""}])
-def test_what_the_flask_command_starts_is_development(named):
-    assert load_settings({"FLASK_RUN_FROM_CLI": "true"} | named).development
+@pytest.mark.parametrize("app_env", [{}, {"APP_ENV": ""}])
+def test_the_flask_command_implies_development(app_env):
+    assert load_settings({"FLASK_RUN_FROM_CLI": "true"} | app_env).development
 
 
-@pytest.mark.parametrize("said", [{"APP_ENV": "production", "FLASK_RUN_FROM_CLI": "true"}, {"FLASK_RUN_FROM_CLI": "false"}])
-def test_the_flask_command_can_be_told_otherwise(said):
-    assert not load_settings(PRODUCTION | said).development
+@pytest.mark.parametrize(
+    "environment", [{"APP_ENV": "production", "FLASK_RUN_FROM_CLI": "true"}, {"FLASK_RUN_FROM_CLI": "false"}]
+)
+def test_app_env_overrides_the_flask_command(environment):
+    assert not load_settings(PRODUCTION | environment).development
 
 
 URLS = {"REDIS_URL": "redis://:{}@redis.example/0", "DATABASE_URL": "postgresql://chat:{}@database.example/chat"}
-"""Secrets that are not any text."""
+"""Secrets that must be URLs."""
 
 
-def some(name: str, text: str = "k" * 40) -> str:
+def example(name: str, text: str = "k" * 40) -> str:
     return URLS.get(name, "{}").format(text)
 
 
@@ -255,23 +257,23 @@ every_secret = pytest.mark.parametrize("name", [f.metadata["name"] for f in fiel
 
 
 @every_secret
-def test_a_secret_may_come_from_a_file(name, tmp_path):
-    (tmp_path / "secret").write_text(f"{some(name)}\n")
+def test_a_secret_is_read_from_its_file(name, tmp_path):
+    (tmp_path / "secret").write_text(f"{example(name)}\n")
 
     settings = load_settings({"APP_ENV": "development", f"{name}_FILE": str(tmp_path / "secret")})
 
-    assert by_name(settings)[name] == some(name)
+    assert by_name(settings)[name] == example(name)
 
 
 @every_secret
-def test_a_secret_that_is_given_wins_over_its_file(name):
-    settings = read(**{name: some(name), f"{name}_FILE": "/does/not/exist"})
+def test_a_secrets_variable_takes_precedence_over_its_file(name):
+    settings = read(**{name: example(name), f"{name}_FILE": "/does/not/exist"})
 
-    assert by_name(settings)[name] == some(name)
+    assert by_name(settings)[name] == example(name)
 
 
 @every_secret
-def test_a_secret_whose_file_cannot_be_read_is_refused(name, tmp_path):
+def test_an_unreadable_secret_file_is_refused(name, tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff" * 40)
 
     for path in ("/does/not/exist", str(tmp_path), str(tmp_path / "binary")):
@@ -279,7 +281,7 @@ def test_a_secret_whose_file_cannot_be_read_is_refused(name, tmp_path):
 
 
 @every_secret
-def test_a_secret_whose_file_is_empty_is_unset(name, tmp_path):
+def test_an_empty_secret_file_counts_as_unset(name, tmp_path):
     (tmp_path / "empty").write_text(" \n")
 
     settings = load_settings({"APP_ENV": "development", f"{name}_FILE": str(tmp_path / "empty")})
@@ -288,24 +290,24 @@ def test_a_secret_whose_file_is_empty_is_unset(name, tmp_path):
 
 
 @every_secret
-def test_a_secret_that_is_no_utf_8_is_refused(name):
+def test_a_secret_that_is_not_utf_8_is_refused(name):
     secret = os.fsdecode(b"\xff" * 40)
 
     assert name in refusal(PRODUCTION | {"AUTH_MODE": "proxy", "AUTH_PROXY_SECRET": SECRET, name: secret})
 
 
 @every_secret
-def test_a_secret_is_in_no_repr(name):
-    assert "swordfish" not in repr(read(**{name: some(name, "swordfish" * 4)}))
+def test_repr_contains_no_secrets(name):
+    assert "swordfish" not in repr(read(**{name: example(name, "swordfish" * 4)}))
 
 
 @pytest.mark.parametrize("text", ["http://redis.example", "redis://", "redis://redis.example:port", "swordfish"])
-def test_a_secret_that_makes_no_sense_is_named_and_not_shown(text):
+def test_an_invalid_secret_is_named_but_not_shown(text):
     assert refusal(PRODUCTION | {"REDIS_URL": text}) == "REDIS_URL is not a Redis URL."
 
 
 @pytest.mark.parametrize(
-    "address",
+    "url",
     [
         "sqlite:///chat.db",
         "sqlite:////var/lib/chat.db",
@@ -314,15 +316,15 @@ def test_a_secret_that_makes_no_sense_is_named_and_not_shown(text):
         "postgresql+psycopg://db.example/chat",
     ],
 )
-def test_a_databases_address_is_kept_and_not_shown(address):
-    settings = read(DATABASE_URL=address)
+def test_a_database_url_is_unchanged_and_not_in_repr(url):
+    settings = read(DATABASE_URL=url)
 
-    assert settings.database_url == address
-    assert address not in repr(settings)
+    assert settings.database_url == url
+    assert url not in repr(settings)
 
 
 @pytest.mark.parametrize(
-    "address",
+    "url",
     [
         "chat.db",
         "sqlite://",
@@ -334,34 +336,34 @@ def test_a_databases_address_is_kept_and_not_shown(address):
         "http://u:password@host/name",
     ],
 )
-def test_an_address_that_is_no_databases_stops_the_start(address):
-    said = refusal(PRODUCTION | {"DATABASE_URL": address})
+def test_an_invalid_database_url_is_refused(url):
+    message = refusal(PRODUCTION | {"DATABASE_URL": url})
 
-    assert said.startswith("DATABASE_URL is neither")
-    assert "password" not in said
+    assert message.startswith("DATABASE_URL is neither")
+    assert "password" not in message
 
 
-def test_only_secrets_come_from_files(tmp_path):
+def test_other_settings_are_not_read_from_files(tmp_path):
     (tmp_path / "port").write_text("8123")
 
     assert read(PORT_FILE=str(tmp_path / "port")).port == DEFAULTS["PORT"]
 
 
-def test_settings_stay_as_they_were_read():
+def test_settings_are_immutable():
     settings = read()
 
     with pytest.raises(FrozenInstanceError):
         settings.port = 1
 
 
-def test_the_environment_is_this_processs_own(monkeypatch):
+def test_settings_are_read_from_the_environment_by_default(monkeypatch):
     for name, value in (PRODUCTION | {"PORT": "8123"}).items():
         monkeypatch.setenv(name, value)
 
     assert load_settings().port == 8123
 
 
-def test_nothing_that_is_read_changes_the_environment():
+def test_reading_settings_does_not_change_the_environment():
     environment = {"FLASK_RUN_FROM_CLI": "true"}
 
     load_settings(environment)
@@ -369,19 +371,19 @@ def test_nothing_that_is_read_changes_the_environment():
     assert environment == {"FLASK_RUN_FROM_CLI": "true"}
 
 
-def test_a_key_of_developments_own_outlives_a_restart(monkeypatch, tmp_path):
+def test_the_development_key_is_stored(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     first = load_settings({"APP_ENV": "development"}).signing_key()
 
-    again = load_settings({"APP_ENV": "development"}).signing_key()
+    second = load_settings({"APP_ENV": "development"}).signing_key()
 
-    assert again == first
+    assert second == first
     assert len(first) >= 32
-    (kept,) = (tmp_path / "instance").iterdir()
-    assert kept.stat().st_mode & 0o077 == 0
+    (key_file,) = (tmp_path / "instance").iterdir()
+    assert key_file.stat().st_mode & 0o077 == 0
 
 
-def test_processes_that_start_together_sign_with_one_key(monkeypatch, tmp_path):
+def test_processes_that_start_together_share_one_development_key(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     settings = load_settings({"APP_ENV": "development"})
 
@@ -391,14 +393,14 @@ def test_processes_that_start_together_sign_with_one_key(monkeypatch, tmp_path):
     assert [path.name for path in (tmp_path / "instance").iterdir()] == ["secret_key"]
 
 
-def test_a_key_that_is_given_is_the_one_that_signs(monkeypatch, tmp_path):
+def test_a_configured_secret_key_is_the_signing_key(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     assert read().signing_key() == SECRET
     assert not list(tmp_path.iterdir())
 
 
-def started(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | environment
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -415,16 +417,16 @@ def started(code: str, environment: dict[str, str]) -> subprocess.CompletedProce
         (PRODUCTION | {"SECRET_KEY": "short"}, "SECRET_KEY is required in production, 32 bytes at least."),
     ],
 )
-def test_a_process_that_cannot_start_says_one_line_and_leaves_with_3(environment, message):
-    process = started("import app", environment)
+def test_a_refused_process_prints_one_line_and_exits_with_status_3(environment, message):
+    process = run_python("import app", environment)
 
     assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{message}\n")
 
 
 @pytest.mark.servers
 @pytest.mark.parametrize("key", ["", "k" * 31])
-def test_a_broker_on_a_port_of_its_own_does_not_start_without_a_safe_key(key):
-    process = started("from bff.broker import create_broker; create_broker()", {"BROKER_API_KEY": key})
+def test_a_standalone_broker_requires_a_safe_key(key):
+    process = run_python("from bff.broker import create_broker; create_broker()", {"BROKER_API_KEY": key})
 
     message = "BROKER_API_KEY is required for a broker on a port of its own, 32 bytes at least."
     assert (process.returncode, process.stdout, process.stderr) == (3, "", f"{message}\n")
@@ -439,8 +441,8 @@ def test_a_broker_on_a_port_of_its_own_does_not_start_without_a_safe_key(key):
         ("from bff.broker import create_broker; create_broker()", {"BROKER_API_KEY": "k" * 32}),
     ],
 )
-def test_a_process_that_can_start_says_nothing(code, environment, tmp_path):
-    process = started(f"import os; os.chdir({str(tmp_path)!r}); {code}", environment)
+def test_a_started_process_prints_nothing(code, environment, tmp_path):
+    process = run_python(f"import os; os.chdir({str(tmp_path)!r}); {code}", environment)
 
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
@@ -456,10 +458,10 @@ def test_a_process_that_can_start_says_nothing(code, environment, tmp_path):
         ({"DYNO": "web.1", "DATABASE_URL": "postgresql://database.example/chat", "QUEUE_FILE": "/data/q.db"}, "/data/q.db"),
     ],
 )
-def test_where_the_queue_is_journalled(environment, file):
+def test_the_path_of_the_journal(environment, file):
     assert read(**environment).journal_file() == (Path(file) if file else None)
 
 
-def test_a_broker_on_its_own_has_a_journal_of_its_own():
+def test_a_standalone_broker_has_a_journal_of_its_own():
     assert read().journal_file(alone=True) == Path("instance/broker-queue.db")
     assert read(QUEUE_FILE="/data/q.db").journal_file(alone=True) == Path("/data/q.db")

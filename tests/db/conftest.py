@@ -12,10 +12,10 @@ KINDS = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.live, pytest.ma
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    found = programs()
-    if found is None:
+    path = programs()
+    if path is None:
         missing("PostgreSQL")
-    server = Postgres(found)
+    server = Postgres(path)
     try:
         server.start()
         yield server
@@ -25,7 +25,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty database, of each kind."""
+    """The URL of an empty database, on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/chat.db"
     return str(request.getfixturevalue("postgres").url())
