@@ -103,7 +103,7 @@ def post_worker_init(worker):
     lifecycle.start()
     worker.drain = threading.Thread(target=drain_on_stop, args=(worker, lifecycle.drain), name="drain", daemon=True)
     worker.drain.start()
-    memory.spare_streams_the_collector()
+    memory.tune_garbage_collector()
     memory.QuietCollector(lifecycle.open_streams).start()
 
 

@@ -22,7 +22,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
 
-def spare_streams_the_collector() -> None:
+def tune_garbage_collector() -> None:
     """Exempts all existing objects from collection and sets THRESHOLDS. To be called once the app is built."""
     gc.collect()
     gc.freeze()

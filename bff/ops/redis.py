@@ -1,4 +1,4 @@
-"""Connections to Redis, Lua scripts and error mapping. Only this module imports redis-py."""
+"""Connections to Redis, Lua scripts and error mapping."""
 
 import contextlib
 import re
@@ -77,18 +77,18 @@ def check_writes(client: Client) -> None:
         client.publish(_CHECK_KEY, "")
 
 
-class About(NamedTuple):
+class ServerInfo(NamedTuple):
     version: tuple[int, ...]
     policy: str
     """`maxmemory_policy`: what Redis does when its memory is full."""
 
 
-def about(client: Client) -> About:
+def about(client: Client) -> ServerInfo:
     """Raises StorageUnavailable."""
     with map_errors():
         info: Any = client.info()
     version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-    return About(version, str(info.get("maxmemory_policy", "noeviction")))
+    return ServerInfo(version, str(info.get("maxmemory_policy", "noeviction")))
 
 
 def key_of(user_id: str) -> str:

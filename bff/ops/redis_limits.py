@@ -37,14 +37,14 @@ class RedisLimits:
 
     def acquire(self, user_id: str) -> None:
         """Raises TooManyRequests with `retry_after`."""
-        wait_us = self._run("count", f"{keys_of(key_of(user_id))}minute", self._per_minute, secrets.token_hex(8))
+        wait_us = self._run("acquire", f"{keys_of(key_of(user_id))}minute", self._per_minute, secrets.token_hex(8))
         if wait_us:
             raise TooManyRequests(retry_after=math.ceil(wait_us / 1_000_000))
 
     def acquire_stream(self, user_id: str) -> str:
         """Returns an id for `release_stream`. Raises TooManyRequests."""
         stream = secrets.token_hex(8)
-        if self._run("enter", _streams_key(user_id), self._streams, _STREAM_TTL_MS, stream) == 0:
+        if self._run("acquire_stream", _streams_key(user_id), self._streams, _STREAM_TTL_MS, stream) == 0:
             raise TooManyRequests(MANY_STREAMS)
         with self._lock:
             if not self._renewing:
@@ -58,7 +58,7 @@ class RedisLimits:
             self._open_streams[user_id].discard(stream)
             if not self._open_streams[user_id]:
                 del self._open_streams[user_id]
-        self._run("leave", _streams_key(user_id), stream)
+        self._run("release_stream", _streams_key(user_id), stream)
 
     def _renew(self) -> None:
         while True:
@@ -73,7 +73,7 @@ class RedisLimits:
         with self._lock:
             streams = tuple(self._open_streams.get(user_id, ()))
         if streams:
-            self._run("renew", _streams_key(user_id), _STREAM_TTL_MS, *streams)
+            self._run("renew_streams", _streams_key(user_id), _STREAM_TTL_MS, *streams)
 
     def _run(self, script: str, key: str, *arguments: str | int) -> Any:
         """Returns None while Redis is unavailable or full."""
