@@ -4,23 +4,15 @@ from pathlib import Path
 import pytest
 
 from bff.db.database import Database
-from tests.db.postgres import Postgres, programs
-from tests.missing import missing
+from tests.db.postgres import Postgres, running_postgres
 
 KINDS = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.live, pytest.mark.timeout(120)])]
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    path = programs()
-    if path is None:
-        missing("PostgreSQL")
-    server = Postgres(path)
-    try:
-        server.start()
+    with running_postgres() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(params=KINDS)

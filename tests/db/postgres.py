@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import psycopg
 
 from tests.live import free_port
+from tests.missing import missing
 
 START_SECONDS = 60.0
 
@@ -103,7 +105,21 @@ def _user() -> dict[str, Any]:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def programs() -> Path | None:
+@contextlib.contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """If PostgreSQL is not installed, the test is skipped; in CI it fails."""
+    path = _programs()
+    if path is None:
+        missing("PostgreSQL")
+    server = Postgres(path)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def _programs() -> Path | None:
     """The directory of PostgreSQL's programs; None if it is not installed."""
     if (initdb := shutil.which("initdb")) is not None:
         return Path(initdb).resolve().parent

@@ -13,10 +13,9 @@ import pytest
 from bff.db.database import Database
 from bff.db.store import ConversationStore
 from bff.errors import UpstreamUnavailable
-from tests.db.postgres import Postgres, programs
+from tests.db.postgres import Postgres, running_postgres
 from tests.db.talk import Talk
 from tests.live import Browser, Server, eventually, status_of
-from tests.missing import missing
 
 UNREADY = {"status": "unready", "broker": "ok", "database": "upstream_unavailable"}
 READY = {"status": "ready", "broker": "ok", "database": "ok"}
@@ -145,15 +144,8 @@ def test_read_only_transactions_of_postgresql_are_not_writable(postgres, setting
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
     """A server for one test, which restarts it."""
-    path = programs()
-    if path is None:
-        missing("PostgreSQL")
-    server = Postgres(path)
-    try:
-        server.start()
+    with running_postgres() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.mark.live
