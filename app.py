@@ -1,4 +1,4 @@
-"""What gunicorn and `flask run` load. A setting that is wrong ends the process with one sentence and status 3."""
+"""The WSGI entry point for gunicorn and `flask run`. An invalid setting ends the process with a message and status 3."""
 
 import sys
 
@@ -9,4 +9,4 @@ try:
     app = create_app()
 except SettingsError as error:
     print(error, file=sys.stderr)
-    sys.exit(3)  # gunicorn stops for a 3; after any other status it would start the next worker, for ever.
+    sys.exit(3)  # gunicorn stops at status 3; after any other it would start new workers again and again.

@@ -1,4 +1,4 @@
-"""gunicorn's settings; ours come from the environment (bff/config/settings.py). Found by gunicorn in the working directory."""
+"""gunicorn's configuration, derived from our settings (bff/config/settings.py). gunicorn finds it in the working directory."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from gevent import config as gevent_config
 from bff.config.environment import load_settings
 from bff.errors import SettingsError
 
-# Only what imports no urllib3, requests or ssl user may be imported here: the worker patches after this file has run.
+# Import nothing here that imports urllib3, requests or ssl: workers monkey-patch after this file has run.
 
 try:
     settings = load_settings(neighbour=True)
@@ -23,41 +23,41 @@ except SettingsError as error:
     print(error, file=sys.stderr)
     sys.exit(3)
 
-bind = f"{'127.0.0.1' if settings.development else '0.0.0.0'}:{settings.port}"  # noqa: S104 - a platform's router is outside
+bind = f"{'127.0.0.1' if settings.development else '0.0.0.0'}:{settings.port}"  # noqa: S104 - a hosting platform's router connects from outside
 worker_class = "gevent"
-# Without Redis the bundled broker keeps its queue in memory: a second process would have a queue of its own.
-# That queue is in use with an external broker, too: replies in conversations go through it, and all of one that does not
-# number its events.
-alone = not settings.redis_url
-workers = 1 if alone else settings.web_concurrency
-worker_connections = settings.max_streams + 1000  # Beyond them a client hangs unanswered: we refuse long before.
-keepalive = 5  # Seconds, and also what a request has to send its line and headers.
-limit_request_fields = 64  # Times the next line, that is what one connection can make us hold: 512 KiB.
+# Without Redis the bundled broker keeps its queue in memory, and a second process would have a queue of its own. This holds
+# with an external broker, too: replies in conversations, and those of a broker without event ids, go through the bundled queue.
+workers = settings.web_concurrency if settings.redis_url else 1
+worker_connections = (
+    settings.max_streams + 1000
+)  # gunicorn lets further clients wait without a reply; the app refuses them long before.
+keepalive = 5  # Seconds; also the time limit for a request's line and headers.
+limit_request_fields = 64  # Times the next value: one connection can occupy 512 KiB with headers.
 limit_request_field_size = 8190
-# What a proxy says is believed by the app, for TRUSTED_PROXY_HOPS; a platform's FORWARDED_ALLOW_IPS='*' must not count.
+# The app evaluates X-Forwarded-* itself (TRUSTED_PROXY_HOPS), so FORWARDED_ALLOW_IPS of a hosting platform has no effect.
 forwarded_allow_ips = ""
 secure_scheme_headers = {}
 forwarder_headers = ""
-# Some platforms switch the access log on. Its default has queries in it, where tickets are.
+# Some hosting platforms enable the access log. Its default format has the query, which may contain a ticket.
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(L)s'
-timeout = max(30, int(settings.drain_seconds) + 10)  # A worker that only hands over gives no sign of life meanwhile.
-graceful_timeout = int(settings.drain_seconds) + 10  # What is open ends before, by itself: see `post_worker_init`.
-max_requests = 0  # Reaching it would be an outage: nobody accepts until the last stream has ended.
-gevent_config.track_greenlet_tree = False  # Nobody looks at it, and a tenth of the time went into it.
+timeout = max(30, int(settings.drain_seconds) + 10)  # A draining worker does not send heartbeats to the master.
+graceful_timeout = int(settings.drain_seconds) + 10  # Streams are ended before that: see `post_worker_init`.
+max_requests = 0  # A worker that reaches it accepts nobody until its last stream has ended.
+gevent_config.track_greenlet_tree = False  # Unused, and takes a tenth of the CPU time.
 preload_app = False  # gevent must patch first.
-control_socket_disable = True  # It would run asyncio in the master, and two servers of one user would share it.
+control_socket_disable = True  # It runs asyncio in the master, and two servers of one user would share the socket.
 loglevel = settings.log_level.lower()
-# Several processes are counted together, in files; what one process counts is in its memory.
-counts = Path(settings.prometheus_multiproc_dir or Path(tempfile.gettempdir()) / f"chat-bff-{secrets.token_hex(8)}")
-counted_together = workers > 1 or bool(settings.prometheus_multiproc_dir)
-raw_env = [f"PROMETHEUS_MULTIPROC_DIR={counts}"] if counted_together else []
+# Several processes share their metrics in files; a single process keeps them in memory.
+metrics_dir = Path(settings.prometheus_multiproc_dir or Path(tempfile.gettempdir()) / f"chat-bff-{secrets.token_hex(8)}")
+shares_metrics = workers > 1 or bool(settings.prometheus_multiproc_dir)
+raw_env = [f"PROMETHEUS_MULTIPROC_DIR={metrics_dir}"] if shares_metrics else []
 
 STREAM = re.compile(r"/stream(/[^/]+)?$|^/v1/chat/completions$")
 
 
 def on_starting(server):
-    """What cannot work is refused before there are workers, in a child: here nothing may be imported that gevent patches."""
-    count_together(server)
+    """Checks Redis before workers are started, in a child process: the master must not import what gevent patches."""
+    create_metrics_dir(server)
     if settings.redis_url:
         child = os.fork()
         if not child:
@@ -67,14 +67,14 @@ def on_starting(server):
 
 
 def on_reload(server):
-    """This file was run again for it: the new workers count in a folder of their own."""
-    count_together(server)
+    """gunicorn has run this file again: the new workers share a new metrics directory."""
+    create_metrics_dir(server)
 
 
-def count_together(server):
-    if counted_together:
-        counts.mkdir(mode=0o700, parents=True, exist_ok=True)
-        server.counts = [*getattr(server, "counts", []), counts]
+def create_metrics_dir(server):
+    if shares_metrics:
+        metrics_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        server.metrics_dirs = [*getattr(server, "metrics_dirs", []), metrics_dir]
 
 
 def check_redis():
@@ -96,48 +96,48 @@ def when_ready(server):
 
 
 def post_worker_init(worker):
-    """Begins the app's life, and the wait for its end."""
+    """Starts the app's background threads, and a thread that drains the worker when it is told to stop."""
     from bff.ops import memory
 
     lifecycle = worker.app.callable.extensions["chat_bff"].lifecycle
     lifecycle.start()
-    worker.drain = threading.Thread(target=drain_when_told, args=(worker, lifecycle.drain), name="drain", daemon=True)
+    worker.drain = threading.Thread(target=drain_on_stop, args=(worker, lifecycle.drain), name="drain", daemon=True)
     worker.drain.start()
-    memory.spare_streams_the_collector()
+    memory.tune_garbage_collector()
     memory.QuietCollector(lifecycle.open_streams).start()
 
 
-def drain_when_told(worker, drain):
-    """gunicorn has no hook for SIGTERM, and at `graceful_timeout` it kills what streams: nothing of theirs would run."""
+def drain_on_stop(worker, drain):
+    """gunicorn has no hook for SIGTERM, and kills open streams at `graceful_timeout` without running their `finally`."""
     while worker.alive:
         time.sleep(0.2)
     drain()
 
 
 def worker_int(worker):
-    """SIGINT, SIGQUIT: whoever sends them does not want to wait. Redis's leases tell the others what was not finished."""
+    """SIGINT and SIGQUIT: stop without a drain. Other processes take over unfinished replies when their leases expire."""
     vars(worker).pop("drain", None)
 
 
 def worker_exit(server, worker):
-    """Without open connections a worker leaves at once; what it is answering has to be handed over first."""
+    """A worker without open connections exits at once, unless it waits here until running replies are handed over."""
     if hasattr(worker, "drain"):
         worker.drain.join()
 
 
 def child_exit(server, worker):
-    """What a process that is gone still holds open is nothing. The library's own way would be to import it here."""
-    for gauge in counts.glob(f"gauge_live*_{worker.pid}.db"):
+    """Removes the gauges of a process that has ended. prometheus_client's own function would have to be imported here."""
+    for gauge in metrics_dir.glob(f"gauge_live*_{worker.pid}.db"):
         gauge.unlink(missing_ok=True)
 
 
 def on_exit(server):
-    if not settings.prometheus_multiproc_dir:  # Somebody's own is theirs to empty.
-        for folder in getattr(server, "counts", []):
-            shutil.rmtree(folder, ignore_errors=True)
+    if not settings.prometheus_multiproc_dir:  # A configured directory is left to the operator.
+        for directory in getattr(server, "metrics_dirs", []):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def pre_request(worker, req):
     if STREAM.search(req.path):
-        # A stream's connection ends with it; kept alive it would hold up the worker's exit.
+        # Close the connection after a stream: a keep-alive connection would delay the worker's exit.
         req.headers.insert(0, ("CONNECTION", "close"))

@@ -1,4 +1,4 @@
-"""A backend-for-frontend for AI chat: between a browser and a queue-backed engine, thousands of streams in one process."""
+"""A backend-for-frontend for AI chat: streams replies of a queue-backed engine to thousands of browsers per process."""
 
 from typing import TYPE_CHECKING
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from flask import Flask
 
 __version__ = "0.1.0"
-"""The only place of the version: pyproject.toml and /openapi.json read it."""
+"""pyproject.toml and /openapi.json read the version from here."""
 
 
 def create_app(settings: Settings | None = None) -> "Flask":
-    """Builds every part once and hands it to the doors. Raises SettingsError."""
-    # Nothing heavy at module level: gunicorn.conf.py reads the settings before gevent has patched anything.
+    """The Flask app; `settings` are read from the environment by default. Raises SettingsError."""
+    # Imported late: gunicorn.conf.py imports this package before gevent has patched the standard library.
     from bff.app import build
 
     return build(settings or load_settings())

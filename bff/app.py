@@ -1,7 +1,8 @@
-"""Where every part is built, and nothing else: from the settings, each once, handed to those who need it."""
+"""Builds every component once, from the settings, and wires them into the Flask app."""
 
 import logging
 from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -24,8 +25,10 @@ from bff.api.cli import commands
 from bff.api.cli.db import db
 from bff.api.conversation_replies import ReplyRuns
 from bff.api.services import Parts
-from bff.auth.identity import Anonymous, Authenticator, Proxy
+from bff.auth.anonymous import Anonymous
+from bff.auth.identity import Authenticator
 from bff.auth.orgs import Orgs
+from bff.auth.proxy import Proxy
 from bff.auth.tickets import Tickets
 from bff.broker.app import bundled_broker
 from bff.config import checks
@@ -46,62 +49,84 @@ from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import InProcessService, new_session
 
-DOORS = (chat, conversations, history, preferences, audio, tickets, v1, health, diagnostics, openapi, page)
+if TYPE_CHECKING:
+    from bff.auth.jwt import JWT
+    from bff.ops.redis import Client
+    from bff.ops.redis_limits import RedisLimits
+
+BLUEPRINTS: Final = (chat, conversations, history, preferences, audio, tickets, v1, health, diagnostics, openapi, page)
 
 
 def build(settings: Settings) -> Flask:
     """Raises SettingsError."""
     memory.unmap_large_blocks()
-    configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
-    app = Flask("bff", static_folder=None)  # It would answer for /static, where the page has its files.
-    redis = _Redis(settings)
+    _set_up_logging(settings)
+    redis = _redis_client(settings)
+    redis_limits = _redis_limits(settings, redis)
     services = Services(settings)
-    bundled = bundled_broker(settings, services, redis.client)
+    bundled = bundled_broker(settings, services, redis)
     own_broker = services.own_broker(bundled)
     broker = services.external_broker or own_broker
     store = ConversationStore(services.database)
-    streams = StreamLimiter(settings.max_streams, settings.max_streams_per_user, shared=redis.limits)
+    streams = StreamLimiter(settings.max_streams, settings.max_streams_per_user, shared=redis_limits)
     connections = Connections(settings.slow_reader_seconds)
     lag = LagMonitor()
-    rate = RateLimiter(settings.messages_per_minute, redis.limits)
+    rate_limiter = RateLimiter(settings.messages_per_minute, redis_limits)
+    app = _flask_app(services, connections)
     app.extensions["chat_bff"] = Parts(
         settings=settings,
         authenticator=_authenticator(settings),
         broker=broker,
         own_broker=own_broker,
         streams=streams,
-        rate=rate,
-        health=Health(_probes(settings, broker, services.engine, store, redis)),
+        rate=rate_limiter,
+        health=Health(_health_probes(settings, broker, services.engine, store, redis)),
         engine=services.engine,
         tickets=Tickets(settings.signing_key(), settings.answer_max_seconds),
         agents=services.agent_infos,
         store=store,
-        runs=_reply_runs(services, own_broker, rate),
+        runs=_reply_runs(services, own_broker, rate_limiter),
         lag=lag,
         lifecycle=_lifecycle(settings, streams, connections, lag, bundled),
         queue_sizes=lambda: bundled.app.extensions["chat_bff"].queue_sizes(),
     )
-    _open(app, services, connections)
     return app
 
 
-def _reply_runs(services: Services, broker: BrokerClient, rate: RateLimiter) -> ReplyRuns:
-    settings = services.settings
-    replies = Replies(services.database, settings.history_characters)
-    return ReplyRuns(replies, broker, services.agent_infos, DEFAULT, rate, settings.conversation_on_disconnect)
-
-
-def _open(app: Flask, services: Services, connections: Connections) -> None:
-    settings = services.settings
-    commands.add_commands(app, db(services.database))
-    hooks.add_app_hooks(app)
-    for one in DOORS:
-        app.register_blueprint(one.bp)
-    if hops := settings.trusted_proxy_hops:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
-    app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
+def _set_up_logging(settings: Settings) -> None:
+    configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
     for message in (*checks.dangers(settings), *checks.warnings(settings)):
         logging.getLogger(__name__).warning(message)
+
+
+def _flask_app(services: Services, connections: Connections) -> Flask:
+    """With CLI commands, hooks, blueprints and middleware."""
+    app = Flask("bff", static_folder=None)  # The page's blueprint serves /static itself.
+    commands.add_commands(app, db(services.database))
+    hooks.add_app_hooks(app)
+    for module in BLUEPRINTS:
+        app.register_blueprint(module.bp)
+    if hops := services.settings.trusted_proxy_hops:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
+    return app
+
+
+def _redis_client(settings: Settings) -> "Client | None":
+    """One client for all components, so that its limit of connections holds for the process."""
+    if not settings.redis_url:
+        return None
+    from bff.ops.redis import connect
+
+    return connect(settings.redis_url, verify=settings.redis_tls_verify)
+
+
+def _redis_limits(settings: Settings, client: "Client | None") -> "RedisLimits | None":
+    if client is None:
+        return None
+    from bff.ops.redis_limits import RedisLimits
+
+    return RedisLimits(client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute)
 
 
 def _authenticator(settings: Settings) -> Authenticator:
@@ -113,15 +138,15 @@ def _authenticator(settings: Settings) -> Authenticator:
     return Anonymous(settings.signing_key(), orgs)
 
 
-def _jwt(settings: Settings, orgs: Orgs) -> Authenticator:
+def _jwt(settings: Settings, orgs: Orgs) -> "JWT":
     from bff.auth.jwks import FixedKey, JWKSCache, Keys
-    from bff.auth.jwt import JWT, Claims, Key, keys_of  # Brings a library for cryptography: for those who use it.
+    from bff.auth.jwt import JWT, Claims, Key, parse_jwks  # Imports a cryptography library, which only this mode needs.
     from bff.upstream.http import read_url
 
     keys: Keys[Key]
     if url := settings.auth_jwt_jwks_url:
-        session, seconds = new_session(), settings.upstream_connect_seconds
-        keys = JWKSCache(lambda: keys_of(read_url(session, url, seconds)))
+        session, timeout = new_session(), settings.upstream_connect_seconds
+        keys = JWKSCache(lambda: parse_jwks(read_url(session, url, timeout)))
     else:
         keys = FixedKey(Key("HS256", settings.auth_jwt_secret))
     claims = Claims(
@@ -130,46 +155,37 @@ def _jwt(settings: Settings, orgs: Orgs) -> Authenticator:
     return JWT(keys, claims, cookie=settings.auth_jwt_cookie, orgs=orgs)
 
 
-class _Redis:
-    """What there is with REDIS_URL, None without: one client for all who need it, so that the connections are bounded."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.client = self.limits = None
-        if settings.redis_url:
-            from bff.ops import redis
-            from bff.ops.redis_limits import RedisLimits
-
-            self.client = redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
-            self.limits = RedisLimits(
-                self.client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute
-            )
-
-
-def _probes(
-    settings: Settings, broker: BrokerClient, engine: EngineClient, store: ConversationStore, redis: _Redis
+def _health_probes(
+    settings: Settings, broker: BrokerClient, engine: EngineClient, store: ConversationStore, redis: "Client | None"
 ) -> dict[str, Probe]:
-    """What may be away; what is bundled is where we are."""
+    """By name. The bundled engine runs in this process and needs none."""
     probes: dict[str, Probe] = {"broker": broker.check, "database": WriteProbe(store.check, store.check_writes)}
     if settings.engine_base_url:
         probes["engine"] = engine.check
-    if redis.client is not None:
+    if redis is not None:
         from bff.ops.redis import check_writes, ping
 
-        probes["redis"] = WriteProbe(partial(ping, redis.client), partial(check_writes, redis.client))
+        probes["redis"] = WriteProbe(partial(ping, redis), partial(check_writes, redis))
     return probes
 
 
+def _reply_runs(services: Services, broker: BrokerClient, rate_limiter: RateLimiter) -> ReplyRuns:
+    settings = services.settings
+    replies = Replies(services.database, settings.history_characters)
+    return ReplyRuns(replies, broker, services.agent_infos, DEFAULT, rate_limiter, settings.conversation_on_disconnect)
+
+
 def _lifecycle(
-    settings: Settings, streams: StreamLimiter, connections: Connections, lag: LagMonitor, broker: InProcessService
+    settings: Settings, streams: StreamLimiter, connections: Connections, lag: LagMonitor, bundled: InProcessService
 ) -> Lifecycle:
-    """`broker`: the bundled one, which has a life of its own."""
+    """Starts and drains the bundled broker as well, which is an app with a lifecycle of its own."""
 
     def start() -> None:
         lag.start()
-        broker.app.extensions["chat_bff"].lifecycle.start()
+        bundled.app.extensions["chat_bff"].lifecycle.start()
 
     def drain() -> None:
-        drain_broker = broker.app.extensions["chat_bff"].lifecycle.drain
+        drain_broker = bundled.app.extensions["chat_bff"].lifecycle.drain
         run_concurrently(settings.drain_seconds, streams.drain, connections.drain, lambda _: drain_broker())
 
     return Lifecycle(start, drain, streams.__len__)

@@ -1,20 +1,20 @@
-"""Everything that can go wrong, as one family.
+"""All exceptions of the application, in one hierarchy.
 
     ChatError
     ├── InvalidRequest 400      ├── Busy 409                 ├── UpstreamFailure
-    ├── Unauthorized 401        ├── Expired 410              │   ├── UpstreamError 502: it answered nonsense, or refused us
-    ├── Forbidden 403           ├── LengthRequired 411       │   ├── UpstreamUnavailable 503: no connection, or it broke
-    ├── NotFound 404            ├── TooLarge 413             │   ├── UpstreamTimeout 504: it was silent for too long
+    ├── Unauthorized 401        ├── Expired 410              │   ├── UpstreamError 502: an invalid response, or a refusal
+    ├── Forbidden 403           ├── LengthRequired 411       │   ├── UpstreamUnavailable 503: no connection, or a lost one
+    ├── NotFound 404            ├── TooLarge 413             │   ├── UpstreamTimeout 504: no data within the timeout
     ├── MethodNotAllowed 405    ├── UnsupportedMediaType 415 │   └── in streams: AnswerIncomplete, AnswerTimeout, Interrupted
     ├── InternalError 500       ├── RangeNotSatisfiable 416  ├── ServerRestarting 503
     └── TooManyRequests 429     └── IdempotencyConflict 422  └── ServerFull 503
 
-    Away                           an UpstreamUnavailable that has lost nothing: only for now
-    ClientDisconnected                     nobody is left to tell: no error, and nobody's answer
-    └── Drained                    somebody is, and comes back elsewhere
+    StorageUnavailable             an UpstreamUnavailable: the queue's or the limits' storage is unreachable for now
+    ClientDisconnected             the client closed its connection; never sent as a response
+    └── Draining                   this process stops; the client should reconnect to another one
     SettingsError                  the process cannot start
 
-An error's text is a sentence for the user. What an upstream said about it is `detail`: for logs, never for a browser.
+`str(error)` is a sentence for the user. `detail` holds what the upstream reported: it is logged and never sent to a browser.
 """
 
 from copy import copy
@@ -24,18 +24,18 @@ E = TypeVar("E", bound=Exception)
 
 
 class SettingsError(Exception):
-    """A setting is missing or makes no sense."""
+    """A setting is missing or invalid."""
 
 
 class ClientDisconnected(Exception):
-    """The browser is gone. Raised where a stream waits, it travels up the corridor and closes everything on its way."""
+    """The client closed its connection. Raised where a stream waits; on its way up every generator closes what it holds."""
 
     status: ClassVar[int] = 499
-    """For the log, in nginx's words: nobody is left to read it."""
+    """For the log only; nginx logs the same code for a request that its client closed."""
 
 
 class Draining(ClientDisconnected):
-    """The reader is sent away without a last event, to go on elsewhere: this process is about to stop."""
+    """This process is stopping: the stream ends without a terminal event, and the client resumes on another process."""
 
 
 class ChatError(Exception):
@@ -43,14 +43,14 @@ class ChatError(Exception):
     code: ClassVar[str] = "internal_error"
     message: ClassVar[str] = "Something went wrong on our side. Please try again."
     retry_after: int | None = None
-    """Seconds after which trying again makes sense."""
+    """Seconds to wait before a retry, sent as `Retry-After`."""
 
     def __init__(self, message: str = "", *, detail: str = "", retry_after: int | None = None, message_id: str = "") -> None:
         super().__init__(message or self.message)
         self.detail = detail
         self.retry_after = self.retry_after if retry_after is None else retry_after
         self.message_id = message_id
-        """The message it is about, where the one who asked may not know it."""
+        """The id of the message that the error concerns, if the client may not know it."""
 
     def as_json(self, request_id: str) -> dict[str, Any]:
         return {"error": str(self), "code": self.code, "request_id": request_id}
@@ -124,7 +124,7 @@ class ServerFull(ChatError):
 
 
 class UpstreamFailure(ChatError):
-    """Whatever keeps a service behind us from answering."""
+    """Base class: a service behind us failed to reply."""
 
 
 class UpstreamError(UpstreamFailure):
@@ -137,7 +137,7 @@ class UpstreamUnavailable(UpstreamFailure):
 
 
 class StorageUnavailable(UpstreamUnavailable):
-    """What keeps our state cannot be reached just now. What was asked for may have been done, or not."""
+    """The storage cannot be reached for now. The operation may or may not have taken effect."""
 
 
 class UpstreamTimeout(UpstreamFailure):
@@ -156,24 +156,24 @@ class Interrupted(UpstreamFailure):
     status, code, message = 502, "interrupted", "The answer was interrupted. Please try again."
 
 
-def family(root: type[ChatError] = ChatError) -> list[type[ChatError]]:
-    """`root` and all its descendants."""
-    return [root, *(kind for child in root.__subclasses__() for kind in family(child))]
+def subclasses(root: type[ChatError] = ChatError) -> list[type[ChatError]]:
+    """`root` and all its direct and indirect subclasses."""
+    return [root, *(cls for child in root.__subclasses__() for cls in subclasses(child))]
 
 
-BY_CODE: Final = {kind.code: kind for kind in family() if kind not in {UpstreamFailure, StorageUnavailable}}
+BY_CODE: Final = {cls.code: cls for cls in subclasses() if cls not in {UpstreamFailure, StorageUnavailable}}
 
 
 def by_status(status: int | None) -> ChatError:
-    """What an error of Flask's own means."""
-    kind: type[ChatError] = next((kind for kind in BY_CODE.values() if kind.status == status), InvalidRequest)
-    return kind()
+    """The error for the status of a werkzeug HTTPException; InvalidRequest if none has that status."""
+    error_class: type[ChatError] = next((cls for cls in BY_CODE.values() if cls.status == status), InvalidRequest)
+    return error_class()
 
 
 def detached(error: E) -> E:
-    """A copy without traceback, cause and context, to store an exception, or to raise a stored one.
+    """A copy without traceback, cause and context. Use it to store an exception and to raise a stored one.
 
-    A stored exception must not be raised itself: its traceback refers to the frames it passed, and they refer to the object
-    that stores it. Only the garbage collector frees such a cycle, with everything the frames refer to.
+    Raising a stored exception creates a reference cycle: its traceback refers to frames that refer to the object that stores
+    it. Only the garbage collector frees such a cycle, together with everything that the frames refer to.
     """
     return copy(error)

@@ -1,4 +1,4 @@
-"""A real browser, driven by Playwright: the system's own Chromium, which `make test-deps` installs."""
+"""Chromium, driven by Playwright; `make test-deps` installs it."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.missing import missing
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions"]
-QUIET += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-QUIET += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"]
-"""It talks to nobody but the test's own server."""
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
+ARGUMENTS += ["--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions"]
+ARGUMENTS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+ARGUMENTS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"]
+"""No network access but to the test's server."""
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def chromium() -> Iterator[Browser]:
     if path is None:
         missing("Chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET, timeout=60_000)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=60_000)
         try:
             yield browser
         finally:

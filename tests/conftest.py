@@ -18,27 +18,27 @@ from tests.live import Server, free_port
 from tests.original_broker import OriginalBroker
 from tests.redis_server import RedisServer
 
-# The machine may be busy: Hypothesis measures examples, not the clock.
+# No deadline per example, as the machine may be busy.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 
 SERVERS = {"start", "share", "redis", "appendonly", "postgres", "guarded"}
-"""The fixtures that start a process."""
+"""Fixtures that start a server process."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        named = {param for param in params if isinstance(param, str)}  # A parameter may name a fixture.
-        if SERVERS & {*getattr(item, "fixturenames", ()), *named}:
+        fixtures = {param for param in params if isinstance(param, str)}  # A parameter may be the name of a fixture.
+        if SERVERS & {*getattr(item, "fixturenames", ()), *fixtures}:
             item.add_marker(pytest.mark.servers)
 
 
 class Servers:
-    """Those of a test, or of a module. A "fleet" is two web processes behind one port and three workers, around one Redis.
+    """Server processes of a test or a module. A "fleet" is two web processes on one port and three workers, with one Redis.
 
-    "adopted" and "adopted fleet": in front of a broker that numbers nothing (tests/adopted.py).
+    "adopted" and "adopted fleet" use an external broker whose events have no ids (tests/adopted.py).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,23 +51,23 @@ class Servers:
             options = {"QUEUE_FILE": f"{self._folder}/queue-{len(self._started)}.db"} | self._adopted(options)
         if kind.endswith("fleet"):
             return self._fleet(**options | {"REDIS_URL": redis().url})
-        return self._one("gunicorn" if kind == "adopted" else kind, **options).wait_until_ready()
+        return self._create("gunicorn" if kind == "adopted" else kind, **options).wait_until_ready()
 
     def _fleet(self, **options: str) -> Server:
-        workers = [self._one("worker", **options) for _ in range(3)]
-        web = self._one("gunicorn", WEB_CONCURRENCY="2", RUN_WORKER="0", **options)
+        workers = [self._create("worker", **options) for _ in range(3)]
+        web = self._create("gunicorn", WEB_CONCURRENCY="2", RUN_WORKER="0", **options)
         for server in workers:
             server.wait_until_ready()
         return web.wait_until_ready()
 
     def _adopted(self, options: dict[str, str]) -> dict[str, str]:
-        """Those with a broker that says what the same server's engine would, and outlives it."""
+        """Adds a broker that replies as the server's own engine would."""
         key = options.get("ECHO_WORD_SECONDS", "0.002"), options.get("ENGINE_BASE_URL", "")
         if key not in self._brokers:
             self._brokers[key] = adoptable_broker(*key).__enter__()
         return options | adopted_settings(self._brokers[key])
 
-    def _one(self, kind: str, **options: str) -> Server:
+    def _create(self, kind: str, **options: str) -> Server:
         self._started.append(Server(kind, self._folder / f"{kind}-{len(self._started)}.log", **options))
         return self._started[-1]
 
@@ -81,8 +81,8 @@ class Servers:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_authority(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whom the apps in this process believe: to load all there are, for each service of an app, takes longer than its rest."""
+def small_ca_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Makes apps in this process trust one CA only: loading the full bundle takes most of the time to create an app."""
     path = tmp_path_factory.mktemp("authority") / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(path))
     sessions.DEFAULT_CA_BUNDLE_PATH = str(path)
@@ -93,23 +93,23 @@ def start(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
     """`start("gunicorn", HEARTBEAT_SECONDS="0.2")`: a server process, or a fleet, stopped after the test."""
     servers = Servers(tmp_path)
 
-    def begin(kind: str = "gunicorn", **options: str) -> Server:
+    def start_server(kind: str = "gunicorn", **options: str) -> Server:
         return servers.start(kind, lambda: request.getfixturevalue("clean_redis"), **options)
 
-    yield begin
+    yield start_server
     servers.stop()
 
 
 @pytest.fixture(scope="module")
 def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """As `start`, but what a module has once asked for it is given again: to tests that neither stop nor count it.
+    """Like `start`, but a module's tests share servers with equal options. The tests must not stop them or rely on totals.
 
-    Each has a database of its own, and a fleet its own Redis. A test's users are its own: see `user`.
+    Each server has a database of its own, and a fleet its own Redis. Each test uses its own users: see `user`.
     """
     folder, shared = tmp_path_factory.mktemp("shared"), {}
     servers = Servers(folder)
 
-    def begin(kind: str = "gunicorn", **options: str) -> Server:
+    def start_server(kind: str = "gunicorn", **options: str) -> Server:
         key = (kind, *sorted(options.items()))
         if key not in shared:
             settings = {"DATABASE_URL": f"sqlite:///{folder}/{len(shared)}.db", "MESSAGES_PER_MINUTE": "10000"} | options
@@ -122,12 +122,12 @@ def share(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
             return stack.enter_context(RedisServer(tmp_path_factory.mktemp("redis")))
 
         stack.callback(servers.stop)
-        yield begin
+        yield start_server
 
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """For a service that is another one in each test of a module, behind a server that they share."""
+    """The port of an upstream that each test of a module replaces, behind a shared server."""
     return free_port()
 
 
@@ -136,13 +136,13 @@ _users = count()
 
 @pytest.fixture
 def user() -> str:
-    """Nobody else's name."""
+    """A user name that is unique in the test run."""
     return f"user-{next(_users)}"
 
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One for all tests that leave it as it was, but for its keys."""
+    """Shared by all tests; they change nothing but keys."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.stop()
@@ -163,7 +163,7 @@ def appendonly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer
 
 @pytest.fixture(autouse=True)
 def log_level() -> None:
-    """An app sets the level for its whole process, which may be the process of other tests."""
+    """Makes sure that warnings are logged: an app of an earlier test may have raised the level."""
     root = logging.getLogger()
     root.setLevel(min(root.level, logging.WARNING))
 
@@ -177,5 +177,5 @@ def waiter() -> Iterator[Waiter]:
 
 @pytest.fixture(scope="module", params=["gunicorn", "flask"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """How the app is served: greenlets, or plain threads. Tests of one kind follow each other, as some share a server."""
+    """The server: gunicorn (greenlets) or Flask's (threads). With module scope, so that tests can share servers."""
     return str(request.param)

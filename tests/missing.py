@@ -1,4 +1,4 @@
-"""What a test needs beside Python."""
+"""External programs that tests need."""
 
 import os
 from typing import NoReturn
@@ -6,6 +6,6 @@ from typing import NoReturn
 import pytest
 
 
-def missing(what: str) -> NoReturn:
-    """It is not here: a machine without it skips, CI fails."""
-    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed: run `make test-deps`")
+def missing(program: str) -> NoReturn:
+    """Skips the test; in CI it fails."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed: run `make test-deps`")

@@ -1,4 +1,4 @@
-"""A real Redis on a free port, for as long as a test needs it."""
+"""A real Redis server on a free port."""
 
 import contextlib
 import shutil
@@ -11,18 +11,18 @@ from bff.ops.redis import connect
 from tests.live import eventually, free_port
 from tests.missing import missing
 
-FOUND = shutil.which("redis-server")
+REDIS_SERVER = shutil.which("redis-server")
 
 
 def redis_or_skip() -> str:
-    """Where the program is. A machine without it skips; CI fails."""
-    if FOUND is None:
+    """The path of the program. If it is not installed, the test is skipped; in CI it fails."""
+    if REDIS_SERVER is None:
         missing("redis-server")
-    return FOUND
+    return REDIS_SERVER
 
 
 class RedisServer:
-    """Without persistence, unless `options` say otherwise. Started again it is on the same port, in the same folder."""
+    """Has no persistence by default. After a restart it has the same port and folder."""
 
     def __init__(self, folder: Path, *options: str, password: str = "") -> None:
         self.port = free_port()
@@ -36,9 +36,9 @@ class RedisServer:
         command = [redis_or_skip(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
-        assert eventually(self._answers, 20), (self.folder / "redis.log").read_text()
+        assert eventually(self._is_up, 20), (self.folder / "redis.log").read_text()
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
@@ -48,8 +48,8 @@ class RedisServer:
         with connect(self.url) as client:
             client.flushall()
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
+    def stop(self, signum: int = signal.SIGTERM) -> None:
+        self.process.send_signal(signum)
         self.process.wait(20)
 
     def __enter__(self) -> "RedisServer":
@@ -60,7 +60,7 @@ class RedisServer:
         self.stop()
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
+        """Stops the process: connections stay open, and commands get no reply."""
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

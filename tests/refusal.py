@@ -1,4 +1,4 @@
-"""What stops a start."""
+"""The reason why settings are refused."""
 
 import pytest
 
@@ -7,6 +7,6 @@ from bff.errors import SettingsError
 
 
 def refusal(environment: dict[str, str], **options: bool) -> str:
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as error:
         load_settings(environment, **options)
-    return str(refused.value)
+    return str(error.value)

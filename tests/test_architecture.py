@@ -1,4 +1,4 @@
-"""The rules the house stands on, kept by reading its files."""
+"""The rules of the architecture, checked in the source files."""
 
 import ast
 from pathlib import Path
@@ -10,16 +10,16 @@ FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglo
 
 LEVELS = ["app", "api", "broker", "services", "engine", "db", "upstream", "auth", "ops", "http", "config", "errors"]
 """The packages of `bff`. Imports point to the right."""
-NEIGHBOURS = {"broker", "engine"}
-"""Spoken to over HTTP only: nothing but what builds them imports them."""
+SERVICES = {"broker", "engine"}
+"""Called over HTTP only: no other package but BUILDERS imports them."""
 BUILDERS = {"app", "services"}
 MAX_ENTRIES = 14
 """Of the folder `bff`."""
 
-FILE_LINES, FUNCTION_LINES = 315, 32
-"""What is longer is two things. Most are far shorter: half of the files have fewer than 90, of the functions fewer than 5."""
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 315, 32
+"""Most are far shorter: half of the files have fewer than 90 lines, half of the functions fewer than 5."""
 
-DOORS = {
+IMPORTERS = {
     "flask": {
         "bff/__init__.py",
         "bff/app.py",
@@ -53,13 +53,13 @@ def name(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def module(path: Path) -> str:
@@ -79,72 +79,74 @@ def package(dotted: str) -> str:
 
 
 @pytest.mark.parametrize("importer", MODULES)
-def test_imports_only_point_down(importer):
-    home = package(importer)
+def test_imports_point_down(importer):
+    importer_package = package(importer)
 
     for imported in imported_modules(MODULES[importer]):
-        other = package(imported)
-        assert LEVELS.index(other) >= LEVELS.index(home), f"{importer} imports {imported}"
-        if other in NEIGHBOURS and other != home:
-            assert home in BUILDERS, f"{importer} imports {imported}"
+        imported_package = package(imported)
+        assert LEVELS.index(imported_package) >= LEVELS.index(importer_package), f"{importer} imports {imported}"
+        if imported_package in SERVICES and imported_package != importer_package:
+            assert importer_package in BUILDERS, f"{importer} imports {imported}"
 
 
-def test_no_module_imports_itself_through_others():
+def test_there_are_no_import_cycles():
     imported = {name: imported_modules(path) for name, path in MODULES.items()}
 
-    # Modules that import nothing that is left are taken away until no module is left.
-    while done := {name for name in imported if not imported[name] & imported.keys()}:
-        imported = {name: modules for name, modules in imported.items() if name not in done}
+    # Remove modules that import none of the remaining ones, until nothing remains.
+    while leaves := {name for name in imported if not imported[name] & imported.keys()}:
+        imported = {name: modules for name, modules in imported.items() if name not in leaves}
 
     assert not imported
 
 
-def test_the_package_has_few_entries():
+def test_the_package_has_at_most_14_entries():
     entries = {path.relative_to(ROOT / "bff").parts[0] for path in MODULES.values()} | {"__init__.py", "web"}
 
     assert len(entries) <= MAX_ENTRIES
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
-def test_nothing_outgrows_its_place(path):
+def test_files_and_functions_are_short(path):
     text = path.read_text()
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
 
-    assert len(text.splitlines()) <= FILE_LINES
-    assert not [function.name for function in functions if lines_of(function) > FUNCTION_LINES]
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    assert not [function.name for function in functions if body_lines(function) > MAX_FUNCTION_LINES]
 
 
-def lines_of(function: ast.FunctionDef) -> int:
-    """Of what it does: without its signature and its docstring."""
+def body_lines(function: ast.FunctionDef) -> int:
+    """The number of lines without signature and docstring."""
     first = function.body[1 if ast.get_docstring(function) and len(function.body) > 1 else 0]
     assert function.end_lineno
     return function.end_lineno - first.lineno + 1
 
 
-@pytest.mark.parametrize("library", DOORS)
-def test_a_library_has_one_door(library):
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_each_library_is_imported_in_one_place(library):
     users = {name(path) for path in FILES if any(dotted.split(".")[0] == library for dotted in imports(path))}
 
-    strangers = {user for user in users if not any(user == door or user.startswith(f"{door}/") for door in DOORS[library])}
+    others = {
+        user for user in users if not any(user == allowed or user.startswith(f"{allowed}/") for allowed in IMPORTERS[library])
+    }
 
-    assert not strangers
+    assert not others
 
 
-def test_the_environment_has_one_reader():
+def test_only_one_module_reads_the_environment():
     readers = {name(path) for path in FILES if "os.environ" in path.read_text() or "getenv" in path.read_text()}
 
     assert readers == {"bff/config/environment.py"}
 
 
-def test_nothing_heavy_is_imported_before_gevent_has_patched():
+def test_no_patched_library_is_imported_before_monkey_patching():
     for path in (
         ROOT / "gunicorn.conf.py",
         ROOT / "bff" / "__init__.py",
         ROOT / "bff" / "broker" / "__init__.py",
         ROOT / "bff" / "errors.py",
     ):
-        at_the_top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-        top = {getattr(node, "module", None) or node.names[0].name for node in at_the_top}
+        imports_at_top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        top = {getattr(node, "module", None) or node.names[0].name for node in imports_at_top}
         assert not {module.split(".")[0] for module in top} & {
             "requests",
             "urllib3",
@@ -157,8 +159,8 @@ def test_nothing_heavy_is_imported_before_gevent_has_patched():
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_no_stored_exception_is_raised(path):
-    """Its traceback would refer to what stores it: see `bff.errors.detached`."""
+    """It would create a reference cycle: see `bff.errors.detached`."""
     raised = [node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)]
     names = [ast.unparse(what) for what in raised if isinstance(what, ast.Name | ast.Attribute)]
 
-    assert [found for found in names if found.rpartition(".")[2][0].islower()] == []
+    assert [name for name in names if name.rpartition(".")[2][0].islower()] == []

@@ -1,4 +1,4 @@
-"""The docs against the program: nothing that there is goes unsaid, nothing that is said leads nowhere."""
+"""Checks the docs against the program: everything is documented, and links, paths, code and commands are valid."""
 
 import ast
 import json
@@ -70,8 +70,8 @@ def test_every_route_is_documented():
 
     for route in (*openapi.routes(app), "GET /static/<path:filename>"):
         method, rule = route.split()
-        said = [line for line in lines if re.search(rf"{re.escape(rule)}`", line) and re.search(rf"`{method}\b", line)]
-        assert said, route
+        documented = [line for line in lines if re.search(rf"{re.escape(rule)}`", line) and re.search(rf"`{method}\b", line)]
+        assert documented, route
 
 
 def test_every_event_and_every_code_is_documented():
@@ -86,8 +86,8 @@ def test_every_event_and_every_code_is_documented():
     assert {"status", "complete", "error", "stopped"} < types
     for name in types:
         assert re.search(rf"`{name}`|\"type\": \"{name}\"", protocol), name
-    for code, kind in errors.BY_CODE.items():
-        assert re.search(rf"^\| ({kind.status}|in streams) \| .*`{code}`", protocol, re.MULTILINE), code
+    for code, error_class in errors.BY_CODE.items():
+        assert re.search(rf"^\| ({error_class.status}|in streams) \| .*`{code}`", protocol, re.MULTILINE), code
 
 
 def test_every_metric_is_documented():
@@ -103,7 +103,7 @@ def anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_every_link_and_every_path_leads_somewhere(path):
+def test_links_and_paths_exist(path):
     content = path.read_text()
 
     for link in re.findall(r"\]\(([^)\s]+)\)", content):
@@ -112,69 +112,69 @@ def test_every_link_and_every_path_leads_somewhere(path):
             target = path.parent / file if file else path
             assert target.exists(), link
             assert not anchor or anchor in anchors(target), link
-    for named in re.findall(rf"`({OWN_PATHS})`", content):
-        assert (ROOT / named).exists() or (path.parent / named).exists() or "benchmarks/out" in named, named
+    for mentioned in re.findall(rf"`({OWN_PATHS})`", content):
+        assert (ROOT / mentioned).exists() or (path.parent / mentioned).exists() or "benchmarks/out" in mentioned, mentioned
 
 
 @pytest.mark.parametrize("block", blocks("sh"))
-def test_every_command_can_be_parsed(block):
+def test_shell_blocks_are_valid(block):
     subprocess.run(["bash", "-n"], input=block.encode(), check=True, timeout=30)
 
 
 @pytest.mark.parametrize("block", blocks("json"))
-def test_every_json_is_some(block):
+def test_json_blocks_are_valid(block):
     json.loads(block)
 
 
 @pytest.mark.parametrize("block", blocks("toml"))
-def test_every_toml_is_some(block):
+def test_toml_blocks_are_valid(block):
     tomllib.loads(block)
 
 
 @pytest.mark.parametrize("block", blocks("python"))
-def test_every_python_is_some(block):
+def test_python_blocks_are_valid(block):
     ast.parse(block)
 
 
-def test_what_extends_it_fits():
+def test_the_examples_of_extensions_work():
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```", text("docs/extending.md"), re.M | re.S):
         exec(compile(block, "docs/extending.md", "exec"), names)
     agent: Agent = names["Shout"]()
-    mode: Authenticator = names["ApiKeys"]({"key": "ann"}, Orgs("home", ""))
+    authenticator: Authenticator = names["ApiKeys"]({"key": "ann"}, Orgs("home", ""))
     waiter = waiting.new_waiter(None)
 
-    ann = mode.authenticate({"X-API-Key": "key"}, {})
-    said = "".join(piece or "" for piece in agent.stream([ChatMessage("user", "a word")], ann, waiter))
+    ann = authenticator.authenticate({"X-API-Key": "key"}, {})
+    output = "".join(piece or "" for piece in agent.stream([ChatMessage("user", "a word")], ann, waiter))
     waiter.close()
 
-    assert (ann.user_id, ann.org, said) == ("ann", "home", "A WORD ")
+    assert (ann.user_id, ann.org, output) == ("ann", "home", "A WORD ")
     with pytest.raises(errors.Unauthorized):
-        mode.authenticate({}, {})
+        authenticator.authenticate({}, {})
 
 
 @pytest.mark.parametrize(
     "target", sorted({name for path in DOCS for name in re.findall(r"`?\bmake ([a-z-]+)`", path.read_text())})
 )
-def test_every_make_target_that_is_named_exists(target):
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60)
+def test_mentioned_make_targets_exist(target):
+    process = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
-def test_what_make_test_leaves_out_under_gevent_exists():
-    said = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+def test_paths_that_make_test_ignores_exist():
+    output = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
 
-    ignored = re.findall(r"--ignore=(\S+)", said)
+    ignored = re.findall(r"--ignore=(\S+)", output)
     assert ignored
     assert [path for path in ignored if not (ROOT / path).exists()] == []
 
 
-# The README's commands, run. `make test` is what runs this.
+# The README's commands
 
 
 @pytest.mark.live
-def test_the_first_command_runs_and_the_second_streams(tmp_path):
+def test_the_readmes_first_commands_work(tmp_path):
     if not (ROOT / ".venv" / "run").exists():
         missing("What `make run` runs")
     first, second = (
@@ -188,9 +188,9 @@ def test_the_first_command_runs_and_the_second_streams(tmp_path):
     with (tmp_path / "log").open("w+b") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
-            assert eventually(lambda: answers(port) or process.poll() is not None, 60)
+            assert eventually(lambda: is_healthy(port) or process.poll() is not None, 60)
             assert process.poll() is None, (tmp_path / "log").read_text()
-            said = subprocess.run(
+            output = subprocess.run(
                 ["bash", "-c", second.replace("localhost:8000", f"localhost:{port}")],
                 capture_output=True,
                 timeout=30,
@@ -202,10 +202,10 @@ def test_the_first_command_runs_and_the_second_streams(tmp_path):
 
     shown = re.findall(r"^data: .+$", text("README.md"), re.MULTILINE)
     assert shown
-    assert set(shown) <= set(said.splitlines())
+    assert set(shown) <= set(output.splitlines())
 
 
-def answers(port: int) -> bool:
+def is_healthy(port: int) -> bool:
     try:
         with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as response:
             return response.status == 200
@@ -218,8 +218,8 @@ RUN = [cells[0].strip("`") for cells in rows("README.md") if re.match(r"`(make r
 
 @pytest.mark.servers
 @pytest.mark.parametrize("command", RUN)
-def test_every_way_to_run_it_gets_as_far_as_its_settings(command, tmp_path):
-    """`make run` is run above, and each of the others by the live tests: here it is that the words are right."""
+def test_every_documented_command_starts_the_program(command, tmp_path):
+    """With an invalid setting, so that the process ends at once; live tests run servers and workers."""
     environment = BASE_ENVIRONMENT | {"PATH": f"{BIN}:{os.environ['PATH']}", "PORT": "0", "BROKER_API_KEY": BROKER_KEY}
     wrong = environment | {"HEARTBEAT_SECONDS": "soon"}
     if command.startswith("make"):
@@ -227,7 +227,7 @@ def test_every_way_to_run_it_gets_as_far_as_its_settings(command, tmp_path):
             text("Makefile").partition("\nrun:")[2].partition("\n\n")[0].splitlines()[-1].replace(".venv/bin/", "").strip()
         )
 
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, env=wrong, capture_output=True, text=True, timeout=60)
+    process = subprocess.run(["bash", "-c", command], cwd=ROOT, env=wrong, capture_output=True, text=True, timeout=60)
 
-    assert done.returncode == 3, done.stderr
-    assert "HEARTBEAT_SECONDS='soon' is not a number." in done.stderr
+    assert process.returncode == 3, process.stderr
+    assert "HEARTBEAT_SECONDS='soon' is not a number." in process.stderr

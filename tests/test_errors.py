@@ -11,18 +11,18 @@ from bff.errors import (
     SettingsError,
     StorageUnavailable,
     UpstreamFailure,
-    family,
+    subclasses,
 )
 
-KINDS = [kind for kind in family() if kind.__module__ == "bff.errors"]
-LEAVES = [kind for kind in KINDS if kind not in {ChatError, UpstreamFailure, StorageUnavailable}]
+ERROR_CLASSES = [cls for cls in subclasses() if cls.__module__ == "bff.errors"]
+CONCRETE_CLASSES = [cls for cls in ERROR_CLASSES if cls not in {ChatError, UpstreamFailure, StorageUnavailable}]
 IN_STREAMS = {"AnswerIncomplete", "AnswerTimeout", "Interrupted"}
 
-every_error = pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+every_error = pytest.mark.parametrize("cls", CONCRETE_CLASSES, ids=lambda cls: cls.__name__)
 
 
-def test_every_code_of_the_wire_exists_exactly_once_with_its_status():
-    codes = sorted((kind.status, kind.code) for kind in LEAVES)
+def test_each_code_has_one_class_and_one_status():
+    codes = sorted((cls.status, cls.code) for cls in CONCRETE_CLASSES)
 
     assert codes == [
         (400, "invalid_request"),
@@ -51,57 +51,57 @@ def test_every_code_of_the_wire_exists_exactly_once_with_its_status():
 
 
 @every_error
-def test_an_error_is_found_by_its_code(kind):
-    assert BY_CODE[kind.code] is kind
+def test_by_code_finds_each_class(cls):
+    assert BY_CODE[cls.code] is cls
 
 
 @every_error
-def test_an_error_says_a_sentence_to_its_user(kind):
-    message = str(kind())
+def test_each_error_has_a_sentence_for_the_user(cls):
+    message = str(cls())
 
     assert re.fullmatch(r"[A-Z].+\.", message)
-    assert kind is InternalError or message != ChatError.message
+    assert cls is InternalError or message != ChatError.message
 
 
 @every_error
-def test_an_error_as_json_has_the_one_shape(kind):
-    problem = kind("This went wrong.", detail="the key was k-123", message_id="m-1")
+def test_errors_have_one_json_shape(cls):
+    error = cls("This went wrong.", detail="the key was k-123", message_id="m-1")
 
-    assert problem.as_json("r-1") == {"error": "This went wrong.", "code": kind.code, "request_id": "r-1"}
+    assert error.as_json("r-1") == {"error": "This went wrong.", "code": cls.code, "request_id": "r-1"}
 
 
 @every_error
-def test_whoever_may_try_again_later_is_told_when(kind):
-    assert (kind().retry_after is not None) == (kind.status in {429, 503})
+def test_429_and_503_have_a_retry_after(cls):
+    assert (cls().retry_after is not None) == (cls.status in {429, 503})
 
 
-def test_when_to_try_again_can_be_said_for_one_error():
-    patient, eager = errors.TooManyRequests(retry_after=60), errors.TooManyRequests(retry_after=0)
+def test_retry_after_can_be_set_per_error():
+    slow, at_once = errors.TooManyRequests(retry_after=60), errors.TooManyRequests(retry_after=0)
 
-    assert (patient.retry_after, eager.retry_after) == (60, 0)
+    assert (slow.retry_after, at_once.retry_after) == (60, 0)
     assert errors.TooManyRequests().retry_after == errors.TooManyRequests.retry_after
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_the_drawn_tree_has_every_error(kind):
-    drawn = errors.__doc__
+@pytest.mark.parametrize("cls", ERROR_CLASSES, ids=lambda cls: cls.__name__)
+def test_the_docstring_lists_every_error(cls):
+    documented = errors.__doc__
 
-    if kind in {ChatError, UpstreamFailure, StorageUnavailable} or kind.__name__ in IN_STREAMS:
-        assert re.search(rf"\b{kind.__name__}\b", drawn)
+    if cls in {ChatError, UpstreamFailure, StorageUnavailable} or cls.__name__ in IN_STREAMS:
+        assert re.search(rf"\b{cls.__name__}\b", documented)
     else:
-        assert re.search(rf"\b{kind.__name__} {kind.status}\b", drawn)
+        assert re.search(rf"\b{cls.__name__} {cls.status}\b", documented)
 
 
-def test_the_drawn_tree_has_no_error_that_does_not_exist():
-    drawn = re.findall(r"\b([A-Z]\w+) (\d{3})\b", errors.__doc__)
+def test_the_docstring_lists_only_existing_errors():
+    documented = re.findall(r"\b([A-Z]\w+) (\d{3})\b", errors.__doc__)
 
-    assert {name: int(status) for name, status in drawn} == {
-        kind.__name__: kind.status for kind in LEAVES if kind.__name__ not in IN_STREAMS
+    assert {name: int(status) for name, status in documented} == {
+        cls.__name__: cls.status for cls in CONCRETE_CLASSES if cls.__name__ not in IN_STREAMS
     }
     assert re.search(r"in streams: (.*)", errors.__doc__)[1].split(", ") == sorted(IN_STREAMS)
 
 
-@pytest.mark.parametrize("kind", [ClientDisconnected, SettingsError])
-def test_what_no_user_is_told_is_outside_the_family(kind):
-    assert not issubclass(kind, ChatError)
-    assert re.search(rf"^    {kind.__name__}\b", errors.__doc__, re.MULTILINE)
+@pytest.mark.parametrize("cls", [ClientDisconnected, SettingsError])
+def test_exceptions_that_are_not_sent_to_users_are_no_chat_errors(cls):
+    assert not issubclass(cls, ChatError)
+    assert re.search(rf"^    {cls.__name__}\b", errors.__doc__, re.MULTILINE)

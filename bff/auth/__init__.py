@@ -1,1 +1,1 @@
-"""Who is asking: authenticators, organisations, tickets."""
+"""Authentication: who sends a request, the user's organisation, and tickets for streams."""

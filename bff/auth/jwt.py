@@ -1,6 +1,6 @@
-"""Who is asking, by a signed token (RFC 7519) that somebody else issued. The one door of PyJWT.
+"""AUTH_MODE=jwt: a signed token (RFC 7519) of an identity provider names the user. Only this module imports PyJWT.
 
-Which algorithm a token was signed with is our knowledge of the key, and never the token's word.
+The algorithm of a signature follows from the key, never from the token's header.
 """
 
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from bff.errors import Unauthorized
 from bff.http.tracing import Fields
 
 LEEWAY_SECONDS: Final = 30
-"""How far the issuer's clock may be from ours."""
-TOKEN_MAX: Final = 8192
-KEYS_MAX: Final = 100
+"""Tolerated difference between the issuer's clock and ours."""
+MAX_TOKEN_CHARACTERS: Final = 8192
+MAX_KEYS: Final = 100
 RSA_BITS: Final = range(2048, 8193)
-"""Fewer can be broken; more take the processor longer than a request may."""
+"""Shorter keys can be broken; longer ones take too much CPU time per request."""
 ALGORITHMS: Final = {"RSA": "RS256", "EC": "ES256"}
 
 
@@ -33,7 +33,7 @@ class Key(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """What a token must say, and where it says who its user is."""
+    """The required audience and issuer ("" for any), and the names of the claims that hold the user id and the org."""
 
     audience: str
     issuer: str
@@ -42,7 +42,7 @@ class Claims(NamedTuple):
 
 
 class JWT:
-    """The token is in `Authorization: Bearer`, or in a cookie where there is no such header."""
+    """The token is sent as `Authorization: Bearer`, or in a cookie if there is no such header."""
 
     def __init__(self, keys: Keys[Key], claims: Claims, *, cookie: str, orgs: Orgs) -> None:
         self._keys = keys
@@ -51,8 +51,8 @@ class JWT:
         self._orgs = orgs
 
     def authenticate(self, headers: Fields, cookies: Fields) -> Identity:
-        said = self._verified(self._token(headers, cookies))
-        user_id, org = validate_user_id(said.get(self._claims.user)), said.get(self._claims.org)
+        payload = self._verify(self._token(headers, cookies))
+        user_id, org = validate_user_id(payload.get(self._claims.user)), payload.get(self._claims.org)
         return Identity(user_id, self._orgs.org_of(user_id, org if isinstance(org, str) else ""))
 
     def _token(self, headers: Fields, cookies: Fields) -> str:
@@ -61,47 +61,47 @@ class JWT:
             return cookies.get(self._cookie, "")
         return token.strip() if scheme.lower() == "bearer" else ""
 
-    def _verified(self, token: str) -> dict[str, Any]:
-        if not token or len(token) > TOKEN_MAX:
+    def _verify(self, token: str) -> dict[str, Any]:
+        if not token or len(token) > MAX_TOKEN_CHARACTERS:
             raise Unauthorized
         try:
             header = jwt.get_unverified_header(token)
             key = self._keys.find(str(header.get("kid", "")))
-            if key is None or "crit" in header:  # What is critical there we would have to understand.
-                raise Unauthorized(detail="a token whose key or whose critical header nobody knows")
+            if key is None or "crit" in header:  # RFC 7515, 4.1.11: reject critical extensions that are not understood.
+                raise Unauthorized(detail="the token has an unknown key or a critical header")
             return jwt.decode(
                 token,
                 key.key,
                 algorithms=[key.algorithm],
-                audience=self._claims.audience or None,  # Then a token that names one is not for us either.
+                audience=self._claims.audience or None,  # With None, PyJWT rejects a token that has an audience.
                 issuer=self._claims.issuer or None,
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["exp"]},
             )
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
-            # Its text may repeat what the token says.
+            # Only the error's type: its text may repeat the token's content.
             raise Unauthorized(detail=f"a token was refused: {type(error).__name__}") from None
 
 
-def keys_of(content: Mapping[str, Any]) -> dict[str, Key]:
-    """The keys of a JSON Web Key Set (RFC 7517) that may sign tokens, by their names; others are left out.
+def parse_jwks(content: Mapping[str, Any]) -> dict[str, Key]:
+    """The signing keys of a JSON Web Key Set (RFC 7517) by key id; unusable ones are skipped.
 
-    A symmetric key is never one of them: it would be public.
+    Symmetric keys are never accepted: a published one is public.
     """
     keys: dict[str, Key] = {}
-    listed = content.get("keys")
-    for jwk in listed[:KEYS_MAX] if isinstance(listed, list) else ():
-        if isinstance(jwk, dict) and (key := _key_of(jwk)) is not None:
+    jwks = content.get("keys")
+    for jwk in jwks[:MAX_KEYS] if isinstance(jwks, list) else ():
+        if isinstance(jwk, dict) and (key := _parse_jwk(jwk)) is not None:
             keys.setdefault(str(jwk.get("kid", "")), key)
     return keys
 
 
-def _key_of(jwk: dict[str, Any]) -> Key | None:
+def _parse_jwk(jwk: dict[str, Any]) -> Key | None:
     algorithm = ALGORITHMS.get(str(jwk.get("kty")))
     if algorithm is None or jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
         return None
     if "d" in jwk or (algorithm == "ES256" and jwk.get("crv") != "P-256"):
-        return None  # A private key that is published signs nothing any more.
+        return None  # "d": a private key, which is compromised once published.
     try:
         key = jwt.PyJWK(jwk, algorithm).key
     except (jwt.PyJWTError, ValueError, TypeError):

@@ -1,7 +1,7 @@
-"""Tickets: what lets `EventSource`, which can set no header, open one stream.
+"""Signed tickets, each of which opens one stream for `EventSource`, which cannot send an `Authorization` header.
 
-A ticket is signed and holds everything, so that any process can take it. That it opens one stream only is known to the
-process that opened it: docs/security.md says what is left for somebody who steals one.
+A ticket contains all that is needed to verify it, so any process accepts it. Only the process that redeemed a ticket knows
+that it is used: docs/security.md describes what a stolen ticket allows.
 """
 
 import secrets
@@ -17,58 +17,58 @@ from bff.auth.identity import Identity
 from bff.errors import Unauthorized
 
 OPEN_SECONDS: Final = 30
-"""From its issue until it has opened its stream."""
-REMEMBER_MOST: Final = 100_000
-"""Some 40 MB. Then the oldest are forgotten, as if another process had seen them."""
+"""A ticket must open its stream within this time after its issue."""
+MAX_REMEMBERED: Final = 100_000
+"""Some 40 MB. Beyond it the oldest are forgotten, as if another process had redeemed them."""
 
 
 class Redeemed(NamedTuple):
     identity: Identity
     first: bool
-    """Whether it had opened no stream before, as far as this process knows."""
+    """Whether this process had not seen the ticket before."""
 
 
 class Tickets:
-    """A stream that breaks may be opened again until `stream_seconds` after its ticket's issue."""
+    """A broken stream can be reopened with the same ticket until `stream_seconds` after the ticket's issue."""
 
     def __init__(self, secret_key: str, stream_seconds: float, clock: Callable[[], float] = time.time) -> None:
         self._signer = URLSafeSerializer(secret_key, salt="bff.auth.tickets")
         self._stream_seconds = stream_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._opened: OrderedDict[str, tuple[str, float]] = OrderedDict()
-        """Where each was used first, and until when that matters."""
+        self._redeemed: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        """By nonce: the path that the ticket opened, and when to forget it."""
 
     def issue(self, identity: Identity) -> str:
         return str(self._signer.dumps([secrets.token_urlsafe(12), self._clock(), identity.user_id, identity.org]))
 
     def redeem(self, ticket: str, path: str, *, comes_back: bool) -> Redeemed:
-        """`comes_back`: whether the reader has read of this stream before. Raises Unauthorized."""
-        nonce, issued_at, user_id, org = self._read(ticket)
+        """`comes_back`: whether the client resumes the stream, with a `Last-Event-ID`. Raises Unauthorized."""
+        nonce, issued_at, user_id, org = self._load(ticket)
         now = self._clock()
         deadline = issued_at + (self._stream_seconds if comes_back else OPEN_SECONDS)
         with self._lock:
-            opened, _ = self._opened.get(nonce, ("", 0.0))
-            if now > deadline or (opened and (opened != path or not comes_back)):
+            opened_path, _ = self._redeemed.get(nonce, ("", 0.0))
+            if now > deadline or (opened_path and (opened_path != path or not comes_back)):
                 raise Unauthorized("This ticket is used up. Please ask for another one.")
-            if not opened:
-                self._forget(now)
-                self._opened[nonce] = (path, issued_at + max(self._stream_seconds, OPEN_SECONDS))
-        return Redeemed(Identity(user_id, org), first=not opened)
+            if not opened_path:
+                self._make_room(now)
+                self._redeemed[nonce] = (path, issued_at + max(self._stream_seconds, OPEN_SECONDS))
+        return Redeemed(Identity(user_id, org), first=not opened_path)
 
     def release(self, ticket: str) -> None:
-        """What was redeemed for the first time opened no stream after all."""
-        nonce = self._read(ticket)[0]
+        """Undoes a first redemption, after which no stream was opened."""
+        nonce = self._load(ticket)[0]
         with self._lock:
-            self._opened.pop(nonce, None)
+            self._redeemed.pop(nonce, None)
 
-    def _read(self, ticket: str) -> Any:
+    def _load(self, ticket: str) -> Any:
         try:
             return self._signer.loads(ticket)
         except BadData:
             raise Unauthorized("This ticket is none of ours.") from None
 
-    def _forget(self, now: float) -> None:
-        """The first ones: they were opened first, and end about in that order."""
-        while self._opened and (next(iter(self._opened.values()))[1] < now or len(self._opened) >= REMEMBER_MOST):
-            self._opened.popitem(last=False)
+    def _make_room(self, now: float) -> None:
+        """Drops the oldest tickets: the expired ones, and as many as exceed MAX_REMEMBERED."""
+        while self._redeemed and (next(iter(self._redeemed.values()))[1] < now or len(self._redeemed) >= MAX_REMEMBERED):
+            self._redeemed.popitem(last=False)

@@ -1,1 +1,1 @@
-"""Settings: the environment variables, how each is parsed, and what makes a start unsafe."""
+"""Settings: the environment variables, their parsers, and the checks that refuse an unsafe start."""

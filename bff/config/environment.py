@@ -1,7 +1,7 @@
 """Reads the settings from the environment, once, and checks them.
 
-This is the only reader of `os.environ`. A missing or invalid setting raises `SettingsError` with one sentence. Whoever starts
-the process prints it to stderr and exits with status 3, so that gunicorn stops instead of starting the next worker.
+This is the only reader of `os.environ`. A missing or invalid setting raises `SettingsError` with one sentence. The
+entry point prints it to stderr and exits with status 3, so that gunicorn stops instead of starting the next worker.
 """
 
 import os
@@ -19,13 +19,13 @@ from bff.errors import SettingsError
 def load_settings(environment: Mapping[str, str] | None = None, *, neighbour: bool = False) -> Settings:
     """Raises SettingsError, whose message names the setting and what is wrong with it.
 
-    `neighbour`: for a broker or a worker in a process of its own, which serves no browsers and needs no settings for them.
+    `neighbour`: leaves out the checks for processes that serve browsers; a broker or worker process serves none.
     """
     environment = dict(os.environ if environment is None else environment)
     if environment.get("FLASK_RUN_FROM_CLI") == "true" and not environment.get("APP_ENV", "").strip():
         environment["APP_ENV"] = "development"
-    given = {f.name: value for f in fields(Settings) if (value := _read(f, environment)) is not None}
-    settings = _with_defaults(Settings(**given))
+    values = {f.name: value for f in fields(Settings) if (value := _read(f, environment)) is not None}
+    settings = _with_defaults(Settings(**values))
     for message in checks.refusals(settings, neighbour=neighbour):
         raise SettingsError(message)
     return settings
@@ -48,14 +48,14 @@ def _read(f: "Field[Any]", environment: Mapping[str, str]) -> Any:
         if not text.isprintable() or not text.isascii():
             raise SettingsError(f"{name} holds characters that are not printable ASCII.")
     if not text:
-        return None  # An empty value is an unset one: platforms' forms can't tell them apart.
+        return None  # An empty value is an unset one: the forms of hosting platforms cannot tell them apart.
     try:
         return f.metadata["parse"](text)
     except ValueError as error:
         if f.metadata.get("secret"):
             raise SettingsError(f"{name} {error}.") from None
-        shown = re.sub(r"//.*@", "//…@", text)  # Somebody's password.
-        raise SettingsError(f"{name}={shown!r} {error}.") from error
+        redacted = re.sub(r"//.*@", "//…@", text)  # A password in a URL.
+        raise SettingsError(f"{name}={redacted!r} {error}.") from error
 
 
 def _from_file(name: str, path: str) -> str:

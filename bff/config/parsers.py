@@ -1,13 +1,13 @@
-"""What a setting's text may be: each takes the text and gives its value, or raises ValueError with what is wrong with it."""
+"""Parsers of settings. Each takes the text and returns the value, or raises ValueError whose message follows the name."""
 
 import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-SENDABLE = r"[\x21-\x7e]+"
-"""A URL as it can stand in a request; what else it means it says in %-escapes or punycode."""
-POSTGRESQL = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
+URL_CHARACTERS = r"[\x21-\x7e]+"
+"""Printable ASCII. Other characters of a URL must be percent-encoded, or in punycode."""
+POSTGRESQL_SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 
 Parse = Callable[[str], Any]
 
@@ -41,10 +41,10 @@ def boolean(text: str) -> bool:
     return text == "1"
 
 
-def choice(*words: str) -> Parse:
+def choice(*options: str) -> Parse:
     def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"is none of {', '.join(words)}")
+        if text not in options:
+            raise ValueError(f"is none of {', '.join(options)}")
         return text
 
     return parse
@@ -53,10 +53,15 @@ def choice(*words: str) -> Parse:
 def base_url(text: str) -> str:
     try:
         parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port  # A port that is none shows when it is asked for.
+        host, _ = parts.hostname, parts.port  # `port` raises if it is invalid.
     except ValueError:
         raise ValueError("is not an http(s) URL") from None
-    if parts.scheme not in {"http", "https"} or not host or parts.netloc.endswith(":") or not re.fullmatch(SENDABLE, text):
+    if (
+        parts.scheme not in {"http", "https"}
+        or not host
+        or parts.netloc.endswith(":")
+        or not re.fullmatch(URL_CHARACTERS, text)
+    ):
         raise ValueError("is not an http(s) URL")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("holds more than scheme, host, port and path")
@@ -75,28 +80,28 @@ def redis_url(text: str) -> str:
 
 
 def url(text: str) -> str:
-    """Like `base_url`, but as it stands, and it may hold a query."""
+    """Like `base_url`, but unchanged, and a query is allowed."""
     base_url(text.partition("?")[0])
-    if not re.fullmatch(SENDABLE, text) or "#" in text:
+    if not re.fullmatch(URL_CHARACTERS, text) or "#" in text:
         raise ValueError("is not an http(s) URL")
     return text
 
 
 def database_url(text: str) -> str:
-    wrong = "is neither a sqlite:///<file> nor a postgresql://<host>/<name> URL"
+    message = "is neither a sqlite:///<file> nor a postgresql://<host>/<name> URL"
     try:
         parts = urlsplit(text)
         name, _ = parts.path.strip("/"), parts.port
     except ValueError:
-        raise ValueError(wrong) from None
+        raise ValueError(message) from None
     is_file = parts.scheme == "sqlite" and not parts.netloc and name != ":memory:"
-    if not name or not (is_file or parts.scheme in POSTGRESQL):
-        raise ValueError(wrong)
+    if not name or not (is_file or parts.scheme in POSTGRESQL_SCHEMES):
+        raise ValueError(message)
     return text
 
 
 def org(text: str) -> str:
-    """A slash would make one owner of two: see `Identity.owner`."""
+    """A slash would make owners ambiguous: see `Identity.owner`."""
     if "/" in text:
         raise ValueError("holds a slash")
     return text
@@ -115,9 +120,9 @@ def cookie_name(text: str) -> str:
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """Comma-separated. `*` is none: it would let any page read what its visitor's cookie opens."""
-    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for origin in found:
+    """Comma-separated. `*` is refused: any page could read what its visitor's cookie gives access to."""
+    parsed = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for origin in parsed:
         if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", origin):
             raise ValueError("is not a list of origins like https://chat.example")
-    return found
+    return parsed

@@ -34,12 +34,15 @@ KEY_BYTES: Final = 32
 
 
 def streams_by_descriptors(each: int, others: int) -> int:
-    """How many streams the limit on file descriptors allows, if each holds so many and 200 and `others` are for the rest."""
+    """The number of streams that the limit on file descriptors allows.
+
+    `each`: descriptors per stream. `others`: descriptors for other purposes, besides OTHER_DESCRIPTORS.
+    """
     return max(16, (descriptor_limit() - OTHER_DESCRIPTORS - others) // each)
 
 
 def descriptor_limit() -> int:
-    """Of this process."""
+    """The soft limit of this process."""
     return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 2**20)
 
 
@@ -74,7 +77,7 @@ class Settings:
     openai_api_key: str = secret("OPENAI_API_KEY")
     openai_model: str = setting("OPENAI_MODEL", "gpt-4o-mini")
     client_id: str = setting("CLIENT_ID", "web")
-    default_org: str = setting("DEFAULT_ORG", "unfoldingWord", org)
+    default_org: str = setting("DEFAULT_ORG", "default", org)
     org_map_file: str = setting("ORG_MAP_FILE", "")
 
     auth_mode: str = setting("AUTH_MODE", "", choice(*AUTH_MODES))
@@ -121,11 +124,11 @@ class Settings:
     echo_word_seconds: float = setting("ECHO_WORD_SECONDS", 0.03, non_negative_seconds)
 
     dyno: str = setting("DYNO", "")
-    """The platform's own: its name for this machine, whose disk goes with it."""
+    """Set by Heroku: the name of the dyno, whose disk does not outlive it."""
 
     metrics_token: str = secret("METRICS_TOKEN")
     prometheus_multiproc_dir: str = setting("PROMETHEUS_MULTIPROC_DIR", "")
-    """The metrics library's own: where processes that are counted together leave their counts."""
+    """Read by prometheus_client, too: the directory in which processes share their metrics."""
 
     log_level: str = setting("LOG_LEVEL", "INFO", choice("DEBUG", "INFO", "WARNING", "ERROR"))
     log_format: str = setting("LOG_FORMAT", "", choice("json", "text"))
@@ -140,14 +143,14 @@ class Settings:
         return self.max_streams * each + others + OTHER_DESCRIPTORS
 
     def descriptor_needs(self) -> tuple[int, int]:
-        """The browser's socket, and one to whoever is not bundled; the bundled broker calls an engine, too."""
+        """Per stream, and for running replies. An external service needs a socket per stream, besides the browser's."""
         each = 2 if self.broker_base_url or self.engine_base_url or self.openai_base_url else 1
         return each, 0 if self.broker_base_url else self.max_running
 
     def journal_file(self, *, alone: bool = False) -> Path | None:
-        """Where the queue in memory is journalled, None where it is not.
+        """The file that journals the queue in memory; None if there is no journal.
 
-        `alone`: by a broker in a process of its own. By default web's bundled one, which may run beside it, has another.
+        `alone`: for a broker in a process of its own. It has another default file than a web process, which may run beside it.
         """
         if self.redis_url or self.queue_file == "off":
             return None
@@ -156,14 +159,14 @@ class Settings:
         return None if self.dyno else Path(DEFAULT_QUEUE_FILE).with_stem("broker-queue" if alone else "queue")
 
     def signing_key(self) -> str:
-        """SECRET_KEY; in development one that is made at the first start and kept, so that users outlive a restart."""
+        """SECRET_KEY. In development a random one is stored at the first start, so that cookies stay valid after a restart."""
         if self.secret_key:
             return self.secret_key
         DEVELOPMENT_KEY.parent.mkdir(exist_ok=True)
-        made = DEVELOPMENT_KEY.with_suffix(f".{secrets.token_hex(4)}")
-        made.touch(0o600)
-        made.write_text(secrets.token_hex(KEY_BYTES))
+        temporary = DEVELOPMENT_KEY.with_suffix(f".{secrets.token_hex(4)}")
+        temporary.touch(0o600)
+        temporary.write_text(secrets.token_hex(KEY_BYTES))
         with contextlib.suppress(FileExistsError):
-            DEVELOPMENT_KEY.hardlink_to(made)  # Whole at once: another process may start at the same moment.
-        made.unlink()
+            DEVELOPMENT_KEY.hardlink_to(temporary)  # Atomic: several processes may start at once.
+        temporary.unlink()
         return DEVELOPMENT_KEY.read_text()

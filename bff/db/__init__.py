@@ -1,1 +1,1 @@
-"""Conversations: kept in a database, edited, and answered by an agent."""
+"""The conversations' database: tables, migrations, queries and stores."""

@@ -1,7 +1,7 @@
-"""A transaction on SQLite or PostgreSQL, without stopping the hub; every exception of the libraries becomes one of ours.
+"""Transactions on SQLite or PostgreSQL that do not block gevent's hub. SQLAlchemy's exceptions become UpstreamUnavailable.
 
-psycopg waits with gevent. SQLite waits inside its own C: under gevent its calls are made in a real thread, and a lock is
-asked for again and again from outside, so that those who only read need not queue behind it.
+psycopg cooperates with gevent. SQLite blocks in C: under gevent all transactions run in one native thread. A transaction that
+finds the file locked does not wait there: its greenlet retries it, and other transactions can run meanwhile.
 """
 
 import contextlib
@@ -27,33 +27,33 @@ from bff.http import waiting
 T = TypeVar("T")
 
 POOL_SIZE: Final = 5
-"""A process's connections at most: small plans allow some 20. None is held while a stream runs."""
-POOL_SECONDS: Final = 10.0
-LOCKED_SECONDS: Final = 10.0
-"""For how long another process may hold SQLite's write lock."""
-LOCK_ASKED_SECONDS: Final = 0.05
-"""Of a wait inside SQLite."""
-STATEMENT_MILLISECONDS: Final = 15_000
-CONNECTION_SECONDS: Final = 300
-"""Of a connection's life: what stands between us and the database may drop an old one."""
+"""Connections per process; small database plans allow some 20. A stream holds none while it runs."""
+POOL_TIMEOUT_SECONDS: Final = 10.0
+LOCK_TIMEOUT_SECONDS: Final = 10.0
+"""Maximum wait for SQLite's write lock, retries included."""
+BUSY_TIMEOUT_SECONDS: Final = 0.05
+"""Maximum wait for the lock inside SQLite, per attempt."""
+STATEMENT_TIMEOUT_MILLISECONDS: Final = 15_000
+MAX_CONNECTION_AGE_SECONDS: Final = 300
+"""Connections are replaced at this age, as firewalls and poolers drop old ones."""
 
-SENTENCE: Final = "Conversations cannot be reached. Please try again in a moment."
+UNAVAILABLE: Final = "Conversations cannot be reached. Please try again in a moment."
 
 
 def open_database(settings: Settings) -> "Database":
-    """Its tables are brought up to date in development; elsewhere that is a step of the deploy."""
+    """Development migrates the tables at the first use; in production `flask db upgrade` is a step of the deploy."""
     return Database(settings.database_url, migrate=settings.development)
 
 
 class Database:
-    """Nothing is opened before its first use. `migrate`: the tables are brought up to date then."""
+    """Connects at the first use. `migrate`: upgrades the tables then."""
 
     def __init__(self, url: str, *, migrate: bool = False) -> None:
-        self._url = _known(make_url(url))
+        self._url = _with_driver(make_url(url))
         self._migrate = migrate
-        self._opening = threading.Lock()
+        self._open_lock = threading.Lock()
         self._engine: Engine | None = None
-        self._aside = waiting.ThreadExecutor() if self._is_sqlite else None
+        self._thread = waiting.ThreadExecutor() if self._is_sqlite else None
 
     @property
     def _is_sqlite(self) -> bool:
@@ -64,101 +64,104 @@ class Database:
         return self._run(partial(self._transaction, work, writes=False))
 
     def write(self, work: Callable[[Session], T]) -> T:
-        """Like `read`; what `work` did is kept when it returns, all of it, and not when it raises."""
+        """Like `read`, and commits when `work` returns. Rolls back when it raises."""
         return self._run(partial(self._transaction, work, writes=True))
 
     def check_writes(self) -> None:
-        """Commits a write that changes nothing. Raises UpstreamUnavailable while the database takes none."""
+        """Commits a write that changes nothing. Raises UpstreamUnavailable while the database is read-only or full."""
         self.write(_write_to_sqlite if self._is_sqlite else _write_to_postgresql)
 
     def upgrade(self, revision: str = migrations.HEAD) -> str:
-        """The revision the tables are at then; so do the others."""
-        return self._migrated(partial(migrations.upgrade, revision=revision))
+        """Returns the revision after the upgrade."""
+        return self._run_migration(partial(migrations.upgrade, revision=revision))
 
     def downgrade(self, revision: str) -> str:
-        return self._migrated(partial(migrations.downgrade, revision=revision))
+        """Returns the revision after the downgrade."""
+        return self._run_migration(partial(migrations.downgrade, revision=revision))
 
     def current(self) -> str:
-        return self._migrated(lambda _: None)
+        """Returns the revision; "" if the database has no tables yet."""
+        return self._run_migration(lambda _: None)
 
     def close(self) -> None:
-        """Its connections; the next use opens new ones."""
+        """Closes the connections. The next use opens new ones."""
         engine, self._engine = self._engine, None
         if engine is not None:
             self._run(engine.dispose)
 
-    def _migrated(self, change: Callable[[Connection], None]) -> str:
+    def _run_migration(self, change: Callable[[Connection], None]) -> str:
         def work() -> str:
-            with self._made().execution_options(writes=True).begin() as connection:
+            with self._get_engine().execution_options(writes=True).begin() as connection:
                 change(connection)
                 return migrations.current(connection)
 
         return self._run(work)
 
-    def _run(self, do: Callable[[], T]) -> T:
-        give_up = monotonic() + LOCKED_SECONDS
+    def _run(self, call: Callable[[], T]) -> T:
+        """Retries `call` while SQLite's write lock is held by another transaction."""
+        deadline = monotonic() + LOCK_TIMEOUT_SECONDS
         while True:
             try:
-                return self._aside(do) if self._aside is not None else do()
+                return self._thread(call) if self._thread is not None else call()
             except (SQLAlchemyError, sqlite3.Error) as error:
                 cause = error.orig if isinstance(error, DBAPIError) else error
-                if not _is_locked(cause) or monotonic() >= give_up:
-                    raise UpstreamUnavailable(SENTENCE, detail=_said(cause or error)) from error
+                if not _is_locked(cause) or monotonic() >= deadline:
+                    raise UpstreamUnavailable(UNAVAILABLE, detail=_summary(cause or error)) from error
             time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - jitter
 
     def _transaction(self, work: Callable[[Session], T], *, writes: bool) -> T:
-        engine = self._opened().execution_options(writes=writes)
+        engine = self._migrated_engine().execution_options(writes=writes)
         with Session(engine, expire_on_commit=False) as session, session.begin():
             return work(session)
 
-    def _opened(self) -> Engine:
-        with self._opening:
-            engine = self._made()
+    def _migrated_engine(self) -> Engine:
+        with self._open_lock:
+            engine = self._get_engine()
             if self._migrate:
                 with engine.execution_options(writes=True).begin() as connection:
                     migrations.upgrade(connection)
                 self._migrate = False
             return engine
 
-    def _made(self) -> Engine:
+    def _get_engine(self) -> Engine:
         if self._engine is None:
             self._engine = _sqlite(self._url) if self._is_sqlite else _postgresql(self._url)
         return self._engine
 
 
-def _known(url: URL) -> URL:
-    """Platforms say `postgres://`, which names no driver."""
+def _with_driver(url: URL) -> URL:
+    """Hosting platforms provide `postgres://` URLs, which SQLAlchemy does not know."""
     return url if url.get_backend_name() == "sqlite" else url.set(drivername="postgresql+psycopg")
 
 
 def _postgresql(url: URL) -> Engine:
-    # A pooler in between may give each transaction another connection, which knows none of our prepared statements.
+    # Behind a pooler each transaction may get another server connection, which lacks our prepared statements.
     options = {"connect_timeout": 5, "tcp_user_timeout": 10_000, "prepare_threshold": None}
     engine = _new_engine(url, options)
 
     @event.listens_for(engine, "connect")
-    def bound(connection: Any, _: Any) -> None:
+    def set_timeout(connection: Any, _: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
+            cursor.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
         connection.commit()
 
     return engine
 
 
 def _sqlite(url: URL) -> Engine:
-    with contextlib.suppress(OSError):  # Opening the file says better what is wrong.
+    with contextlib.suppress(OSError):  # The error of opening the file is more helpful.
         Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    engine = _new_engine(url, {"timeout": LOCK_ASKED_SECONDS, "check_same_thread": False})
+    engine = _new_engine(url, {"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: Any) -> None:
-        connection.isolation_level = None  # Python would begin transactions when it sees fit: see `begin`.
+        connection.isolation_level = None  # Otherwise sqlite3 begins transactions itself: see `begin`.
         for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # Who reads first and writes later may find that another has written in between, and no waiting would help.
+        # A transaction that reads before it writes fails if another has written in between, so it takes the lock at once.
         writes = connection.get_execution_options().get("writes")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
@@ -166,13 +169,13 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _write_to_sqlite(session: Session) -> None:
-    """A page of the file, which goes to the log at the commit: a lock alone, or a roll-back, would not touch the disk."""
+    """Rewrites the user version: only a commit of a changed page writes to the disk, a lock or a rollback does not."""
     version = int(session.scalar(text("PRAGMA user_version")) or 0)
     session.execute(text(f"PRAGMA user_version = {version}"))
 
 
 def _write_to_postgresql(session: Session) -> None:
-    """A row lock is in the row and in the log, and leaves nothing to clean up. A migration that holds the row writes itself."""
+    """Locks a row, which is written to the WAL. Skips it if a migration holds it: then the database takes writes."""
     row: Select[Any] = select(column("version_num")).select_from(table(migrations.VERSION_TABLE))
     session.execute(row.with_for_update(skip_locked=True))
 
@@ -183,8 +186,8 @@ def _new_engine(url: URL, connect_args: dict[str, Any]) -> Engine:
         connect_args=connect_args,
         pool_size=POOL_SIZE,
         max_overflow=0,
-        pool_timeout=POOL_SECONDS,
-        pool_recycle=CONNECTION_SECONDS,
+        pool_timeout=POOL_TIMEOUT_SECONDS,
+        pool_recycle=MAX_CONNECTION_AGE_SECONDS,
         pool_pre_ping=url.get_backend_name() != "sqlite",
         hide_parameters=True,
     )
@@ -195,6 +198,6 @@ def _is_locked(error: BaseException | None) -> bool:
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def _said(error: BaseException) -> str:
-    """The first line, which holds nobody's words."""
+def _summary(error: BaseException) -> str:
+    """The error's type and first line. Later lines may contain the statement's data."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

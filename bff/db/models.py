@@ -1,4 +1,4 @@
-"""The tables, as `migrations/` makes them."""
+"""The tables, as `migrations/` creates them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -21,11 +21,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 MAX_TITLE_CHARACTERS = 200
-Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up by itself in an INTEGER only.
+Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite auto-increments INTEGER only.
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A time in UTC. SQLite has no time zones: there it is text, which sorts as the times do."""
+    """A time in UTC. SQLite has no time zones: it stores text, which sorts in the order of the times."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -56,7 +56,7 @@ class Conversation(Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime)
     hidden: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
-    """The direct chat of its owner: nobody lists it."""
+    """Holds its owner's direct chat, and is not listed."""
 
 
 class Preference(Base):
@@ -76,7 +76,7 @@ class Message(Base):
     )
 
     number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
-    """The order in which they were said, which two times in one millisecond would not tell."""
+    """Orders the messages; two can have the same `created_at`."""
     id: Mapped[UUID] = mapped_column(unique=True)
     conversation_id: Mapped[UUID] = mapped_column(ForeignKey("chat_conversations.id", ondelete="CASCADE"))
     role: Mapped[str] = mapped_column(String(16))
@@ -84,18 +84,18 @@ class Message(Base):
     edited_content: Mapped[str | None] = mapped_column(Text)
     edited_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     reply_to: Mapped[UUID | None]
-    """The user's message that this one answers."""
+    """Of a reply: the id of the user's message."""
     question_version: Mapped[int] = mapped_column(BigInteger, default=0)
-    """Of that message when it was answered: see `version`."""
+    """Of a reply: the `version` of the user's message that it replies to."""
     regenerate: Mapped[str] = mapped_column(String(64), default="")
-    """What of a further reply to the same message there is only one: a digest of the text it was asked for with."""
+    """Of a further reply to the same version: the digest of the request's `regenerate` text, unique per version."""
     turn_id: Mapped[str | None] = mapped_column(String(128))
-    """Of a reply in the direct chat: the id of its message in the queue."""
+    """Of a reply in the direct chat: the message's id in the queue."""
     spoken: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
-    """In the direct chat: the question was spoken, and the reply can be heard."""
+    """In the direct chat: the question was a voice message, and the reply has audio."""
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
 
     @property
     def version(self) -> int:
-        """Milliseconds since 1970 of its last edit, 0 where there was none."""
+        """Time of the last edit, in milliseconds since the epoch; 0 if never edited."""
         return 0 if self.edited_at is None else round(self.edited_at.timestamp() * 1000)

@@ -1,4 +1,4 @@
-"""Where a page ended, as a text that means nothing to whoever brings it back: whole numbers and UUIDs."""
+"""Opaque pagination cursors: integers and UUIDs, as JSON in URL-safe base64."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from bff.errors import InvalidRequest
 
-DIGITS_MOST = 14
+MAX_DIGITS = 14
 
 
 def encode(*parts: int | UUID) -> str:
@@ -16,18 +16,18 @@ def encode(*parts: int | UUID) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def decode(cursor: str, *kinds: type[int] | type[UUID]) -> list[Any]:
-    """As many parts as `kinds`. Raises InvalidRequest for anything else."""
+def decode(cursor: str, *types: type[int] | type[UUID]) -> list[Any]:
+    """One value for each of `types`. Raises InvalidRequest for any other cursor."""
     try:
         parts = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise ValueError(parts)
-        return [_part(part, kind) for part, kind in zip(parts, kinds, strict=True)]
+        return [_parse(part, part_type) for part, part_type in zip(parts, types, strict=True)]
     except (ValueError, RecursionError):
         raise InvalidRequest("cursor: is none of ours.") from None
 
 
-def _part(text: str, kind: type[int] | type[UUID]) -> int | UUID:
-    if kind is int and not re.fullmatch(f"[0-9]{{1,{DIGITS_MOST}}}", text):
+def _parse(text: str, part_type: type[int] | type[UUID]) -> int | UUID:
+    if part_type is int and not re.fullmatch(f"[0-9]{{1,{MAX_DIGITS}}}", text):
         raise ValueError(text)
-    return kind(text)
+    return part_type(text)

@@ -1,7 +1,7 @@
-"""Replies to a conversation's questions: what is asked, what an agent is told of the conversation, and the reply, stored once.
+"""Replies to the user's messages of a conversation: the question, the agent's history, and the reply, stored exactly once.
 
-A reply answers one version of a question, the text it was last edited to: a question that was edited after its reply counts as
-unanswered. Of one version there is one reply, and one more for each text that `regenerate` named.
+A reply answers one version of a question, that is its text after an edit. A question that was edited after its reply counts as
+unanswered. Each version has at most one reply, and one more for each value of `regenerate`.
 """
 
 from typing import NamedTuple
@@ -20,37 +20,37 @@ from bff.upstream.messages import ChatMessage
 class Question(NamedTuple):
     id: UUID
     version: int
-    """Milliseconds since 1970 of its last edit, 0 where there was none."""
+    """Time of the last edit, in milliseconds since the epoch; 0 if never edited."""
     agent_id: str | None
-    """The conversation's own agent."""
+    """The conversation's agent; None for the default one."""
     answered: bool
-    """Whether there is a reply to this version, or one for this `regenerate`."""
+    """Whether there is a reply to this version; with a `regenerate`, whether there is one for that."""
 
 
 class Task(NamedTuple):
-    """What whoever writes a reply needs."""
+    """What an agent needs to produce a reply."""
 
     version: int
     reply: Message | None
-    """The reply, where it is stored already."""
+    """The reply if it is already stored."""
     history: list[ChatMessage]
-    """Up to the question, which is last."""
+    """The messages up to and including the question; [] if there is a reply."""
 
 
 class Replies:
     def __init__(self, database: Database, history_characters: int) -> None:
-        """`history_characters`: of a conversation, at most, to an agent; a question is told whatever its length."""
+        """`history_characters`: maximum length of the history for an agent. The question is always part of it."""
         self._database = database
-        self._characters = history_characters
+        self._history_characters = history_characters
 
     def question(self, owner: str, conversation_id: UUID, message_id: UUID | None, regenerate: str) -> Question:
-        """The message `message_id`, or the user's last one. Raises NotFound, and InvalidRequest where there is no question."""
+        """`message_id`: None for the user's last message. Raises NotFound, or InvalidRequest if it is not a user's message."""
 
         def work(session: Session) -> Question:
             conversation = queries.owned(session, owner, conversation_id)
-            asked = _asked(session, conversation_id, message_id)
-            answered = session.scalar(_replies_to(asked, regenerate).limit(1)) is not None
-            return Question(asked.id, asked.version, conversation.agent_id, answered)
+            question = _question(session, conversation_id, message_id)
+            answered = session.scalar(_replies_to(question, regenerate).limit(1)) is not None
+            return Question(question.id, question.version, conversation.agent_id, answered)
 
         return self._database.read(work)
 
@@ -59,36 +59,36 @@ class Replies:
 
         def work(session: Session) -> Task:
             queries.owned(session, owner, conversation_id)
-            asked = _asked(session, conversation_id, question_id)
-            reply = session.scalar(_replies_to(asked, regenerate).limit(1))
-            told = [] if reply is not None else self._history(session, asked)
-            return Task(asked.version, reply, told)
+            question = _question(session, conversation_id, question_id)
+            reply = session.scalar(_replies_to(question, regenerate).limit(1))
+            messages = [] if reply is not None else self._history(session, question)
+            return Task(question.version, reply, messages)
 
         return self._database.read(work)
 
     def store(
         self, owner: str, conversation_id: UUID, question_id: UUID, version: int, regenerate: str, content: str
     ) -> Message:
-        """The reply; the one that is stored already where there is one. Raises NotFound."""
+        """Returns the reply; the stored one if there is already one. Raises NotFound."""
 
         def work(session: Session) -> Message:
             conversation = queries.owned(session, owner, conversation_id, for_update=True)
-            stored = select(Message).where(Message.reply_to == question_id, Message.question_version == version)
-            if (reply := session.scalar(stored.where(Message.regenerate == regenerate))) is not None:
+            query = select(Message).where(Message.reply_to == question_id, Message.question_version == version)
+            if (reply := session.scalar(query.where(Message.regenerate == regenerate))) is not None:
                 return reply
             conversation.updated_at = queries.now()
-            about = {"reply_to": question_id, "question_version": version, "regenerate": regenerate}
-            return queries.add(session, conversation_id, "assistant", content, conversation.updated_at, **about)
+            columns = {"reply_to": question_id, "question_version": version, "regenerate": regenerate}
+            return queries.add(session, conversation_id, "assistant", content, conversation.updated_at, **columns)
 
         return self._database.write(work)
 
-    def _history(self, session: Session, asked: Message) -> list[ChatMessage]:
-        text = asked.edited_content or asked.content
-        told = history.before(session, asked.conversation_id, asked.number, self._characters - len(text))
-        return [*told, ChatMessage("user", text)]
+    def _history(self, session: Session, question: Message) -> list[ChatMessage]:
+        text = question.edited_content or question.content
+        earlier = history.before(session, question.conversation_id, question.number, self._history_characters - len(text))
+        return [*earlier, ChatMessage("user", text)]
 
 
-def _asked(session: Session, conversation_id: UUID, message_id: UUID | None) -> Message:
+def _question(session: Session, conversation_id: UUID, message_id: UUID | None) -> Message:
     if message_id is None:
         if (last := queries.last(session, conversation_id)) is None:
             raise InvalidRequest("There is no message to answer yet.")
@@ -99,6 +99,6 @@ def _asked(session: Session, conversation_id: UUID, message_id: UUID | None) -> 
     return message
 
 
-def _replies_to(asked: Message, regenerate: str) -> "Select[Message]":
-    found = select(Message).where(Message.reply_to == asked.id, Message.question_version == asked.version)
-    return found.where(Message.regenerate == regenerate) if regenerate else found
+def _replies_to(question: Message, regenerate: str) -> "Select[Message]":
+    query = select(Message).where(Message.reply_to == question.id, Message.question_version == question.version)
+    return query.where(Message.regenerate == regenerate) if regenerate else query

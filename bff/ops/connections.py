@@ -1,7 +1,7 @@
-"""Requests in progress over sockets: what a client that does not read can hold, and for how long.
+"""Limits what a slow client can hold: the size of its send buffer, and the time without progress.
 
-`BoundedResponses` is WSGI middleware around the whole app, so that no response is left out: JSON, pages, files, errors and
-streams alike. `Connections` knows each of them until the kernel has taken its last byte, and cuts what outlasts a drain.
+`BoundedResponses` is WSGI middleware around the whole app, so it covers every response: JSON, pages, files, errors and streams.
+`Connections` tracks each of them until the kernel has accepted its last byte, and aborts those that outlast a drain.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 SEND_BUFFER_BYTES: Final = 64 * 1024
-"""The kernel doubles it, and otherwise lets it grow to megabytes."""
+"""The kernel doubles it. Without it, a send buffer can grow to megabytes."""
 STALL_SECONDS: Final = 1.0
-"""A client that has taken nothing for so long when a drain is about to end is cut then: it would not read a last event."""
-POLL_SECONDS: Final = 0.05
+"""Near the end of a drain, a client that has read nothing for this time is aborted: it would not read a last event."""
+POLL_INTERVAL_SECONDS: Final = 0.05
 
 
 class Exchange:
@@ -34,39 +34,39 @@ class Exchange:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.blocked_since = inf
-        """The moment (monotonic) at which the server was given the piece that it is writing."""
-        self.was_cut = False
+        """The time (monotonic) at which the server began to write the current slice; infinite between two writes."""
+        self.was_aborted = False
         self._close: Callable[[], None] | None = None
 
-    def respond(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        self._close = getattr(pieces, "close", None)
-        return self._slices(pieces)
+    def wrap(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        self._close = getattr(chunks, "close", None)
+        return self._slices(chunks)
 
-    def _slices(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The timeout is that of a whole write: a large body may take long, a slice of it may not."""
+    def _slices(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Splits large chunks: a socket's timeout applies to a whole write, and a large body may take longer."""
         try:
-            for piece in pieces:
-                for start in range(0, len(piece) or 1, SEND_BUFFER_BYTES):
+            for chunk in chunks:
+                for start in range(0, len(chunk) or 1, SEND_BUFFER_BYTES):
                     self.blocked_since = monotonic()
-                    yield piece[start : start + SEND_BUFFER_BYTES]
+                    yield chunk[start : start + SEND_BUFFER_BYTES]
                     self.blocked_since = inf
-            self.blocked_since = monotonic()  # The server may have an empty chunk to write, or only headers.
+            self.blocked_since = monotonic()  # The server may still write headers, or the last empty chunk.
         finally:
             self.release()
 
     def release(self) -> None:
-        """Closes what the app returned, once. Flask's own server does not when the client's last word is a reset."""
+        """Closes the app's response, once. Werkzeug's server does not do so after a connection reset."""
         close, self._close = self._close, None
         if close is not None:
             close()
 
 
 class Connections:
-    """The exchanges that are going on, and the connections that are kept alive between two of them."""
+    """The exchanges in progress, and the keep-alive connections that are idle."""
 
     def __init__(self, slow_seconds: float) -> None:
         self.slow_seconds = slow_seconds
-        """A client that takes nothing for so long is cut off."""
+        """A client that reads nothing for this time is disconnected."""
         self._lock = threading.Lock()
         self._open: WeakSet[Exchange] = WeakSet()
         self._idle: WeakSet[socket.socket] = WeakSet()
@@ -82,53 +82,53 @@ class Connections:
         return exchange
 
     def end(self, exchange: Exchange, error: BaseException | None = None) -> None:
-        """`error`: what the server's write ended with."""
+        """`error`: the exception that ended the server's write."""
         with contextlib.suppress(OSError):  # Closed already.
-            exchange.sock.settimeout(None)  # How long a next request may take has limits of its own.
+            exchange.sock.settimeout(None)  # Reading the next request has limits of its own.
         with self._lock:
             self._open.discard(exchange)
             self._idle.add(exchange.sock)
-        if exchange.was_cut:
+        if exchange.was_aborted:
             metrics.CUT.labels("drained").inc()
         elif isinstance(error, TimeoutError):
             metrics.CUT.labels("slow").inc()
 
     def drain(self, seconds: float) -> None:
-        """Returns when the last connection has ended, or cuts off who holds one up when the time is up.
+        """Returns when all connections have ended; aborts the remaining ones after `seconds`.
 
-        What comes on a connection that is kept alive is still answered meanwhile, with a refusal.
+        New requests on keep-alive connections still get a response meanwhile: 503 `server_restarting`.
         """
         deadline = monotonic() + seconds
         self._wait(deadline - STALL_SECONDS)
-        self._cut(stalled_for=STALL_SECONDS)
+        self._abort(stalled_for=STALL_SECONDS)
         self._wait(deadline)
-        self._cut(stalled_for=0.0)
+        self._abort(stalled_for=0.0)
         for exchange in self._exchanges():
-            _read_no_more(exchange.sock)  # A body that trickles ends; an app that works may still say so.
-        for sock in self._kept_alive():
-            _cut(sock)
+            _shutdown_read(exchange.sock)  # Ends slow uploads; the app can still send an error response.
+        for sock in self._idle_sockets():
+            _abort(sock)
 
     def _wait(self, deadline: float) -> None:
-        while (self._open or self._kept_alive()) and (left := deadline - monotonic()) > 0:
-            time.sleep(min(left, POLL_SECONDS))
+        while (self._open or self._idle_sockets()) and (remaining := deadline - monotonic()) > 0:
+            time.sleep(min(remaining, POLL_INTERVAL_SECONDS))
 
-    def _cut(self, stalled_for: float) -> None:
+    def _abort(self, stalled_for: float) -> None:
         for exchange in self._exchanges():
             if monotonic() - exchange.blocked_since >= stalled_for:
-                exchange.was_cut = True
-                _cut(exchange.sock)
+                exchange.was_aborted = True
+                _abort(exchange.sock)
 
     def _exchanges(self) -> list[Exchange]:
         with self._lock:
             return list(self._open)
 
-    def _kept_alive(self) -> list[socket.socket]:
+    def _idle_sockets(self) -> list[socket.socket]:
         with self._lock:
             return [sock for sock in self._idle if sock.fileno() >= 0]
 
 
 class BoundedResponses:
-    """WSGI middleware. A caller in this process has no socket, and bounds of its own."""
+    """WSGI middleware. In-process calls have no socket and pass through."""
 
     def __init__(self, app: "WSGIApplication", connections: Connections) -> None:
         self._app = app
@@ -140,7 +140,7 @@ class BoundedResponses:
             return self._app(environ, start_response)
         exchange = self._connections.begin(sock)
         try:
-            slices = exchange.respond(self._app(environ, start_response))
+            slices = exchange.wrap(self._app(environ, start_response))
             limit_send_buffer(sock, self._connections.slow_seconds)
             return _Body(slices, exchange, self._connections)
         except BaseException:
@@ -149,7 +149,7 @@ class BoundedResponses:
 
 
 class _Body:
-    """What the server iterates and closes. A file is iterated, too: under gevent gunicorn's `sendfile` does the same."""
+    """What the server iterates and closes. Files are iterated, too: under gevent gunicorn's `sendfile` is a loop."""
 
     def __init__(self, slices: Any, exchange: Exchange, connections: Connections) -> None:
         self._slices = slices
@@ -162,24 +162,24 @@ class _Body:
     def close(self) -> None:
         try:
             self._slices.close()
-            self._exchange.release()  # Slices that were never begun have not.
+            self._exchange.release()  # A generator that was never started does not run its `finally`.
         finally:
-            self._connections.end(self._exchange, sys.exc_info()[1])  # Servers close it while a write's error is raised.
+            self._connections.end(self._exchange, sys.exc_info()[1])  # Servers call `close` while they handle a write's error.
 
 
 def limit_send_buffer(sock: socket.socket, seconds: float) -> None:
-    """What a reader that does not read can hold of us: a little memory of the kernel's, for `seconds`."""
+    """Limits the kernel memory that a slow client occupies, and disconnects it after `seconds` without progress."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it.
+    if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux only.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
     sock.settimeout(seconds)
 
 
-def _cut(sock: socket.socket) -> None:
+def _abort(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 
 
-def _read_no_more(sock: socket.socket) -> None:
+def _shutdown_read(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RD)

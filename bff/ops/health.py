@@ -1,4 +1,4 @@
-"""Whether what we need is there: asked at most every two seconds, however often we are asked."""
+"""Health checks of the services and stores that the process depends on. Results are cached for two seconds."""
 
 import logging
 import threading
@@ -8,23 +8,23 @@ from typing import Final
 
 from bff.errors import ChatError, InternalError, UpstreamTimeout
 
-KEPT_SECONDS: Final = 2.0
-PROBE_SECONDS: Final = 3.0
-"""For all of them, which are asked at once. One that takes longer is not there, and not waited for."""
+CACHE_SECONDS: Final = 2.0
+PROBE_TIMEOUT_SECONDS: Final = 3.0
+"""For all probes, which run concurrently. A slower one counts as failed and is not waited for."""
 
-WRITE_SECONDS: Final = 15.0
-"""Between two writes of one probe: each costs a disk or a replica something."""
+WRITE_INTERVAL_SECONDS: Final = 15.0
+"""Minimum interval between two successful writes of a probe: each costs disk I/O and replication."""
 
 log = logging.getLogger(__name__)
 
 Probe = Callable[[], None]
-"""Raises a ChatError, whose code is what there is to say, when what it looks at is not there."""
+"""Raises a ChatError, whose code is reported, if the dependency is unhealthy."""
 
 
 class WriteProbe:
-    """Of a store that may be there and take no writes: read-only, full, or a replica.
+    """Probes a store that may be readable but not writable: read-only, full, or a replica.
 
-    It reads every time and writes rarely; a write that failed is tried again every time.
+    It reads in every call and writes at most every WRITE_INTERVAL_SECONDS; a failed write is repeated in the next call.
     """
 
     def __init__(self, read: Probe, write: Probe) -> None:
@@ -34,7 +34,7 @@ class WriteProbe:
 
     def __call__(self) -> None:
         self._read()
-        if monotonic() >= self._written_at + WRITE_SECONDS:
+        if monotonic() >= self._written_at + WRITE_INTERVAL_SECONDS:
             self._write()
             self._written_at = monotonic()
 
@@ -42,43 +42,43 @@ class WriteProbe:
 class Health:
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self.probes = probes
-        self._asking = threading.Lock()
-        self._asked_at = float("-inf")
+        self._lock = threading.Lock()
+        self._checked_at = float("-inf")
         self._states: dict[str, str] = {}
 
     def states(self) -> dict[str, str]:
-        """By name: "ok", or the code of what is wrong. Whoever comes while somebody asks gets the last answer."""
-        if monotonic() >= self._asked_at + KEPT_SECONDS and self._asking.acquire(blocking=not self._states):
+        """By probe name: "ok" or an error code. While another thread runs the probes, returns the previous result."""
+        if monotonic() >= self._checked_at + CACHE_SECONDS and self._lock.acquire(blocking=not self._states):
             try:
-                if monotonic() >= self._asked_at + KEPT_SECONDS:
-                    self._states = _states(self.probes)
-                    self._asked_at = monotonic()
+                if monotonic() >= self._checked_at + CACHE_SECONDS:
+                    self._states = _run_probes(self.probes)
+                    self._checked_at = monotonic()
             finally:
-                self._asking.release()
+                self._lock.release()
         return self._states
 
 
-def _states(probes: Mapping[str, Probe]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    threads = [threading.Thread(target=_find, args=(found, *named), daemon=True) for named in probes.items()]
+def _run_probes(probes: Mapping[str, Probe]) -> dict[str, str]:
+    states: dict[str, str] = {}
+    threads = [threading.Thread(target=_store_state, args=(states, *item), daemon=True) for item in probes.items()]
     for thread in threads:
         thread.start()
-    deadline = monotonic() + PROBE_SECONDS
+    deadline = monotonic() + PROBE_TIMEOUT_SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - monotonic()))
-    return {name: found.get(name, UpstreamTimeout.code) for name in probes}
+    return {name: states.get(name, UpstreamTimeout.code) for name in probes}
 
 
-def _find(found: dict[str, str], name: str, probe: Probe) -> None:
-    found[name] = _state(probe)
+def _store_state(states: dict[str, str], name: str, probe: Probe) -> None:
+    states[name] = _state(probe)
 
 
 def _state(probe: Probe) -> str:
     try:
         probe()
-    except ChatError as problem:
-        return problem.code
+    except ChatError as error:
+        return error.code
     except Exception:
-        log.exception("a probe broke")
+        log.exception("a health probe raised an unexpected error")
         return InternalError.code
     return "ok"

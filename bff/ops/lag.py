@@ -1,7 +1,7 @@
-"""Whether this process still gets round to everything: a beat a second, by a greenlet or thread like any other.
+"""Measures scheduling lag: how late a greenlet (or thread) wakes up that sleeps for a second, again and again.
 
-A process that is stuck for good answers nothing, and is ended by gunicorn (`timeout`, above half a minute). This is for one
-that answers but is starved; and how late each beat is, is what everybody else had to wait, too.
+Everything else in the process waits as long. `/healthz` fails when no beat came for STALLED_SECONDS. This detects a process
+that still replies but is starved; one that is stuck altogether is killed by gunicorn after its `timeout`.
 """
 
 import threading
@@ -12,31 +12,32 @@ from typing import Final
 from bff.ops import metrics
 
 BEAT_SECONDS: Final = 1.0
-STILL_SECONDS: Final = 20.0
-"""Without a beat, after which a restart helps. A long garbage collection or a busy machine is no reason for one."""
+STALLED_SECONDS: Final = 20.0
+"""Long enough that a garbage collection or a busy machine does not cause a restart."""
 
 
 class LagMonitor:
     def __init__(self) -> None:
-        self._starting = threading.Lock()
-        self._beating = False
+        self._start_lock = threading.Lock()
+        self._started = False
         self._beat_at = 0.0
 
     def start(self) -> None:
-        """Idempotent. Not done at construction: a factory that is only looked at must not start threads."""
-        with self._starting:
-            if not self._beating:
-                self._beating = True
+        """Idempotent. Not done in the constructor: creating an app, for example in a CLI command, must not start threads."""
+        with self._start_lock:
+            if not self._started:
+                self._started = True
                 self._beat_at = monotonic()
                 threading.Thread(target=self._beat, name="lag", daemon=True).start()
 
     def is_there(self) -> bool:
+        """Whether there was a beat within STALLED_SECONDS. Starts the monitor if necessary."""
         self.start()
-        return monotonic() < self._beat_at + STILL_SECONDS
+        return monotonic() < self._beat_at + STALLED_SECONDS
 
     def _beat(self) -> None:
         while True:
-            due = monotonic() + BEAT_SECONDS
+            scheduled_at = monotonic() + BEAT_SECONDS
             time.sleep(BEAT_SECONDS)
             self._beat_at = monotonic()
-            metrics.LAG.observe(max(0.0, self._beat_at - due))
+            metrics.LAG.observe(max(0.0, self._beat_at - scheduled_at))

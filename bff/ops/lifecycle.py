@@ -1,4 +1,4 @@
-"""What whoever runs an app does with it beside serving it: `app.extensions["chat_bff"].lifecycle`."""
+"""What a server calls at the start and the end of an app: `app.extensions["chat_bff"].lifecycle`."""
 
 import threading
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 class Lifecycle(NamedTuple):
     start: Callable[[], None]
-    """Begins what works without being asked."""
+    """Starts background threads."""
     drain: Callable[[], None]
-    """Ends the streams and hands over what is being answered, within DRAIN_SECONDS; returns after that."""
+    """Blocks up to DRAIN_SECONDS: ends the streams and hands running replies over to other processes."""
     open_streams: Callable[[], int]
 
 
 def run_concurrently(seconds: float, *drains: Callable[[float], None]) -> None:
-    """All at once, each in at most `seconds`."""
+    """Calls all `drains` with `seconds`, their time limit. Returns when the last one has returned."""
     threads = [threading.Thread(target=drain, args=(seconds,), daemon=True) for drain in drains]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""Logging: one line an event, as JSON for machines or as text for people. What a user said is in none of them."""
+"""Log output: one line per record, as JSON or as text. Users' messages are never logged."""
 
 import errno
 import json
@@ -17,34 +17,34 @@ _TICKET: Final = re.compile(r"(\bticket=)[^&\s\"']+")
 
 
 def configure_logging(level: str, style: str, secrets: Iterable[str] = ()) -> None:
-    """`style` is json or text. Everything goes to stderr, where platforms look; `secrets` do not."""
+    """`style`: json or text. Writes all records to stderr, with `secrets` redacted."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines(secrets) if style == "json" else TextLines(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for server in ("gunicorn.error", "werkzeug"):  # They name whole URLs, the one of what went wrong, the other of all.
-        logging.getLogger(server).addFilter(_without_ticket)
-    logging.getLogger("gunicorn.error").addFilter(_is_no_cut)
+    for server in ("gunicorn.error", "werkzeug"):  # They log URLs with their query: of failed requests, and of all.
+        logging.getLogger(server).addFilter(_redact_ticket)
+    logging.getLogger("gunicorn.error").addFilter(_is_no_abort)
 
 
-def _without_ticket(record: logging.LogRecord) -> bool:
+def _redact_ticket(record: logging.LogRecord) -> bool:
     record.msg, record.args = _TICKET.sub(r"\1…", record.getMessage()), None
     return True
 
 
-def _is_no_cut(record: logging.LogRecord) -> bool:
-    """A client that was cut off is counted (bff/ops/connections.py); gunicorn logs a traceback for each.
+def _is_no_abort(record: logging.LogRecord) -> bool:
+    """Drops the traceback that gunicorn logs for each aborted connection; bff/ops/connections.py counts them.
 
-    A write that waits raises TimeoutError when its time is up, and EBADF where gevent shuts its socket down.
+    A blocked write raises TimeoutError after its timeout, and EBADF if gevent shuts its socket down.
     """
     error = record.exc_info[1] if record.exc_info else None
-    was_cut = isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno == errno.EBADF)
-    return not (was_cut and record.msg == "Socket error processing request.")
+    was_aborted = isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno == errno.EBADF)
+    return not (was_aborted and record.msg == "Socket error processing request.")
 
 
 class RedactingFormatter(logging.Formatter):
-    """A service that refuses us may repeat in its error whatever it was sent, our key among it."""
+    """Redacts secrets: an upstream error may echo the API key it was sent."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         super().__init__()
@@ -76,12 +76,12 @@ class TextLines(RedactingFormatter):
 
 
 def _on_one_line(text: str) -> str:
-    """Somebody's path could hold a line feed, and forge a line, or an escape sequence, and forge a screen."""
+    """Escapes control characters: a request's path could contain a line feed or a terminal's escape sequence."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as `extra`."""
+    """The fields passed as `extra`."""
     return {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
 
 

@@ -10,8 +10,8 @@ from typing import Final
 THRESHOLDS: Final = (5_000, 5, 500)
 """Of the garbage collector's three generations; figures in benchmarks/README.md. A full collection stops the process for
 230 ms while 2,000 streams are open, and finds less than one object per stream that has ended: streams are freed by reference
-counting. So it must not come with every few hundred streams, as by the third default, 10, and it must not be put off for
-ever: 500 means one for each 160,000 streams that come and go, which leave at most 10 MiB."""
+counting. So it must not come with every few hundred streams, as by the third default, 10, and it must not be postponed
+for ever: 500 means one for each 160,000 streams that come and go, which leave at most 10 MiB."""
 QUIET_STREAMS: Final = 100
 """Open streams, up to which a full collection takes no longer than 30 ms."""
 QUIET_SECONDS: Final = 60.0
@@ -22,8 +22,8 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 
 
-def spare_streams_the_collector() -> None:
-    """Exempts all objects that exist now, which are the app's, and sets THRESHOLDS. To be called once the app is built."""
+def tune_garbage_collector() -> None:
+    """Exempts all existing objects from collection and sets THRESHOLDS. To be called once the app is built."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*THRESHOLDS)
@@ -40,7 +40,7 @@ class QuietCollector:
         threading.Thread(target=self._run, name="collector", daemon=True).start()
 
     def close(self) -> None:
-        """For tests, which make many: a process needs it to the end."""
+        """For tests; a process never closes it."""
         self._closed.set()
 
     def _run(self) -> None:

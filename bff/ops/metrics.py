@@ -1,11 +1,10 @@
-"""What is counted, for Prometheus: the one door of its library.
+"""Prometheus metrics. Only this module imports prometheus_client.
 
-These are the process's own, like its loggers: whoever has something to count counts it here, and `/metrics` shows the sum.
-Streams are counted once, at their end, since an event must cost nothing more. No label holds anybody's id, and each has
-a bounded number of values: our own words, and the codes of errors.py.
+The metrics are global to the process, like loggers. A stream's counters are updated once, at its end, to keep the cost per
+event low. No label contains an id, and each has a bounded number of values, such as the codes of errors.py.
 
-Where several processes serve one port, PROMETHEUS_MULTIPROC_DIR (settings.py) has been set before this is imported: then
-each counts in files there, and any of them answers for all, for those that are gone, too.
+If several processes serve one port, PROMETHEUS_MULTIPROC_DIR (settings.py) is set before this module is imported: each process
+then counts in files there, and `/metrics` of any process shows the sum, including processes that have ended.
 """
 
 import hmac
@@ -22,52 +21,62 @@ from prometheus_client.registry import Collector
 from bff.errors import NotFound, Unauthorized, UpstreamFailure
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-disable_created_metrics()  # type: ignore[no-untyped-call] # A second series for each counter, which nobody reads.
+disable_created_metrics()  # type: ignore[no-untyped-call] # They would double the number of series.
 
-SHORT: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
-LONG: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+SHORT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
+LONG_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 
-STREAMS_OPEN = Gauge("chat_streams_open", "Answers that are being told to a browser.", ["kind"], multiprocess_mode="livesum")
+STREAMS_OPEN = Gauge("chat_streams_open", "Open streams to clients.", ["kind"], multiprocess_mode="livesum")
 for _kind in ("chat", "conversation", "v1"):
-    STREAMS_OPEN.labels(_kind)  # There from the start: where no process has any, it says 0 and does not vanish.
-STREAMS_STARTED = Counter("chat_streams_started", "Streams, by whether they were started or resumed.", ["how", "kind"])
+    STREAMS_OPEN.labels(_kind)  # Exported as 0 before the first stream.
+STREAMS_STARTED = Counter("chat_streams_started", "Streams by kind, and whether they were started or resumed.", ["how", "kind"])
 STREAMS_ENDED = Counter(
-    "chat_streams_ended", "Streams by their end: complete, stopped, aborted, drained, or an error's code.", ["ended", "kind"]
+    "chat_streams_ended", "Ended streams by outcome: complete, stopped, aborted, drained, or an error code.", ["ended", "kind"]
 )
-EVENTS = Counter("chat_stream_events", "Events told to browsers.")
-BYTES = Counter("chat_stream_bytes", "Bytes of bodies told to browsers.")
-DROPPED = Counter("chat_stream_dropped_events", "Events of the broker's that no browser could have read.")
-HEARTBEATS = Counter("chat_stream_heartbeats", "Heartbeats sent after silence.")
-REPLAYED = Counter("chat_stream_replayed_events", "Events that had been there before the reader came back for them.")
-RECONNECTS = Counter("chat_upstream_reconnects", "StreamLimiter to the broker that broke and were taken up again.")
-FIRST_EVENT = Histogram("chat_stream_first_event_seconds", "From the request to the first event of its stream.", buckets=SHORT)
-_OF_A_STREAM = (EVENTS, BYTES, DROPPED, HEARTBEATS, RECONNECTS, REPLAYED)
+EVENTS = Counter("chat_stream_events", "Events sent to clients.")
+BYTES = Counter("chat_stream_bytes", "Bytes of stream bodies sent to clients.")
+DROPPED = Counter("chat_stream_dropped_events", "Invalid events of the broker that were dropped.")
+HEARTBEATS = Counter("chat_stream_heartbeats", "Heartbeats sent to clients.")
+REPLAYED = Counter("chat_stream_replayed_events", "Events sent again from the log after a resume.")
+RECONNECTS = Counter("chat_upstream_reconnects", "Broken streams to the broker that were reconnected.")
+FIRST_EVENT = Histogram(
+    "chat_stream_first_event_seconds", "Time from the request to the first event of its stream.", buckets=SHORT_BUCKETS
+)
+_PER_STREAM = (EVENTS, BYTES, DROPPED, HEARTBEATS, RECONNECTS, REPLAYED)
 """In the order of `StreamEnd`."""
-DURATION = Histogram("chat_stream_duration_seconds", "From the request to the end of its stream.", buckets=LONG)
-ENQUEUE = Histogram("chat_enqueue_seconds", "To leave a message with the broker.", buckets=SHORT)
-UPSTREAM_ERRORS = Counter("chat_upstream_errors", "Calls that failed, by service and code.", ["upstream", "code"])
-CUT = Counter("chat_readers_cut", "Clients that did not read: slow, or drained at the end of a drain.", ["why"])
-REFUSED = Counter("chat_requests_refused", "Requests answered with an error, by its code.", ["code"])
+DURATION = Histogram("chat_stream_duration_seconds", "Time from the request to the end of its stream.", buckets=LONG_BUCKETS)
+ENQUEUE = Histogram("chat_enqueue_seconds", "Duration of successful calls that enqueue a message.", buckets=SHORT_BUCKETS)
+UPSTREAM_ERRORS = Counter(
+    "chat_upstream_errors", "Failed calls to upstream services, by service and error code.", ["upstream", "code"]
+)
+CUT = Counter("chat_readers_cut", "Aborted clients, by why: slow, or drained (at the end of a drain).", ["why"])
+REFUSED = Counter("chat_requests_refused", "Requests that got an error response, by its code.", ["code"])
 
-QUEUE_WAIT = Histogram("chat_broker_queue_wait_seconds", "From a message's being left to its first claim.", buckets=LONG)
-ANSWER = Histogram("chat_broker_answer_seconds", "From the claim of a message to the end of its answer.", buckets=LONG)
-ANSWERS = Counter("chat_broker_answers", "Answers by how the worker ended them, and by their kind.", ["result", "kind"])
-LEASES_LOST = Counter("chat_broker_leases_lost", "Answers whose worker found that another one has them now.")
-REAPED = Counter("chat_broker_reaped", "Messages whose worker died: ended, or claimed again.", ["outcome"])
-LAG = Histogram("chat_hub_lag_seconds", "How late this process's pulse was: somebody kept all others waiting.", buckets=SHORT)
+QUEUE_WAIT = Histogram(
+    "chat_broker_queue_wait_seconds", "Time from enqueueing a message to its first claim.", buckets=LONG_BUCKETS
+)
+ANSWER = Histogram(
+    "chat_broker_answer_seconds", "Time from the claim of a message to the end of its reply.", buckets=LONG_BUCKETS
+)
+ANSWERS = Counter("chat_broker_answers", "Replies by result and kind.", ["result", "kind"])
+LEASES_LOST = Counter("chat_broker_leases_lost", "Replies that ended because their worker had lost its lease.")
+REAPED = Counter("chat_broker_reaped", "Messages with an expired lease, by outcome: failed, or claimed again.", ["outcome"])
+LAG = Histogram(
+    "chat_hub_lag_seconds", "Scheduling lag: how late a greenlet wakes up from a sleep of one second.", buckets=SHORT_BUCKETS
+)
 
 Upstream = Literal["broker", "engine"]
 QueueSizes = Callable[[], dict[str, float]]
-"""What the queue holds at this moment, by the metric's name; {} where it cannot be asked."""
+"""The current sizes of the queue by metric name; {} if it is unavailable."""
 
 
 class StreamEnd(NamedTuple):
-    """What there is to say of a stream when it is over."""
+    """What is counted at the end of a stream."""
 
     kind: str
     """chat, conversation or v1."""
     ended: str
-    """complete, stopped, aborted, drained, or an error's code."""
+    """complete, stopped, aborted, drained, or an error code."""
     events: int
     bytes: int
     dropped: int
@@ -77,10 +86,10 @@ class StreamEnd(NamedTuple):
 
 
 def count_stream(end: StreamEnd, first: float | None, seconds: float) -> None:
-    """`first`: seconds until its first event, if there was one."""
+    """`first`: seconds until the first event, or None. `seconds`: until the end."""
     STREAMS_OPEN.labels(end.kind).dec()
     STREAMS_ENDED.labels(end.ended, end.kind).inc()
-    for counter, count in zip(_OF_A_STREAM, end[2:], strict=True):
+    for counter, count in zip(_PER_STREAM, end[2:], strict=True):
         counter.inc(count)
     if first is not None:
         FIRST_EVENT.observe(first)
@@ -89,24 +98,24 @@ def count_stream(end: StreamEnd, first: float | None, seconds: float) -> None:
 
 @contextmanager
 def failures(upstream: Upstream) -> Iterator[None]:
-    """Counts the UpstreamFailure that one call raises."""
+    """Counts an UpstreamFailure that is raised within."""
     try:
         yield
-    except UpstreamFailure as problem:
-        UPSTREAM_ERRORS.labels(upstream, problem.code).inc()
+    except UpstreamFailure as error:
+        UPSTREAM_ERRORS.labels(upstream, error.code).inc()
         raise
 
 
 @contextmanager
 def timed(histogram: Histogram) -> Iterator[None]:
-    """Of what succeeds: how long a refusal takes says nothing of the queue."""
-    began = monotonic()
+    """Observes the duration unless an exception is raised."""
+    started_at = monotonic()
     yield
-    histogram.observe(monotonic() - began)
+    histogram.observe(monotonic() - started_at)
 
 
 def check(authorization: str, token: str, *, development: bool) -> None:
-    """Raises Unauthorized; NotFound where nobody may look."""
+    """Raises Unauthorized, or NotFound in production if no token is configured."""
     if not token and not development:
         raise NotFound
     if token and not hmac.compare_digest(authorization.encode("utf-8", "replace"), f"Bearer {token}".encode()):
@@ -114,22 +123,22 @@ def check(authorization: str, token: str, *, development: bool) -> None:
 
 
 def exposition(folder: str, sizes: QueueSizes | None = None) -> bytes:
-    """Everything, as Prometheus reads it. `folder`: PROMETHEUS_MULTIPROC_DIR, "" where this process is alone."""
+    """All metrics in the text format. `folder`: PROMETHEUS_MULTIPROC_DIR, or ""."""
     registry = CollectorRegistry()
     if folder:
         MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
-    shown = [generate_latest(registry if folder else REGISTRY)]
+    parts = [generate_latest(registry if folder else REGISTRY)]
     if sizes is not None:
-        now = CollectorRegistry()
-        now.register(_Sizes(sizes))
-        shown.append(generate_latest(now))
-    return b"".join(shown)
+        registry = CollectorRegistry()
+        registry.register(_QueueSizesCollector(sizes))
+        parts.append(generate_latest(registry))
+    return b"".join(parts)
 
 
-class _Sizes(Collector):
-    def __init__(self, ask: QueueSizes) -> None:
-        self._ask = ask
+class _QueueSizesCollector(Collector):
+    def __init__(self, sizes: QueueSizes) -> None:
+        self._sizes = sizes
 
     def collect(self) -> Iterable[Metric]:
-        for name, size in self._ask().items():
-            yield GaugeMetricFamily(name, "Of the whole queue, whichever process is asked.", value=size)
+        for name, size in self._sizes().items():
+            yield GaugeMetricFamily(name, "Of the whole queue, the same from every process.", value=size)

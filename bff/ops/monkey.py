@@ -1,8 +1,8 @@
-"""Greenlets in place of threads, for a process that gunicorn does not start."""
+"""gevent's monkey patching, for processes that gunicorn does not start."""
 
 from gevent import monkey
 
 
 def patch_all() -> None:
-    """To be called before anything is imported that opens sockets."""
+    """Must be called before any module is imported that uses sockets or threads."""
     monkey.patch_all()

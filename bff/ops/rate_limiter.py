@@ -1,4 +1,4 @@
-"""How often a user may ask: so many times a minute."""
+"""Limits the messages of a user per minute."""
 
 import math
 import threading
@@ -9,43 +9,43 @@ from typing import TYPE_CHECKING, Final
 from bff.errors import TooManyRequests
 
 if TYPE_CHECKING:
-    from bff.ops.redis_limits import RedisLimits  # Which brings Redis's library: for those who use it.
+    from bff.ops.redis_limits import RedisLimits  # Imports redis-py, which only some processes need.
 
 MINUTE: Final = 60.0
 
 
 class RateLimiter:
-    """At most so many a minute for each user."""
+    """A sliding window per user: in memory, and in Redis if `shared` is given."""
 
     def __init__(self, per_minute: int, shared: "RedisLimits | None" = None) -> None:
         self._per_minute = per_minute
         self._shared = shared
         self._lock = threading.Lock()
-        self._recent: OrderedDict[str, deque[float]] = OrderedDict()
+        self._by_user: OrderedDict[str, deque[float]] = OrderedDict()
 
     def acquire(self, user_id: str) -> None:
-        """Raises TooManyRequests, with the seconds until there is room again. Who is refused is counted nowhere."""
+        """Raises TooManyRequests with `retry_after`. A refused request does not count."""
         if self._shared:
             with self._lock:
-                self._checked(user_id, monotonic())
+                self._window(user_id, monotonic())
             self._shared.acquire(user_id)
         with self._lock:
             now = monotonic()
-            self._recent[user_id] = moments = self._checked(user_id, now)
-            self._recent.move_to_end(user_id)
-            moments.append(now)
+            self._by_user[user_id] = times = self._window(user_id, now)
+            self._by_user.move_to_end(user_id)
+            times.append(now)
 
-    def _checked(self, user_id: str, now: float) -> deque[float]:
-        """The user's moments of the last minute. Raises TooManyRequests when they are too many."""
-        self._forget(now - MINUTE)
-        moments = self._recent.get(user_id, deque())
-        while moments and moments[0] <= now - MINUTE:
-            moments.popleft()
-        if len(moments) >= self._per_minute:
-            raise TooManyRequests(retry_after=math.ceil(moments[0] + MINUTE - now))
-        return moments
+    def _window(self, user_id: str, now: float) -> deque[float]:
+        """The times (monotonic) of the user's requests in the last minute. Raises TooManyRequests if they are too many."""
+        self._drop_idle_users(now - MINUTE)
+        times = self._by_user.get(user_id, deque())
+        while times and times[0] <= now - MINUTE:
+            times.popleft()
+        if len(times) >= self._per_minute:
+            raise TooManyRequests(retry_after=math.ceil(times[0] + MINUTE - now))
+        return times
 
-    def _forget(self, before: float) -> None:
-        """Users who have been quiet: the first ones, as whoever speaks goes to the end."""
-        while self._recent and next(iter(self._recent.values()))[-1] <= before:
-            self._recent.popitem(last=False)
+    def _drop_idle_users(self, before: float) -> None:
+        """The dictionary is ordered by the users' last requests."""
+        while self._by_user and next(iter(self._by_user.values()))[-1] <= before:
+            self._by_user.popitem(last=False)

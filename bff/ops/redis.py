@@ -1,4 +1,4 @@
-"""Redis, reached: connections bounded in number and in time, scripts, and one error for all that can go wrong on the way."""
+"""Connections to Redis, Lua scripts and error mapping."""
 
 import contextlib
 import re
@@ -18,45 +18,45 @@ from redis.retry import Retry
 
 from bff.errors import ServerFull, SettingsError, StorageUnavailable
 
-CONNECTIONS: Final = 7
-"""Of one process, for commands, which take a fraction of a millisecond each; small plans allow some 20 in all. With the
-one that listens they are eight."""
-SPARE_SECONDS: Final = 30.0
-"""After which connections that nobody uses are closed: those of a burst, and one that is opened again at once."""
-SECONDS: Final = 5.0
-"""For connecting, for a command's answer, and for a free connection."""
-PASSING: Final = (ReadOnlyError, ClusterDownError, TryAgainError)
-PASSING_WORDS: Final = re.compile(
+MAX_CONNECTIONS: Final = 7
+"""Of one process, for commands, which take a fraction of a millisecond each. The subscriber's connection is an eighth; small
+hosting plans allow some 20 in all."""
+TRIM_INTERVAL_SECONDS: Final = 30.0
+"""Idle connections are closed at this interval, so that those of a burst do not stay open."""
+TIMEOUT_SECONDS: Final = 5.0
+"""For connecting, for the reply to a command, and for a free connection."""
+TRANSIENT_ERRORS: Final = (ReadOnlyError, ClusterDownError, TryAgainError)
+TRANSIENT_CODES: Final = re.compile(
     r"(^|-|: )(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY|UNBLOCKED)\b"
 )
-"""Refusals that are over when a fail-over, a start or a disk is. The library takes the first word of those it knows away;
-a script in Redis 6, and a pipeline, put words of their own before it."""
+"""Errors that end with a fail-over, a start or a full disk. redis-py strips the code of errors that it has a class for
+(TRANSIENT_ERRORS); scripts in Redis 6 and pipelines put text before the code."""
 
-READY_SECONDS: Final = 60
-"""For which the key exists that shows whether Redis takes writes."""
-_READY: Final = f"chat:ready:{token_hex(8)}"
+CHECK_KEY_SECONDS: Final = 60
+"""Time to live of the key that `check_writes` sets."""
+_CHECK_KEY: Final = f"chat:ready:{token_hex(8)}"
 
 Client = redis.Redis
 
 
 def connect(url: str, *, verify: bool = True) -> Client:
-    """Opens nothing yet. Raises SettingsError for a URL that is none.
+    """Opens no connection yet. Raises SettingsError for an invalid URL.
 
-    Nothing is tried again by itself: only who asked knows whether asking twice does a thing twice.
+    The client does not retry: only the caller knows whether a command may be executed twice.
     """
     options: dict[str, Any] = {"protocol": 2, "decode_responses": True, "retry": Retry(NoBackoff(), 0)}
-    options |= {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "socket_keepalive": True}
+    options |= {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS, "socket_keepalive": True}
     if url.startswith("rediss:") and not verify:
         options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
     try:
-        pool = _Pool.from_url(url, max_connections=CONNECTIONS, timeout=SECONDS, **options)
+        pool = _Pool.from_url(url, max_connections=MAX_CONNECTIONS, timeout=TIMEOUT_SECONDS, **options)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL={without_password(url)!r} is not a Redis URL: {error}") from error
-    return Client.from_pool(pool)  # Which closes the pool with the client.
+    return Client.from_pool(pool)  # Closing the client closes the pool, too.
 
 
 def check(url: str, *, verify: bool = True) -> None:
-    """Raises SettingsError when it does not answer, or lets nobody in."""
+    """Raises SettingsError if Redis cannot be reached or refuses the credentials."""
     try:
         with connect(url, verify=verify) as client:
             client.ping()
@@ -65,39 +65,39 @@ def check(url: str, *, verify: bool = True) -> None:
 
 
 def ping(client: Client) -> None:
-    """Raises Away."""
+    """Raises StorageUnavailable."""
     with map_errors():
         client.ping()
 
 
 def check_writes(client: Client) -> None:
-    """Sets a key of this process's and publishes to nobody. Raises Away, or ServerFull when Redis has no memory left."""
+    """Sets a key and publishes a message without subscribers. Raises StorageUnavailable, or ServerFull if out of memory."""
     with map_errors():
-        client.set(_READY, "", ex=READY_SECONDS)
-        client.publish(_READY, "")
+        client.set(_CHECK_KEY, "", ex=CHECK_KEY_SECONDS)
+        client.publish(_CHECK_KEY, "")
 
 
-class About(NamedTuple):
+class ServerInfo(NamedTuple):
     version: tuple[int, ...]
     policy: str
-    """What it does when its memory is full."""
+    """`maxmemory_policy`: what Redis does when its memory is full."""
 
 
-def about(client: Client) -> About:
-    """Raises Away."""
+def about(client: Client) -> ServerInfo:
+    """Raises StorageUnavailable."""
     with map_errors():
-        told: Any = client.info()
-    version = tuple(int(part) for part in str(told["redis_version"]).split(".")[:2])
-    return About(version, str(told.get("maxmemory_policy", "noeviction")))
+        info: Any = client.info()
+    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+    return ServerInfo(version, str(info.get("maxmemory_policy", "noeviction")))
 
 
 def key_of(user_id: str) -> str:
-    """What stands for a user in keys: a user id may be long, and may hold what means something to Redis."""
+    """A hash of the user id for use in keys: user ids may be long, and contain braces, which mark a cluster's hash slot."""
     return sha256(user_id.encode()).hexdigest()[:32]
 
 
 def keys_of(user: str) -> str:
-    """What the keys of one whom `user` stands for begin with: they live in one slot of a cluster."""
+    """The prefix of a user's keys, which share one hash slot of a cluster. `user`: see `key_of`."""
     return f"chat:{{{user}}}:"
 
 
@@ -108,13 +108,13 @@ def without_password(url: str) -> str:
 
 @contextlib.contextmanager
 def map_errors() -> Iterator[None]:
-    """Raises Away, or ServerFull when Redis has no memory left, for what the library raises; its other refusals are bugs."""
+    """Maps redis-py's errors to StorageUnavailable, or ServerFull if out of memory. Other error replies are bugs, and stay."""
     try:
         yield
     except ResponseError as error:
         if "command not allowed when used memory" in str(error):
             raise ServerFull(detail="Redis is out of memory") from error
-        if isinstance(error, PASSING) or PASSING_WORDS.search(str(error)):
+        if isinstance(error, TRANSIENT_ERRORS) or TRANSIENT_CODES.search(str(error)):
             raise StorageUnavailable(detail=f"Redis: {error}") from error
         raise
     except (RedisError, OSError) as error:
@@ -122,22 +122,22 @@ def map_errors() -> Iterator[None]:
 
 
 class _Pool(redis.BlockingConnectionPool):
-    """Lets go of what it has too much of."""
+    """A pool that closes idle connections."""
 
     def __init__(self, **options: Any) -> None:
         untyped: Any = super()
         untyped.__init__(**options)
-        self._spared_at = monotonic()
+        self._trimmed_at = monotonic()
 
     def release(self, connection: Any) -> None:
         untyped: Any = super()
         untyped.release(connection)
-        if monotonic() >= self._spared_at + SPARE_SECONDS:
-            self._spared_at = monotonic()
-            self._spare()
+        if monotonic() >= self._trimmed_at + TRIM_INTERVAL_SECONDS:
+            self._trimmed_at = monotonic()
+            self._trim()
 
-    def _spare(self) -> None:
-        """Those that are free are taken out while they are closed, so that nobody gets one at that moment."""
+    def _trim(self) -> None:
+        """Takes all free connections out of the pool while it closes them, so that nobody uses one meanwhile."""
         free: list[Any] = []
         with contextlib.suppress(Empty):
             while True:
@@ -149,7 +149,7 @@ class _Pool(redis.BlockingConnectionPool):
 
 
 class Scripts:
-    """The Lua files of a folder, by name; `prelude` goes before each."""
+    """Runs the Lua scripts of a folder by file name; `prelude` is prepended to each."""
 
     def __init__(self, client: Client, folder: Path, prelude: str = "") -> None:
         self._client = client
@@ -157,9 +157,9 @@ class Scripts:
         self._hashes = {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()}
 
     def run(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
-        """Raises Away, ServerFull."""
+        """Raises StorageUnavailable, ServerFull."""
         with map_errors():
             try:
                 return self._client.evalsha(self._hashes[name], len(keys), *keys, *arguments)
-            except NoScriptError:  # A Redis that was started anew knows none. It has done nothing yet.
+            except NoScriptError:  # Redis was restarted, or has flushed its scripts; the script has not run.
                 return self._client.eval(self._texts[name], len(keys), *keys, *arguments)

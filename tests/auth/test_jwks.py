@@ -3,169 +3,169 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from bff.auth.jwks import FRESH_SECONDS, PAUSE_SECONDS, STALE_SECONDS, FixedKey, JWKSCache
+from bff.auth.jwks import FRESH_SECONDS, REFETCH_SECONDS, STALE_SECONDS, FixedKey, JWKSCache
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from tests.live import DEADLINE, eventually
 
 
-class Elsewhere:
-    """Where keys come from: what is there now, how often it was asked, and what time it is."""
+class KeySet:
+    """A `fetch` and a `clock` for JWKSCache; counts the fetches."""
 
     def __init__(self, **keys: str) -> None:
         self.keys = keys
-        self.asked = 0
+        self.fetches = 0
         self.now = 1000.0
-        self.problem: Exception | None = None
+        self.error: Exception | None = None
 
     def __call__(self) -> dict[str, str]:
-        self.asked += 1
-        if self.problem:
-            raise self.problem
+        self.fetches += 1
+        if self.error:
+            raise self.error
         return dict(self.keys)
 
-    def kept(self) -> JWKSCache[str]:
+    def cache(self) -> JWKSCache[str]:
         return JWKSCache(self, lambda: self.now)
 
 
-def test_nothing_is_fetched_until_a_key_is_wanted():
-    there = Elsewhere(a="key a")
+def test_nothing_is_fetched_before_the_first_lookup():
+    key_set = KeySet(a="key a")
 
-    there.kept()
+    key_set.cache()
 
-    assert there.asked == 0
+    assert key_set.fetches == 0
 
 
-def test_a_key_is_fetched_once_and_kept():
-    there = Elsewhere(a="key a", b="key b")
-    keys = there.kept()
+def test_keys_are_cached():
+    key_set = KeySet(a="key a", b="key b")
+    keys = key_set.cache()
 
-    found = [keys.find(name) for name in "abab"]
+    found = [keys.find(key_id) for key_id in "abab"]
 
     assert found == ["key a", "key b"] * 2
-    assert there.asked == 1
+    assert key_set.fetches == 1
 
 
-def test_a_key_that_is_new_is_fetched_when_it_is_named():
-    there = Elsewhere(a="key a")
-    keys = there.kept()
+def test_an_unknown_key_id_causes_a_fetch():
+    key_set = KeySet(a="key a")
+    keys = key_set.cache()
     keys.find("a")
-    there.keys["b"] = "key b"
-    there.now += PAUSE_SECONDS
+    key_set.keys["b"] = "key b"
+    key_set.now += REFETCH_SECONDS
 
     assert keys.find("b") == "key b"
-    assert there.asked == 2
+    assert key_set.fetches == 2
 
 
-def test_names_somebody_made_up_are_asked_for_once_in_a_while():
-    there = Elsewhere(a="key a")
-    keys = there.kept()
+def test_unknown_key_ids_do_not_cause_a_fetch_each():
+    key_set = KeySet(a="key a")
+    keys = key_set.cache()
 
     assert [keys.find(f"made up {number}") for number in range(100)] == [None] * 100
-    assert there.asked == 1
+    assert key_set.fetches == 1
 
-    there.now += PAUSE_SECONDS
+    key_set.now += REFETCH_SECONDS
     assert [keys.find(f"made up {number}") for number in range(100)] == [None] * 100
-    assert there.asked == 2
+    assert key_set.fetches == 2
 
 
-def test_a_key_that_was_withdrawn_is_believed_for_a_while_only():
-    there = Elsewhere(a="key a", b="key b")
-    keys = there.kept()
+def test_a_revoked_key_is_accepted_until_the_cache_expires():
+    key_set = KeySet(a="key a", b="key b")
+    keys = key_set.cache()
     keys.find("a")
-    del there.keys["a"]
+    del key_set.keys["a"]
 
-    there.now += FRESH_SECONDS - 1
+    key_set.now += FRESH_SECONDS - 1
     assert keys.find("a") == "key a"
 
-    there.now += 1
+    key_set.now += 1
     assert keys.find("a") is None
 
 
-def test_keys_are_kept_while_nobody_can_be_asked():
-    there = Elsewhere(a="key a")
-    keys = there.kept()
+def test_stale_keys_are_used_while_fetches_fail():
+    key_set = KeySet(a="key a")
+    keys = key_set.cache()
     keys.find("a")
-    there.problem = UpstreamTimeout()
+    key_set.error = UpstreamTimeout()
 
     for _ in range(3):
-        there.now += FRESH_SECONDS
+        key_set.now += FRESH_SECONDS
         assert keys.find("a") == "key a"
-    assert there.asked == 4
+    assert key_set.fetches == 4
 
 
-def test_keys_are_not_kept_for_ever():
-    there = Elsewhere(a="key a")
-    keys = there.kept()
+def test_stale_keys_expire():
+    key_set = KeySet(a="key a")
+    keys = key_set.cache()
     keys.find("a")
-    there.problem = UpstreamTimeout()
+    key_set.error = UpstreamTimeout()
 
-    there.now += STALE_SECONDS
+    key_set.now += STALE_SECONDS
     with pytest.raises(UpstreamUnavailable):
         keys.find("a")
 
 
-def test_without_any_keys_nobody_is_told_to_sign_in_again():
-    there = Elsewhere(a="key a")
-    there.problem = UpstreamTimeout(detail="no answer")
-    keys = there.kept()
+def test_a_failed_fetch_without_cached_keys_raises_upstream_unavailable():
+    key_set = KeySet(a="key a")
+    key_set.error = UpstreamTimeout(detail="no answer")
+    keys = key_set.cache()
 
     for _ in range(5):
         with pytest.raises(UpstreamUnavailable) as refused:
             keys.find("a")
         assert refused.value.detail == "no answer"
-    assert there.asked == 1
+    assert key_set.fetches == 1
 
-    there.problem = None
-    there.now += PAUSE_SECONDS
+    key_set.error = None
+    key_set.now += REFETCH_SECONDS
     assert keys.find("a") == "key a"
 
 
-def test_a_token_that_names_no_key_has_the_only_one_there_is():
-    assert Elsewhere(a="key a").kept().find("") == "key a"
-    assert Elsewhere(a="key a", b="key b").kept().find("") is None
+def test_an_empty_key_id_finds_the_only_key():
+    assert KeySet(a="key a").cache().find("") == "key a"
+    assert KeySet(a="key a", b="key b").cache().find("") is None
 
 
-def test_whoever_comes_together_waits_for_one_fetch():
-    there, come, answered = Elsewhere(a="key a"), set(), threading.Event()
+def test_concurrent_lookups_share_one_fetch():
+    key_set, waiting, release = KeySet(a="key a"), set(), threading.Event()
 
-    def slowly() -> dict[str, str]:
-        assert answered.wait(DEADLINE)
-        return there()
+    def slow_fetch() -> dict[str, str]:
+        assert release.wait(DEADLINE)
+        return key_set()
 
     def clock() -> float:
-        come.add(threading.get_ident())
-        return there.now
+        waiting.add(threading.get_ident())
+        return key_set.now
 
-    keys = JWKSCache(slowly, clock)
+    keys = JWKSCache(slow_fetch, clock)
     with ThreadPoolExecutor(10) as threads:
-        asking = [threads.submit(keys.find, "a") for _ in range(10)]
-        assert eventually(lambda: len(come) == 10, DEADLINE)
-        answered.set()
-        assert [one.result(DEADLINE) for one in asking] == ["key a"] * 10
-    assert there.asked == 1
+        lookups = [threads.submit(keys.find, "a") for _ in range(10)]
+        assert eventually(lambda: len(waiting) == 10, DEADLINE)
+        release.set()
+        assert [lookup.result(DEADLINE) for lookup in lookups] == ["key a"] * 10
+    assert key_set.fetches == 1
 
 
-def test_whoever_has_a_key_does_not_wait_for_a_fetch():
-    there, begun, answered = Elsewhere(a="key a"), threading.Event(), threading.Event()
+def test_a_cached_key_is_returned_during_a_fetch():
+    key_set, entered, release = KeySet(a="key a"), threading.Event(), threading.Event()
 
-    def slowly_again() -> dict[str, str]:
-        if there.asked:
-            begun.set()
-            assert answered.wait(DEADLINE)
-        return there()
+    def slow_second_fetch() -> dict[str, str]:
+        if key_set.fetches:
+            entered.set()
+            assert release.wait(DEADLINE)
+        return key_set()
 
-    keys = JWKSCache(slowly_again, lambda: there.now)
+    keys = JWKSCache(slow_second_fetch, lambda: key_set.now)
     keys.find("a")
-    there.now += FRESH_SECONDS
+    key_set.now += FRESH_SECONDS
     with ThreadPoolExecutor(1) as threads:
-        fetching = threads.submit(keys.find, "a")
-        assert begun.wait(DEADLINE)
+        lookup = threads.submit(keys.find, "a")
+        assert entered.wait(DEADLINE)
 
         assert keys.find("a") == "key a"
 
-        answered.set()
-        assert fetching.result(DEADLINE) == "key a"
+        release.set()
+        assert lookup.result(DEADLINE) == "key a"
 
 
-def test_a_fixed_key_has_any_name():
-    assert [FixedKey("key").find(name) for name in ("", "a")] == ["key", "key"]
+def test_a_fixed_key_has_every_key_id():
+    assert [FixedKey("key").find(key_id) for key_id in ("", "a")] == ["key", "key"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bff.auth.identity import Identity
 from bff.auth.jwks import FixedKey, JWKSCache
-from bff.auth.jwt import JWT, Claims, Key, keys_of
+from bff.auth.jwt import JWT, Claims, Key, parse_jwks
 from bff.auth.orgs import Orgs
 from bff.errors import Unauthorized
 from tests.live import new_app
@@ -22,7 +22,7 @@ from tests.wire_server import HANG, WireServer, reply
 
 SECRET = "s" * 32
 CLAIMS = Claims("chat", "https://id.example")
-by_secret = JWT(FixedKey(Key("HS256", SECRET)), CLAIMS, cookie="session", orgs=Orgs("default"))
+secret_auth = JWT(FixedKey(Key("HS256", SECRET)), CLAIMS, cookie="session", orgs=Orgs("default"))
 
 
 @cache
@@ -35,19 +35,19 @@ def ec_key(curve: type[ec.EllipticCurve] = ec.SECP256R1) -> ec.EllipticCurvePriv
     return ec.generate_private_key(curve())
 
 
-def jwk(key, kid: str = "", **more: str) -> dict:
+def jwk(key, kid: str = "", **fields: str) -> dict:
     algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
-    return json.loads(algorithm.to_jwk(key.public_key())) | ({"kid": kid} if kid else {}) | more
+    return json.loads(algorithm.to_jwk(key.public_key())) | ({"kid": kid} if kid else {}) | fields
 
 
-def by_keys(*listed: dict) -> JWT:
-    return JWT(JWKSCache(lambda: keys_of({"keys": list(listed)})), CLAIMS, cookie="", orgs=Orgs("default"))
+def jwks_auth(*jwks: dict) -> JWT:
+    return JWT(JWKSCache(lambda: parse_jwks({"keys": list(jwks)})), CLAIMS, cookie="", orgs=Orgs("default"))
 
 
 def claims(**changes) -> dict:
     now = time.time()
-    said = {"sub": "ada", "aud": "chat", "iss": "https://id.example", "exp": now + 300, "org": "Some Org"} | changes
-    return {name: value for name, value in said.items() if value is not None}
+    content = {"sub": "ada", "aud": "chat", "iss": "https://id.example", "exp": now + 300, "org": "Some Org"} | changes
+    return {name: value for name, value in content.items() if value is not None}
 
 
 def token(key=SECRET, algorithm: str = "HS256", headers: dict | None = None, **changes) -> str:
@@ -62,73 +62,73 @@ def bearer(text: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
 
 
-def refused(mode: JWT, text: str) -> bool:
+def is_refused(authenticator: JWT, text: str) -> bool:
     with pytest.raises(Unauthorized) as error:
-        mode.authenticate(bearer(text), {})
+        authenticator.authenticate(bearer(text), {})
     assert text not in str(error.value) + error.value.detail or not text
     return True
 
 
-# Who is believed
+# Valid tokens
 
 
-def test_a_token_says_who_its_user_is():
-    assert by_secret.authenticate(bearer(token()), {}) == Identity("ada", "Some Org")
+def test_a_valid_token_identifies_its_user():
+    assert secret_auth.authenticate(bearer(token()), {}) == Identity("ada", "Some Org")
 
 
-def test_a_token_may_come_in_a_cookie():
-    assert by_secret.authenticate({}, {"session": token()}).user_id == "ada"
+def test_a_token_is_accepted_in_the_cookie():
+    assert secret_auth.authenticate({}, {"session": token()}).user_id == "ada"
 
 
-def test_a_header_wins_over_a_cookie_even_if_it_is_worth_nothing():
+def test_an_invalid_header_is_not_replaced_by_a_valid_cookie():
     with pytest.raises(Unauthorized):
-        by_secret.authenticate(bearer("nothing"), {"session": token()})
+        secret_auth.authenticate(bearer("nothing"), {"session": token()})
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "bearer", "Token x"])
-def test_whoever_brings_no_token_is_refused(header):
+def test_a_request_without_a_token_is_refused(header):
     with pytest.raises(Unauthorized):
-        by_secret.authenticate({"Authorization": header} if header else {}, {})
+        secret_auth.authenticate({"Authorization": header} if header else {}, {})
 
 
-def test_no_cookie_is_looked_at_that_was_not_named():
-    mode = JWT(FixedKey(Key("HS256", SECRET)), CLAIMS, cookie="", orgs=Orgs("default"))
+def test_cookies_are_ignored_unless_configured():
+    authenticator = JWT(FixedKey(Key("HS256", SECRET)), CLAIMS, cookie="", orgs=Orgs("default"))
 
     with pytest.raises(Unauthorized):
-        mode.authenticate({}, {"session": token(), "": token()})
+        authenticator.authenticate({}, {"session": token(), "": token()})
 
 
-def test_clocks_may_differ_a_little():
+def test_small_clock_differences_are_tolerated():
     now = time.time()
 
     for changes in ({"exp": now - 20}, {"nbf": now + 20}, {"iat": now + 20}):
-        assert by_secret.authenticate(bearer(token(**changes)), {}).user_id == "ada"
+        assert secret_auth.authenticate(bearer(token(**changes)), {}).user_id == "ada"
 
 
 @pytest.mark.parametrize(
-    ("org", "taken"),
+    ("org", "expected"),
     [("A-b_c 9", "A-b_c 9"), ("a/b", "default"), (" a", "default"), ("", "default"), (7, "default"), (None, "default")],
 )
-def test_an_org_is_taken_if_it_is_one(org, taken):
-    assert by_secret.authenticate(bearer(token(org=org)), {}).org == taken
+def test_an_invalid_org_becomes_the_default(org, expected):
+    assert secret_auth.authenticate(bearer(token(org=org)), {}).org == expected
 
 
-def test_user_and_org_may_have_other_claims():
-    mode = JWT(FixedKey(Key("HS256", SECRET)), Claims("chat", "", "email", "tenant"), cookie="", orgs=Orgs("default"))
+def test_user_and_org_claims_are_configurable():
+    authenticator = JWT(FixedKey(Key("HS256", SECRET)), Claims("chat", "", "email", "tenant"), cookie="", orgs=Orgs("default"))
 
-    identity = mode.authenticate(bearer(token(email="ada@x.org", tenant="t1")), {})
+    identity = authenticator.authenticate(bearer(token(email="ada@x.org", tenant="t1")), {})
 
     assert identity == Identity("ada@x.org", "t1")
 
 
-# Who is not
+# Invalid tokens
 
 
 NOW = time.time()
 REFUSED = {
     "expired": {"exp": NOW - 60},
     "never expiring": {"exp": None},
-    "expiring at some word": {"exp": "soon"},
+    "an exp that is no number": {"exp": "soon"},
     "not yet valid": {"nbf": NOW + 3600},
     "issued in the future": {"iat": NOW + 3600},
     "for somebody else": {"aud": "billing"},
@@ -144,97 +144,97 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("changes", REFUSED.values(), ids=REFUSED)
-def test_a_token_that_is_not_meant_for_us_now_is_refused(changes):
-    assert refused(by_secret, token(**changes))
+def test_a_token_with_invalid_claims_is_refused(changes):
+    assert is_refused(secret_auth, token(**changes))
 
 
-def test_a_user_that_is_a_number_is_refused():
+def test_a_numeric_user_id_is_refused():
     body = f"{segment({'alg': 'HS256'})}.{segment(claims(sub=7))}"
     signature = base64.urlsafe_b64encode(hmac.digest(SECRET.encode(), body.encode(), sha256)).rstrip(b"=").decode()
 
-    assert refused(by_secret, f"{body}.{signature}")
+    assert is_refused(secret_auth, f"{body}.{signature}")
 
 
-def test_a_token_for_a_named_audience_is_refused_by_who_was_not_told_to_be_it():
-    assert refused(JWT(FixedKey(Key("HS256", SECRET)), Claims("", ""), cookie="", orgs=Orgs("o")), token())
+def test_a_token_with_an_audience_is_refused_if_none_is_configured():
+    assert is_refused(JWT(FixedKey(Key("HS256", SECRET)), Claims("", ""), cookie="", orgs=Orgs("o")), token())
 
 
-def test_a_token_of_another_key_is_refused():
-    assert refused(by_secret, token("t" * 32))
-    assert refused(by_keys(jwk(rsa_key(), "a")), token(rsa_key(2049), "RS256", {"kid": "a"}))
+def test_a_token_signed_with_another_key_is_refused():
+    assert is_refused(secret_auth, token("t" * 32))
+    assert is_refused(jwks_auth(jwk(rsa_key(), "a")), token(rsa_key(2049), "RS256", {"kid": "a"}))
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", None, "HS512", "RS256", "../HS256"])
-def test_the_tokens_own_word_on_its_algorithm_is_worth_nothing(alg):
+def test_the_algorithm_in_a_tokens_header_has_no_effect(alg):
     unsigned = f"{segment({'alg': alg, 'typ': 'JWT'})}.{segment(claims())}"
     genuine = token().rpartition(".")[2]
 
-    for mode in (by_secret, by_keys(jwk(rsa_key(), "a"))):
+    for authenticator in (secret_auth, jwks_auth(jwk(rsa_key(), "a"))):
         for signature in ("", genuine):
-            assert refused(mode, f"{unsigned}.{signature}")
+            assert is_refused(authenticator, f"{unsigned}.{signature}")
 
 
 @pytest.mark.parametrize("form", ["SubjectPublicKeyInfo", "PKCS1"])
-def test_a_public_key_is_no_secret_to_sign_with(form):
+def test_a_public_key_is_not_accepted_as_an_hmac_secret(form):
     public = rsa_key().public_key().public_bytes(serialization.Encoding.PEM, getattr(serialization.PublicFormat, form))
     body = f"{segment({'alg': 'HS256', 'kid': 'a'})}.{segment(claims())}"
     signature = base64.urlsafe_b64encode(hmac.digest(public, body.encode(), sha256)).rstrip(b"=").decode()
 
-    assert refused(by_keys(jwk(rsa_key(), "a")), f"{body}.{signature}")
+    assert is_refused(jwks_auth(jwk(rsa_key(), "a")), f"{body}.{signature}")
 
 
-def test_a_key_that_a_token_brings_along_is_not_taken():
+def test_keys_in_a_tokens_header_are_ignored():
     headers = {"jwk": jwk(rsa_key(2049)), "jku": "https://evil.example/keys", "x5u": "https://evil.example/x", "kid": "a"}
 
-    assert refused(by_keys(jwk(rsa_key(), "a")), token(rsa_key(2049), "RS256", headers))
+    assert is_refused(jwks_auth(jwk(rsa_key(), "a")), token(rsa_key(2049), "RS256", headers))
 
 
-def test_what_is_critical_and_unknown_is_refused():
-    assert refused(by_secret, token(headers={"crit": ["exp"], "exp": 1}))
+def test_a_token_with_critical_headers_is_refused():
+    assert is_refused(secret_auth, token(headers={"crit": ["exp"], "exp": 1}))
 
 
 @pytest.mark.parametrize("text", ["x" * 8193, "a.b", "....", "a.b.c", "\ud800", "é.é.é", "e30.e30.", segment([1]) + ".e30."])
-def test_what_is_no_token_is_refused(text):
-    assert refused(by_secret, text)
+def test_malformed_tokens_are_refused(text):
+    assert is_refused(secret_auth, text)
 
 
-def test_a_token_that_is_nested_too_deeply_is_refused():
+def test_a_deeply_nested_token_is_refused():
     deep = base64.urlsafe_b64encode(b"[" * 5000).rstrip(b"=").decode()
 
-    assert refused(by_secret, f"{deep}..")
-    assert refused(by_secret, f"{segment({'alg': 'HS256'})}.{deep}.")
+    assert is_refused(secret_auth, f"{deep}..")
+    assert is_refused(secret_auth, f"{segment({'alg': 'HS256'})}.{deep}.")
 
 
 @given(st.integers(0, 400), st.characters(codec="ascii"))
-def test_a_token_that_was_changed_anywhere_is_refused(at, letter):
+def test_a_modified_token_is_refused(at, letter):
     genuine = token()
     at %= len(genuine)
 
     changed = genuine[:at] + letter + genuine[at + 1 :]
 
     try:
-        identity = by_secret.authenticate(bearer(changed), {})
+        identity = secret_auth.authenticate(bearer(changed), {})
     except Unauthorized:
         return
-    # Base64 has bits to spare in a last letter, and white space at the ends is none of the token's.
+    # Some bits of the last base64 character are unused, and whitespace around the token is ignored.
     assert identity == Identity("ada", "Some Org")
     assert at == len(genuine) - 1 or changed == genuine
 
 
-# Keys that are published
+# Key sets
 
 
 @pytest.mark.parametrize(("make", "algorithm"), [(rsa_key, "RS256"), (ec_key, "ES256")])
-def test_a_token_is_checked_with_the_key_it_names(make, algorithm):
-    mode = by_keys(jwk(rsa_key(2049), "other"), jwk(make(), "mine"))
+def test_a_token_is_verified_with_the_key_of_its_key_id(make, algorithm):
+    authenticator = jwks_auth(jwk(rsa_key(2049), "other"), jwk(make(), "mine"))
 
-    assert mode.authenticate(bearer(token(make(), algorithm, {"kid": "mine"})), {}).user_id == "ada"
-    assert refused(mode, token(make(), algorithm, {"kid": "other"}))
-    assert refused(mode, token(make(), algorithm, {"kid": "unknown"}))
-    assert refused(mode, token(make(), algorithm))
+    assert authenticator.authenticate(bearer(token(make(), algorithm, {"kid": "mine"})), {}).user_id == "ada"
+    assert is_refused(authenticator, token(make(), algorithm, {"kid": "other"}))
+    assert is_refused(authenticator, token(make(), algorithm, {"kid": "unknown"}))
+    assert is_refused(authenticator, token(make(), algorithm))
 
 
-def test_only_keys_that_sign_safely_are_taken():
+def test_unusable_keys_are_skipped():
     good = [jwk(rsa_key(), "rsa"), jwk(ec_key(), "ec", use="sig", alg="ES256")]
     private = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(ec_key()))
     bad = [
@@ -250,15 +250,15 @@ def test_only_keys_that_sign_safely_are_taken():
         "no object",
     ]
 
-    assert sorted(keys_of({"keys": [*bad, *good]})) == ["ec", "rsa"]
+    assert sorted(parse_jwks({"keys": [*bad, *good]})) == ["ec", "rsa"]
 
 
 @pytest.mark.parametrize("content", [{}, {"keys": None}, {"keys": {"a": 1}}, {"keys": []}])
-def test_what_is_no_key_set_has_no_keys(content):
-    assert keys_of(content) == {}
+def test_an_invalid_key_set_has_no_keys(content):
+    assert parse_jwks(content) == {}
 
 
-def test_a_secret_is_in_no_repr():
+def test_repr_does_not_contain_the_secret():
     assert SECRET not in repr(Key("HS256", SECRET))
 
 
@@ -266,31 +266,31 @@ def test_a_secret_is_in_no_repr():
 
 
 def client(url: str = "", **settings: str):
-    mode = {"AUTH_MODE": "jwt", "AUTH_JWT_AUDIENCE": "chat", "AUTH_JWT_COOKIE": "session"}
-    where = {"AUTH_JWT_JWKS_URL": url} if url else {"AUTH_JWT_SECRET": SECRET}
-    return new_app(**mode | where | settings).test_client()
+    auth = {"AUTH_MODE": "jwt", "AUTH_JWT_AUDIENCE": "chat", "AUTH_JWT_COOKIE": "session"}
+    key = {"AUTH_JWT_JWKS_URL": url} if url else {"AUTH_JWT_SECRET": SECRET}
+    return new_app(**auth | key | settings).test_client()
 
 
-def ask(browser, text: str):
+def get(browser, text: str):
     return browser.get("/api/chat/active", headers=bearer(text))
 
 
-def test_the_app_knows_its_users_by_their_tokens():
+def test_the_app_authenticates_users_by_their_tokens():
     browser = client()
 
-    assert ask(browser, token()).status_code == 200
-    assert ask(browser, token(exp=NOW - 60)).json["code"] == "unauthorized"
+    assert get(browser, token()).status_code == 200
+    assert get(browser, token(exp=NOW - 60)).json["code"] == "unauthorized"
     assert browser.get("/api/chat/active").status_code == 401
     browser.set_cookie("session", token())
     assert browser.get("/api/chat/active").status_code == 200
 
 
-def test_keys_are_fetched_once_and_for_all_users():
+def test_keys_are_fetched_once_for_all_requests():
     keys = json.dumps({"keys": [jwk(ec_key(), "a")]}).encode()
 
     with WireServer([reply(keys)]) as issuer:
         browser = client(f"{issuer.url}/keys?tenant=1")
-        statuses = [ask(browser, token(ec_key(), "ES256", {"kid": kid})).status_code for kid in ("a", "a", "b", "a", "c")]
+        statuses = [get(browser, token(ec_key(), "ES256", {"kid": kid})).status_code for kid in ("a", "a", "b", "a", "c")]
 
     assert statuses == [200, 200, 401, 200, 401]
     assert [request.path for request in issuer.requests] == ["/keys?tenant=1"]
@@ -303,16 +303,16 @@ BAD_ISSUERS = {
     "no JSON": [reply(b"<html>")],
     "too much": [reply(b'{"keys": "' + b"x" * 2 * 1024 * 1024 + b'"}')],
     "compressed": [reply(b"{}", Content_Encoding="gzip")],
-    "no answer": [HANG],
+    "no response": [HANG],
 }
 
 
 @pytest.mark.parametrize("steps", BAD_ISSUERS.values(), ids=BAD_ISSUERS)
-def test_an_issuer_that_gives_no_keys_is_our_trouble_and_not_the_users(steps):
+def test_a_failed_key_fetch_is_a_503(steps):
     with WireServer(steps) as issuer:
         browser = client(issuer.url, UPSTREAM_CONNECT_SECONDS="0.3")
-        answers = [ask(browser, token(ec_key(), "ES256", {"kid": "a"})) for _ in range(3)]
+        responses = [get(browser, token(ec_key(), "ES256", {"kid": "a"})) for _ in range(3)]
 
-    assert [(answer.status_code, answer.json["code"]) for answer in answers] == [(503, "upstream_unavailable")] * 3
-    assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
+    assert [(response.status_code, response.json["code"]) for response in responses] == [(503, "upstream_unavailable")] * 3
+    assert all(int(response.headers["Retry-After"]) > 0 for response in responses)
     assert len(issuer.requests) == 1

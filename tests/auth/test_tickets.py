@@ -37,11 +37,11 @@ def opens(issuer: Tickets, ticket: str, path: str = PATH, *, comes_back: bool = 
         return False
 
 
-def test_a_ticket_says_who_it_was_issued_to(issuer):
+def test_a_ticket_identifies_its_user(issuer):
     assert opens(issuer, issuer.issue(ADA))
 
 
-def test_a_ticket_opens_one_stream_once(issuer):
+def test_a_ticket_opens_one_stream(issuer):
     ticket = issuer.issue(ADA)
 
     assert opens(issuer, ticket)
@@ -50,7 +50,7 @@ def test_a_ticket_opens_one_stream_once(issuer):
     assert not opens(issuer, ticket, "/api/chat/stream/m-2", comes_back=True)
 
 
-def test_the_stream_it_opened_may_be_opened_again_by_who_comes_back(issuer, clock):
+def test_a_ticket_resumes_its_stream_until_it_expires(issuer, clock):
     ticket = issuer.issue(ADA)
     opens(issuer, ticket)
 
@@ -62,7 +62,7 @@ def test_the_stream_it_opened_may_be_opened_again_by_who_comes_back(issuer, cloc
     assert not opens(issuer, ticket, comes_back=True)
 
 
-def test_a_ticket_that_was_not_used_is_soon_worth_nothing(issuer, clock):
+def test_an_unused_ticket_expires(issuer, clock):
     ticket = issuer.issue(ADA)
 
     clock.now += OPEN_SECONDS + 1
@@ -70,7 +70,7 @@ def test_a_ticket_that_was_not_used_is_soon_worth_nothing(issuer, clock):
     assert not opens(issuer, ticket)
 
 
-def test_a_ticket_that_opened_nothing_can_be_used_again(issuer):
+def test_a_released_ticket_can_be_used_again(issuer):
     ticket = issuer.issue(ADA)
     opens(issuer, ticket)
 
@@ -80,19 +80,19 @@ def test_a_ticket_that_opened_nothing_can_be_used_again(issuer):
     assert not opens(issuer, ticket)
 
 
-def test_another_process_takes_a_ticket_for_who_comes_back(issuer, clock):
+def test_another_process_accepts_a_ticket_for_a_resume(issuer, clock):
     ticket = issuer.issue(ADA)
     opens(issuer, ticket)
-    elsewhere = Tickets("k" * 32, SECONDS, clock)
+    other_process = Tickets("k" * 32, SECONDS, clock)
 
     clock.now += OPEN_SECONDS + 1
 
-    assert not opens(elsewhere, ticket)
-    assert opens(elsewhere, ticket, comes_back=True)
-    assert not opens(elsewhere, ticket, "/api/chat/stream/m-2", comes_back=True)
+    assert not opens(other_process, ticket)
+    assert opens(other_process, ticket, comes_back=True)
+    assert not opens(other_process, ticket, "/api/chat/stream/m-2", comes_back=True)
 
 
-def test_tickets_are_issued_in_any_number_and_differ(issuer):
+def test_every_ticket_is_unique(issuer):
     issued = [issuer.issue(ADA) for _ in range(100)]
 
     assert len(set(issued)) == 100
@@ -100,33 +100,33 @@ def test_tickets_are_issued_in_any_number_and_differ(issuer):
 
 
 @given(st.text(max_size=80), st.integers(0, 200))
-def test_a_ticket_that_was_changed_anywhere_opens_nothing_more(made_up, at):
+def test_a_modified_ticket_is_refused(inserted, position):
     issuer = Tickets("k" * 32, SECONDS)
     genuine = issuer.issue(ADA)
-    at %= genuine.rindex(".")
+    position %= genuine.rindex(".")
     assert opens(issuer, genuine)
 
     # Base64 can be written in several ways: what is decoded must not count as another ticket.
-    for forged in (made_up, f"{genuine}{made_up}x", f"{genuine[:at]}{made_up}_{genuine[at:]}"):
+    for forged in (inserted, f"{genuine}{inserted}x", f"{genuine[:position]}{inserted}_{genuine[position:]}"):
         assert not opens(issuer, forged)
 
 
-def test_a_ticket_signed_with_another_key_opens_nothing(issuer, clock):
+def test_a_ticket_signed_with_another_key_is_refused(issuer, clock):
     assert not opens(issuer, Tickets("l" * 32, SECONDS, clock).issue(ADA))
 
 
-def test_what_is_remembered_is_bounded(issuer, clock, monkeypatch):
-    monkeypatch.setattr(tickets, "REMEMBER_MOST", 10)
+def test_the_number_of_remembered_tickets_is_limited(issuer, clock, monkeypatch):
+    monkeypatch.setattr(tickets, "MAX_REMEMBERED", 10)
     issued = [issuer.issue(ADA) for _ in range(20)]
     for ticket in issued:
         opens(issuer, ticket)
 
-    assert len(issuer._opened) == 10
+    assert len(issuer._redeemed) == 10
     assert not any(opens(issuer, ticket) for ticket in issued[10:])
 
     clock.now += SECONDS + 1
     opens(issuer, issuer.issue(ADA))
-    assert len(issuer._opened) == 1
+    assert len(issuer._redeemed) == 1
 
 
 def test_the_longest_user_id_fits_into_a_url(issuer):

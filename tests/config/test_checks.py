@@ -14,7 +14,7 @@ POSTGRES = "postgresql://chat:pw@db.example/chat"
 UNSAFE = {
     "no SECRET_KEY": ({"SECRET_KEY": ""}, "SECRET_KEY is required in production, 32 bytes at least."),
     "a short SECRET_KEY": ({"SECRET_KEY": "k" * 31}, "SECRET_KEY is required in production, 32 bytes at least."),
-    "a SECRET_KEY that is long by its spaces": (
+    "a short SECRET_KEY with whitespace": (
         {"SECRET_KEY": "  " + "k" * 31 + "\n"},
         "SECRET_KEY is required in production, 32 bytes at least.",
     ),
@@ -30,75 +30,75 @@ UNSAFE = {
     ),
     "a key in the clear": (
         BROKER | {"BROKER_BASE_URL": "http://broker.example"},
-        "BROKER_BASE_URL must begin with https://: it would show BROKER_API_KEY to everybody on the way.",
+        "BROKER_BASE_URL must begin with https://: BROKER_API_KEY would be sent in the clear.",
     ),
     "a model's key in the clear": (
         {"OPENAI_BASE_URL": "http://models.example/v1", "OPENAI_API_KEY": KEY},
-        "OPENAI_BASE_URL must begin with https://: it would show OPENAI_API_KEY to everybody on the way.",
+        "OPENAI_BASE_URL must begin with https://: OPENAI_API_KEY would be sent in the clear.",
     ),
-    "keys anybody could replace": (
+    "a key set over http": (
         JWT | {"AUTH_JWT_JWKS_URL": "http://id.example/keys"},
-        "AUTH_JWT_JWKS_URL must begin with https://: somebody on the way could put in keys of their own.",
+        "AUTH_JWT_JWKS_URL must begin with https://: an attacker in between could replace the keys.",
     ),
-    "what services say of themselves": (
+    "exposed upstream errors": (
         {"EXPOSE_UPSTREAM_ERRORS": "1"},
-        "EXPOSE_UPSTREAM_ERRORS=1 is for development: what services say of themselves is not for users.",
+        "EXPOSE_UPSTREAM_ERRORS=1 is for development only: users must not see upstream errors.",
     ),
-    "a disk that vanishes": (
+    "no DATABASE_URL on Heroku": (
         {"DYNO": "web.1"},
-        "DATABASE_URL is required here, and no SQLite: this platform's disk is emptied at every restart.",
+        "DATABASE_URL is required here, and must not be SQLite: this platform's disk is emptied at every restart.",
     ),
-    "SQLite on a disk that vanishes": (
+    "SQLite on Heroku": (
         {"DYNO": "web.1", "DATABASE_URL": "sqlite:///chat.db"},
-        "DATABASE_URL is required here, and no SQLite: this platform's disk is emptied at every restart.",
+        "DATABASE_URL is required here, and must not be SQLite: this platform's disk is emptied at every restart.",
     ),
-    "a proxy that need not prove itself": (
+    "no proxy secret": (
         {"AUTH_MODE": "proxy"},
         "AUTH_PROXY_SECRET is required with AUTH_MODE=proxy, 32 bytes at least.",
     ),
-    "a proxy whose proof is short": (
+    "a short proxy secret": (
         {"AUTH_MODE": "proxy", "AUTH_PROXY_SECRET": "k" * 31},
         "AUTH_PROXY_SECRET is required with AUTH_MODE=proxy, 32 bytes at least.",
     ),
-    "tokens nobody can check": (JWT, "AUTH_MODE=jwt requires AUTH_JWT_SECRET or AUTH_JWT_JWKS_URL, and not both."),
-    "two ways to check them": (
+    "neither a JWT secret nor a key set": (JWT, "AUTH_MODE=jwt requires AUTH_JWT_SECRET or AUTH_JWT_JWKS_URL, and not both."),
+    "a JWT secret and a key set": (
         JWT | {"AUTH_JWT_SECRET": KEY, "AUTH_JWT_JWKS_URL": "https://id.example/keys"},
         "AUTH_MODE=jwt requires AUTH_JWT_SECRET or AUTH_JWT_JWKS_URL, and not both.",
     ),
-    "tokens anybody could sign": (JWT | {"AUTH_JWT_SECRET": "k" * 31}, "AUTH_JWT_SECRET must have 32 bytes at least."),
+    "a short JWT secret": (JWT | {"AUTH_JWT_SECRET": "k" * 31}, "AUTH_JWT_SECRET must have 32 bytes at least."),
 }
 IDENTITY = [name for name, (environment, _) in UNSAFE.items() if environment.get("AUTH_MODE") in {"proxy", "jwt"}]
-IDENTITY.remove("keys anybody could replace")
+IDENTITY.remove("a key set over http")
 
 
 @pytest.mark.parametrize(("environment", "message"), UNSAFE.values(), ids=UNSAFE)
-def test_production_refuses_an_unsafe_start(environment, message):
+def test_production_refuses_unsafe_settings(environment, message):
     assert refusal(PRODUCTION | environment) == message
 
 
 @pytest.mark.parametrize("name", IDENTITY)
-def test_who_is_asking_is_not_forgiven_in_development_either(name):
+def test_development_refuses_incomplete_authentication_settings(name):
     environment, message = UNSAFE[name]
 
     assert refusal({"APP_ENV": "development"} | environment) == message
 
 
-@pytest.mark.parametrize("name", ["a broker without its key", "a key in the clear", "keys anybody could replace"])
-def test_development_warns_of_what_it_forgives(name):
+@pytest.mark.parametrize("name", ["a broker without its key", "a key in the clear", "a key set over http"])
+def test_development_warns_of_dangerous_settings(name):
     environment, message = UNSAFE[name]
 
     assert list(dangers(load_settings({"APP_ENV": "development"} | environment))) == [message]
 
 
-@pytest.mark.parametrize("name", ["no SECRET_KEY", "no AUTH_MODE", "what services say of themselves", "a disk that vanishes"])
-def test_development_forgives_what_makes_it_easy(name):
+@pytest.mark.parametrize("name", ["no SECRET_KEY", "no AUTH_MODE", "exposed upstream errors", "no DATABASE_URL on Heroku"])
+def test_development_accepts_missing_settings_without_a_warning(name):
     environment, _ = UNSAFE[name]
 
     assert not list(dangers(load_settings({"APP_ENV": "development"} | environment)))
 
 
-@pytest.mark.parametrize("name", ["an engine without its key", "what services say of themselves"])
-def test_a_broker_of_its_own_is_refused_what_is_about_services(name):
+@pytest.mark.parametrize("name", ["an engine without its key", "exposed upstream errors"])
+def test_a_standalone_broker_refuses_unsafe_upstream_settings(name):
     environment, message = UNSAFE[name]
 
     assert refusal(environment, neighbour=True) == message
@@ -122,7 +122,7 @@ def test_a_broker_of_its_own_is_refused_what_is_about_services(name):
         "http://broker.internal:8080",
     ],
 )
-def test_a_key_may_go_where_nobody_listens(url):
+def test_a_key_may_be_sent_in_the_clear_in_private_networks(url):
     assert load_settings(PRODUCTION | BROKER | {"BROKER_BASE_URL": url}).broker_base_url == url
 
 
@@ -140,16 +140,16 @@ def test_a_key_may_go_where_nobody_listens(url):
         "HTTP://BROKER.EXAMPLE",
     ],
 )
-def test_a_key_may_not_go_where_anybody_may_listen(url):
+def test_a_key_may_not_be_sent_in_the_clear_over_the_internet(url):
     assert "must begin with https://" in refusal(PRODUCTION | BROKER | {"BROKER_BASE_URL": url})
 
 
 @pytest.mark.parametrize("url", [POSTGRES, "postgres://chat:pw@db.example/chat"])
-def test_a_platform_without_a_disk_needs_a_database_elsewhere(url):
+def test_heroku_with_postgresql_is_accepted(url):
     assert load_settings(PRODUCTION | {"DYNO": "web.1", "DATABASE_URL": url}).dyno
 
 
-def test_a_file_that_other_machines_do_not_have_is_warned_of():
+def test_redis_with_sqlite_is_warned_of():
     redis = {"REDIS_URL": "redis://redis:6379/0"}
     [message] = warnings(load_settings(PRODUCTION | redis))
 
@@ -159,23 +159,23 @@ def test_a_file_that_other_machines_do_not_have_is_warned_of():
     assert not list(warnings(load_settings({"APP_ENV": "development"} | redis)))
 
 
-def test_a_models_server_of_ones_own_needs_no_key():
+def test_a_local_model_server_needs_no_key():
     assert load_settings(PRODUCTION | {"OPENAI_BASE_URL": "http://127.0.0.1:11434/v1"}).openai_base_url
 
 
-def test_what_must_be_in_no_output_is_every_secret_and_a_urls_password():
+def test_secrets_include_passwords_of_urls():
     settings = load_settings(PRODUCTION | BROKER | {"DATABASE_URL": "postgres://chat:swordfish@db/chat"})
 
     assert set(secrets_of(settings)) == {KEY, "postgres://chat:swordfish@db/chat", "swordfish"}
 
 
-def test_a_key_that_is_a_part_of_words_is_left_in_them():
+def test_short_secrets_are_not_redacted():
     assert not secrets_of(load_settings({"APP_ENV": "development", "ENGINE_API_KEY": "key"}))
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", ["no AUTH_MODE", "a key in the clear", "what services say of themselves"])
-def test_a_server_that_must_not_start_says_why_once_and_stays_down(tmp_path, name):
+@pytest.mark.parametrize("name", ["no AUTH_MODE", "a key in the clear", "exposed upstream errors"])
+def test_a_refused_server_logs_the_reason_once_and_exits_with_status_3(tmp_path, name):
     environment, message = UNSAFE[name]
 
     server = Server("gunicorn", tmp_path / "log", **({"APP_ENV": "production"} | PRODUCTION | environment))

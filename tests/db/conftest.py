@@ -4,28 +4,20 @@ from pathlib import Path
 import pytest
 
 from bff.db.database import Database
-from tests.db.postgres import Postgres, programs
-from tests.missing import missing
+from tests.db.postgres import Postgres, running_postgres
 
 KINDS = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.live, pytest.mark.timeout(120)])]
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    found = programs()
-    if found is None:
-        missing("PostgreSQL")
-    server = Postgres(found)
-    try:
-        server.start()
+    with running_postgres() as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty database, of each kind."""
+    """The URL of an empty database, on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/chat.db"
     return str(request.getfixturevalue("postgres").url())

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own: on a free port, in a directory of its own, without a password."""
+"""A PostgreSQL server for the tests, on a free port, in a temporary directory, without a password."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,36 +16,37 @@ from typing import Any
 import psycopg
 
 from tests.live import free_port
+from tests.missing import missing
 
 START_SECONDS = 60.0
 
 
 class Postgres:
-    """`url()`: that of a new, empty database."""
+    """`url()` creates a database and returns its URL."""
 
     def __init__(self, programs: Path) -> None:
         self._programs = programs
         self._user = _user()
-        self._home = Path(tempfile.mkdtemp(prefix="chat-postgres-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="chat-postgres-"))
         self.port = free_port()
         self._numbers = count(1)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         if self._user:
-            shutil.chown(self._home, self._user["user"], self._user["group"])
-        data = str(self._home / "data")
-        make = ["initdb", "-D", data, "-U", "chat", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(self._command(make), check=True, capture_output=True, cwd="/", **self._user)
-        self._serve()
+            shutil.chown(self._folder, self._user["user"], self._user["group"])
+        data = str(self._folder / "data")
+        initdb = ["initdb", "-D", data, "-U", "chat", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(self._command(initdb), check=True, capture_output=True, cwd="/", **self._user)
+        self._launch()
 
     def restart_as_standby(self) -> None:
-        """In recovery, of a primary that never comes: it can only be read, until `pg_promote()`."""
-        self._end()
-        (self._home / "data" / "standby.signal").touch()
-        self._serve()
+        """In recovery without a primary: read-only until `pg_promote()`."""
+        self._terminate()
+        (self._folder / "data" / "standby.signal").touch()
+        self._launch()
 
-    def _serve(self) -> None:
+    def _launch(self) -> None:
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
@@ -52,10 +54,10 @@ class Postgres:
             "max_connections": "50",
             "timezone": "Asia/Kathmandu",
         }
-        run = ["postgres", "-D", str(self._home / "data"), "-p", str(self.port)]
-        run += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        with (self._home / "log").open("wb") as log:
-            self._process = subprocess.Popen(self._command(run), stdout=log, stderr=log, cwd="/", **self._user)
+        command = ["postgres", "-D", str(self._folder / "data"), "-p", str(self.port)]
+        command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(self._command(command), stdout=log, stderr=log, cwd="/", **self._user)
         self._wait()
 
     def _command(self, parts: list[str]) -> list[str]:
@@ -67,7 +69,7 @@ class Postgres:
             try:
                 psycopg.connect(self._url("postgres"), connect_timeout=5).close()
             except psycopg.OperationalError:
-                assert time.monotonic() < deadline, (self._home / "log").read_text()
+                assert time.monotonic() < deadline, (self._folder / "log").read_text()
                 time.sleep(0.05)
             else:
                 return
@@ -82,12 +84,12 @@ class Postgres:
         return self._url(name).replace("postgresql:", "postgres:")
 
     def stop(self) -> None:
-        self._end()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._terminate()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _end(self) -> None:
+    def _terminate(self) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)  # Now, whoever is still connected.
+            self._process.send_signal(signal.SIGINT)  # Fast shutdown, which disconnects clients.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(10)
             self._process.kill()
@@ -95,16 +97,30 @@ class Postgres:
 
 
 def _user() -> dict[str, Any]:
-    """PostgreSQL refuses to be run by root."""
+    """Arguments of `Popen` that select another user than root, as which PostgreSQL refuses to run."""
     if os.getuid() != 0:
         return {}
     names = {entry.pw_name for entry in pwd.getpwall()}
-    who = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
-    return {"user": who.pw_uid, "group": who.pw_gid, "extra_groups": []}
+    entry = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def programs() -> Path | None:
-    """Where they are."""
-    if (found := shutil.which("initdb")) is not None:
-        return Path(found).resolve().parent
+@contextlib.contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """If PostgreSQL is not installed, the test is skipped; in CI it fails."""
+    path = _programs()
+    if path is None:
+        missing("PostgreSQL")
+    server = Postgres(path)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def _programs() -> Path | None:
+    """The directory of PostgreSQL's programs; None if it is not installed."""
+    if (initdb := shutil.which("initdb")) is not None:
+        return Path(initdb).resolve().parent
     return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)

@@ -1,4 +1,4 @@
-"""One user's browser in conversations."""
+"""An HTTP client for conversations."""
 
 import json
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ ROOM = "/api/conversations"
 
 class Talk(Browser):
     def begin(self, text: str = "", **content: Any) -> str:
-        """A new conversation's id; in it `text`, if any, has been said."""
-        made = self.request("POST", ROOM, content).json()["id"]
+        """Creates a conversation, posts `text` to it if there is one, and returns the id."""
+        conversation = self.request("POST", ROOM, content).json()["id"]
         if text:
-            self.tell(made, text)
-        return str(made)
+            self.tell(conversation, text)
+        return str(conversation)
 
     def tell(self, conversation: str, text: str) -> str:
         return str(self.request("POST", f"{ROOM}/{conversation}/messages", {"content": text}).json()["id"])
@@ -34,7 +34,7 @@ class Talk(Browser):
 
 
 def told(reply: Reply) -> Iterator[dict[str, Any]]:
-    """Each frame as its fields, `data` as JSON; a comment as {"comment": …}."""
+    """The fields of each frame, with `data` parsed as JSON. A comment is {"comment": "…"}."""
     for frame in reply.frames():
         if frame.startswith(":"):
             yield {"comment": frame[1:].strip()}

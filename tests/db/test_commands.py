@@ -1,4 +1,4 @@
-"""`flask db`, as a deploy runs it."""
+"""`flask db` as a deploy runs it."""
 
 import sqlite3
 import subprocess
@@ -26,20 +26,20 @@ def flask_db(*arguments: str, **settings: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_a_deploy_makes_the_tables_and_the_server_finds_them(start, tmp_path):
+def test_the_server_uses_the_tables_that_flask_db_created(start, tmp_path):
     url = f"sqlite:///{tmp_path}/chat.db"
     assert "no tables" in flask_db("current", DATABASE_URL=url).stdout
     assert "0004" in flask_db("upgrade", DATABASE_URL=url).stdout
     server = start("gunicorn", DATABASE_URL=url, **PRODUCTION)
 
-    made = Browser(server).request("POST", "/api/conversations", {"title": "First"})
+    created = Browser(server).request("POST", "/api/conversations", {"title": "First"})
 
-    assert made.json()["title"] == "First"
+    assert created.json()["title"] == "First"
     assert "0003" in flask_db("downgrade", "-1", DATABASE_URL=url).stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "address", "said"),
+    ("arguments", "url", "message"),
     [
         (("upgrade", "nonsense"), "", "no such revision"),
         (("upgrade",), "postgresql://chat:password@127.0.0.1:1/chat", "cannot be reached"),
@@ -48,23 +48,23 @@ def test_a_deploy_makes_the_tables_and_the_server_finds_them(start, tmp_path):
     ],
     ids=["no revision", "nobody there", "no directory", "another database"],
 )
-def test_what_goes_wrong_is_one_sentence(tmp_path, arguments, address, said):
-    failed = flask_db(*arguments, DATABASE_URL=address or f"sqlite:///{tmp_path}/chat.db")
+def test_errors_are_printed_as_one_sentence(tmp_path, arguments, url, message):
+    process = flask_db(*arguments, DATABASE_URL=url or f"sqlite:///{tmp_path}/chat.db")
 
-    assert failed.returncode != 0
-    assert said in failed.stderr
-    assert "Traceback" not in failed.stderr
-    assert "password" not in failed.stdout + failed.stderr
+    assert process.returncode != 0
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+    assert "password" not in process.stdout + process.stderr
 
 
-def test_the_database_is_opened_at_its_first_use(start, tmp_path):
+def test_the_database_is_opened_at_the_first_request_that_needs_it(start, tmp_path):
     server = start("gunicorn", DATABASE_URL=f"sqlite:///{tmp_path}/chat.db")
 
     assert not (tmp_path / "chat.db").exists()
     Browser(server).request("GET", "/api/conversations").read()
     assert Browser(server).request("GET", f"/api/conversations/{uuid4()}").json()["code"] == "not_found"
 
-    assert "Traceback" not in server.log, "somebody's mistake is no fault of ours"
+    assert "Traceback" not in server.log, "a 404 is not logged as an error"
     with sqlite3.connect(tmp_path / "chat.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()

@@ -1,4 +1,4 @@
-"""Up and down, from empty and from each revision, on each kind of database."""
+"""Upgrades and downgrades from and to each revision, on SQLite and PostgreSQL."""
 
 import threading
 import time
@@ -15,16 +15,16 @@ from bff.db.database import Database
 from bff.db.models import Base
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
-from tests.db.heard import heard
+from tests.db.agent_history import agent_history
 from tests.live import in_parallel
 
 REVISIONS = ["0001", "0002", "0003", "0004"]
-SAID = datetime(2024, 2, 29, 12, 30, 15, 123000, tzinfo=UTC)
+CREATED_AT = datetime(2024, 2, 29, 12, 30, 15, 123000, tzinfo=UTC)
 
 
 @pytest.fixture
 def database(url):
-    """Without any tables yet."""
+    """An empty database."""
     database = Database(url)
     yield database
     database.close()
@@ -34,28 +34,29 @@ def tables(database: Database) -> set[str]:
     return database.read(lambda session: set(inspect(session.connection()).get_table_names())) - {"alembic_version"}
 
 
-def keep_an_old_message(database: Database, url: str) -> tuple[UUID, UUID]:
-    """As revision 1 knew them. SQLite has no UUIDs and no time zones."""
+def insert_message_at_revision_1(database: Database, url: str) -> tuple[UUID, UUID]:
+    """Returns the ids of conversation and message. SQLite has no UUIDs and no time zones."""
     conversation_id, message_id = uuid4(), uuid4()
     on_sqlite = url.startswith("sqlite")
     values = {
         "id": conversation_id.hex if on_sqlite else str(conversation_id),
         "message": message_id.hex if on_sqlite else str(message_id),
-        "said": str(SAID.replace(tzinfo=None) if on_sqlite else SAID),
+        "created_at": str(CREATED_AT.replace(tzinfo=None) if on_sqlite else CREATED_AT),
     }
     conversation = (
-        "INSERT INTO chat_conversations (id, owner_id, title, created_at, updated_at) VALUES (:id, 'ada', 'Old', :said, :said)"
+        "INSERT INTO chat_conversations (id, owner_id, title, created_at, updated_at)"
+        " VALUES (:id, 'ada', 'Old', :created_at, :created_at)"
     )
     message = (
         "INSERT INTO chat_messages (id, conversation_id, role, content, regenerate, created_at)"
-        " VALUES (:message, :id, 'user', 'kept', '', :said)"
+        " VALUES (:message, :id, 'user', 'kept', '', :created_at)"
     )
 
     database.write(lambda session: [session.execute(text(statement), values) for statement in (conversation, message)])
     return conversation_id, message_id
 
 
-def test_the_tables_are_what_the_models_say(database):
+def test_the_migrated_tables_match_the_models(database):
     assert database.current() == ""
     assert database.upgrade() == REVISIONS[-1] == database.current()
 
@@ -66,7 +67,7 @@ def test_the_tables_are_what_the_models_say(database):
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_every_revision_leads_up_and_down(database, revision):
+def test_every_revision_can_be_upgraded_and_downgraded(database, revision):
     assert database.upgrade(revision) == revision
     assert database.upgrade() == REVISIONS[-1]
 
@@ -78,7 +79,7 @@ def test_every_revision_leads_up_and_down(database, revision):
     assert tables(database) == {"chat_conversations", "chat_messages", "chat_preferences"}
 
 
-def test_upgrading_what_is_up_to_date_changes_nothing(database):
+def test_upgrading_an_up_to_date_database_changes_nothing(database):
     database.upgrade()
     created = ConversationStore(database).create("ada", "Kept")
 
@@ -87,21 +88,21 @@ def test_upgrading_what_is_up_to_date_changes_nothing(database):
     assert ConversationStore(database).get("ada", created.id).title == "Kept"
 
 
-def test_what_revision_1_kept_is_there_and_can_be_edited(database, url):
+def test_messages_of_revision_1_survive_the_upgrade_and_can_be_edited(database, url):
     database.upgrade("0001")
-    conversation_id, message_id = keep_an_old_message(database, url)
+    conversation_id, message_id = insert_message_at_revision_1(database, url)
 
     database.upgrade()
 
     store = ConversationStore(database)
     [message] = store.messages("ada", conversation_id, 10).rows
     assert (message.id, message.content, message.edited_content, message.edited_at) == (message_id, "kept", None, None)
-    assert message.created_at == SAID
+    assert message.created_at == CREATED_AT
     store.edit_message("ada", conversation_id, message_id, "edited")
-    assert [one.content for one in heard(database, conversation_id)] == ["edited"]
+    assert [one.content for one in agent_history(database, conversation_id)] == ["edited"]
 
 
-def test_back_at_revision_1_the_edits_are_gone_and_what_was_said_is_not(database):
+def test_a_downgrade_to_revision_1_loses_edits_only(database):
     database.upgrade()
     store = ConversationStore(database)
     conversation = store.create("ada")
@@ -115,7 +116,7 @@ def test_back_at_revision_1_the_edits_are_gone_and_what_was_said_is_not(database
     assert (one.content, one.edited_content, one.edited_at) == ("said", None, None)
 
 
-def test_revision_3_finds_which_version_was_answered(database):
+def test_revision_3_sets_the_version_that_a_reply_answers(database):
     database.upgrade()
     store, replies = ConversationStore(database), Replies(database, 1000)
     conversation_id = store.create("ada").id
@@ -135,15 +136,15 @@ def test_revision_3_finds_which_version_was_answered(database):
     assert len(store.messages("ada", conversation_id, 100).rows) == 6
 
 
-def test_back_before_revision_3_nothing_that_was_said_is_lost(database):
+def test_a_downgrade_below_revision_3_loses_no_messages(database):
     database.upgrade()
     store, replies = ConversationStore(database), Replies(database, 1000)
     conversation_id = store.create("ada").id
     question = store.add_message("ada", conversation_id, "one").id
-    for words in ("two", "three"):
-        store.edit_message("ada", conversation_id, question, words)
+    for edited in ("two", "three"):
+        store.edit_message("ada", conversation_id, question, edited)
         version = replies.question("ada", conversation_id, question, "").version
-        replies.store("ada", conversation_id, question, version, "", f"to {words}")
+        replies.store("ada", conversation_id, question, version, "", f"to {edited}")
 
     database.downgrade("0002")
     database.upgrade()
@@ -151,31 +152,31 @@ def test_back_before_revision_3_nothing_that_was_said_is_lost(database):
     assert [m.content for m in store.messages("ada", conversation_id, 100).rows] == ["one", "to two", "to three"]
 
 
-def test_a_migration_that_breaks_leaves_nothing_behind(database):
-    def break_off(connection):
+def test_a_failed_migration_is_rolled_back(database):
+    def fail(connection):
         migrations.upgrade(connection, "0001")
-        raise RuntimeError("broken off")
+        raise RuntimeError("failed")
 
     with pytest.raises(RuntimeError):
-        database._migrated(break_off)
+        database._run_migration(fail)
 
     assert (database.current(), tables(database)) == ("", set())
 
 
-def test_one_that_waits_for_another_longer_than_a_query_may_take_goes_on_after_it(url, monkeypatch):
-    monkeypatch.setattr("bff.db.database.STATEMENT_MILLISECONDS", 100)
+def test_waiting_for_another_migration_has_no_statement_timeout(url, monkeypatch):
+    monkeypatch.setattr("bff.db.database.STATEMENT_TIMEOUT_MILLISECONDS", 100)
     first, second = Database(url), Database(url)
-    begun = threading.Event()
+    entered = threading.Event()
 
-    def slowly(connection):
+    def migrate_slowly(connection):
         migrations.upgrade(connection)
-        begun.set()
-        time.sleep(0.5)  # The other's wait, five times as long as a query may take.
+        entered.set()
+        time.sleep(0.5)  # Five times the statement timeout.
 
     def upgrade(number):
         if number == 0:
-            return first._migrated(slowly)
-        assert begun.wait(15)
+            return first._run_migration(migrate_slowly)
+        assert entered.wait(15)
         return second.upgrade()
 
     assert in_parallel(2, upgrade) == [REVISIONS[-1]] * 2
@@ -183,7 +184,7 @@ def test_one_that_waits_for_another_longer_than_a_query_may_take_goes_on_after_i
         database.close()
 
 
-def test_several_that_upgrade_at_once_do_it_once(url):
+def test_concurrent_upgrades_run_once(url):
     databases = [Database(url) for _ in range(4)]
 
     assert in_parallel(4, lambda number: databases[number].upgrade()) == [REVISIONS[-1]] * 4

@@ -1,4 +1,4 @@
-"""While one waits for the database, the others stream: a greenlet worker has one thread for all of them."""
+"""Waiting for the database does not block the other streams of a gevent worker."""
 
 import http.client
 import sqlite3
@@ -21,35 +21,35 @@ DEADLINE = 30.0
 LONG = "word " * 2_000
 
 
-class Subscriber:
-    """A reply that is read in the background, and counted."""
+class BackgroundReader:
+    """Reads a reply in a thread and counts its tokens."""
 
     def __init__(self, talk: Talk, conversation: str) -> None:
         self._reply = talk.hear(conversation)
         self.tokens = 0
-        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def _listen(self) -> None:
-        with suppress(OSError, http.client.IncompleteRead):  # Its server is stopped before it has said all.
+    def _read(self) -> None:
+        with suppress(OSError, http.client.IncompleteRead):  # The server is stopped before the reply has ended.
             for frame in told(self._reply):
                 self.tokens += frame.get("event") == "token"
 
-    def hears(self, more: int) -> bool:
-        enough = self.tokens + more
-        return bool(eventually(lambda: self.tokens >= enough, DEADLINE))
+    def receives(self, count: int) -> bool:
+        target = self.tokens + count
+        return bool(eventually(lambda: self.tokens >= target, DEADLINE))
 
 
-class ThreadExecutor:
-    """A call that is made in the background."""
+class BackgroundCall:
+    """A call in a thread."""
 
-    def __init__(self, do: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[[], Any]) -> None:
         self.result: Any = None
-        self.over = threading.Event()
-        threading.Thread(target=self._run, args=(do,), daemon=True).start()
+        self.finished = threading.Event()
+        threading.Thread(target=self._run, args=(call,), daemon=True).start()
 
-    def _run(self, do: Callable[[], Any]) -> None:
-        self.result = do()
-        self.over.set()
+    def _run(self, call: Callable[[], Any]) -> None:
+        self.result = call()
+        self.finished.set()
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def postgres_url(postgres):
     return postgres.url()
 
 
-def test_a_slow_query_does_not_stop_the_streams_beside_it(start, postgres_url):
+def test_a_slow_query_does_not_block_other_streams(start, postgres_url):
     ada = Talk(start("gunicorn", DATABASE_URL=postgres_url, ECHO_WORD_SECONDS="0.02"))
     conversation, slow = ada.begin(LONG), ada.begin()
     with psycopg.connect(postgres_url, autocommit=True) as connection:
@@ -68,91 +68,90 @@ def test_a_slow_query_does_not_stop_the_streams_beside_it(start, postgres_url):
             "CREATE TRIGGER dawdle BEFORE UPDATE ON chat_conversations FOR EACH ROW"
             " WHEN (NEW.title = 'slow') EXECUTE FUNCTION dawdle()"
         )
-    listener = Subscriber(ada, conversation)
-    assert listener.hears(1)
+    reader = BackgroundReader(ada, conversation)
+    assert reader.receives(1)
 
-    changing = ThreadExecutor(lambda: ada.change(slow, title="slow"))
-    before = listener.tokens
-    assert changing.over.wait(DEADLINE)
+    change = BackgroundCall(lambda: ada.change(slow, title="slow"))
+    before = reader.tokens
+    assert change.finished.wait(DEADLINE)
 
-    assert changing.result["title"] == "slow"
-    assert listener.tokens - before > 10
+    assert change.result["title"] == "slow"
+    assert reader.tokens - before > 10
 
 
-def test_a_locked_row_does_not_stop_the_streams_beside_it(start, postgres_url):
+def test_a_locked_row_does_not_block_other_streams(start, postgres_url):
     ada = Talk(start("gunicorn", DATABASE_URL=postgres_url, ECHO_WORD_SECONDS="0.02"))
     conversation, locked = ada.begin(LONG), ada.begin()
-    listener = Subscriber(ada, conversation)
+    reader = BackgroundReader(ada, conversation)
 
     with psycopg.connect(postgres_url) as connection:
         connection.execute("SELECT * FROM chat_conversations WHERE id = %s FOR UPDATE", [locked])
-        changing = ThreadExecutor(lambda: ada.change(locked, title="new"))
-        assert listener.hears(50)
-        assert not changing.over.is_set()
+        change = BackgroundCall(lambda: ada.change(locked, title="new"))
+        assert reader.receives(50)
+        assert not change.finished.is_set()
 
-    assert changing.over.wait(DEADLINE)
-    assert changing.result["title"] == "new"
+    assert change.finished.wait(DEADLINE)
+    assert change.result["title"] == "new"
 
 
-def test_another_processes_lock_stops_neither_streams_nor_those_who_read(start, tmp_path):
+def test_a_locked_sqlite_file_blocks_neither_streams_nor_reads(start, tmp_path):
     file = tmp_path / "chat.db"
     ada = Talk(start("gunicorn", DATABASE_URL=f"sqlite:///{file}", ECHO_WORD_SECONDS="0.02"))
     conversation, other = ada.begin(LONG), ada.begin()
-    listener = Subscriber(ada, conversation)
-    assert listener.hears(1)
+    reader = BackgroundReader(ada, conversation)
+    assert reader.receives(1)
 
     with closing(sqlite3.connect(file, timeout=DEADLINE, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        changing = ThreadExecutor(lambda: ada.change(other, title="new"))
-        assert listener.hears(50)
+        change = BackgroundCall(lambda: ada.change(other, title="new"))
+        assert reader.receives(50)
         assert len(ada.request("GET", ROOM).json()["conversations"]) == 2
-        assert not changing.over.is_set()
+        assert not change.finished.is_set()
         connection.execute("ROLLBACK")
 
-    assert changing.over.wait(DEADLINE)
-    assert changing.result["title"] == "new"
+    assert change.finished.wait(DEADLINE)
+    assert change.result["title"] == "new"
 
 
 STREAMS = 200
-BLOCK_MOST = 0.1
-"""Seconds."""
+MAX_BLOCK_SECONDS = 0.1
 
 
 @pytest.mark.alone
 @pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
-def test_two_hundred_stream_while_others_list_and_edit_and_nothing_blocks(start, url):
+def test_edits_do_not_block_two_hundred_streams(start, url):
     server = start("ticking", DATABASE_URL=url, ECHO_WORD_SECONDS="0.05", MESSAGES_PER_MINUTE="99999")
     text = " ".join(f"word-{number}" for number in range(40))
     talks = [Talk(server, f"user-{number}") for number in range(STREAMS)]
     conversations = [talk.begin(text) for talk in talks]
     Talk(server).request("GET", "/longest").close()
-    working = threading.Event()
-    editors = [ThreadExecutor(lambda number=number: edit_on(Talk(server, f"editor-{number}"), working)) for number in range(3)]
+    stop = threading.Event()
+    editors = [BackgroundCall(lambda number=number: edit_until(Talk(server, f"editor-{number}"), stop)) for number in range(3)]
 
-    # What blocks of our own blocks in every round; a machine that stops for a moment does not.
+    # The best of three rounds: a pause of the machine affects one round, blocking code all of them.
     longest = []
     for turn in range(3):
-        in_parallel(STREAMS, lambda number, turn=turn: hear_all(talks[number], conversations[number], f"?regenerate={turn}"))
+        in_parallel(STREAMS, lambda number, turn=turn: read_reply(talks[number], conversations[number], f"?regenerate={turn}"))
         longest.append(Talk(server).request("GET", "/longest").json())
-        if longest[-1] < BLOCK_MOST:
+        if longest[-1] < MAX_BLOCK_SECONDS:
             break
-    working.set()
+    stop.set()
     for editor in editors:
-        assert editor.over.wait(DEADLINE)
+        assert editor.finished.wait(DEADLINE)
 
-    assert min(longest) < BLOCK_MOST, longest
+    assert min(longest) < MAX_BLOCK_SECONDS, longest
     assert all(editor.result > 0 for editor in editors)
     for talk, conversation in list(zip(talks, conversations, strict=True))[::20]:
         assert [message["content"] for message in talk.replies(conversation)] == [text] * len(longest)
 
 
-def hear_all(talk: Talk, conversation: str, query: str) -> None:
+def read_reply(talk: Talk, conversation: str, query: str) -> None:
     with talk.hear(conversation, query) as reply:
         assert list(told(reply))[-1]["event"] == "done"
 
 
-def edit_on(talk: Talk, enough: threading.Event) -> int:
-    """Lists, tells, edits and changes until it is enough; how often."""
+def edit_until(talk: Talk, stop: threading.Event) -> int:
+    """Lists, posts, edits and updates until `stop` is set. Returns the number of rounds."""
     conversation = talk.begin("said")
     message = talk.kept(conversation)[0]["id"]
     for count, agent in enumerate(cycle(["echo", None])):
@@ -161,7 +160,7 @@ def edit_on(talk: Talk, enough: threading.Event) -> int:
         edited = talk.request("PUT", f"{ROOM}/{conversation}/messages/{message}", {"content": f"edited {count}"}).json()
         assert edited["editedContent"] == f"edited {count}"
         assert len(talk.request("GET", ROOM).json()["conversations"]) == 1
-        if enough.is_set():
+        if stop.is_set():
             return count + 1
         time.sleep(0.01)
     raise AssertionError("`cycle` never ends")

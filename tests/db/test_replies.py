@@ -1,4 +1,4 @@
-"""Of one version of a question one reply, and what an agent is told; on each kind of database."""
+"""Stored replies and the history for an agent, on SQLite and PostgreSQL."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +10,7 @@ from bff.db.replies import Replies
 from bff.db.store import ConversationStore
 from bff.errors import InvalidRequest, NotFound
 from bff.upstream.messages import ChatMessage
-from tests.db.heard import heard
+from tests.db.agent_history import agent_history
 from tests.live import in_parallel
 
 
@@ -25,13 +25,13 @@ def replies(database):
 
 
 @pytest.fixture
-def asked(store):
-    """A conversation and its one message."""
+def first_question(store):
+    """The ids of a conversation and of its only message."""
     conversation = store.create("ada")
     return conversation.id, store.add_message("ada", conversation.id, "one").id
 
 
-def answer(replies, conversation_id, content, message_id=None, regenerate=""):
+def store_reply(replies, conversation_id, content, message_id=None, regenerate=""):
     question = replies.question("ada", conversation_id, message_id, regenerate)
     return replies.store("ada", conversation_id, question.id, question.version, regenerate, content)
 
@@ -44,145 +44,148 @@ def is_answered(replies, conversation_id, message_id=None, regenerate=""):
     return replies.question("ada", conversation_id, message_id, regenerate).answered
 
 
-def test_a_reply_is_stored_after_its_question(store, replies, asked):
-    stored = answer(replies, asked[0], "reply")
+def test_a_reply_is_stored_after_its_question(store, replies, first_question):
+    stored = store_reply(replies, first_question[0], "reply")
 
-    messages = store.messages("ada", asked[0], 10).rows
-    assert [(m.id, m.role, m.content) for m in messages] == [(asked[1], "user", "one"), (stored.id, "assistant", "reply")]
-    assert store.get("ada", asked[0]).updated_at == stored.created_at
-    assert replies.task("ada", *asked, "").reply.id == stored.id
-
-
-def test_a_second_reply_to_the_same_is_the_first(store, replies, asked):
-    first = answer(replies, asked[0], "first")
-
-    assert answer(replies, asked[0], "second").id == first.id
-    assert contents(store, asked[0]) == ["one", "first"]
+    messages = store.messages("ada", first_question[0], 10).rows
+    assert [(m.id, m.role, m.content) for m in messages] == [
+        (first_question[1], "user", "one"),
+        (stored.id, "assistant", "reply"),
+    ]
+    assert store.get("ada", first_question[0]).updated_at == stored.created_at
+    assert replies.task("ada", *first_question, "").reply.id == stored.id
 
 
-def test_of_many_that_store_at_once_one_does(url, database, store, asked):
+def test_a_second_reply_to_a_question_is_not_stored(store, replies, first_question):
+    first = store_reply(replies, first_question[0], "first")
+
+    assert store_reply(replies, first_question[0], "second").id == first.id
+    assert contents(store, first_question[0]) == ["one", "first"]
+
+
+def test_concurrent_stores_keep_one_reply(url, database, store, first_question):
     databases = [Database(url) for _ in range(3)]
 
-    ids = in_parallel(9, lambda number: answer(Replies(databases[number % 3], 1), asked[0], f"reply {number}").id)
+    ids = in_parallel(9, lambda number: store_reply(Replies(databases[number % 3], 1), first_question[0], f"reply {number}").id)
 
     assert len(set(ids)) == 1
-    assert len(contents(store, asked[0])) == 2
+    assert len(contents(store, first_question[0])) == 2
     for other in databases:
         other.close()
 
 
-def test_a_question_that_is_edited_after_its_reply_is_unanswered(store, replies, asked):
-    answer(replies, asked[0], "to one")
-    assert is_answered(replies, asked[0])
+def test_a_question_edited_after_its_reply_is_unanswered(store, replies, first_question):
+    store_reply(replies, first_question[0], "to one")
+    assert is_answered(replies, first_question[0])
 
     for text in ("two", "three"):
-        store.edit_message("ada", asked[0], asked[1], text)
-        assert not is_answered(replies, asked[0])
-        answer(replies, asked[0], f"to {text}")
-        assert is_answered(replies, asked[0])
+        store.edit_message("ada", first_question[0], first_question[1], text)
+        assert not is_answered(replies, first_question[0])
+        store_reply(replies, first_question[0], f"to {text}")
+        assert is_answered(replies, first_question[0])
 
-    assert contents(store, asked[0]) == ["one", "to one", "to two", "to three"]
-
-
-def test_a_reply_to_an_older_version_answers_that_one(store, replies, asked):
-    question = replies.question("ada", asked[0], None, "")
-    store.edit_message("ada", asked[0], asked[1], "edited meanwhile")
-
-    replies.store("ada", *asked, question.version, "", "to what it was")
-
-    assert not is_answered(replies, asked[0])
+    assert contents(store, first_question[0]) == ["one", "to one", "to two", "to three"]
 
 
-def test_two_edits_at_one_moment_are_two_versions(store, replies, asked):
+def test_a_reply_answers_the_version_it_was_produced_for(store, replies, first_question):
+    question = replies.question("ada", first_question[0], None, "")
+    store.edit_message("ada", first_question[0], first_question[1], "edited meanwhile")
+
+    replies.store("ada", *first_question, question.version, "", "to what it was")
+
+    assert not is_answered(replies, first_question[0])
+
+
+def test_edits_within_a_millisecond_have_different_versions(store, replies, first_question):
     versions = []
     for number in range(5):
-        store.edit_message("ada", asked[0], asked[1], str(number))
-        versions.append(replies.question("ada", asked[0], None, "").version)
+        store.edit_message("ada", first_question[0], first_question[1], str(number))
+        versions.append(replies.question("ada", first_question[0], None, "").version)
 
     assert len(set(versions)) == 5
 
 
-def test_a_further_reply_is_given_once_a_text(store, replies, asked):
-    answer(replies, asked[0], "first")
+def test_each_regenerate_text_has_one_reply(store, replies, first_question):
+    store_reply(replies, first_question[0], "first")
     for text in ("a", "b"):
-        assert not is_answered(replies, asked[0], regenerate=text)
-        answer(replies, asked[0], text, regenerate=text)
-        assert is_answered(replies, asked[0], regenerate=text)
+        assert not is_answered(replies, first_question[0], regenerate=text)
+        store_reply(replies, first_question[0], text, regenerate=text)
+        assert is_answered(replies, first_question[0], regenerate=text)
 
-    assert contents(store, asked[0]) == ["one", "first", "a", "b"]
+    assert contents(store, first_question[0]) == ["one", "first", "a", "b"]
 
 
-def test_only_a_users_message_is_a_question(store, replies, asked):
-    reply = answer(replies, asked[0], "reply")
+def test_only_a_users_message_can_be_answered(store, replies, first_question):
+    reply = store_reply(replies, first_question[0], "reply")
     empty = store.create("ada")
 
     for conversation_id, message_id, error in (
-        (asked[0], reply.id, InvalidRequest),
+        (first_question[0], reply.id, InvalidRequest),
         (empty.id, None, InvalidRequest),
-        (empty.id, asked[1], NotFound),
+        (empty.id, first_question[1], NotFound),
     ):
         with pytest.raises(error):
             replies.question("ada", conversation_id, message_id, "")
     with pytest.raises(NotFound):
-        replies.task("eve", *asked, "")
+        replies.task("eve", *first_question, "")
     with pytest.raises(NotFound):
-        replies.store("eve", *asked, 0, "", "theirs")
+        replies.store("eve", *first_question, 0, "", "theirs")
 
 
-def test_nothing_is_stored_in_a_conversation_that_is_gone(store, replies, asked):
-    store.delete("ada", asked[0])
+def test_no_reply_is_stored_in_a_deleted_conversation(store, replies, first_question):
+    store.delete("ada", first_question[0])
 
     with pytest.raises(NotFound):
-        replies.store("ada", *asked, 0, "", "late")
+        replies.store("ada", *first_question, 0, "", "late")
 
 
-def test_an_agent_is_told_one_reply_a_question_the_newest(database, store, replies, asked):
-    answer(replies, asked[0], "first")
-    answer(replies, asked[0], "second", regenerate="again")
-    store.add_message("ada", asked[0], "two")
+def test_history_has_the_newest_reply_of_each_question(database, store, replies, first_question):
+    store_reply(replies, first_question[0], "first")
+    store_reply(replies, first_question[0], "second", regenerate="again")
+    store.add_message("ada", first_question[0], "two")
 
-    assert heard(database, asked[0]) == [
+    assert agent_history(database, first_question[0]) == [
         ChatMessage("user", "one"),
         ChatMessage("assistant", "second"),
         ChatMessage("user", "two"),
     ]
 
 
-def test_an_earlier_question_is_told_with_what_came_before_it(store, replies, asked):
-    second = store.add_message("ada", asked[0], "two").id
-    store.add_message("ada", asked[0], "three")
-    answer(replies, asked[0], "to one, late", message_id=asked[1])
-    answer(replies, asked[0], "to two", message_id=second)
+def test_history_ends_at_the_question(store, replies, first_question):
+    second = store.add_message("ada", first_question[0], "two").id
+    store.add_message("ada", first_question[0], "three")
+    store_reply(replies, first_question[0], "to one, late", message_id=first_question[1])
+    store_reply(replies, first_question[0], "to two", message_id=second)
 
-    assert replies.task("ada", asked[0], second, "again").history == [
+    assert replies.task("ada", first_question[0], second, "again").history == [
         ChatMessage("user", "one"),
         ChatMessage("assistant", "to one, late"),
         ChatMessage("user", "two"),
     ]
-    assert replies.task("ada", *asked, "again").history == [ChatMessage("user", "one")]
+    assert replies.task("ada", *first_question, "again").history == [ChatMessage("user", "one")]
 
 
-def test_an_agent_is_told_what_was_meant(database, store, replies, asked):
-    reply = answer(replies, asked[0], "reply")
-    store.edit_message("ada", asked[0], reply.id, "corrected")
-    store.edit_message("ada", asked[0], asked[1], "meant")
-    store.add_message("ada", asked[0], "two")
+def test_history_has_the_edited_texts(database, store, replies, first_question):
+    reply = store_reply(replies, first_question[0], "reply")
+    store.edit_message("ada", first_question[0], reply.id, "corrected")
+    store.edit_message("ada", first_question[0], first_question[1], "meant")
+    store.add_message("ada", first_question[0], "two")
 
-    assert heard(database, asked[0]) == [
+    assert agent_history(database, first_question[0]) == [
         ChatMessage("user", "meant"),
         ChatMessage("assistant", "corrected"),
         ChatMessage("user", "two"),
     ]
 
 
-def test_an_agent_is_told_the_newest_turns_that_fit(database, store, replies, monkeypatch):
+def test_history_has_the_newest_turns_that_fit(database, store, replies, monkeypatch):
     conversation_id = store.create("ada").id
     for letter in "abcd":
         store.add_message("ada", conversation_id, letter * 10)
-        answer(replies, conversation_id, letter.upper() * 10)
+        store_reply(replies, conversation_id, letter.upper() * 10)
 
     def first_letters(characters):
-        return "".join(said.content[0] for said in heard(database, conversation_id, characters=characters))
+        return "".join(message.content[0] for message in agent_history(database, conversation_id, characters=characters))
 
     assert first_letters(70) == "aAbBcCd"
     assert first_letters(69) == "bBcCd"
@@ -199,23 +202,25 @@ steps = st.lists(st.tuples(st.none() | st.integers(0, 9), texts, st.booleans()),
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
-def test_history_is_what_was_meant_in_the_order_it_was_said(database, store, replies, steps):
+def test_history_has_the_edited_texts_in_their_order(database, store, replies, steps):
     conversation_id = store.create("ada").id
     questions: list = []
-    meant: list[list[str]] = []
+    expected: list[list[str]] = []
 
     for number, text, answered in steps:
         if number is None or not questions:
             questions.append(store.add_message("ada", conversation_id, text).id)
-            meant.append([text])
+            expected.append([text])
         else:
             store.edit_message("ada", conversation_id, questions[number % len(questions)], text)
-            meant[number % len(questions)][0] = text
+            expected[number % len(questions)][0] = text
         if answered:
-            answer(replies, conversation_id, f"to {text}", questions[-1], regenerate=str(len(questions)) + text)
-            if len(meant[-1]) == 1 or meant[-1][1] != f"to {text}":
+            store_reply(replies, conversation_id, f"to {text}", questions[-1], regenerate=str(len(questions)) + text)
+            if len(expected[-1]) == 1 or expected[-1][1] != f"to {text}":
                 newest = replies.task("ada", conversation_id, questions[-1], str(len(questions)) + text).reply
-                meant[-1][1:] = [newest.content] if newest else []
+                expected[-1][1:] = [newest.content] if newest else []
 
-    *before, last = meant
-    assert [said.content for said in heard(database, conversation_id)] == [text for turn in before for text in turn] + last[:1]
+    *before, last = expected
+    assert [message.content for message in agent_history(database, conversation_id)] == [
+        text for turn in before for text in turn
+    ] + last[:1]

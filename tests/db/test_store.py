@@ -1,4 +1,4 @@
-"""What is kept, for its owner alone; on each kind of database."""
+"""Conversations and messages in SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -23,14 +23,14 @@ def contents(store, conversation, owner="ada"):
     return [message.content for message in store.messages(owner, conversation.id, 100).rows]
 
 
-def test_a_conversation_is_found_again_as_it_was_made(store):
+def test_a_created_conversation_is_stored(store):
     before = datetime.now(UTC) - timedelta(milliseconds=1)
 
-    made = store.create("ada", "Title", "echo")
+    conversation = store.create("ada", "Title", "echo")
 
-    found = store.get("ada", made.id)
-    assert (found.id, found.title, found.agent_id) == (made.id, "Title", "echo")
-    assert before <= found.created_at == made.created_at == found.updated_at <= datetime.now(UTC)
+    found = store.get("ada", conversation.id)
+    assert (found.id, found.title, found.agent_id) == (conversation.id, "Title", "echo")
+    assert before <= found.created_at == conversation.created_at == found.updated_at <= datetime.now(UTC)
     assert found.created_at.microsecond % 1000 == 0
 
 
@@ -45,18 +45,18 @@ def test_a_conversation_is_found_again_as_it_was_made(store):
         ({}, "old", "echo"),
     ],
 )
-def test_only_what_is_given_is_changed(store, changes, title, agent_id):
-    made = store.create("ada", "old", "echo")
+def test_an_update_changes_only_the_given_fields(store, changes, title, agent_id):
+    conversation = store.create("ada", "old", "echo")
 
-    changed = store.update("ada", made.id, changes)
+    changed = store.update("ada", conversation.id, changes)
 
     assert (changed.title, changed.agent_id) == (title, agent_id)
-    assert (store.get("ada", made.id).title, store.get("ada", made.id).agent_id) == (title, agent_id)
+    assert (store.get("ada", conversation.id).title, store.get("ada", conversation.id).agent_id) == (title, agent_id)
 
 
-def test_somebody_elses_is_not_found(store):
-    made = store.create("ada")
-    message = store.add_message("ada", made.id, "mine")
+def test_another_users_conversation_is_not_found(store):
+    conversation = store.create("ada")
+    message = store.add_message("ada", conversation.id, "mine")
     attempts = [
         lambda owner, id_: store.get(owner, id_),
         lambda owner, id_: store.update(owner, id_, {"title": "theirs"}),
@@ -67,44 +67,44 @@ def test_somebody_elses_is_not_found(store):
     ]
 
     for attempt in attempts:
-        for owner, conversation_id in (("eve", made.id), ("ada", uuid4())):
+        for owner, conversation_id in (("eve", conversation.id), ("ada", uuid4())):
             with pytest.raises(NotFound):
                 attempt(owner, conversation_id)
 
     assert store.recent("eve", 10).rows == []
-    assert contents(store, made) == ["mine"]
+    assert contents(store, conversation) == ["mine"]
 
 
 def test_a_message_of_another_conversation_is_not_found(store):
-    mine, other = store.create("ada"), store.create("ada")
+    own, other = store.create("ada"), store.create("ada")
     message = store.add_message("ada", other.id, "there")
-    store.add_message("ada", mine.id, "here")
+    store.add_message("ada", own.id, "here")
 
     with pytest.raises(NotFound):
-        store.edit_message("ada", mine.id, message.id, "here")
+        store.edit_message("ada", own.id, message.id, "here")
 
 
-def test_what_is_deleted_is_gone_with_all_that_was_said(store, database):
-    made = store.create("ada")
-    store.add_message("ada", made.id, "said")
+def test_deleting_a_conversation_deletes_its_messages(store, database):
+    conversation = store.create("ada")
+    store.add_message("ada", conversation.id, "said")
 
-    store.delete("ada", made.id)
+    store.delete("ada", conversation.id)
 
     with pytest.raises(NotFound):
-        store.get("ada", made.id)
+        store.get("ada", conversation.id)
     with pytest.raises(NotFound):
-        store.delete("ada", made.id)
+        store.delete("ada", conversation.id)
     assert database.read(lambda session: session.scalars(select(Message)).all()) == []
 
 
-def test_the_newest_activity_comes_first_page_by_page(store, monkeypatch):
+def test_conversations_are_listed_by_last_activity(store, monkeypatch):
     clock = iter(range(1_000))
     monkeypatch.setattr(queries, "now", lambda: datetime(2024, 1, 1, tzinfo=UTC) + timedelta(milliseconds=next(clock)))
-    made = [store.create("ada", str(number)) for number in range(7)]
+    conversations = [store.create("ada", str(number)) for number in range(7)]
     store.create("eve", "not hers")
-    store.add_message("ada", made[0].id, "again")
-    message = store.add_message("ada", made[3].id, "again")
-    store.edit_message("ada", made[3].id, message.id, "and again")
+    store.add_message("ada", conversations[0].id, "again")
+    message = store.add_message("ada", conversations[3].id, "again")
+    store.edit_message("ada", conversations[3].id, message.id, "and again")
 
     pages, cursor = [], ""
     while cursor is not None:
@@ -115,9 +115,9 @@ def test_the_newest_activity_comes_first_page_by_page(store, monkeypatch):
     assert pages == [["3", "0", "6"], ["5", "4", "2"], ["1"]]
 
 
-def test_conversations_of_one_moment_are_on_one_page_each(store, monkeypatch):
+def test_conversations_of_the_same_time_are_listed_once(store, monkeypatch):
     monkeypatch.setattr(queries, "now", lambda: datetime(2024, 1, 1, tzinfo=UTC))
-    made = {store.create("ada").id for _ in range(5)}
+    conversations = {store.create("ada").id for _ in range(5)}
 
     seen, cursor = [], ""
     while cursor is not None:
@@ -126,17 +126,17 @@ def test_conversations_of_one_moment_are_on_one_page_each(store, monkeypatch):
         cursor = page.next_cursor
 
     assert len(seen) == 5
-    assert set(seen) == made
+    assert set(seen) == conversations
 
 
-def test_messages_come_in_the_order_they_were_said_page_by_page(store):
-    made = store.create("ada")
+def test_messages_are_listed_oldest_first(store):
+    conversation = store.create("ada")
     for number in range(5):
-        store.add_message("ada", made.id, str(number))
+        store.add_message("ada", conversation.id, str(number))
 
-    first = store.messages("ada", made.id, 2)
-    second = store.messages("ada", made.id, 2, first.next_cursor)
-    third = store.messages("ada", made.id, 2, second.next_cursor)
+    first = store.messages("ada", conversation.id, 2)
+    second = store.messages("ada", conversation.id, 2, first.next_cursor)
+    third = store.messages("ada", conversation.id, 2, second.next_cursor)
 
     assert [[m.content for m in page.rows] for page in (first, second, third)] == [["0", "1"], ["2", "3"], ["4"]]
     assert third.next_cursor is None
@@ -157,22 +157,22 @@ def test_messages_come_in_the_order_they_were_said_page_by_page(store):
         "W" * 9999,
     ],
 )
-def test_a_cursor_that_is_none_is_refused(store, cursor):
-    made = store.create("ada")
+def test_an_invalid_cursor_is_refused(store, cursor):
+    conversation = store.create("ada")
 
     with pytest.raises(InvalidRequest):
         store.recent("ada", 10, cursor)
     if cursor != encode(1):
         with pytest.raises(InvalidRequest):
-            store.messages("ada", made.id, 10, cursor)
+            store.messages("ada", conversation.id, 10, cursor)
 
 
-def test_a_cursor_from_the_end_of_time_is_one(store):
+def test_a_cursor_with_the_latest_time_is_valid(store):
     assert store.recent("ada", 10, encode(10**14 - 1, uuid4())).rows == []
 
 
 @pytest.mark.parametrize(
-    ("said", "title"),
+    ("original", "title"),
     [
         ("hello", "hello"),
         ("  hello\n\n there ", "hello there"),
@@ -181,37 +181,37 @@ def test_a_cursor_from_the_end_of_time_is_one(store):
         ("x" * 60, "x" * 60),
     ],
 )
-def test_a_title_is_made_of_the_first_message(store, said, title):
-    made, named = store.create("ada"), store.create("ada", "Named")
+def test_the_title_is_derived_from_the_first_message(store, original, title):
+    untitled, named = store.create("ada"), store.create("ada", "Named")
 
-    for conversation in (made, named):
-        store.add_message("ada", conversation.id, said)
+    for conversation in (untitled, named):
+        store.add_message("ada", conversation.id, original)
         store.add_message("ada", conversation.id, "something else")
 
-    assert store.get("ada", made.id).title == title == title_of(said)
+    assert store.get("ada", untitled.id).title == title == title_of(original)
     assert len(title) <= 60
     assert store.get("ada", named.id).title == "Named"
 
 
-def test_an_edit_keeps_what_was_said(store):
-    made = store.create("ada")
-    said = store.add_message("ada", made.id, "said")
+def test_an_edit_keeps_the_original_text(store):
+    conversation = store.create("ada")
+    original = store.add_message("ada", conversation.id, "said")
 
-    edited = store.edit_message("ada", made.id, said.id, "meant")
+    edited = store.edit_message("ada", conversation.id, original.id, "meant")
 
-    [kept] = store.messages("ada", made.id, 10).rows
-    assert (kept.content, kept.edited_content, kept.edited_at) == ("said", "meant", edited.edited_at)
-    assert kept.edited_at >= kept.created_at == said.created_at
+    [stored] = store.messages("ada", conversation.id, 10).rows
+    assert (stored.content, stored.edited_content, stored.edited_at) == ("said", "meant", edited.edited_at)
+    assert stored.edited_at >= stored.created_at == original.created_at
 
 
-def test_many_at_once_all_find_what_they_keep(store):
+def test_concurrent_transactions_store_everything(store):
     def work(number):
         owner = f"user-{number % 4}"
-        made = store.create(owner)
+        conversation = store.create(owner)
         for text in ("one", "two"):
-            store.add_message(owner, made.id, text)
-        store.update(owner, made.id, {"title": "t"})
-        return contents(store, made, owner)
+            store.add_message(owner, conversation.id, text)
+        store.update(owner, conversation.id, {"title": "t"})
+        return contents(store, conversation, owner)
 
     assert in_parallel(16, work) == [["one", "two"]] * 16
     assert len(store.recent("user-0", 100).rows) == 4

@@ -1,4 +1,4 @@
-"""Replies on live servers, stored in each kind of database: readers that leave, come back, or are several; drains."""
+"""Replies in conversations on live servers: disconnects, resumes, several readers, stops, drains and crashes."""
 
 import json
 import signal
@@ -24,13 +24,13 @@ LONG = "".join(WORDS).strip()
 
 @pytest.fixture
 def serve(start, tmp_path):
-    """`serve(SETTING="…")`: a server on this test's SQLite file; several share it."""
+    """`serve(SETTING="…")` starts a server. All servers of a test share a SQLite file."""
     return partial(start, DATABASE_URL=f"sqlite:///{tmp_path}/chat.db")
 
 
 @pytest.fixture
 def serve_each(start, url):
-    """The same, on each kind of database."""
+    """Like `serve`, on SQLite and on PostgreSQL."""
     return partial(start, DATABASE_URL=url)
 
 
@@ -43,11 +43,11 @@ def shared_url(request, tmp_path_factory):
 
 @pytest.fixture
 def share_each(share, shared_url):
-    """The same, of servers that the tests share."""
+    """Like `serve_each`, but tests share the servers."""
     return partial(share, DATABASE_URL=shared_url)
 
 
-def test_a_reply_is_told_in_order_and_is_the_one_that_is_kept(share_each, user):
+def test_the_streamed_reply_is_the_stored_one(share_each, user):
     ada = Talk(share_each(), user)
     conversation = ada.begin(LONG)
 
@@ -60,13 +60,13 @@ def test_a_reply_is_told_in_order_and_is_the_one_that_is_kept(share_each, user):
     assert headers["X-Request-ID"]
     assert frames[0] == {"comment": "ok"}
     assert "".join(tokens(frames)) == LONG
-    [kept] = ada.replies(conversation)
-    assert (frames[-1]["event"], frames[-1]["data"]) == ("done", {"messageId": kept["id"]})
-    assert kept["content"] == LONG
+    [stored] = ada.replies(conversation)
+    assert (frames[-1]["event"], frames[-1]["data"]) == ("done", {"messageId": stored["id"]})
+    assert stored["content"] == LONG
     assert status_of(ada.hear(conversation)) == 204
 
 
-def test_a_stream_is_open_before_its_agent_has_answered_and_its_heart_beats(serve, kind):
+def test_heartbeats_are_sent_before_the_agent_replies(serve, kind):
     with WireServer([HANG]) as model:
         ada = Talk(serve(kind, HEARTBEAT_SECONDS="0.1", **settings_of(model)))
         conversation = ada.begin("hello", agentId="openai")
@@ -84,45 +84,45 @@ ABORTS = {
 }
 
 
-@pytest.mark.parametrize(("answer", "count"), ABORTS.values(), ids=ABORTS.keys())
-def test_a_reader_that_leaves_stops_the_agent_and_nothing_is_kept(share, port, user, answer, count):
-    leave_after(count, answer, share, port, user)
+@pytest.mark.parametrize(("steps", "count"), ABORTS.values(), ids=ABORTS.keys())
+def test_a_disconnect_stops_the_agent_and_nothing_is_stored(share, port, user, steps, count):
+    disconnect_after(count, steps, share, port, user)
 
 
-def test_a_reader_that_leaves_stops_the_agent_on_threads_too(share, port, user):
-    leave_after(2, ABORTS["in the middle"][0], partial(share, "flask"), port, user)
+def test_a_disconnect_stops_the_agent_under_threads(share, port, user):
+    disconnect_after(2, ABORTS["in the middle"][0], partial(share, "flask"), port, user)
 
 
-def test_a_reader_that_leaves_stops_the_agent_on_each_database(share_each, port, user):
-    leave_after(2, ABORTS["in the middle"][0], share_each, port, user)
+def test_a_disconnect_stops_the_agent_on_each_database(share_each, port, user):
+    disconnect_after(2, ABORTS["in the middle"][0], share_each, port, user)
 
 
-def leave_after(count, answer, serve, port, user):
-    with WireServer(answer, port=port) as model:
+def disconnect_after(count, steps, serve, port, user):
+    with WireServer(steps, port=port) as model:
         ada = Talk(serve(**settings_of(model)), user)
         conversation = ada.begin("hello")
         reply = ada.hear(conversation, "?agentId=openai")
         frames = told(reply)
         assert next(frames) == {"comment": "ok"}
         assert model.wait_for(lambda: model.requests, DEADLINE)
-        said = [next(frames) for _ in range(count)]
+        received = [next(frames) for _ in range(count)]
         reply.leave()
 
         assert model.wait_for(lambda: model.hung_up == 1, DEADLINE)
-    assert len(tokens(said)) == count
-    with eventually(lambda: if_it_is(ada, conversation, "hello"), DEADLINE):
+    assert len(tokens(received)) == count
+    with eventually(lambda: reply_with_text(ada, conversation, "hello"), DEADLINE):
         assert [message["content"] for message in ada.replies(conversation)] == ["hello"]
 
 
-def if_it_is(talk, conversation, text):
-    """A reply that says `text`: until the run before has ended, its tokens are told."""
+def reply_with_text(talk, conversation, text):
+    """Opens a stream; returns it if its text is `text`. While the previous run has not ended, the stream is that run's."""
     reply = talk.hear(conversation)
     return reply if reply.status == 200 and "".join(tokens(list(told(reply)))) == text else reply.close()
 
 
-def test_a_reader_that_leaves_as_the_agent_ends_gets_nothing_stored_or_all_of_it(serve):
-    go_on = threading.Event()
-    with WireServer([HEAD, *words("one"), go_on, 0.01, piece({}, "stop"), DONE, LAST_CHUNK]) as model:
+def test_a_disconnect_at_the_end_stores_the_complete_reply_or_nothing(serve):
+    resume = threading.Event()
+    with WireServer([HEAD, *words("one"), resume, 0.01, piece({}, "stop"), DONE, LAST_CHUNK]) as model:
         server = serve(**settings_of(model))
         ada = Talk(server)
         conversation = ada.begin("hello", agentId="openai")
@@ -130,14 +130,14 @@ def test_a_reader_that_leaves_as_the_agent_ends_gets_nothing_stored_or_all_of_it
         frames = told(reply)
         assert tokens([next(frames), next(frames)]) == ["one"]
         reply.leave()
-        go_on.set()
+        resume.set()
 
         assert eventually(lambda: server.ended, DEADLINE)[0] in {"aborted", "complete"}
         assert eventually(lambda: any("was answered" in line["message"] for line in server.log_lines), DEADLINE)
     assert [reply["content"] for reply in ada.replies(conversation)] in ([], ["one"])
 
 
-def test_a_reader_that_leaves_the_agent_broker_stops_the_engine_behind_it(serve):
+def test_a_disconnect_stops_the_engine_of_the_broker_agent(serve):
     with WireServer([stream_head(), *progress("one ", "two "), HANG]) as engine:
         ada = Talk(serve(ENGINE_BASE_URL=engine.url))
         conversation = ada.begin("hello", agentId="broker")
@@ -156,46 +156,48 @@ def progress(*texts):
 
 @pytest.fixture
 def model(port):
-    """Says a word, and the rest when it is told to."""
-    go_on = threading.Event()
-    with WireServer([HEAD, *words("one "), go_on, *words("two"), piece({}, "stop"), DONE, LAST_CHUNK], port=port) as server:
-        server.go_on = go_on
+    """Sends a word, and the rest once `resume` is set."""
+    resume = threading.Event()
+    with WireServer([HEAD, *words("one "), resume, *words("two"), piece({}, "stop"), DONE, LAST_CHUNK], port=port) as server:
+        server.resume = resume
         yield server
-        go_on.set()
+        resume.set()
 
 
-def test_several_readers_follow_one_reply_and_the_agent_is_asked_once(share_each, user, model):
+def test_several_readers_share_one_run_of_the_agent(share_each, user, model):
     ada = Talk(share_each(**settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
     with ada.hear(conversation) as first, ada.hear(conversation) as second:
-        one, two = told(first), told(second)
-        assert tokens([next(one), next(one)]) == tokens([next(two), next(two)]) == ["one "]
-        model.go_on.set()
-        rest = list(one)
-        assert list(two) == rest
+        first_frames, second_frames = told(first), told(second)
+        assert (
+            tokens([next(first_frames), next(first_frames)]) == tokens([next(second_frames), next(second_frames)]) == ["one "]
+        )
+        model.resume.set()
+        rest = list(first_frames)
+        assert list(second_frames) == rest
 
     assert [frame["event"] for frame in rest] == ["token", "done"]
     assert len(model.requests) == 1
     assert len(ada.replies(conversation)) == 1
 
 
-def test_a_reader_is_free_to_come_back_while_another_one_reads(share, kind, user, model):
+def test_a_reader_can_resume_while_another_one_reads(share, kind, user, model):
     ada = Talk(share(kind, **settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
-    with ada.hear(conversation) as stays:
-        staying = told(stays)
+    with ada.hear(conversation) as staying_reply:
+        staying = told(staying_reply)
         assert next(staying) == {"comment": "ok"}
-        leaver = ada.hear(conversation)
-        seen = list(islice(told(leaver), 2))
-        leaver.leave()
-        with ada.hear(conversation, Last_Event_ID=seen[-1]["id"]) as back:
-            model.go_on.set()
-            assert tokens(list(told(back))) == ["two"]
+        leaving_reply = ada.hear(conversation)
+        received = list(islice(told(leaving_reply), 2))
+        leaving_reply.leave()
+        with ada.hear(conversation, Last_Event_ID=received[-1]["id"]) as resumed:
+            model.resume.set()
+            assert tokens(list(told(resumed))) == ["two"]
         assert tokens(list(staying)) == ["one ", "two"]
     assert len(model.requests) == 1
 
 
-def test_a_reply_goes_on_without_readers_where_one_of_them_asked_for_that(share, kind, user, model):
+def test_on_disconnect_continue_of_one_reader_keeps_the_reply_running(share, kind, user, model):
     ada = Talk(share(kind, **settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
     readers = [ada.hear(conversation, query) for query in ("", "?on_disconnect=continue", "?on_disconnect=cancel")]
@@ -203,27 +205,27 @@ def test_a_reply_goes_on_without_readers_where_one_of_them_asked_for_that(share,
         assert next(told(reader)) == {"comment": "ok"}
     for reader in readers:
         reader.leave()
-    model.go_on.set()
+    model.resume.set()
 
     assert eventually(lambda: [reply["content"] for reply in ada.replies(conversation)], DEADLINE) == ["one two"]
     assert len(model.requests) == 1
 
 
-def test_a_setting_says_what_becomes_of_replies_whose_readers_have_left(serve, model):
+def test_conversation_on_disconnect_sets_the_default(serve, model):
     ada = Talk(serve(CONVERSATION_ON_DISCONNECT="continue", **settings_of(model)))
     conversation = ada.begin("hello", agentId="openai")
     reader = ada.hear(conversation)
     assert next(told(reader)) == {"comment": "ok"}
     reader.leave()
-    model.go_on.set()
+    model.resume.set()
 
     assert eventually(lambda: [reply["content"] for reply in ada.replies(conversation)], DEADLINE) == ["one two"]
 
 
-@pytest.mark.parametrize(("kept", "contents"), [("0", []), ("1", ["one "])])
-def test_a_stop_is_told_to_every_reader_and_may_keep_what_was_said(serve_each, kept, contents):
+@pytest.mark.parametrize(("keep_stopped", "contents"), [("0", []), ("1", ["one "])])
+def test_a_stop_ends_every_readers_stream_and_may_store_the_partial_reply(serve_each, keep_stopped, contents):
     with WireServer([HEAD, *words("one "), HANG]) as server:
-        ada = Talk(serve_each(KEEP_STOPPED=kept, **settings_of(server)))
+        ada = Talk(serve_each(KEEP_STOPPED=keep_stopped, **settings_of(server)))
         conversation = ada.begin("hello", agentId="openai")
         with ada.hear(conversation) as first, ada.hear(conversation) as second:
             readers = told(first), told(second)
@@ -238,19 +240,19 @@ def test_a_stop_is_told_to_every_reader_and_may_keep_what_was_said(serve_each, k
     assert last[0][0]["data"] == {"messageId": stored and stored["id"]}
     assert [message["content"] for message in ada.replies(conversation)] == contents
     assert status_of(ada.hear(conversation, Last_Event_ID=last[0][0]["id"])) == 204
-    with ada.hear(conversation, "?agentId=echo") as again:
-        assert again.status == (204 if contents else 200)
+    with ada.hear(conversation, "?agentId=echo") as retry:
+        assert retry.status == (204 if contents else 200)
 
 
-def test_another_reply_in_a_conversation_is_refused_while_one_is_written(share_each, port, user):
+def test_a_second_reply_in_a_conversation_is_refused_while_one_runs(share_each, port, user):
     with WireServer([HEAD, *words("one "), HANG], port=port) as model:
         ada = Talk(share_each(**settings_of(model)), user)
         conversation = ada.begin("hello", agentId="openai")
         with ada.hear(conversation) as reply:
             frames = told(reply)
             assert tokens([next(frames), next(frames)]) == ["one "]
-            later = ada.tell(conversation, "more")
-            for query in ("?regenerate=again", f"?messageId={later}", ""):
+            later_message = ada.tell(conversation, "more")
+            for query in ("?regenerate=again", f"?messageId={later_message}", ""):
                 refused = ada.hear(conversation, query)
                 assert (refused.status, refused.json()["code"]) == (409, "busy")
             elsewhere = ada.begin("elsewhere", agentId="echo")
@@ -259,23 +261,23 @@ def test_another_reply_in_a_conversation_is_refused_while_one_is_written(share_e
         assert eventually(lambda: status_of(ada.hear(conversation, "?agentId=echo")) == 200, DEADLINE)
 
 
-def test_of_many_readers_at_once_each_is_told_the_one_reply(serve_each):
+def test_concurrent_readers_receive_the_same_reply(serve_each):
     ada = Talk(serve_each(ECHO_WORD_SECONDS="0.05", MAX_STREAMS_PER_USER="50"))
     conversation = ada.begin("one two three four five six seven eight nine ten")
 
-    def hear(_):
+    def read(_):
         with ada.hear(conversation) as reply:
             return reply.status, tuple(tokens(list(told(reply)))) if reply.status == 200 else ()
 
-    heard = set(in_parallel(12, hear))
+    results = set(in_parallel(12, read))
 
-    assert (200, ("one ", "two ", "three ", "four ", "five ", "six ", "seven ", "eight ", "nine ", "ten")) in heard
-    assert {status for status, _ in heard} <= {200, 204}
-    assert len({text for status, text in heard if status == 200}) == 1
+    assert (200, ("one ", "two ", "three ", "four ", "five ", "six ", "seven ", "eight ", "nine ", "ten")) in results
+    assert {status for status, _ in results} <= {200, 204}
+    assert len({text for status, text in results if status == 200}) == 1
     assert len(ada.replies(conversation)) == 1
 
 
-def test_a_process_that_crashed_does_not_lock_a_conversation_for_ever(serve_each):
+def test_a_conversation_is_usable_after_a_crash(serve_each):
     with WireServer([HEAD, *words("one "), HANG]) as model:
         settings = settings_of(model) | {"LEASE_SECONDS": "1", "MESSAGES_PER_MINUTE": "9999"}
         crashing, other = serve_each(**settings), Talk(serve_each(**settings))
@@ -290,7 +292,7 @@ def test_a_process_that_crashed_does_not_lock_a_conversation_for_ever(serve_each
     assert [message["content"] for message in other.replies(conversation)] == ["hello"]
 
 
-def test_a_conversation_that_is_deleted_ends_its_stream(share_each, port, user):
+def test_deleting_a_conversation_ends_its_stream(share_each, port, user):
     with WireServer([HEAD, *words("one "), HANG], port=port) as model:
         ada = Talk(share_each(**settings_of(model)), user)
         conversation = ada.begin("hello", agentId="openai")
@@ -304,7 +306,7 @@ def test_a_conversation_that_is_deleted_ends_its_stream(share_each, port, user):
     assert (last["event"], last["data"]) == ("stopped", {"messageId": None})
 
 
-def test_an_edit_in_the_middle_of_a_reply_asks_for_another(share_each, user, model):
+def test_a_question_edited_during_its_reply_gets_another_reply(share_each, user, model):
     ada = Talk(share_each(**settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
     question = ada.kept(conversation)[0]["id"]
@@ -313,7 +315,7 @@ def test_an_edit_in_the_middle_of_a_reply_asks_for_another(share_each, user, mod
         assert tokens([next(frames), next(frames)]) == ["one "]
         ada.request("PUT", f"{ROOM}/{conversation}/messages/{question}", {"content": "edited"}).close()
         assert status_of(ada.hear(conversation)) == 409
-        model.go_on.set()
+        model.resume.set()
         assert list(frames)[-1]["event"] == "done"
 
     assert list(told(ada.hear(conversation, "?agentId=echo")))[-1]["event"] == "done"
@@ -321,15 +323,15 @@ def test_an_edit_in_the_middle_of_a_reply_asks_for_another(share_each, user, mod
 
 
 class EventSource:
-    """As the standard says: it comes back after every end with what it saw last, until it is told not to."""
+    """Reconnects with `Last-Event-ID` after every end, as the standard says, until it gets a status other than 200."""
 
     def __init__(self, talk: Talk, conversation: str, reconnect_seconds: float) -> None:
-        self._talk, self._conversation, self._pause = talk, conversation, reconnect_seconds
+        self._talk, self._conversation, self._reconnect_seconds = talk, conversation, reconnect_seconds
         self.statuses: list[int] = []
         self.frames: list[dict] = []
 
     def run(self, seconds: float) -> None:
-        """Until it is told to stop, or held back, or so many seconds have passed."""
+        """Returns after a status other than 200, a `retry` field, or `seconds`."""
         deadline, last_id = time.monotonic() + seconds, ""
         while time.monotonic() < deadline and "retry" not in (self.frames or [{}])[-1]:
             headers = {"Last_Event_ID": last_id} if last_id else {}
@@ -340,10 +342,10 @@ class EventSource:
                 for frame in told(reply):
                     self.frames.append(frame)
                     last_id = frame.get("id", last_id)
-            time.sleep(self._pause)
+            time.sleep(self._reconnect_seconds)
 
 
-def test_an_event_source_left_running_makes_exactly_one_reply(serve):
+def test_an_event_source_that_reconnects_gets_one_reply(serve):
     ada = Talk(serve())
     conversation = ada.begin("hello there")
     source = EventSource(ada, conversation, reconnect_seconds=0.5)
@@ -355,7 +357,7 @@ def test_an_event_source_left_running_makes_exactly_one_reply(serve):
     assert len(ada.replies(conversation)) == 1
 
 
-def test_an_event_source_whose_agent_fails_asks_once(serve):
+def test_a_failed_agent_is_not_called_again_by_a_reconnect(serve):
     with WireServer([refusal("500 Internal Server Error")]) as model:
         ada = Talk(serve(**settings_of(model)))
         conversation = ada.begin("hello", agentId="openai")
@@ -368,16 +370,16 @@ def test_an_event_source_whose_agent_fails_asks_once(serve):
     assert ada.replies(conversation) == []
 
 
-def test_a_drain_is_told_and_another_process_replies(serve):
+def test_another_process_replies_after_a_drain(serve):
     with WireServer([HEAD, *words("one "), HANG]) as model:
         server, other = serve(DRAIN_SECONDS="2", **settings_of(model)), Talk(serve())
         conversation = other.begin("hello")
-        quick = other.begin("quick")
-        with Talk(server).hear(conversation, "?agentId=openai") as reply, Talk(server).hear(quick) as finished:
+        quick_conversation = other.begin("quick")
+        with Talk(server).hear(conversation, "?agentId=openai") as reply, Talk(server).hear(quick_conversation) as quick_reply:
             frames = told(reply)
             assert tokens([next(frames), next(frames)]) == ["one "]
             server.kill(signal.SIGTERM)
-            assert list(told(finished))[-1]["event"] == "done"
+            assert list(told(quick_reply))[-1]["event"] == "done"
             last = list(frames)[-1]
         assert server.process.wait(30) == 0
 
@@ -387,7 +389,7 @@ def test_a_drain_is_told_and_another_process_replies(serve):
         assert list(told(reply))[-1]["event"] == "done"
 
 
-def test_streams_are_bounded_like_all_others(serve):
+def test_conversation_streams_count_against_the_limit(serve):
     with WireServer([HEAD, HANG]) as model:
         ada = Talk(serve(MAX_STREAMS_PER_USER="1", **settings_of(model)))
         conversation, other = ada.begin("hello", agentId="openai"), ada.begin("hello")
@@ -398,7 +400,7 @@ def test_streams_are_bounded_like_all_others(serve):
         assert eventually(lambda: status_of(ada.hear(other)) == 200, DEADLINE)
 
 
-def test_an_answer_that_takes_too_long_is_ended(serve, kind):
+def test_a_reply_is_ended_after_answer_max_seconds(serve, kind):
     with WireServer([HEAD, *words("one "), HANG]) as model:
         ada = Talk(serve(kind, ANSWER_MAX_SECONDS="0.5", **settings_of(model)))
         conversation = ada.begin("hello", agentId="openai")
@@ -410,31 +412,31 @@ def test_an_answer_that_takes_too_long_is_ended(serve, kind):
     assert ada.replies(conversation) == []
 
 
-def test_what_is_kept_is_there_after_a_restart(serve_each):
+def test_conversations_survive_a_crash(serve_each):
     first = serve_each()
     conversation = Talk(first).begin("hello", title="Kept")
     assert list(told(Talk(first).hear(conversation)))[-1]["event"] == "done"
     first.crash()
 
-    again = Talk(serve_each())
+    retry = Talk(serve_each())
 
-    assert [message["content"] for message in again.kept(conversation)] == ["hello", "hello"]
-    assert json.loads(again.request("GET", ROOM).read())["conversations"][0]["title"] == "Kept"
+    assert [message["content"] for message in retry.kept(conversation)] == ["hello", "hello"]
+    assert json.loads(retry.request("GET", ROOM).read())["conversations"][0]["title"] == "Kept"
 
 
-def test_an_unchunked_model_is_read_as_it_comes(serve):
-    say_more = threading.Event()
-    answer = [
+def test_an_unchunked_model_stream_is_read_without_delay(serve):
+    resume = threading.Event()
+    steps = [
         stream_head(chunked=False),
         b'data: {"choices":[{"delta":{"content":"one "}}]}\n\n',
-        say_more,
+        resume,
         b"data: [DONE]\n\n",
     ]
-    with WireServer(answer) as model:
+    with WireServer(steps) as model:
         ada = Talk(serve(**settings_of(model)))
         conversation = ada.begin("hello", agentId="openai")
         with ada.hear(conversation) as reply:
             frames = told(reply)
             assert tokens([next(frames), next(frames)]) == ["one "]
-            say_more.set()
+            resume.set()
             assert next(frames)["event"] == "done"

@@ -1,4 +1,4 @@
-"""A real nginx with the project's own deploy/nginx.conf, in front of a server under test."""
+"""A real nginx with deploy/nginx.conf, in front of a server under test."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 from tests.live import ROOT, eventually, free_port
 from tests.missing import missing
 
-FOUND = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
 
-AROUND = """
+CONFIG = """
 daemon off;
 master_process off;
 pid {folder}/nginx.pid;
@@ -31,14 +31,14 @@ http {{
 
 
 def nginx_or_skip() -> str:
-    """Where the program is. A machine without it skips; CI fails."""
-    if FOUND is None:
+    """The path of the program. If it is not installed, the test is skipped; in CI it fails."""
+    if NGINX is None:
         missing("nginx")
-    return FOUND
+    return NGINX
 
 
 class Nginx:
-    """In front of `port`; what is changed of the project's file are its two addresses."""
+    """Proxies to `port`. Of deploy/nginx.conf only the two addresses are replaced."""
 
     def __init__(self, folder: Path, port: int) -> None:
         program = nginx_or_skip()
@@ -49,13 +49,13 @@ class Nginx:
         assert text.count("listen 80;") == text.count("server 127.0.0.1:8000;") == 1
         text = text.replace("listen 80;", f"listen 127.0.0.1:{self.port};").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         (folder / "chat.conf").write_text(text)
-        (folder / "nginx.conf").write_text(AROUND.format(folder=folder))
+        (folder / "nginx.conf").write_text(CONFIG.format(folder=folder))
         with self._log.open("ab") as log:
             command = [program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        assert eventually(self._answers, 20), self._log.read_text()
+        assert eventually(self._is_up, 20), self._log.read_text()
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False

@@ -1,4 +1,4 @@
-"""deploy/nginx.conf, behind a real nginx: nothing is held up, cut, refused or asked twice."""
+"""deploy/nginx.conf in a real nginx: nothing is buffered, cut off, refused or repeated."""
 
 from itertools import islice, takewhile
 
@@ -23,20 +23,20 @@ def browser(server, tmp_path):
     nginx.stop()
 
 
-def test_events_come_while_the_answer_is_still_being_said(server, browser):
+def test_events_pass_through_unbuffered(server, browser):
     reply = browser.say("/slow 3600 one two")
 
     types = (content_of(frame)["type"] for frame in reply.frames())
-    first = list(takewhile(lambda kind: kind != "progress", types))
+    first = list(takewhile(lambda event_type: event_type != "progress", types))
 
-    assert [kind for kind in first if kind != "keepalive"] == ["status", "status"]
+    assert [event_type for event_type in first if event_type != "keepalive"] == ["status", "status"]
     assert list(islice(types, 2)) == ["keepalive", "keepalive"]
     assert server.ended == []
     browser.stop(reply.message_id).read()
     reply.leave()
 
 
-def test_a_browser_that_leaves_is_missed_behind_it(server, browser):
+def test_a_disconnect_is_noticed_behind_nginx(server, browser):
     reply = browser.say("/slow 3600 one two")
     list(islice(reply.frames(), 3))
 
@@ -46,32 +46,32 @@ def test_a_browser_that_leaves_is_missed_behind_it(server, browser):
     browser.stop(reply.message_id).read()
 
 
-def test_an_answer_is_resumed_through_it(browser):
+def test_a_reply_is_resumed_through_nginx(browser):
     reply = browser.say("one two three")
-    seen = id_of(next(frame for frame in reply.frames() if content_of(frame)["type"] == "progress"))
+    last_id = id_of(next(frame for frame in reply.frames() if content_of(frame)["type"] == "progress"))
     reply.leave()
 
-    with browser.follow(reply.message_id, seen) as resumed:
+    with browser.follow(reply.message_id, last_id) as resumed:
         rest = [event["type"] for event in resumed.events()]
 
     assert rest[-1] == "complete"
     assert "status" not in rest
 
 
-def test_a_spoken_message_of_some_megabytes_gets_through(browser):
-    spoken = {"message": "", "message_type": "audio", "audio_format": "ogg", "audio_base64": "QUJD" * 2**20}
+def test_a_voice_message_of_some_megabytes_is_accepted(browser):
+    message = {"message": "", "message_type": "audio", "audio_format": "ogg", "audio_base64": "QUJD" * 2**20}
 
-    reply = browser.request("POST", "/api/chat", spoken)
+    reply = browser.request("POST", "/api/chat", message)
 
     assert (reply.status, bool(reply.json()["responses"])) == (200, True)
 
 
-def test_a_refusal_is_ours_and_not_its_own(browser):
-    reply = browser.request("GET", "/api/nothing", X_Request_ID="a-name-of-the-browsers")
+def test_error_responses_come_from_the_app(browser):
+    reply = browser.request("GET", "/api/nothing", X_Request_ID="id-of-the-browser")
 
     assert (reply.status, reply.json()["code"]) == (404, "not_found")
-    assert reply.headers["X-Request-ID"] == "a-name-of-the-browsers"
+    assert reply.headers["X-Request-ID"] == "id-of-the-browser"
 
 
-def test_the_page_behind_it_may_ask(browser):
+def test_the_pages_origin_is_accepted(browser):
     assert status_of(browser.request("POST", "/api/ticket", Origin=browser.url)) == 201

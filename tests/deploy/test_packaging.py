@@ -1,4 +1,4 @@
-"""What a platform reads before anything of ours runs."""
+"""Packaging files: requirements, version, container image, Compose and Heroku manifests."""
 
 import json
 import re
@@ -19,15 +19,15 @@ SETTINGS = {field.metadata["name"] for field in Settings.__dataclass_fields__.va
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
-@pytest.mark.parametrize("wanted", RANGES, ids=lambda wanted: wanted.name)
-def test_what_is_required_is_locked_within_its_range(wanted):
-    name = wanted.name.lower()
+@pytest.mark.parametrize("requirement", RANGES, ids=lambda requirement: requirement.name)
+def test_requirements_are_locked_within_their_ranges(requirement):
+    name = requirement.name.lower()
 
     assert name in LOCKED, "run `make lock`"
-    assert wanted.specifier.contains(LOCKED[name]), "run `make lock`"
+    assert requirement.specifier.contains(LOCKED[name]), "run `make lock`"
 
 
-def test_what_is_locked_has_hashes_and_comes_from_nowhere_in_particular():
+def test_locked_packages_have_hashes_and_no_urls():
     entries = re.split(r"^(?=[\w.-]+==)", LOCK, flags=re.MULTILINE)[1:]
 
     assert len(entries) == len(LOCKED)
@@ -36,7 +36,7 @@ def test_what_is_locked_has_hashes_and_comes_from_nowhere_in_particular():
     assert not re.search(r"--(?!hash=sha256:[0-9a-f]{64})", LOCK)
 
 
-def test_the_version_is_said_once():
+def test_the_version_is_defined_in_one_place():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
     assert "version" not in project["project"]
@@ -44,14 +44,14 @@ def test_the_version_is_said_once():
     assert re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == __version__
 
 
-def test_platforms_take_the_python_that_the_image_has():
+def test_the_python_versions_agree():
     python = (ROOT / ".python-version").read_text().strip()
 
     assert f"FROM python:{python}-slim\n" in DOCKERFILE
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"] == f">={python}"
 
 
-def test_the_image_runs_what_is_locked_as_nobody_special_and_is_told_when_to_stop():
+def test_the_image_installs_locked_packages_and_runs_unprivileged():
     assert "--require-hashes -r requirements.lock" in DOCKERFILE
     assert re.search(r"^USER (?!root|0)", DOCKERFILE, re.MULTILINE)
     assert re.findall(r"^CMD (.+)$", DOCKERFILE, re.MULTILINE) == ['["gunicorn", "app:app"]'], "a shell would keep SIGTERM"
@@ -63,7 +63,7 @@ def test_the_image_runs_what_is_locked_as_nobody_special_and_is_told_when_to_sto
         )
 
 
-def test_the_composed_services_have_time_to_drain_and_settings_that_exist():
+def test_compose_services_have_valid_settings_and_time_to_drain():
     services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
 
     for name in ("web", "worker", "tables"):
@@ -72,7 +72,7 @@ def test_the_composed_services_have_time_to_drain_and_settings_that_exist():
     assert services["web"]["environment"]["APP_ENV"] == "production"
 
 
-def test_the_platforms_manifest_names_settings_and_processes_that_exist():
+def test_the_heroku_manifest_names_existing_settings_and_processes():
     manifest = json.loads((ROOT / "app.json").read_text())
     processes = dict(line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines())
 

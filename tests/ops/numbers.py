@@ -1,13 +1,13 @@
-"""What `/metrics` says, as numbers."""
+"""Parses the output of `/metrics`."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
 
 def numbers(exposition: str) -> dict[str, float]:
-    """By name and labels, as in `chat_streams_ended_total{ended=complete,kind=chat}`."""
-    found = {}
+    """Values by name and labels, as in `chat_streams_ended_total{ended=complete,kind=chat}`."""
+    values = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
             labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
-            found[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
-    return found
+            values[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
+    return values

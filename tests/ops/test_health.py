@@ -8,100 +8,100 @@ from bff.ops.health import Health, WriteProbe
 from tests.live import in_parallel
 
 
-def test_what_answers_is_ok_and_what_does_not_has_its_code():
-    def away() -> None:
+def test_states_are_ok_or_the_error_code_of_the_probe():
+    def fail() -> None:
         raise UpstreamTimeout
 
-    assert Health({"broker": lambda: None, "engine": away}).states() == {"broker": "ok", "engine": "upstream_timeout"}
+    assert Health({"broker": lambda: None, "engine": fail}).states() == {"broker": "ok", "engine": "upstream_timeout"}
 
 
-def test_many_who_ask_at_once_are_one_question():
-    asked: list[int] = []
-    looked = Health({"broker": lambda: asked.append(1)})
+def test_concurrent_calls_run_the_probes_once():
+    calls: list[int] = []
+    checks = Health({"broker": lambda: calls.append(1)})
 
-    states = in_parallel(50, lambda _: looked.states())
+    states = in_parallel(50, lambda _: checks.states())
 
     assert states == [{"broker": "ok"}] * 50
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
-def test_who_comes_while_a_slow_one_is_asked_gets_the_last_answer(monkeypatch):
-    monkeypatch.setattr(health, "KEPT_SECONDS", 0.0)
-    slow, asking = threading.Event(), threading.Event()
-    slow.set()
+def test_previous_states_are_returned_while_a_slow_probe_runs(monkeypatch):
+    monkeypatch.setattr(health, "CACHE_SECONDS", 0.0)
+    go_on, entered = threading.Event(), threading.Event()
+    go_on.set()
 
     def probe() -> None:
-        asking.set()
-        assert slow.wait(20)
+        entered.set()
+        assert go_on.wait(20)
 
-    looked = Health({"broker": probe})
-    looked.states()
-    slow.clear()
-    asking.clear()
-    waiting = threading.Thread(target=looked.states)
-    waiting.start()
-    assert asking.wait(20)
+    checks = Health({"broker": probe})
+    checks.states()
+    go_on.clear()
+    entered.clear()
+    thread = threading.Thread(target=checks.states)
+    thread.start()
+    assert entered.wait(20)
 
-    assert looked.states() == {"broker": "ok"}
+    assert checks.states() == {"broker": "ok"}
 
-    slow.set()
-    waiting.join(20)
+    go_on.set()
+    thread.join(20)
 
 
-def test_all_are_asked_at_once_and_the_slow_one_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(health, "PROBE_SECONDS", 2.0)
-    over = threading.Event()
+def test_probes_run_concurrently_and_a_slow_one_times_out(monkeypatch):
+    monkeypatch.setattr(health, "PROBE_TIMEOUT_SECONDS", 2.0)
+    release = threading.Event()
 
-    def away() -> None:
+    def fail() -> None:
         raise UpstreamUnavailable
 
-    states = Health({"engine": over.wait, "redis": lambda: None, "broker": away}).states()
-    over.set()
+    states = Health({"engine": release.wait, "redis": lambda: None, "broker": fail}).states()
+    release.set()
 
     assert states == {"engine": "upstream_timeout", "redis": "ok", "broker": "upstream_unavailable"}
 
 
-def test_a_probe_that_breaks_itself_says_so():
+def test_an_unexpected_exception_in_a_probe_is_an_internal_error():
     assert Health({"broker": lambda: None, "redis": {}.popitem}).states() == {"broker": "ok", "redis": "internal_error"}
 
 
-def test_writes_are_rare_while_they_succeed(monkeypatch):
-    done: list[str] = []
-    probe = WriteProbe(lambda: done.append("read"), lambda: done.append("write"))
+def test_successful_writes_are_not_repeated_within_the_interval(monkeypatch):
+    calls: list[str] = []
+    probe = WriteProbe(lambda: calls.append("read"), lambda: calls.append("write"))
 
     for _ in range(3):
         probe()
-    monkeypatch.setattr(health, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(health, "WRITE_INTERVAL_SECONDS", 0.0)
     probe()
 
-    assert done == ["read", "write", "read", "read", "read", "write"]
+    assert calls == ["read", "write", "read", "read", "read", "write"]
 
 
-def test_a_write_that_failed_is_tried_again_at_once():
-    takes_writes: list[bool] = []
+def test_a_failed_write_is_repeated_in_the_next_call():
+    is_writable: list[bool] = []
 
     def write() -> None:
-        if not takes_writes:
+        if not is_writable:
             raise UpstreamUnavailable
 
     probe = WriteProbe(lambda: None, write)
     for _ in range(2):
         with pytest.raises(UpstreamUnavailable):
             probe()
-    takes_writes.append(True)
+    is_writable.append(True)
     probe()
-    takes_writes.clear()
+    is_writable.clear()
 
     probe()
 
 
-def test_what_cannot_be_read_is_not_written_to():
-    def away() -> None:
+def test_there_is_no_write_after_a_failed_read():
+    def fail() -> None:
         raise UpstreamTimeout
 
-    wrote: list[int] = []
+    writes: list[int] = []
 
     with pytest.raises(UpstreamTimeout):
-        WriteProbe(away, lambda: wrote.append(1))()
+        WriteProbe(fail, lambda: writes.append(1))()
 
-    assert not wrote
+    assert not writes

@@ -6,28 +6,28 @@ from tests.live import eventually
 
 
 @pytest.fixture
-def beating(monkeypatch):
+def monitor(monkeypatch):
     monkeypatch.setattr(lag, "BEAT_SECONDS", 0.01)
     return LagMonitor()
 
 
-def test_a_process_that_gets_round_to_everything_has_a_pulse(beating):
-    beating.start()
-    first = beating._beat_at
+def test_beats_continue_in_a_responsive_process(monitor):
+    monitor.start()
+    first = monitor._beat_at
 
-    assert eventually(lambda: beating._beat_at > first, 15)
-    assert beating.is_there()
+    assert eventually(lambda: monitor._beat_at > first, 15)
+    assert monitor.is_there()
 
 
-def test_whoever_asks_first_starts_it():
+def test_the_first_check_starts_the_monitor():
     assert LagMonitor().is_there()
 
 
-def test_without_a_beat_for_long_it_is_not_there(monkeypatch):
+def test_a_process_without_recent_beats_is_stalled(monkeypatch):
     monkeypatch.setattr(lag, "BEAT_SECONDS", 3600.0)
-    starved = LagMonitor()
-    starved.start()
+    stalled = LagMonitor()
+    stalled.start()
 
-    starved._beat_at -= lag.STILL_SECONDS + 1
+    stalled._beat_at -= lag.STALLED_SECONDS + 1
 
-    assert not starved.is_there()
+    assert not stalled.is_there()

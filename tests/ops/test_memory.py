@@ -15,13 +15,13 @@ class Cycle:
 
 @pytest.fixture
 def old_cycle(monkeypatch):
-    """One that only a full collection finds."""
+    """A weak reference to a cycle that only a full collection frees."""
     monkeypatch.setattr(memory, "QUIET_SECONDS", 0.01)
     cycle = Cycle()
     found = weakref.ref(cycle)
     gc.collect()
     del cycle
-    gc.collect(0)  # Something has happened since.
+    gc.collect(0)  # Moves the counts of the older generations.
     thresholds = gc.get_threshold()
     gc.set_threshold(100_000, 100_000, 100_000)
     yield found
@@ -30,24 +30,24 @@ def old_cycle(monkeypatch):
 
 @pytest.fixture
 def collector():
-    made = []
+    started = []
 
     def start(open_streams: int) -> None:
-        made.append(QuietCollector(lambda: open_streams))
-        made[-1].start()
+        started.append(QuietCollector(lambda: open_streams))
+        started[-1].start()
 
     yield start
-    for one in made:
-        one.close()
+    for each in started:
+        each.close()
 
 
-def test_what_is_old_is_collected_while_few_streams_are_open(old_cycle, collector):
+def test_a_full_collection_runs_while_few_streams_are_open(old_cycle, collector):
     collector(QUIET_STREAMS)
 
     assert eventually(lambda: old_cycle() is None)
 
 
-def test_nobody_is_stopped_for_it_while_many_are_open(old_cycle, collector):
+def test_no_full_collection_runs_while_many_streams_are_open(old_cycle, collector):
     collector(QUIET_STREAMS + 1)
 
     assert not eventually(lambda: old_cycle() is None, 0.2)

@@ -9,54 +9,54 @@ from bff.ops.rate_limiter import RateLimiter
 from tests.live import eventually
 
 
-def test_a_user_has_so_many_a_minute():
-    users = RateLimiter(3)
+def test_the_limit_applies_per_user():
+    limiter = RateLimiter(3)
     for _ in range(3):
-        users.acquire("ada")
+        limiter.acquire("ada")
 
     with pytest.raises(TooManyRequests) as refused:
-        users.acquire("ada")
+        limiter.acquire("ada")
 
     assert 55 <= refused.value.retry_after <= 60
-    users.acquire("bob")
+    limiter.acquire("bob")
 
 
-def test_who_comes_back_when_told_to_finds_room(monkeypatch):
+def test_retry_after_is_rounded_up(monkeypatch):
     monkeypatch.setattr(rate_limiter, "MINUTE", 1.4)
-    users = RateLimiter(1)
-    users.acquire("ada")
+    limiter = RateLimiter(1)
+    limiter.acquire("ada")
 
     with pytest.raises(TooManyRequests) as refused:
-        users.acquire("ada")
+        limiter.acquire("ada")
 
     assert refused.value.retry_after == 2
 
 
-def counted(users: RateLimiter) -> tuple[float, float] | None:
-    """The moments before and after she was counted; None if she was refused."""
+def acquired(limiter: RateLimiter) -> tuple[float, float] | None:
+    """The times (monotonic) before and after a successful `acquire`; None if it was refused."""
     before = monotonic()
     with suppress(TooManyRequests):
-        users.acquire("ada")
+        limiter.acquire("ada")
         return before, monotonic()
     return None
 
 
-def test_there_is_room_again_after_a_minute(monkeypatch):
+def test_requests_are_accepted_again_after_a_minute(monkeypatch):
     monkeypatch.setattr(rate_limiter, "MINUTE", 0.3)
-    users = RateLimiter(2)
+    limiter = RateLimiter(2)
 
-    moments = [eventually(lambda: counted(users)) for _ in range(6)]
+    intervals = [eventually(lambda: acquired(limiter)) for _ in range(6)]
 
-    assert all(moments)
-    for first, third in zip(moments, moments[2:], strict=False):
+    assert all(intervals)
+    for first, third in zip(intervals, intervals[2:], strict=False):
         assert third[1] - first[0] >= 0.3
 
 
-def test_who_is_refused_waits_no_longer_for_asking_again(monkeypatch):
+def test_refused_requests_do_not_count(monkeypatch):
     monkeypatch.setattr(rate_limiter, "MINUTE", 0.3)
-    users, began = RateLimiter(1), monotonic()
-    users.acquire("ada")
+    limiter, started_at = RateLimiter(1), monotonic()
+    limiter.acquire("ada")
 
-    assert eventually(lambda: counted(users))
+    assert eventually(lambda: acquired(limiter))
 
-    assert monotonic() - began >= 0.3
+    assert monotonic() - started_at >= 0.3

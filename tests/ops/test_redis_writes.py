@@ -1,4 +1,4 @@
-"""A Redis that answers and takes no writes: a replica, a full one, one whose disk fails."""
+"""Health checks of a Redis that replies but rejects writes: a replica, a full one, one that cannot save."""
 
 import shutil
 
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.live
 
 
 @pytest.fixture
-def own(tmp_path):
-    """Of one test, which sets it up differently."""
+def server(tmp_path):
+    """A Redis for one test, which reconfigures it."""
     folder = tmp_path / "redis"
     folder.mkdir()
     with RedisServer(folder) as server:
@@ -24,23 +24,23 @@ def own(tmp_path):
 
 
 @pytest.fixture
-def admin(own):
-    with connect(own.url) as client:
+def admin(server):
+    with connect(server.url) as client:
         yield client
 
 
 @pytest.fixture
-def state(own, monkeypatch):
-    """What `/readyz` says of Redis, and with which status; a new write is due each time."""
-    monkeypatch.setattr(health, "KEPT_SECONDS", 0.0)
-    monkeypatch.setattr(health, "WRITE_SECONDS", 0.0)
-    client = new_app(REDIS_URL=own.url, RUN_WORKER="0").test_client()
+def state(server, monkeypatch):
+    """Reads the status of `/readyz` and its state of Redis; each call performs a write check."""
+    monkeypatch.setattr(health, "CACHE_SECONDS", 0.0)
+    monkeypatch.setattr(health, "WRITE_INTERVAL_SECONDS", 0.0)
+    client = new_app(REDIS_URL=server.url, RUN_WORKER="0").test_client()
 
-    def ask() -> tuple[int, str]:
+    def read() -> tuple[int, str]:
         response = client.get("/readyz")
         return response.status_code, response.json["redis"]
 
-    return ask
+    return read
 
 
 def make_replica(admin: Client) -> None:
@@ -66,38 +66,38 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "mend", "code"), CASES.values(), ids=CASES)
-def test_a_process_is_unready_while_redis_takes_no_writes(state, admin, spoil, mend, code):
+@pytest.mark.parametrize(("break_redis", "repair", "code"), CASES.values(), ids=CASES)
+def test_readyz_fails_while_redis_rejects_writes(state, admin, break_redis, repair, code):
     assert state() == (200, "ok")
 
-    spoil(admin)
+    break_redis(admin)
     assert eventually(lambda: state() == (503, code), 20)
-    mend(admin)
+    repair(admin)
 
     assert eventually(lambda: state() == (200, "ok"), 20)
 
 
-def test_a_process_is_unready_while_redis_cannot_save(state, admin, own):
+def test_readyz_fails_while_redis_cannot_save(state, admin, server):
     admin.config_set("save", "3600 1")
     admin.set("chat:something", "to save")
-    shutil.rmtree(own.folder)
+    shutil.rmtree(server.folder)
     admin.bgsave()
 
     assert eventually(lambda: state() == (503, "upstream_unavailable"), 20)
-    admin.config_set("save", "")  # Else it would not stop without having saved.
+    admin.config_set("save", "")  # Otherwise Redis does not stop, as it cannot save.
 
 
-def test_a_broker_of_its_own_says_so_too(own, admin, monkeypatch):
-    monkeypatch.setattr(health, "WRITE_SECONDS", 0.0)
-    client = built(load_settings({"REDIS_URL": own.url, "RUN_WORKER": "0"}, neighbour=True), BROKER_KEY).test_client()
-    assert client.get("/health").json["status"] == "degraded", "nobody answers here"
+def test_a_standalone_broker_is_unhealthy_while_redis_rejects_writes(server, admin, monkeypatch):
+    monkeypatch.setattr(health, "WRITE_INTERVAL_SECONDS", 0.0)
+    client = built(load_settings({"REDIS_URL": server.url, "RUN_WORKER": "0"}, neighbour=True), BROKER_KEY).test_client()
+    assert client.get("/health").json["status"] == "degraded", "no worker runs here"
 
     make_replica(admin)
 
     assert eventually(lambda: client.get("/health").json["status"] == "unhealthy", 20)
 
 
-def test_a_check_leaves_one_key_for_a_while(clean_redis):
+def test_a_write_check_leaves_one_key_that_expires(clean_redis):
     with connect(clean_redis.url) as client:
         check_writes(client)
         check_writes(client)

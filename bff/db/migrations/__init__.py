@@ -1,6 +1,6 @@
-"""How the tables came to be, one revision a file in `versions/`, up and down on SQLite and PostgreSQL.
+"""Runs Alembic migrations, one revision per file in `versions/`, up and down, on SQLite and PostgreSQL.
 
-All revisions of a call run in one transaction, and one process at a time runs them: a second waits, and finds them done.
+All revisions of a call run in one transaction. A lock lets one process at a time migrate; the others wait for it.
 """
 
 import logging
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 
 if TYPE_CHECKING:
-    from alembic.config import Config  # A fifth of a process's start, for what most processes never do.
+    from alembic.config import Config  # Takes a fifth of a process's start; most processes never migrate.
 
 HEAD = "head"
 VERSION_TABLE = "alembic_version"
-"""Of one row, which the first revision makes."""
+"""Has one row after the first revision."""
 
 
 class UnknownRevision(Exception):
     pass
 
 
-# Whoever asked for a change is told where the tables are now.
+# The commands print the resulting revision themselves.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
@@ -30,12 +30,12 @@ def upgrade(connection: Connection, revision: str = HEAD) -> None:
 
 
 def downgrade(connection: Connection, revision: str) -> None:
-    """`revision`: its name, `base` for none at all, or `-1` for one step."""
+    """`revision`: a revision's name, `base` to drop all tables, or `-1` for one step."""
     _run("downgrade", connection, revision)
 
 
 def current(connection: Connection) -> str:
-    """The revision the database is at, "" before the first."""
+    """The revision of the database; "" before the first."""
     from alembic.runtime.migration import MigrationContext
 
     return MigrationContext.configure(connection).get_current_revision() or ""
@@ -47,8 +47,10 @@ def _run(name: str, connection: Connection, revision: str) -> None:
     from alembic.util import CommandError
 
     if connection.dialect.name == "postgresql":
-        connection.execute(text("SET LOCAL statement_timeout = 0"))  # A wait for another's migration, or a large index.
-        # Held until the transaction ends; SQLite's write lock, which the transaction began with, does the same there.
+        connection.execute(
+            text("SET LOCAL statement_timeout = 0")
+        )  # Waiting for another migration, or a large index, may take longer.
+        # Held until the transaction ends. On SQLite the transaction holds the write lock instead.
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('chat_bff_migrations'))"))
     try:
         getattr(command, name)(_config(connection), revision)

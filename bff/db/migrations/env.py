@@ -1,4 +1,4 @@
-"""What Alembic runs for each call of its commands: on the connection, and in the transaction, that it was given."""
+"""Run by Alembic for each command, on the connection and in the transaction of the caller."""
 
 from alembic import context
 

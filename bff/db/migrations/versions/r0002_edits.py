@@ -1,4 +1,4 @@
-"""What a message was edited to, beside what was said."""
+"""The edited text of a message, in addition to the original one."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,6 +13,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The edits are lost; what was said is not."""
+    """The edits are lost; the original texts stay."""
     op.drop_column("chat_messages", "edited_at")
     op.drop_column("chat_messages", "edited_content")

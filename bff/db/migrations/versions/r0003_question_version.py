@@ -1,4 +1,4 @@
-"""Which version of its question a reply answers. Claims are gone: replies are messages in the broker's queue."""
+"""Adds the version of the question that a reply answers. Drops claims: replies are now messages in the broker's queue."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ down_revision = "0002"
 OLD, NEW = ["reply_to", "regenerate"], ["reply_to", "question_version", "regenerate"]
 UNIQUE = "uq_chat_messages_reply"
 
-# SQLite changes a constraint by making the table anew, which is safe for `chat_messages` only: no other table refers to it.
+# SQLite recreates a table to change a constraint. Safe for `chat_messages` only, as no other table refers to it.
 
 messages = sa.table(
     "chat_messages",
@@ -30,13 +30,13 @@ def upgrade() -> None:
         table.add_column(sa.Column("question_version", sa.BigInteger(), nullable=False, server_default="0"))
         table.drop_constraint(UNIQUE, type_="unique")
         table.create_unique_constraint(UNIQUE, NEW)
-    _find_versions(op.get_bind())
+    _set_versions(op.get_bind())
     op.drop_column("chat_conversations", "claim")
     op.drop_column("chat_conversations", "claimed_until")
 
 
-def _find_versions(connection: sa.Connection) -> None:
-    """Whoever was answered after an edit was answered in that version."""
+def _set_versions(connection: sa.Connection) -> None:
+    """A reply that is newer than the edit of its question answers that version."""
     question = messages.alias()
     edited = sa.select(messages.c.number, question.c.edited_at).where(
         messages.c.reply_to == question.c.id, question.c.edited_at <= messages.c.created_at
@@ -51,12 +51,12 @@ def _milliseconds(moment: datetime) -> int:
 
 
 def downgrade() -> None:
-    """Of several versions' replies for one text the newest stays a reply; the others stay, as messages."""
+    """The newest reply to a question stays a reply; those to other versions become plain messages."""
     connection = op.get_bind()
     newest = sa.select(sa.func.max(messages.c.number)).where(messages.c.reply_to.is_not(None))
     newest = newest.group_by(messages.c.reply_to, messages.c.regenerate)
-    kept = connection.scalars(newest).all()
-    older = sa.and_(messages.c.reply_to.is_not(None), messages.c.number.not_in(kept))
+    latest = connection.scalars(newest).all()
+    older = sa.and_(messages.c.reply_to.is_not(None), messages.c.number.not_in(latest))
     connection.execute(sa.update(messages).where(older).values(reply_to=None))
     with op.batch_alter_table("chat_messages") as table:
         table.drop_constraint(UNIQUE, type_="unique")

@@ -1,4 +1,4 @@
-"""The direct chat's turns, in one hidden conversation a user, and users' preferences."""
+"""Turns of the direct chat, in one hidden conversation per user, and users' preferences."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,7 +21,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """The direct chats are lost: nothing would hide them."""
+    """Deletes the direct chats, as nothing would hide them from the list."""
     op.drop_table("chat_preferences")
     conversations = sa.table("chat_conversations", sa.column("id", sa.Uuid()), sa.column("hidden", sa.Boolean()))
     op.execute(sa.delete(conversations).where(conversations.c.hidden))

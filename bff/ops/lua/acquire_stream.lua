@@ -1,6 +1,6 @@
--- KEYS chat:{<user>}:streams: sorted set, the user's open streams in all processes, by when each is given up (ms); expires
--- ARGV most, for how long without a renewal (ms), stream
--- → whether there is room
+-- KEYS chat:{<user>}:streams: sorted set, the user's open streams in all processes, score: when each expires (ms); expires
+-- ARGV limit, time to live without a renewal (ms), stream id
+-- → 1, or 0 if the limit is reached
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)

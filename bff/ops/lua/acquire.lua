@@ -1,6 +1,6 @@
--- KEYS chat:{<user>}:minute: sorted set, the user's messages of the last minute, by when each is over (µs); expires
--- ARGV most, message
--- → 0, or the µs until there is room
+-- KEYS chat:{<user>}:minute: sorted set, the user's messages of the last minute; score: when each leaves the window (µs); expires
+-- ARGV limit, message id
+-- → 0, or the time until the oldest message leaves the window (µs)
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))

@@ -1,3 +1,0 @@
--- KEYS chat:{<user>}:streams (see enter.lua)
--- ARGV stream
-redis.call('ZREM', KEYS[1], ARGV[1])

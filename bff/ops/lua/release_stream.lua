@@ -1,0 +1,3 @@
+-- KEYS chat:{<user>}:streams (see acquire_stream.lua)
+-- ARGV stream id
+redis.call('ZREM', KEYS[1], ARGV[1])
