@@ -22,7 +22,7 @@ KEY = "the-key-that-must-not-leave"
 DATA = b"data: hello\n\n" * 1000
 
 
-def ask(url, session=None, method="GET", seconds=5.0, **options):
+def fetch(url, session=None, method="GET", seconds=5.0, **options):
     session = session or new_session()
     deadline = monotonic() + seconds
     return http.send(session, method, url, headers={"X-API-Key": KEY}, connect=1.0, deadline=deadline, **options)
@@ -54,12 +54,12 @@ FRAMINGS = {
 
 
 @pytest.mark.parametrize("steps", FRAMINGS.values(), ids=FRAMINGS)
-def test_a_stream_arrives_whole_in_every_framing(steps):
+def test_streams_are_read_in_every_framing(steps):
     with WireServer(steps) as server:
-        assert read(EventSource(ask(server.url), 5.0)) == DATA
+        assert read(EventSource(fetch(server.url), 5.0)) == DATA
 
 
-def test_a_chunked_stream_arrives_whole_wherever_its_bytes_are_cut():
+def test_a_chunked_stream_is_read_wherever_it_is_cut():
     wire = b"".join(map(chunk, pieces(DATA[:300], 7))) + LAST_CHUNK
     dice = random.Random(1)
 
@@ -67,22 +67,22 @@ def test_a_chunked_stream_arrives_whole_wherever_its_bytes_are_cut():
         edges = [0, *sorted(dice.randint(0, len(wire)) for _ in range(5)), len(wire)]
         parts = [part for a, b in pairwise(edges) for part in (wire[a:b], 0.001)]
         with WireServer([stream_head(), *parts]) as server:
-            assert read(EventSource(ask(server.url), 5.0)) == DATA[:300], edges
+            assert read(EventSource(fetch(server.url), 5.0)) == DATA[:300], edges
 
 
-def test_a_stream_of_no_bytes_ends_cleanly():
+def test_an_empty_stream_ends_cleanly():
     with WireServer([stream_head(chunked=False, Content_Length="0"), HANG]) as server:
-        assert read(EventSource(ask(server.url), 5.0)) == b""
+        assert read(EventSource(fetch(server.url), 5.0)) == b""
 
 
-def test_what_has_come_is_given_at_once():
-    more = threading.Event()
+def test_bytes_are_returned_as_soon_as_they_arrive():
+    resume = threading.Event()
     waiter = waiting.new_waiter()
 
-    with WireServer([stream_head() + b"b\r\ndata: first", b"\r\n", more, chunk(b"\n\n"), LAST_CHUNK]) as server:
-        chunks = EventSource(ask(server.url), 5.0).chunks(waiter)
+    with WireServer([stream_head() + b"b\r\ndata: first", b"\r\n", resume, chunk(b"\n\n"), LAST_CHUNK]) as server:
+        chunks = EventSource(fetch(server.url), 5.0).chunks(waiter)
         first = next(piece for piece in chunks if piece)
-        more.set()
+        resume.set()
         rest = b"".join(chunks)
 
     waiter.close()
@@ -101,32 +101,32 @@ CUTS = {
 
 
 @pytest.mark.parametrize("steps", CUTS.values(), ids=CUTS)
-def test_a_stream_that_is_cut_is_unavailable(steps):
+def test_an_incomplete_stream_is_unavailable(steps):
     with WireServer(steps) as server, pytest.raises(UpstreamUnavailable):
-        read(EventSource(ask(server.url), 5.0))
+        read(EventSource(fetch(server.url), 5.0))
 
 
-def test_a_stream_that_falls_silent_times_out():
+def test_a_silent_stream_times_out():
     with WireServer([stream_head(), chunk(b"data: x\n\n"), HANG]) as server:
         with pytest.raises(UpstreamTimeout):
-            read(EventSource(ask(server.url), 0.1))
+            read(EventSource(fetch(server.url), 0.1))
 
         assert server.wait_for(lambda: server.hung_up == 1)
 
 
-def test_pings_keep_a_stream_from_timing_out():
+def test_pings_prevent_a_timeout():
     pings = [step for _ in range(8) for step in (0.05, chunk(b": ping\n\n"))]
 
     with WireServer([stream_head(), *pings, LAST_CHUNK]) as server:
-        assert read(EventSource(ask(server.url), 0.2)) == b": ping\n\n" * 8
+        assert read(EventSource(fetch(server.url), 0.2)) == b": ping\n\n" * 8
 
 
-def test_a_chunk_is_empty_when_the_watch_woke_for_something_else():
+def test_a_chunk_is_empty_when_the_waiter_woke_for_another_reason():
     waiter = waiting.new_waiter()
     waiter.wake_at = monotonic() + 0.05
 
     with WireServer([stream_head(), HANG]) as server:
-        source = EventSource(ask(server.url), 5.0)
+        source = EventSource(fetch(server.url), 5.0)
         assert next(source.chunks(waiter)) == b""
 
         source.close()
@@ -134,7 +134,7 @@ def test_a_chunk_is_empty_when_the_watch_woke_for_something_else():
     waiter.close()
 
 
-REFUSED = {
+REJECTED = {
     "compressed": stream_head(Content_Encoding="gzip"),
     "JSON": stream_head("application/json"),
     "HTML": stream_head("text/html"),
@@ -142,11 +142,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("head", REFUSED.values(), ids=REFUSED)
-def test_an_answer_that_is_no_plain_event_stream_is_refused_and_closed(head):
+@pytest.mark.parametrize("head", REJECTED.values(), ids=REJECTED)
+def test_a_response_that_is_no_plain_event_stream_is_rejected_and_closed(head):
     with WireServer([head, HANG]) as server:
         with pytest.raises(UpstreamError):
-            EventSource(ask(server.url), 5.0)
+            EventSource(fetch(server.url), 5.0)
 
         assert server.wait_for(lambda: server.hung_up == 1)
 
@@ -157,150 +157,150 @@ def first_event(source: EventSource) -> Event | None:
         return next((event for event in source.events(waiter) if event is not None or monotonic() >= waiter.wake_at), None)
 
 
-def test_a_stream_that_has_ended_gives_its_connection_to_the_next():
+def test_the_connection_of_an_ended_stream_is_reused():
     session = new_session()
 
     with WireServer([stream_head(), chunk(DATA), LAST_CHUNK]) as server:
         for _ in range(3):
-            assert read(EventSource(ask(server.url, session), 5.0)) == DATA
+            assert read(EventSource(fetch(server.url, session), 5.0)) == DATA
 
         assert (len(server.requests), server.open_connections) == (3, 1)
 
 
-def test_a_stream_left_in_the_middle_gives_its_connection_to_nobody():
+def test_the_connection_of_an_unfinished_stream_is_closed():
     session = new_session()
 
     with WireServer([stream_head(), chunk(DATA), HANG], [reply(b"{}")]) as server:
-        source = EventSource(ask(server.url, session), 5.0)
+        source = EventSource(fetch(server.url, session), 5.0)
         first_event(source)
         source.close()
 
-        assert http.read_json(ask(server.url, session), monotonic() + 5) == {}
+        assert http.read_json(fetch(server.url, session), monotonic() + 5) == {}
         assert server.wait_for(lambda: server.hung_up == 1)
 
 
-def test_an_address_is_not_looked_up(monkeypatch):
+def test_an_ip_address_is_not_looked_up(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("an address was looked up"))
 
     with WireServer([reply(b"{}")]) as server:
-        ask(server.url.replace("localhost", "127.0.0.1")).close()
+        fetch(server.url.replace("localhost", "127.0.0.1")).close()
 
 
-def test_a_reader_that_took_its_time_is_no_silence():
+def test_the_readers_own_time_does_not_count_as_silence():
     waiter = waiting.new_waiter()
-    more = threading.Event()
+    resume = threading.Event()
 
-    with WireServer([stream_head(), chunk(b"data: a\n\n"), more, 0.05, chunk(b"data: b\n\n"), LAST_CHUNK]) as server:
-        chunks = EventSource(ask(server.url), 0.5).chunks(waiter)
+    with WireServer([stream_head(), chunk(b"data: a\n\n"), resume, 0.05, chunk(b"data: b\n\n"), LAST_CHUNK]) as server:
+        chunks = EventSource(fetch(server.url), 0.5).chunks(waiter)
         first = next(chunk for chunk in chunks if chunk)
-        more.wait(0.6)  # Nobody sets it: the reader takes longer than there may be silence.
-        more.set()
+        resume.wait(0.6)  # Not set here: the reader takes longer than the silence timeout.
+        resume.set()
         rest = b"".join(chunks)
 
     waiter.close()
     assert (first, rest) == (b"data: a\n\n", b"data: b\n\n")
 
 
-def test_a_reader_that_left_ends_the_reading():
+def test_cancelling_the_waiter_ends_a_read():
     waiter = waiting.new_waiter()
 
     with WireServer([stream_head(), HANG]) as server:
         threading.Timer(0.05, waiter.cancel, [ClientDisconnected()]).start()
         with pytest.raises(ClientDisconnected):
-            read(EventSource(ask(server.url), 30.0), waiter)
+            read(EventSource(fetch(server.url), 30.0), waiter)
 
         assert server.wait_for(lambda: server.hung_up == 1)
     waiter.close()
 
 
 @responses.activate
-def test_a_double_of_the_library_can_be_read_too():
+def test_a_response_mocked_by_responses_can_be_read():
     responses.get("http://engine.test/", body=DATA, content_type="text/event-stream")
 
-    assert read(EventSource(ask("http://engine.test/"), 5.0)) == DATA
+    assert read(EventSource(fetch("http://engine.test/"), 5.0)) == DATA
 
 
 # Requests
 
 
-def test_a_key_goes_to_the_service_and_no_further():
+def test_redirects_are_not_followed():
     with WireServer([reply()]) as elsewhere:
         redirect = reply(status="307 Temporary Redirect", Location=elsewhere.url)
         with WireServer([redirect]) as server:
-            response = ask(server.url, method="POST", body={"a": 1})
+            response = fetch(server.url, method="POST", body={"a": 1})
 
         assert response.status_code == 307
         assert server.requests[0].headers["x-api-key"] == KEY
         assert not elsewhere.requests
 
 
-def test_a_cookie_set_for_one_user_is_not_sent_with_anothers_request():
+def test_cookies_are_not_kept():
     session = new_session()
 
     with WireServer([reply(b"{}", Set_Cookie="sticky=1; Path=/")], [reply(b"{}")]) as server:
         for _ in range(2):
-            http.read_json(ask(server.url, session), monotonic() + 5)
+            http.read_json(fetch(server.url, session), monotonic() + 5)
 
         assert "cookie" not in server.requests[1].headers
 
 
-def test_neither_netrc_nor_a_proxy_of_the_environment_is_asked(monkeypatch, tmp_path):
+def test_netrc_and_environment_proxies_are_ignored(monkeypatch, tmp_path):
     (tmp_path / ".netrc").write_text("machine localhost login a password b\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
 
     with WireServer([reply(b"{}")]) as server:
-        ask(server.url).close()
+        fetch(server.url).close()
 
         assert "authorization" not in server.requests[0].headers
 
 
-def test_plain_bytes_are_asked_for():
+def test_identity_encoding_is_requested():
     with WireServer([reply(b"{}")]) as server:
-        ask(server.url).close()
+        fetch(server.url).close()
 
         assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
-def test_a_connection_serves_one_request_after_the_other():
+def test_a_connection_is_reused():
     session = new_session()
 
     with WireServer([reply(b'{"a": 1}')]) as server:
         for _ in range(5):
-            assert http.read_json(ask(server.url, session), monotonic() + 5) == {"a": 1}
+            assert http.read_json(fetch(server.url, session), monotonic() + 5) == {"a": 1}
 
         assert server.open_connections == 1
 
 
-DEAD = {
-    "hangs up": ([END], UpstreamUnavailable),
+FAILURES = {
+    "disconnects": ([END], UpstreamUnavailable),
     "resets": ([CUT], UpstreamUnavailable),
-    "says nothing": ([HANG], UpstreamTimeout),
-    "speaks no HTTP": ([b"SSH-2.0-OpenSSH\r\n\r\n"], UpstreamUnavailable),
-    "never ends its headers": ([b"HTTP/1.1 200 OK\r\nX: ", HANG], UpstreamTimeout),
+    "sends nothing": ([HANG], UpstreamTimeout),
+    "no HTTP": ([b"SSH-2.0-OpenSSH\r\n\r\n"], UpstreamUnavailable),
+    "endless headers": ([b"HTTP/1.1 200 OK\r\nX: ", HANG], UpstreamTimeout),
 }
 
 
-@pytest.mark.parametrize(("steps", "problem"), DEAD.values(), ids=DEAD)
-def test_a_service_that_does_not_answer_is_an_error_of_ours(steps, problem):
+@pytest.mark.parametrize(("steps", "problem"), FAILURES.values(), ids=FAILURES)
+def test_failed_requests_raise_our_errors(steps, problem):
     with WireServer(steps) as server, pytest.raises(problem) as raised:
-        ask(server.url, seconds=0.2)
+        fetch(server.url, seconds=0.2)
 
     assert KEY not in raised.value.detail
     assert KEY not in str(raised.value)
 
 
-def test_a_service_that_is_not_there_is_unavailable():
+def test_a_refused_connection_is_unavailable():
     with WireServer([END]) as server:
         url = server.url
 
     with pytest.raises(UpstreamUnavailable):
-        ask(url)
+        fetch(url)
 
 
 @pytest.mark.parametrize("key", ["a\r\nX-Evil: 1", "\u2028"])
-def test_a_key_that_is_no_header_is_an_error_of_ours(key):
+def test_an_invalid_header_raises_our_error(key):
     with WireServer([reply()]) as server, pytest.raises(UpstreamFailure):
         http.send(new_session(), "GET", server.url, headers={"X-API-Key": key}, connect=1, deadline=monotonic() + 1)
 
@@ -311,49 +311,49 @@ BAD_JSON = {
     "nothing": reply(b""),
     "deep nesting": reply(b"[" * 100_000),
     "invalid UTF-8": reply(b'"\xff"'),
-    "a number that is none": reply(b'{"a": NaN}'),
-    "a number without end": reply(b'{"a": -1e999}'),
+    "not a number": reply(b'{"a": NaN}'),
+    "an infinite number": reply(b'{"a": -1e999}'),
     "compressed": reply(b"{}", Content_Encoding="gzip"),
     "too much": reply(b'{"a": "' + b"x" * 2**20 + b'"}'),
 }
 
 
-@pytest.mark.parametrize("answer", BAD_JSON.values(), ids=BAD_JSON)
-def test_an_answer_that_is_no_small_json_object_is_an_error(answer):
-    with WireServer([answer]) as server, pytest.raises(UpstreamError):
-        http.read_json(ask(server.url), monotonic() + 5)
+@pytest.mark.parametrize("wire", BAD_JSON.values(), ids=BAD_JSON)
+def test_a_response_that_is_no_small_json_object_is_an_error(wire):
+    with WireServer([wire]) as server, pytest.raises(UpstreamError):
+        http.read_json(fetch(server.url), monotonic() + 5)
 
 
-def test_an_answer_that_is_cut_is_unavailable():
+def test_an_incomplete_response_is_unavailable():
     with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", END]) as server, pytest.raises(UpstreamUnavailable):
-        http.read_json(ask(server.url), monotonic() + 5)
+        http.read_json(fetch(server.url), monotonic() + 5)
 
 
-def test_an_answer_that_trickles_is_given_up_in_time():
+def test_a_trickling_response_times_out():
     trickle = [step for _ in range(100) for step in (b" ", 0.05)]
-    began = monotonic()
+    start = monotonic()
 
     with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", *trickle]) as server, pytest.raises(UpstreamTimeout):
-        http.read_json(ask(server.url, seconds=5), began + 0.3)
+        http.read_json(fetch(server.url, seconds=5), start + 0.3)
 
-    assert monotonic() - began < 2
+    assert monotonic() - start < 2
 
 
 @pytest.mark.parametrize("body", [b"", b'{"a"'], ids=["before its body", "in its body"])
-def test_an_answer_that_stops_is_a_timeout_at_its_moment(body):
+def test_a_stalled_response_times_out_at_its_deadline(body):
     with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + body, HANG]) as server:
-        response = ask(server.url, seconds=60)
+        response = fetch(server.url, seconds=60)
         with pytest.raises(UpstreamTimeout):
             http.read_json(response, monotonic() + 0.2)
 
         assert server.wait_for(lambda: server.hung_up == 1, 15)
 
 
-def test_an_answer_that_nobody_waits_for_any_more_is_let_go():
+def test_cancelling_the_waiter_closes_the_response():
     waiter = waiting.new_waiter()
 
     with WireServer([b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", HANG]) as server:
-        response = ask(server.url)
+        response = fetch(server.url)
         threading.Timer(0.05, waiter.cancel, [ClientDisconnected()]).start()
         with pytest.raises(ClientDisconnected):
             http.read_json(response, monotonic() + 60, waiter)
@@ -362,19 +362,19 @@ def test_an_answer_that_nobody_waits_for_any_more_is_let_go():
     waiter.close()
 
 
-def test_an_answer_may_be_larger_where_it_is_said_so():
+def test_the_size_limit_of_a_json_response_can_be_raised():
     with WireServer([reply(b'{"a": "' + b"x" * 2**21 + b'"}')]) as server:
-        content = http.read_json(ask(server.url), monotonic() + 20, most=2**22)
+        content = http.read_json(fetch(server.url), monotonic() + 20, max_bytes=2**22)
 
     assert len(content["a"]) == 2**21
 
 
-def test_a_connection_that_says_more_than_was_asked_for_serves_nobody_else():
+def test_a_connection_with_surplus_bytes_is_not_reused():
     session = new_session()
 
     with WireServer([reply(b"{}") + b"HTTP/1.1 200 OK\r\n"]) as server:
         for _ in range(2):
-            assert http.read_json(ask(server.url, session), monotonic() + 5) == {}
+            assert http.read_json(fetch(server.url, session), monotonic() + 5) == {}
 
         assert server.wait_for(lambda: server.open_connections == 0, 15)
 
@@ -388,32 +388,32 @@ def authority():
 
 
 @pytest.fixture
-def trusting(authority, tmp_path):
+def trusting_session(authority, tmp_path):
     """A session that trusts the authority."""
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     return new_session(tls_context(str(tmp_path / "ca.pem")))
 
 
 @pytest.fixture
-def serving(authority):
+def server_tls(authority):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     return context
 
 
-def test_a_stream_arrives_whole_over_tls(trusting, serving):
+def test_a_stream_is_read_over_tls(trusting_session, server_tls):
     big = b"data: " + b"x" * 200_000 + b"\n\n"
     steps = [stream_head(), chunk(big), 0.05, *map(chunk, pieces(DATA, 777)), LAST_CHUNK]
 
-    with WireServer(steps, tls=serving) as server:
-        assert read(EventSource(ask(server.url, trusting), 5.0)) == big + DATA
+    with WireServer(steps, tls=server_tls) as server:
+        assert read(EventSource(fetch(server.url, trusting_session), 5.0)) == big + DATA
 
 
-def test_what_comes_with_the_headers_is_given_at_once_over_tls(trusting, serving):
+def test_bytes_that_arrive_with_the_headers_are_returned_at_once_over_tls(trusting_session, server_tls):
     data = b"data: " + b"x" * 12_000 + b"\n\n"
 
-    with WireServer([stream_head() + chunk(data), HANG], tls=serving) as server:
-        source = EventSource(ask(server.url, trusting), 60.0)
+    with WireServer([stream_head() + chunk(data), HANG], tls=server_tls) as server:
+        source = EventSource(fetch(server.url, trusting_session), 60.0)
         event = first_event(source)
         source.close()
 
@@ -421,37 +421,37 @@ def test_what_comes_with_the_headers_is_given_at_once_over_tls(trusting, serving
     assert len(event.data) == 12_000
 
 
-def test_an_answer_that_does_not_come_is_waited_for_at_the_watch(trusting, serving):
-    for tls, session in ((None, new_session()), (serving, trusting)):
+def test_waiting_for_a_response_can_be_cancelled(trusting_session, server_tls):
+    for tls, session in ((None, new_session()), (server_tls, trusting_session)):
         waiter = waiting.new_waiter()
         with WireServer([HANG], tls=tls) as server:
             threading.Timer(0.1, waiter.cancel, [ClientDisconnected()]).start()
-            began = monotonic()
+            start = monotonic()
             with pytest.raises(ClientDisconnected):
-                ask(server.url, session, seconds=10, waiter=waiter)
+                fetch(server.url, session, seconds=10, waiter=waiter)
 
-            assert monotonic() - began < 2
+            assert monotonic() - start < 2
             assert server.wait_for(lambda: server.hung_up == 1)
         waiter.close()
 
 
-def test_a_certificate_nobody_vouches_for_is_refused(serving):
-    with WireServer([reply()], tls=serving) as server, pytest.raises(UpstreamUnavailable):
-        ask(server.url)
+def test_an_untrusted_certificate_is_rejected(server_tls):
+    with WireServer([reply()], tls=server_tls) as server, pytest.raises(UpstreamUnavailable):
+        fetch(server.url)
 
 
-def test_a_certificate_for_another_host_is_refused(trusting, serving):
-    with WireServer([reply()], tls=serving) as server, pytest.raises(UpstreamUnavailable):
-        ask(server.url.replace("localhost", "127.0.0.1"), trusting)
+def test_a_certificate_for_another_host_is_rejected(trusting_session, server_tls):
+    with WireServer([reply()], tls=server_tls) as server, pytest.raises(UpstreamUnavailable):
+        fetch(server.url.replace("localhost", "127.0.0.1"), trusting_session)
 
     assert not server.requests
 
 
-def test_all_connections_share_one_tls_context(trusting, serving, monkeypatch):
+def test_all_connections_share_one_tls_context(trusting_session, server_tls, monkeypatch):
     loaded = []
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: loaded.append(1))
 
-    with WireServer([reply(b"{}"), END], tls=serving) as server:
-        in_parallel(5, lambda _: ask(server.url, trusting).close())
+    with WireServer([reply(b"{}"), END], tls=server_tls) as server:
+        in_parallel(5, lambda _: fetch(server.url, trusting_session).close())
 
     assert not loaded, "the CA bundle was parsed again for a connection"
