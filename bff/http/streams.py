@@ -84,7 +84,7 @@ class StreamLimiter:
         """`farewell`: makes the error that ends streams that are not resumable at the end of a drain."""
         self._max_streams = max_streams
         self._max_per_user = max_per_user
-        self._farewell = farewell
+        self._drain_error = farewell
         self._shared = shared
         self._lock = threading.Lock()
         self._open: set[Slot] = set()
@@ -142,7 +142,7 @@ class StreamLimiter:
         while self._open and monotonic() < final_event_at:
             _sleep_until(min(monotonic() + 0.05, final_event_at))
         for slot in list(self._open):
-            slot.cancel(Draining() if slot.comes_back else self._farewell())
+            slot.cancel(Draining() if slot.comes_back else self._drain_error())
         while self._open and monotonic() < start + seconds:
             _sleep_until(monotonic() + 0.05)
         for slot in list(self._open):

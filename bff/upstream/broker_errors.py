@@ -59,8 +59,8 @@ def to_chat_error(response: Response, deadline: float, accepted: Collection[type
     if status == 429:
         return errors.TooManyRequests(retry_after=seconds)
     if status == 503:
-        return StorageUnavailable(detail="the broker answered 503", retry_after=seconds)
-    return UpstreamError(detail=f"the broker answered {status}")
+        return StorageUnavailable(detail="the broker responded with 503", retry_after=seconds)
+    return UpstreamError(detail=f"the broker responded with {status}")
 
 
 @contextlib.contextmanager

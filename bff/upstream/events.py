@@ -45,7 +45,7 @@ def event(content: dict[str, Any], event_id: str = "") -> Event:
     return Event("", json.dumps(content, separators=(",", ":")), event_id)
 
 
-def parsed(data: str) -> Any:
+def parse(data: str) -> Any:
     """The JSON in `data`; None if it is invalid, nested too deep, or contains NaN or Infinity, which browsers reject."""
     try:
         return _decode(data)
@@ -55,7 +55,7 @@ def parsed(data: str) -> Any:
 
 def parsed_object(data: str) -> dict[str, Any]:
     """The JSON object in `data`, or an empty one."""
-    content = parsed(data)
+    content = parse(data)
     return content if isinstance(content, dict) else {}
 
 

@@ -163,7 +163,7 @@ class Recording:
             self._spool.write(chunk)
             _check_size(self._spool.tell())
             if monotonic() >= deadline:
-                raise UpstreamTimeout(detail="a recording that took too long")
+                raise UpstreamTimeout(detail="downloading a recording took too long")
         return self._spool.tell()
 
     def close(self) -> None:
@@ -174,4 +174,4 @@ class Recording:
 
 def _check_size(size: int) -> None:
     if size > AUDIO_MAX_BYTES:
-        raise UpstreamError(detail="a recording of too many bytes")
+        raise UpstreamError(detail=f"a recording of more than {AUDIO_MAX_BYTES} bytes")

@@ -27,7 +27,7 @@ from bff.upstream import events
 NO_SLOT: Final = "Timed out waiting for processing slot"
 """The only error text of the original broker that means a timeout."""
 
-_EXTERNAL_CODES: Final[dict[str, type[ChatError]]] = {kind.code: kind for kind in (Interrupted, AnswerTimeout)}
+_CODES_OF_ANY_BROKER: Final[dict[str, type[ChatError]]] = {kind.code: kind for kind in (Interrupted, AnswerTimeout)}
 """Error codes accepted from any broker."""
 _TOOL_EVENTS: Final = frozenset({"tool_use", "tool_result"})
 
@@ -54,7 +54,7 @@ class Relay:
         self._request_id = request_id
         self._tool_events = tool_events
         self._expose_errors = expose_errors
-        self._codes = BY_CODE if own else _EXTERNAL_CODES
+        self._codes = BY_CODE if own else _CODES_OF_ANY_BROKER
         self._irrevocable = irrevocable
         self.ended = ""
         self.problem: ChatError | None = None
@@ -98,9 +98,9 @@ class Relay:
         if event.event == "processing":
             return events.status(events.PROCESSING, event_id=_id(event))
         if event.event == "error":
-            return self._fail(self._upstream_problem(events.parsed(event.data), event.data), _id(event))
+            return self._fail(self._upstream_problem(events.parse(event.data), event.data), _id(event))
         if event.event == "done":
-            raise AnswerIncomplete(detail="done came before any terminal event")
+            raise AnswerIncomplete(detail="done before a terminal event")
         return self._translate_message(event)
 
     def _translate_message(self, event: Event) -> Event | None:

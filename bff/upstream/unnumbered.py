@@ -219,7 +219,7 @@ def _pauses() -> Iterator[float]:
 
 def _error_text(event: Event) -> str:
     """The text of an error event, or of a message of type "error"; the event's data if it has none."""
-    content = events.parsed(event.data)
+    content = events.parse(event.data)
     text = content.get("error") if isinstance(content, dict) else content
     return text if isinstance(text, str) else event.data
 

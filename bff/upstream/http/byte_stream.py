@@ -38,7 +38,7 @@ class ByteStream:
         # We request identity: a few compressed bytes can expand to a gigabyte, and a compressor may hold back events.
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             self.close()
-            raise UpstreamError(detail="an answer with a Content-Encoding")
+            raise UpstreamError(detail="a response with a Content-Encoding")
 
     @property
     def size(self) -> int | None:
@@ -70,7 +70,7 @@ class ByteStream:
         try:
             return self._body.read_available() if self._body else self._response.raw.read1(READ_BYTES)
         except LIBRARY_ERRORS as error:
-            raise UpstreamUnavailable(detail=f"an answer was cut: {error!r}") from error
+            raise UpstreamUnavailable(detail=f"the response was cut: {error!r}") from error
 
     def close(self) -> None:
         """Idempotent. Returns the connection to the pool if the response was read to its end."""

@@ -32,7 +32,7 @@ class EventSource(ByteStream):
         self._fast = False
         if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "text/event-stream":
             self.close()
-            raise UpstreamError(detail="an answer that is no event stream")
+            raise UpstreamError(detail="the response is not an event stream")
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         """Events, and None after each read or when `waiter` woke up for another reason.

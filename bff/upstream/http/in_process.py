@@ -99,7 +99,7 @@ class InProcessResponse:
         """None if nothing arrived, b"" at the end. Raises ConnectionError if the service aborted the response."""
         piece, self._piece = self._piece, b""
         if self.ended and self._inner.was_aborted:
-            raise ConnectionError("cut in the middle of the body")
+            raise ConnectionError("the connection closed in the middle of the body")
         return piece or (b"" if self.ended else None)
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ def _to_upstream_failure(error: Exception, method: str) -> UpstreamFailure:
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return UpstreamUnavailable(detail="no connection in time")
     if isinstance(error, requests.exceptions.ReadTimeout):
-        return UpstreamTimeout(detail=f"no answer to {method} in time")
+        return UpstreamTimeout(detail=f"no response to {method} in time")
     return UpstreamUnavailable(detail=f"{method} failed: {type(error).__name__}")
 
 
@@ -95,9 +95,9 @@ def read_json(
     try:
         content = _DECODE(_read(response, deadline, waiter, max_bytes).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UpstreamError(detail="an answer that is no JSON") from error
+        raise UpstreamError(detail="the response is not JSON") from error
     if not isinstance(content, dict):
-        raise UpstreamError(detail="an answer that is no JSON object")
+        raise UpstreamError(detail="the response is not a JSON object")
     return content
 
 
@@ -124,7 +124,7 @@ def _read(response: requests.Response, deadline: float, waiter: Waiter | None, m
             pieces.append(piece)
             size += len(piece)
             if size > max_bytes:
-                raise UpstreamError(detail="an answer of too many bytes")
+                raise UpstreamError(detail=f"a response of more than {max_bytes} bytes")
             _time_left(deadline)
     return b"".join(pieces)
 
@@ -135,7 +135,7 @@ def read_url(session: requests.Session, url: str, seconds: float) -> dict[str, A
     response = send(session, "GET", url, headers={"Accept": "application/json"}, connect=seconds, deadline=deadline)
     if response.status_code != 200:
         response.close()
-        raise UpstreamError(detail=f"a GET was answered {response.status_code}")
+        raise UpstreamError(detail=f"the response to a GET was {response.status_code}")
     return read_json(response, deadline)
 
 

@@ -99,19 +99,19 @@ class NonBlockingResponse(http.client.HTTPResponse):
             remaining = size + 2
         self._framing, self._chunk_remaining = data[at:], remaining
         if not self.ended and len(self._framing) > MAX_CHUNK_LINE_BYTES:
-            raise ConnectionError("no HTTP chunk")
+            raise ConnectionError("an invalid HTTP chunk")
         return b"".join(pieces) or (b"" if self.ended else None)
 
     def _check_not_closed(self, data: bytes) -> None:
         if not data:
-            raise ConnectionError("cut in the middle of the body")
+            raise ConnectionError("the connection closed in the middle of the body")
 
 
 def _chunk_size(line: bytes) -> int:
     digits = line.partition(b";")[0].strip()
     if not digits.isalnum():
-        raise ConnectionError("no HTTP chunk")
+        raise ConnectionError("an invalid HTTP chunk")
     try:
         return int(digits, 16)
     except ValueError as error:
-        raise ConnectionError("no HTTP chunk") from error
+        raise ConnectionError("an invalid HTTP chunk") from error

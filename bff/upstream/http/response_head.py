@@ -36,8 +36,8 @@ def read_head(pieces: Iterator[bytes]) -> tuple[bytes, bytes]:
         if informational is None:
             return head, bytes(data)
         if informational[1] == b"101":
-            raise UpstreamError(detail="a change of protocol that nobody asked for")
-    raise UpstreamError(detail=f"more than {MAX_INFORMATIONAL} informational answers")
+            raise UpstreamError(detail="an unrequested change of protocol")
+    raise UpstreamError(detail=f"more than {MAX_INFORMATIONAL} informational responses")
 
 
 def _head_size(data: bytearray, pieces: Iterator[bytes]) -> int:
@@ -51,7 +51,7 @@ def _head_size(data: bytearray, pieces: Iterator[bytes]) -> int:
         searched = max(0, len(data) - 2)
         piece = next(pieces)
         if not piece:
-            raise http.client.RemoteDisconnected("cut before the end of its head")
+            raise http.client.RemoteDisconnected("the connection closed before the end of the head")
         data += piece
     if end is None or end.end() > MAX_HEAD_BYTES:
         raise UpstreamError(detail=f"a head of more than {MAX_HEAD_BYTES} bytes")

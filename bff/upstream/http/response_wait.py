@@ -59,7 +59,7 @@ def receive_all(sock: socket.socket) -> Generator[bytes]:
                     yield data
                     continue
                 if monotonic() >= deadline:
-                    raise UpstreamTimeout(detail="no answer in time")
+                    raise UpstreamTimeout(detail="no response in time")
                 waiter.wait(sock, deadline)
                 # A client's FIN sets `wake_at` to the past; the caller can only react after this wait.
                 wake_at, waiter.wake_at = min(wake_at, waiter.wake_at), inf
