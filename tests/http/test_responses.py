@@ -137,13 +137,13 @@ DISCONNECTS = {
 }
 
 
-def open_stream(server, message: str = "hello", deadline: bytes = b"data: ") -> socket.socket:
-    """A stream on a bare socket, read until it has said `deadline`."""
+def open_stream(server, message: str = "hello", marker: bytes = b"data: ") -> socket.socket:
+    """Opens a stream on a bare socket and reads it up to `marker`."""
     body = f'{{"message": "{message}"}}'.encode()
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     sock.sendall(head("POST", "/api/chat/stream", body=body) + body)
     received = b""
-    while deadline not in received:
+    while marker not in received:
         piece = sock.recv(65536)
         assert piece, received
         received += piece
@@ -167,7 +167,7 @@ def test_a_disconnect_is_noticed_at_once(start, kind, silent_broker, disconnect)
 @pytest.mark.live
 def test_a_half_closed_client_still_gets_its_reply(start, kind):
     server = start(kind)
-    sock = open_stream(server, "/slow 1 one two", deadline=b'"one "')
+    sock = open_stream(server, "/slow 1 one two", marker=b'"one "')
 
     sock.shutdown(socket.SHUT_WR)
     received = b""
