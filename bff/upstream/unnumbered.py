@@ -59,7 +59,7 @@ class UnnumberedReply:
         self._broker = broker
         self._engine = engine
         self._question = question
-        self._left_before = left_before
+        self._may_be_enqueued = left_before
         self._message_id = ""
         self._source: EventSource | None = None
         self._started = False
@@ -152,9 +152,9 @@ class UnnumberedReply:
     def _begin(self, waiter: Waiter) -> Steps:
         """Starts the reply. If a process that died may have, first waits until the broker is idle and looks in the history."""
         pauses = _pauses()
-        while self._left_before and self._is_broker_busy():
+        while self._may_be_enqueued and self._is_broker_busy():
             yield from waiter.sleep(next(pauses))
-        if self._left_before and (found := self._find_in_history(waiter)):
+        if self._may_be_enqueued and (found := self._find_in_history(waiter)):
             yield found
             return None
         try:
