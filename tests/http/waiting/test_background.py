@@ -2,10 +2,10 @@ import threading
 from time import monotonic
 
 import pytest
-from bff.http.waiting.background import in_background
 
 from bff.errors import ClientDisconnected, UpstreamError
 from bff.http import tracing
+from bff.http.waiting.background import in_background
 from tests.live import DEADLINE, eventually
 
 
