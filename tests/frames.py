@@ -1,4 +1,4 @@
-"""Bytes as events."""
+"""Decodes events from bytes."""
 
 from collections.abc import Iterable
 

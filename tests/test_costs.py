@@ -1,6 +1,6 @@
-"""What an event and a stream cost, counted and not timed: these figures are the same on every machine.
+"""The cost of an event and of a stream in calls and bytes, which are the same on every machine.
 
-Speed itself is measured in benchmarks/, against others, in one run.
+benchmarks/ measures speed.
 """
 
 import socket
@@ -21,14 +21,14 @@ from bff.upstream.relay import Relay
 from tests.wire_server import chunk, stream_head
 
 pytestmark = pytest.mark.live
-"""Not again under gevent: there the greenlets of other tests' apps, which are this thread's, would be counted along."""
+"""Not repeated under gevent, where calls of other tests' greenlets in the same thread would be counted."""
 
 EVENT = b'event: message\ndata: {"type":"progress","text":"a word or two of the answer "}\nid: 1795174194760-1\n\n'
 
 
 @contextmanager
 def broker():
-    """Its URL, and its connections: each stream is opened, and what is said on it the test sends itself."""
+    """A broker's URL and its connections. It opens each stream; the test sends the events."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     connections = []
 
@@ -40,7 +40,7 @@ def broker():
                 return
             connection.recv(65536)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connections.append(connection)  # before anybody can have read its first event
+            connections.append(connection)  # Before the client can read its first event.
             connection.sendall(stream_head() + chunk(b"event: processing\ndata: \nid: 1-0\n\n"))
 
     threading.Thread(target=serve, daemon=True).start()
@@ -53,17 +53,17 @@ def broker():
             connection.close()
 
 
-def opened(session, url: str):
-    """The whole corridor for one answer: its frames, as a server would iterate them."""
+def open_stream(session, url: str):
+    """A relayed stream, from the broker's connection to the response that a server iterates."""
     source = EventSource(send(session, "GET", url, headers={}, connect=5, deadline=monotonic() + 5), 60.0)
-    answer, relay = ReconnectingReply(lambda *_: None, source), Relay("request-1")
+    reply, relay = ReconnectingReply(lambda *_: None, source), Relay("request-1")
     with Flask(__name__).test_request_context():
         return EventStream(
-            lambda waiter: relay(answer.events(waiter)), StreamOptions(b": beat\n\n", 60.0), environ={}, close=answer.close
+            lambda waiter: relay(reply.events(waiter)), StreamOptions(b": beat\n\n", 60.0), environ={}, close=reply.close
         )
 
 
-def test_an_event_costs_one_read_one_write_and_a_bounded_number_of_calls():
+def test_an_event_takes_one_read_one_write_and_few_calls():
     calls: Counter[str] = Counter()
 
     def count(_, event, argument):
@@ -72,7 +72,7 @@ def test_an_event_costs_one_read_one_write_and_a_bounded_number_of_calls():
         elif event == "call":
             calls["python"] += 1
 
-    with broker() as (url, connections), closing(opened(new_session(), url)) as response:
+    with broker() as (url, connections), closing(open_stream(new_session(), url)) as response:
         frames = iter(response.response)
         next(frames)
         for number in range(120):
@@ -82,16 +82,16 @@ def test_an_event_costs_one_read_one_write_and_a_bounded_number_of_calls():
             frame = next(frames)
             if number == 119:
                 sys.setprofile(None)
-            assert frame.startswith(b"data: {"), "one write for one event"
+            assert frame.startswith(b"data: {"), "one write per event"
 
     per_event = {name: calls[name] / 100 for name in ("recv", "recv_into", "settimeout", "python")}
-    assert per_event["recv"] <= 2.1, "one by the event; one that may have found nothing"
+    assert per_event["recv"] <= 2.1, "one with the event, and one that may be empty"
     assert per_event["recv_into"] == per_event["settimeout"] == 0
     assert per_event["python"] <= 56, per_event
 
 
-def test_events_that_come_together_cost_one_read_and_one_write():
-    with broker() as (url, connections), closing(opened(new_session(), url)) as response:
+def test_events_that_arrive_together_are_written_at_once():
+    with broker() as (url, connections), closing(open_stream(new_session(), url)) as response:
         frames = iter(response.response)
         next(frames)
         connections[-1].sendall(chunk(EVENT) * 100)
@@ -101,15 +101,15 @@ def test_events_that_come_together_cost_one_read_and_one_write():
     assert frame.count(b"\n\n") == 100
 
 
-def test_an_open_stream_takes_a_bounded_piece_of_memory():
+def test_an_open_stream_takes_little_memory():
     streams = []
 
     with broker() as (url, _):
         session = new_session(pool_size=200)
         for number in range(150):
-            response = opened(session, url)
-            next(iter_of := iter(response.response))
-            streams.append((response, iter_of))
+            response = open_stream(session, url)
+            next(frames := iter(response.response))
+            streams.append((response, frames))
             if number == 49:
                 tracemalloc.start()
                 before = tracemalloc.get_traced_memory()[0]

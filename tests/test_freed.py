@@ -1,7 +1,7 @@
-"""What is stored of an error holds nothing: whoever waited, failed or left is freed by reference counting alone.
+"""Stored exceptions form no reference cycles: everything is freed by reference counting, without the garbage collector.
 
-Each scenario is run in a frame that holds a `Thing`. An exception that is stored where its own traceback can reach it keeps
-that frame, and so the thing, until the garbage collector comes, which is off here.
+Each scenario runs in a frame that refers to a `Canary`. An exception that is stored where its own traceback refers to it keeps
+that frame, and so the canary, alive until the garbage collector runs, which is disabled here.
 """
 
 import gc
@@ -39,42 +39,42 @@ from tests.broker_says import TICKET
 from tests.live import ADA, BASE_ENVIRONMENT, DEADLINE, eventually, new_app
 from tests.wire_server import CUT, UNNUMBERED, WireServer, chunk, reply, stream_head
 
-NOWHERE = "http://127.0.0.1:1"
+CLOSED_PORT = "http://127.0.0.1:1"
 ONE_WORD = chunk(b'id: 1-0\ndata: {"type":"progress","text":"one"}\n\n')
 
 
-class Thing:
-    """What can be looked for."""
+class Canary:
+    """An object that weak references can be made to."""
 
 
 def fail(*_: Any) -> Any:
     raise UpstreamError
 
 
-def ask(url: str, session: http.Session | None = None, waiter: waiting.Waiter | None = None, body: Any = None) -> Any:
+def fetch(url: str, session: http.Session | None = None, waiter: waiting.Waiter | None = None, body: Any = None) -> Any:
     deadline = monotonic() + DEADLINE
     return send(session or new_session(), "POST", url, headers={}, connect=5, deadline=deadline, waiter=waiter, body=body)
 
 
 def source(server: WireServer) -> EventSource:
-    return EventSource(ask(server.url + "/"), 5)
+    return EventSource(fetch(server.url + "/"), 5)
 
 
-def a_wait_that_is_ended(_: Thing) -> None:
+def a_cancelled_wait(_: Canary) -> None:
     with closing(waiting.new_waiter()) as waiter:
         waiter.cancel(ClientDisconnected())
         with suppress(ClientDisconnected):
             waiter.wait()
 
 
-def a_reader_that_is_asked_for(_: Thing) -> None:
+def a_cancelled_connection_check(_: Canary) -> None:
     with closing(waiting.new_waiter()) as waiter:
         waiter.cancel(ClientDisconnected())
         with suppress(ClientDisconnected):
             list(waiter.confirm_connected())
 
 
-def a_reason_that_was_raised_before(_: Thing) -> None:
+def a_cancel_reason_that_was_raised_before(_: Canary) -> None:
     with closing(waiting.new_waiter()) as waiter:
         try:
             raise UpstreamError
@@ -82,24 +82,24 @@ def a_reason_that_was_raised_before(_: Thing) -> None:
             waiter.cancel(error)
 
 
-def a_nested_wait_whose_reader_has_left(_: Thing) -> None:
-    place = InnerWaiter(inf)
+def an_inner_wait_whose_reader_disconnected(_: Canary) -> None:
+    inner = InnerWaiter(inf)
     with closing(waiting.new_waiter()) as waiter:
-        place.borrow(waiter)
+        inner.borrow(waiter)
         waiter.cancel(ClientDisconnected())
         with suppress(ClientDisconnected):
-            place.wait()
+            inner.wait()
 
 
-def a_nested_wait_that_is_cut(_: Thing) -> None:
-    place = InnerWaiter(inf)
-    place.abort()
+def an_aborted_inner_wait(_: Canary) -> None:
+    inner = InnerWaiter(inf)
+    inner.abort()
     with suppress(ClientDisconnected):
-        place.wait()
+        inner.wait()
 
 
-def a_slot_that_is_drained(_: Thing) -> None:
-    with StreamLimiter(1, 1).enter("ada") as slot, closing(waiting.new_waiter()) as waiter:
+def a_drained_slot(_: Canary) -> None:
+    with StreamLimiter(1, 1).acquire("ada") as slot, closing(waiting.new_waiter()) as waiter:
         slot.cancel(Draining())
         slot.attach(waiter)
         with suppress(Draining):
@@ -107,15 +107,15 @@ def a_slot_that_is_drained(_: Thing) -> None:
         slot.release()
 
 
-def a_call_that_fails_beside(_: Thing) -> None:
+def a_failed_background_call(_: Canary) -> None:
     with closing(waiting.new_waiter()) as waiter, suppress(UpstreamError):
         list(in_background(fail, waiter, fail))
 
 
-def a_call_beside_that_is_left(thing: Thing) -> None:
-    def work(waiter: waiting.Waiter) -> Thing:
+def an_abandoned_background_call(canary: Canary) -> None:
+    def work(waiter: waiting.Waiter) -> Canary:
         waiter.wait()
-        return thing
+        return canary
 
     with closing(waiting.new_waiter()) as waiter:
         call = in_background(work, waiter, lambda _: None)
@@ -123,33 +123,33 @@ def a_call_beside_that_is_left(thing: Thing) -> None:
         call.close()
 
 
-def a_call_that_fails_aside(_: Thing) -> None:
+def a_failed_call_in_a_thread_executor(_: Canary) -> None:
     with suppress(UpstreamError):
         waiting.ThreadExecutor()(fail)
 
 
-def an_unnumbered_reply_that_is_cut(thing: Thing) -> None:
+def an_unnumbered_reply_whose_connection_is_lost(canary: Canary) -> None:
     with (
         WireServer([TICKET], [stream_head(), ONE_WORD, CUT], queue=UNNUMBERED) as server,
         closing(waiting.new_waiter()) as waiter,
         suppress(UpstreamUnavailable),
     ):
         services = Services(load_settings(BASE_ENVIRONMENT | {"BROKER_BASE_URL": server.url, "BROKER_API_KEY": "key"}))
-        content = {"message": "hello", "thing": str(thing)}
-        question = Question(Identity("ada", "org"), content, 0.0)
-        reply = UnnumberedReply(services.external_broker, None, question)
-        reply.thing = thing
+        content = {"message": "hello", "canary": str(canary)}
+        message = Question(Identity("ada", "org"), content, 0.0)
+        reply = UnnumberedReply(services.external_broker, None, message)
+        reply.canary = canary
         reply.start(waiter)
         list(reply.events(waiter))
 
 
-def an_answer_that_breaks_for_good(_: Thing) -> None:
+def a_reply_that_cannot_be_reopened(_: Canary) -> None:
     with WireServer([stream_head(), CUT]) as broker, closing(waiting.new_waiter()) as waiter, suppress(UpstreamUnavailable):
         list(ReconnectingReply(fail, source(broker)).events(waiter))
 
 
-def an_answer_that_is_left_while_its_broker_is_away(_: Thing) -> None:
-    def away(*_: Any) -> None:
+def a_reply_whose_reader_disconnects_while_the_broker_is_unavailable(_: Canary) -> None:
+    def unavailable(*_: Any) -> None:
         waiter.cancel(ClientDisconnected())
         raise StorageUnavailable
 
@@ -158,11 +158,11 @@ def an_answer_that_is_left_while_its_broker_is_away(_: Thing) -> None:
         closing(waiting.new_waiter()) as waiter,
         suppress(ClientDisconnected),
     ):
-        list(ReconnectingReply(away, source(broker)).events(waiter))
+        list(ReconnectingReply(unavailable, source(broker)).events(waiter))
 
 
-def a_relay_whose_answer_breaks(thing: Thing) -> None:
-    def broken(_: Thing = thing) -> Iterator[Event]:
+def a_relay_whose_reply_fails(canary: Canary) -> None:
+    def broken(_: Canary = canary) -> Iterator[Event]:
         yield from ()
         raise UpstreamError
 
@@ -171,13 +171,13 @@ def a_relay_whose_answer_breaks(thing: Thing) -> None:
     assert relay.problem is not None
 
 
-def a_refusal_of_the_models_server(_: Thing) -> None:
+def an_error_of_the_model_server(_: Canary) -> None:
     with WireServer([reply(b"{}", "500 Oops")]) as server, closing(waiting.new_waiter()) as waiter, suppress(UpstreamError):
         model = OpenAI(Remote(server.url, "key"), new_session(), Timeouts(5, 5, 5, 5), "a-model", 1000)
         list(model.stream([ChatMessage("user", "hello")], Identity("ada", "org"), waiter))
 
 
-def a_neighbour_whose_asker_leaves(_: Thing) -> None:
+def an_in_process_request_whose_caller_disconnects(_: Canary) -> None:
     with closing(waiting.new_waiter()) as waiter, suppress(ClientDisconnected):
 
         def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -185,70 +185,70 @@ def a_neighbour_whose_asker_leaves(_: Thing) -> None:
             waiter.cancel(ClientDisconnected())
             return []
 
-        neighbour = InProcessService("name", lambda _: app)
-        ask(neighbour.url + "/", new_session(to=neighbour), waiter)
+        service = InProcessService("name", lambda _: app)
+        fetch(service.url + "/", new_session(to=service), waiter)
 
 
-def a_neighbour_whose_reader_leaves(_: Thing) -> None:
+def an_in_process_stream_whose_reader_disconnects(_: Canary) -> None:
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         start_response("200 OK", [])
         waiter.cancel(ClientDisconnected())
         yield b"one"
 
     with closing(waiting.new_waiter()) as waiter:
-        neighbour = InProcessService("name", lambda _: lambda *_: app(*_))
-        with suppress(ClientDisconnected), closing(http.ByteStream(ask(neighbour.url, new_session(to=neighbour)), 5)) as body:
+        service = InProcessService("name", lambda _: lambda *_: app(*_))
+        with suppress(ClientDisconnected), closing(http.ByteStream(fetch(service.url, new_session(to=service)), 5)) as body:
             list(body.chunks(waiter))
 
 
-def a_service_that_is_not_there(_: Thing) -> None:
+def a_refused_connection(_: Canary) -> None:
     with suppress(UpstreamUnavailable):
-        ask(NOWHERE)
+        fetch(CLOSED_PORT)
 
 
-def a_service_that_hangs_up(_: Thing) -> None:
+def a_connection_reset(_: Canary) -> None:
     with WireServer([CUT]) as server, suppress(UpstreamUnavailable):
-        ask(server.url)
+        fetch(server.url)
 
 
-def a_key_that_cannot_be_fetched(_: Thing) -> None:
+def a_jwks_fetch_that_fails(_: Canary) -> None:
     with suppress(UpstreamUnavailable):
         JWKSCache(fail).find("name")
 
 
-def served(app: Flask, thing: Thing, path: str, **options: Any) -> str:
-    """The status with which a request is answered whose environ holds `thing`, as a server asks: Flask's client has cycles."""
-    environ = EnvironBuilder(path=path, headers=ADA, environ_overrides={"thing": thing}, **options).get_environ()
+def status_of(app: Flask, canary: Canary, path: str, **options: Any) -> str:
+    """The status of a request whose environ refers to `canary`. Called like a server does: Flask's test client has cycles."""
+    environ = EnvironBuilder(path=path, headers=ADA, environ_overrides={"canary": canary}, **options).get_environ()
     statuses: list[str] = []
-    answer: Any = app.wsgi_app(environ, lambda status, *_: statuses.append(status))
-    list(answer)
-    answer.close()
+    body: Any = app.wsgi_app(environ, lambda status, *_: statuses.append(status))
+    list(body)
+    body.close()
     return statuses[0][:3]
 
 
-def a_path_that_is_not_there(thing: Thing) -> None:
-    assert served(new_app(), thing, "/nothing") == "404"
+def a_not_found_response(canary: Canary) -> None:
+    assert status_of(new_app(), canary, "/nothing") == "404"
 
 
-def a_completion_that_breaks(thing: Thing) -> None:
-    asked = {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
+def a_failed_completion(canary: Canary) -> None:
+    content = {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
     with WireServer([TICKET], [stream_head(), CUT]) as broker:
         app = client_of(broker).application
-        assert served(app, thing, "/v1/chat/completions", method="POST", json=asked) == "503"
+        assert status_of(app, canary, "/v1/chat/completions", method="POST", json=content) == "503"
 
 
 SCENARIOS = [value for name, value in list(globals().items()) if name.startswith(("a_", "an_"))]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
-def test_nothing_is_left_of(scenario):
-    thing = Thing()
-    found = weakref.ref(thing)
+def test_everything_is_freed_after(scenario):
+    canary = Canary()
+    reference = weakref.ref(canary)
     gc.collect()
     gc.disable()
     try:
-        scenario(thing)
-        del thing
-        assert eventually(lambda: found() is None, 2), scenario
+        scenario(canary)
+        del canary
+        assert eventually(lambda: reference() is None, 2), scenario
     finally:
         gc.enable()

@@ -1,9 +1,10 @@
-"""A server that says exactly these bytes, waits, and hangs up: for everything an HTTP library would not say.
+"""A server that sends exactly the given bytes, waits, and disconnects, for everything that an HTTP library would not send.
 
     with WireServer([stream_head(), chunk(b"data: {}\\n\\n"), 0.2, CUT]) as server: ...
 
-An answer is a list of steps, or a function that makes one from the request. The first request gets the first answer;
-the last answer serves all that come after. A broker's queue is answered besides, as one that numbers its events does.
+A reply is a list of steps, or a function that makes one from the request. The first request gets the first reply; the last
+reply serves all requests after that. Requests for a broker's queue are answered separately, as by a broker that numbers its
+events.
 """
 
 import contextlib
@@ -19,9 +20,9 @@ CUT = object()
 END = object()
 """Close it cleanly; also what happens after the last step."""
 RESET = struct.pack("ii", 1, 0)
-"""What SO_LINGER is set to for a socket to be reset when it is closed."""
+"""The SO_LINGER option that makes `close` reset the connection."""
 HANG = object()
-"""Say nothing until the client hangs up, or the server is stopped."""
+"""Send nothing until the client disconnects or the server is stopped."""
 
 
 class Request(NamedTuple):
@@ -31,11 +32,11 @@ class Request(NamedTuple):
     body: bytes
 
 
-Answer = Iterable[Any] | Callable[[Request], Iterable[Any]]
+Reply = Iterable[Any] | Callable[[Request], Iterable[Any]]
 
 
 def reply(body: bytes = b"", status: str = "200 OK", content_type: str = "application/json", **headers: str) -> bytes:
-    """A whole HTTP answer. Underscores in header names stand for dashes."""
+    """A complete HTTP response. Underscores in header names become hyphens."""
     fields = {"Content-Type": content_type, "Content-Length": str(len(body)), **headers}
     lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode() + body
@@ -54,16 +55,16 @@ def chunk(data: bytes) -> bytes:
 LAST_CHUNK = b"0\r\n\r\n"
 NUMBERED = b'{"queue_length": 0, "is_processing": false, "current_message_id": null, "messages": []}'
 UNNUMBERED = b'{"queue_length": 0, "is_processing": false, "current_message_id": null}'
-"""What a broker answers for its queue that numbers its events, or does not."""
+"""The queue of a broker that numbers its events, and of one that does not."""
 
 
 class WireServer:
     def __init__(
-        self, *answers: Answer, tls: ssl.SSLContext | None = None, queue: bytes | None = NUMBERED, port: int = 0
+        self, *replies: Reply, tls: ssl.SSLContext | None = None, queue: bytes | None = NUMBERED, port: int = 0
     ) -> None:
-        """`queue`: what a request for a broker's queue is answered, whenever it comes; None: it is one of the requests."""
+        """`queue`: the response to requests for a broker's queue; None: they are handled like other requests."""
         self._queue = queue
-        self._answers = list(answers)
+        self._replies = list(replies)
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self._lock = threading.Lock()
@@ -83,7 +84,7 @@ class WireServer:
         return len(self._open)
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = 5.0) -> bool:
-        """Whether `condition` came true in time; looked at whenever a request comes or a connection goes."""
+        """Whether `condition` came true in time. It is checked when a request arrives or a connection closes."""
         with self._changed:
             return bool(self._changed.wait_for(condition, seconds))
 
@@ -118,18 +119,18 @@ class WireServer:
             with self._lock:
                 self._open.add(connection)
             stack.callback(self._forget, connection)
-            while (request := self._request(connection)) is not None:
+            while (request := self._read_request(connection)) is not None:
                 if self._queue is not None and request.path.startswith("/api/v1/queue/"):
                     connection.sendall(reply(self._queue))
                     continue
                 with self._changed:
-                    answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+                    next_reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
                     self.requests.append(request)
                     self._changed.notify_all()
-                if not self._play(connection, answer(request) if callable(answer) else answer):
+                if not self._play(connection, next_reply(request) if callable(next_reply) else next_reply):
                     return
 
-    def _request(self, connection: socket.socket) -> Request | None:
+    def _read_request(self, connection: socket.socket) -> Request | None:
         data = b""
         while b"\r\n\r\n" not in data:
             piece = connection.recv(65536)
@@ -148,7 +149,7 @@ class WireServer:
         return Request(method, path, headers, body)
 
     def _play(self, connection: socket.socket, steps: Iterable[Any]) -> bool:
-        """Whether the connection may serve another request."""
+        """Returns whether the connection can serve another request."""
         for step in steps:
             if isinstance(step, bytes):
                 connection.sendall(step)
@@ -160,13 +161,13 @@ class WireServer:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 return False
             elif step is HANG:
-                self._until_hung_up(connection)
+                self._wait_for_hang_up(connection)
                 return False
             elif step is END:
                 return False
         return True
 
-    def _until_hung_up(self, connection: socket.socket) -> None:
+    def _wait_for_hang_up(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while connection.recv(65536):
                 pass

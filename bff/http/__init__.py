@@ -1,1 +1,1 @@
-"""What HTTP needs on both sides: server-sent events, waiting for sockets, responses, request bodies, tracing."""
+"""HTTP for clients and servers: server-sent events, waiting for sockets, responses, request bodies, tracing."""

@@ -1,4 +1,4 @@
-"""Bytes of known length as an HTTP response: sent while they come, with everything closed whatever happens."""
+"""Bytes of known length as a streamed HTTP response. Everything is closed however it ends."""
 
 import logging
 import socket
@@ -13,8 +13,8 @@ from bff.http.responses import Stream
 from bff.http.streams import Slot
 from bff.http.waiting import Waiter
 
-LONGEST_SECONDS: Final = 3600.0
-"""A player that is paused, or plays, takes its time; each slice is timed as well."""
+MAX_SECONDS: Final = 3600.0
+"""For the whole download: a paused player reads slowly. Single reads have timeouts of their own."""
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +22,9 @@ Pieces = Callable[[Waiter], Iterator[bytes]]
 
 
 class Download(Stream):
-    """`pieces` is given the waiting place and yields `length` bytes. `slot` is released and `close` called at the end, once.
+    """`pieces` is called with the stream's waiter and yields `length` bytes. `slot` is released and `close` called once.
 
-    Whatever keeps the bytes from being whole hangs up: a browser must not wait for the rest, nor take it for all.
+    An incomplete download closes the connection, so that the browser neither waits for the rest nor accepts a truncated file.
     """
 
     def __init__(
@@ -37,19 +37,19 @@ class Download(Stream):
         close: Callable[[str, int], None],
         **options: Any,
     ) -> None:
-        """`close` is told how it ended ("complete", an error's code, or "aborted") and how many bytes were handed out."""
-        self._ended, self._sent = "complete" if environ["REQUEST_METHOD"] == "HEAD" else "aborted", 0
+        """`close` gets the outcome ("complete", an error code, or "aborted") and the number of bytes sent."""
+        self._outcome, self._sent = "complete" if environ["REQUEST_METHOD"] == "HEAD" else "aborted", 0
         self._slot = slot
-        over = ExitStack()
-        over.callback(slot.release)
-        over.callback(lambda: close(self._ended, self._sent))
-        sending = self._sending(pieces, waiting.client_socket(environ), over)
-        super().__init__(sending, over.close, **options)
+        cleanup = ExitStack()
+        cleanup.callback(slot.release)
+        cleanup.callback(lambda: close(self._outcome, self._sent))
+        body = self._send(pieces, waiting.client_socket(environ), cleanup)
+        super().__init__(body, cleanup.close, **options)
         self.headers["Content-Length"] = str(length)
 
-    def _sending(self, pieces: Pieces, sock: socket.socket | None, over: ExitStack) -> Iterator[bytes]:
+    def _send(self, pieces: Pieces, sock: socket.socket | None, cleanup: ExitStack) -> Iterator[bytes]:
         waiter = waiting.new_waiter(sock, allow_half_open=False)
-        deadline = monotonic() + LONGEST_SECONDS
+        deadline = monotonic() + MAX_SECONDS
         try:
             self._slot.attach(waiter)
             for piece in pieces(waiter):
@@ -57,16 +57,16 @@ class Download(Stream):
                 self._sent += len(piece)
                 if monotonic() >= deadline:
                     raise ClientDisconnected
-            self._ended = "complete"
+            self._outcome = "complete"
         except ClientDisconnected:
-            pass  # Nobody is left to tell; the hanging up below says it.
+            pass  # The outcome stays "aborted".
         except ChatError as error:
-            self._ended = error.code
+            self._outcome = error.code
         except Exception:
-            # gunicorn takes any OSError for a browser that left, and Flask's handlers are past: this is the last chance.
+            # Flask's error handlers no longer run here, and gunicorn ignores every OSError as a client disconnect.
             log.exception("a download broke")
         finally:
-            if self._ended != "complete":
+            if self._outcome != "complete":
                 waiter.abort()
             waiter.close()
-            over.close()
+            cleanup.close()

@@ -1,6 +1,6 @@
-"""Event ids on their way back: which of a broker's ids a reader can return in `Last-Event-ID`, and where it is reopened.
+"""Event ids that clients send back in `Last-Event-ID`: which ids are resumable, and where a broker's stream is reopened.
 
-`EventSource` sends the id as the UTF-8 bytes of a header: https://html.spec.whatwg.org/#the-eventsource-interface.
+`EventSource` sends the id as UTF-8 bytes in a header: https://html.spec.whatwg.org/#the-eventsource-interface.
 """
 
 import re
@@ -10,17 +10,17 @@ from bff.errors import InvalidRequest
 
 MAX_BYTES: Final = 256
 """As UTF-8. Servers limit a header line, most of them to 8 KiB."""
-_LOST_IN_A_HEADER: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
-"""Spaces are stripped from a header's ends, control characters are refused. U+FFFD stands for bytes that were no UTF-8."""
+_NOT_HEADER_SAFE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffd]")
+"""Servers strip spaces at a header's ends and reject control characters. U+FFFD replaces bytes that were not UTF-8."""
 
 
 def resumable(event_id: str) -> bool:
-    """Whether a reader can send it back as it is."""
-    return 0 < len(event_id.encode("utf-8", "replace")) <= MAX_BYTES and not _LOST_IN_A_HEADER.search(event_id)
+    """Whether a reader can send the id back unchanged."""
+    return 0 < len(event_id.encode("utf-8", "replace")) <= MAX_BYTES and not _NOT_HEADER_SAFE.search(event_id)
 
 
 def from_reader(header: str, query: str) -> str:
-    """The last event id of a request, "" for none. `header` is `Last-Event-ID` as WSGI has it: bytes as Latin-1.
+    """The request's last event id, "" for none. `header` is `Last-Event-ID` as WSGI passes it: bytes decoded as Latin-1.
 
     Raises InvalidRequest for an id that we cannot have sent.
     """
@@ -34,33 +34,33 @@ def from_reader(header: str, query: str) -> str:
 
 
 class ReadPosition:
-    """How far a stream of numbered events was read: where to reopen it, and what is not new then.
+    """How far a stream of numbered events was read: after which id to reopen it, and which events to skip then.
 
-    An id that is not resumable is no place to reopen at. Then the stream is reopened after the last id that is, and the
-    ids that had followed it are skipped: a broker sends the same events again after the same id.
+    A stream can only be reopened after a resumable id. Events that were read after the last resumable one arrive again, in
+    the same order, and are skipped.
     """
 
     def __init__(self, after: str = "") -> None:
         self.after = after
         """The last resumable id; "" for the start."""
-        self._followed = 0
-        """Ids since `after`, none of them resumable."""
+        self._read_since = 0
+        """Ids read since `after`, none of them resumable."""
         self._to_skip = 0
         self._current = after
 
     def reopened(self) -> None:
-        self._to_skip, self._current = self._followed, self.after
+        self._to_skip, self._current = self._read_since, self.after
 
     def is_new(self, event_id: str) -> bool:
-        """Whether an event was not read before; to be called once for each. `event_id` is the id in force."""
+        """Whether an event was not read before; call it once per event. `event_id` is the last event id in force."""
         if event_id in {"", self._current}:
-            return self._to_skip == 0  # It has no id of its own.
+            return self._to_skip == 0  # The event has no id of its own.
         self._current = event_id
         if resumable(event_id):
-            self.after, self._followed, self._to_skip = event_id, 0, 0
+            self.after, self._read_since, self._to_skip = event_id, 0, 0
         elif self._to_skip:
             self._to_skip -= 1
             return False
         else:
-            self._followed += 1
+            self._read_since += 1
         return True

@@ -1,4 +1,4 @@
-"""A request's JSON body: read whatever way it comes (declared or chunked, whole or cut, too large), and validated."""
+"""Reads and validates a request's JSON body: declared or chunked, with limits on size and time."""
 
 import re
 import socket
@@ -12,22 +12,22 @@ from bff.http import waiting
 
 Model = TypeVar("Model", bound=BaseModel)
 
-PIECE_BYTES: Final = 1024 * 1024
+READ_BYTES: Final = 1024 * 1024
 SMALL_BYTES: Final = 64 * 1024
-"""Parsed in a millisecond or two, whatever is in it."""
-STRINGS_MAX: Final = 1000
-STRING_BESIDE_BYTES: Final = 8
-"""What JSON has between two strings, with room to spare."""
-DIGITS_MAX: Final = 15
-"""Of a declared length; more of them are too large for any limit."""
+"""A body of this size parses in a millisecond or two, whatever it contains."""
+MAX_STRINGS: Final = 1000
+STRUCTURE_BYTES_PER_STRING: Final = 8
+"""More than JSON needs between two strings."""
+MAX_LENGTH_DIGITS: Final = 15
+"""Digits of a Content-Length; a longer number exceeds every limit."""
 
 
 def read(environ: Mapping[str, Any], limit: int, seconds: float) -> bytes:
-    """The body's bytes, at most `limit` of them, if they come within `seconds`.
+    """The body, of at most `limit` bytes, read within `seconds`.
 
-    What is compressed is not unpacked: a few bytes of it can be a gigabyte.
+    Compressed bodies are rejected: a few bytes can expand to a gigabyte.
 
-    Raises UnsupportedMediaType, LengthRequired, TooLarge; InvalidRequest for one that ends before its declared length.
+    Raises UnsupportedMediaType, LengthRequired, TooLarge; InvalidRequest for a body shorter than its declared length.
     """
     if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType
@@ -37,7 +37,7 @@ def read(environ: Mapping[str, Any], limit: int, seconds: float) -> bytes:
     chunked = not declared and "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
     if not re.fullmatch("[0-9]+", declared) and not chunked:
         raise LengthRequired
-    length = limit + 1 if chunked or len(declared) > DIGITS_MAX else int(declared)
+    length = limit + 1 if chunked or len(declared) > MAX_LENGTH_DIGITS else int(declared)
     if length > limit and not chunked:
         raise TooLarge
     body = _read(environ, length, seconds)
@@ -48,30 +48,30 @@ def read(environ: Mapping[str, Any], limit: int, seconds: float) -> bytes:
     return body
 
 
-def validated(model: type[Model], body: bytes, strings: int = STRINGS_MAX) -> Model:
-    """`strings`: how many may be in a large one.
+def validated(model: type[Model], body: bytes, max_strings: int = MAX_STRINGS) -> Model:
+    """`max_strings`: checked for bodies of more than SMALL_BYTES.
 
-    Raises InvalidRequest with what is wrong and where, and without what was said.
+    Raises InvalidRequest, which names the field and the error, never the value.
     """
     if len(body) > SMALL_BYTES:
-        _check_structure(body, strings)
+        _check_structure(body, max_strings)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidRequest(error_message(error)) from None  # Its text repeats what the user said.
+        raise InvalidRequest(error_message(error)) from None  # The error's text repeats the user's input.
 
 
-def _check_structure(body: bytes, most: int) -> None:
-    """Few strings, and little beside them: 30 MB of `[],[],…` would take 0.8 s and 300 MB to parse."""
-    in_background = max(SMALL_BYTES, most * STRING_BESIDE_BYTES)
+def _check_structure(body: bytes, max_strings: int) -> None:
+    """Limits the number of strings and the bytes outside them: 30 MB of `[],[],…` take 0.8 s and 300 MB to parse."""
+    max_structure = max(SMALL_BYTES, max_strings * STRUCTURE_BYTES_PER_STRING)
     if b"\\" in body:
-        body = body.replace(rb"\\", b"").replace(rb"\"", b"")  # Now every quotation mark is a string's end.
-    at, strings, between = 0, 0, 0
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")  # Now every quotation mark delimits a string.
+    at, strings, structure = 0, 0, 0
     while (start := body.find(b'"', at)) >= 0 and (end := body.find(b'"', start + 1)) >= 0:
-        strings, between, at = strings + 1, between + start - at, end + 1
-        if strings > most or between > in_background:
+        strings, structure, at = strings + 1, structure + start - at, end + 1
+        if strings > max_strings or structure > max_structure:
             raise InvalidRequest("The body has too many fields.")
-    if between + len(body) - at > in_background:
+    if structure + len(body) - at > max_structure:
         raise InvalidRequest("The body has too many fields.")
 
 
@@ -79,23 +79,23 @@ def error_message(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
         return "The body is not valid JSON."
-    what = first["msg"].removeprefix("Value error, ")
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {what}." if where else f"{what}."
+    reason = first["msg"].removeprefix("Value error, ")
+    field = ".".join(str(part) for part in first["loc"])
+    return f"{field}: {reason}." if field else f"{reason}."
 
 
-def _read(environ: Mapping[str, Any], most: int, seconds: float) -> bytes:
-    """Up to `most` bytes. A body that trickles is given up: its connection is no longer read from."""
-    stream, pieces, left = environ["wsgi.input"], [], most
+def _read(environ: Mapping[str, Any], max_bytes: int, seconds: float) -> bytes:
+    """Reads up to `max_bytes`. After `seconds` the client's socket is shut down for reading, which ends a slow body."""
+    stream, pieces, remaining = environ["wsgi.input"], [], max_bytes
     sock = waiting.client_socket(environ)
-    give_up = waiting.call_later(seconds, lambda: sock.shutdown(socket.SHUT_RD)) if sock is not None else None
+    timer = waiting.call_later(seconds, lambda: sock.shutdown(socket.SHUT_RD)) if sock is not None else None
     try:
-        while left > 0 and (piece := stream.read(min(left, PIECE_BYTES))):
+        while remaining > 0 and (piece := stream.read(min(remaining, READ_BYTES))):
             pieces.append(piece)
-            left -= len(piece)
+            remaining -= len(piece)
     except Exception as error:
         raise InvalidRequest("The body is not complete.") from error
     finally:
-        if give_up is not None:
-            give_up.cancel()
+        if timer is not None:
+            timer.cancel()
     return b"".join(pieces)

@@ -1,7 +1,7 @@
-"""An iterator of events as an HTTP response: joined writes, heartbeats, and everything closed whatever happens.
+"""An iterator of events as an HTTP response, with coalesced writes and heartbeats. Everything is closed however it ends.
 
-Used by the porch and by the neighbours alike. The generator takes plain values, never `request`: Flask's context is gone
-by the time it runs.
+Used by the API and by the bundled broker and engine. The generators take plain values, never `request`: Flask's context is
+gone by the time they run.
 """
 
 import logging
@@ -21,7 +21,7 @@ from bff.http.waiting import Waiter
 
 HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 HEAD_SECONDS: Final = 0.1
-"""Headers leave with the first event, in one write; if none comes so soon, they leave alone."""
+"""Headers are sent with the first event, in one write, or alone if no event arrives in this time."""
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ EventFactory = Callable[[Waiter], Iterable[Event | None]]
 
 
 class StreamStats:
-    """What one stream has cost its reader's line so far."""
+    """Bytes and heartbeats sent on one stream so far."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -37,28 +37,28 @@ class StreamStats:
 
 
 class Stream(Response):
-    """Pieces that are made while they are sent. `close` is called once, even if nothing was ever made."""
+    """A response whose pieces are produced while it is sent. `close` is called once, even if none was produced."""
 
     def __init__(self, pieces: Iterable[bytes], close: Callable[[], None], **options: Any) -> None:
         super().__init__(pieces, **options)
         self.call_on_close(close)
 
     def get_app_iter(self, environ: Any) -> Iterable[bytes]:
-        """What the server iterates, without the two layers Werkzeug would put around every piece."""
+        """The pieces without the two iterators that Werkzeug would wrap around them."""
         return _Body(iter(()) if environ["REQUEST_METHOD"] == "HEAD" else self.response, self.close)
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         try:
             return super().__call__(environ, start_response)
         except BaseException:
-            self.close()  # A server that refuses a header never gets the iterable it would have to close.
+            self.close()  # A server that rejects a header never gets the iterable it would have to close.
             raise
 
 
 class EventStream(Stream):
-    """`events` is given the stream's waiting place and yields events, and None where it has no more for now.
+    """`events` is called with the stream's waiter and yields events, and None where it has no more for now.
 
-    `close` is called once, even if nothing was ever read. `slot` is released then; a drain ends the stream through it.
+    `close` is called once, even if nothing was read; `slot` is released then. A drain ends the stream through `slot`.
     """
 
     def __init__(
@@ -72,17 +72,17 @@ class EventStream(Stream):
         headers: Mapping[str, str] | None = None,
         stats: StreamStats | None = None,
     ) -> None:
-        over = ExitStack()
+        cleanup = ExitStack()
         if slot is not None:
-            over.callback(slot.release)
-        over.callback(close)
-        frames = _frames(events, options, waiting.client(environ), slot, over, stats or StreamStats())
-        fields = {**HEADERS, **(headers or {})}
-        super().__init__(frames, over.close, content_type="text/event-stream; charset=utf-8", headers=fields)
+            cleanup.callback(slot.release)
+        cleanup.callback(close)
+        frames = _frames(events, options, waiting.client(environ), slot, cleanup, stats or StreamStats())
+        all_headers = {**HEADERS, **(headers or {})}
+        super().__init__(frames, cleanup.close, content_type="text/event-stream; charset=utf-8", headers=all_headers)
 
 
 class _Body:
-    """Pieces to iterate, and what to do when the server is done with them."""
+    """A WSGI iterable with a `close` of its own."""
 
     def __init__(self, pieces: Any, close: Callable[[], None]) -> None:
         self._pieces = pieces
@@ -93,29 +93,27 @@ class _Body:
 
 
 class StreamOptions(NamedTuple):
-    """How a stream is written."""
-
     heartbeat: bytes
     """A frame."""
     seconds: float
-    """Of silence, after which a heartbeat is sent."""
+    """Seconds of silence after which a heartbeat is sent."""
     retry: int | None = None
-    """Milliseconds, said in the first event's frame."""
+    """Milliseconds; sent with the first event."""
     ids: bool = True
     """Whether events carry their ids."""
     preamble: bytes = b""
-    """A frame to say at once, with the headers."""
+    """A frame that is sent at once, with the headers."""
 
 
 def _frames(
     events: EventFactory,
     options: StreamOptions,
-    place: socket.socket | Waiter | None,
+    client: socket.socket | Waiter | None,
     slot: Slot | None,
-    over: ExitStack,
+    cleanup: ExitStack,
     stats: StreamStats,
 ) -> Iterator[bytes]:
-    waiter = waiting.new_waiter(place)
+    waiter = waiting.new_waiter(client)
     try:
         if slot is not None:
             slot.attach(waiter)
@@ -123,19 +121,19 @@ def _frames(
             stats.bytes += len(data)
             yield data
     except ClientDisconnected:
-        pass  # Nobody is left to tell, or whoever is comes back elsewhere.
+        pass  # The client disconnected, or was drained and will reconnect to another process.
     except Exception:
-        # gunicorn takes any OSError for a browser that left, and Flask's handlers are past: this is the last chance.
+        # Flask's error handlers no longer run here, and gunicorn ignores every OSError as a client disconnect.
         log.exception("a stream broke")
     finally:
         waiter.close()
-        over.close()  # Flask's own server never closes the response when the browser's last word is a reset.
+        cleanup.close()  # Werkzeug's server does not close the response after a client's reset.
 
 
 def _coalesce(events: Iterable[Event | None], waiter: Waiter, options: StreamOptions, stats: StreamStats) -> Iterator[bytes]:
-    """What came together is written together: a write an event is what streams cost most."""
+    """Coalesces ready events into one write; one write per event dominates CPU cost. Yields heartbeats in between."""
     ready: list[bytes] = []
-    silent = b""
+    silent = b""  # An empty piece makes the server send the headers; from then on, a heartbeat.
     retry = options.retry
     waiter.wake_at = monotonic() + HEAD_SECONDS
     if options.preamble:
@@ -155,7 +153,7 @@ def _coalesce(events: Iterable[Event | None], waiter: Waiter, options: StreamOpt
             yield silent
         else:
             if waiter.nested:
-                yield b""  # The next step may be a wait, and its reader has words and a clock of its own.
+                yield b""  # The next step may wait; the reader needs control first, for its own events and deadlines.
             continue
         silent = options.heartbeat
         waiter.wake_at = monotonic() + options.seconds

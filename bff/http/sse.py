@@ -1,8 +1,8 @@
-"""Server-sent events on the wire: bytes → `Event` → bytes.
+"""Encodes and decodes server-sent events.
 
-Parsing follows the WHATWG algorithm, https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
-sseclient-py parses the blocks. What it leaves out is here: line ends of any mixture, cut anywhere; a BOM; invalid UTF-8;
-the last event id, which outlives its block; an unfinished last block, which is dropped; and a bound on size.
+Decoding follows the WHATWG algorithm, https://html.spec.whatwg.org/multipage/server-sent-events.html, section 9.2.6.
+sseclient-py parses the blocks. The decoder adds what it lacks: mixed line ends, cut anywhere; a BOM; invalid UTF-8; the last
+event id, which outlives its block; dropping an unfinished last block; and limits on size.
 """
 
 import logging
@@ -17,71 +17,66 @@ from bff.errors import UpstreamError
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 MAX_JOINED_BYTES: Final = 256 * 1024
 MAX_JOINED_LINES: Final = 2_000
-"""Joining `data:` lines is quadratic inside sseclient-py: at these bounds it costs some 10 ms."""
+"""Joining `data:` lines is quadratic inside sseclient-py: at these limits it takes some 10 ms."""
 
 EVENT_BYTES: Final = 300
-"""What an event takes beside its data: with many small ones that is most."""
+"""Memory that an event takes besides its data; with many small events this is the larger part."""
 
-_ONE_BY_ONE_BYTES: Final = 8 * 1024
-"""A block of fewer bytes is no event over a limit; a read that holds only such blocks is parsed in one go."""
+_LARGE_BLOCK_BYTES: Final = 8 * 1024
+"""Smaller blocks cannot exceed a limit, so a read that contains only such blocks is parsed at once."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _ID: Final = re.compile(rb"^id(?::[ ]?(.*))?$", re.MULTILINE)
-_RETRY: Final = re.compile(rb"^retry:[ ]?([0-9]{1,9})$", re.MULTILINE)
 _DATA: Final = re.compile(rb"^data", re.MULTILINE)
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 
-# At DEBUG sseclient-py logs field names, and a line without a colon is one: somebody's message could land in a log.
+# At DEBUG sseclient-py logs field names, and a line without a colon counts as one: a user's text could end up in a log.
 logging.getLogger("sseclient").setLevel(logging.WARNING)
 
 
 class Event(NamedTuple):
     event: str
-    """Its type. Decoding gives "message" where the wire names none; encoding leaves the line out for ""."""
+    """The event's type. Decoding gives "message" where the wire has none; encoding omits the field for ""."""
     data: str
     id: str = ""
-    """The last event id in force, "" when there is none."""
+    """The last event id in force, "" if there is none."""
 
 
 def size_of(data: str) -> int:
-    """Bytes of memory that an event with this data takes where it is kept, about."""
+    """Approximate memory of a stored event with this data, in bytes."""
     return EVENT_BYTES + (len(data) if data.isascii() else len(data.encode()))
 
 
 class _Blocks:
-    """What sseclient-py reads: one client serves a whole stream, whose parts it is given as they come."""
+    """The source that sseclient-py reads. One SSEClient serves a whole stream; `data` is replaced before each parse."""
 
-    whole = b""
+    data = b""
 
     def __iter__(self) -> Iterator[bytes]:
-        yield self.whole
+        yield self.data
 
     def close(self) -> None: ...
 
 
 class Decoder:
-    """Bytes, cut anywhere, in; whole events out.
-
-    Raises UpstreamError for an event over the limits. `last_event_id` and `retry` (milliseconds) are the stream's state.
-    """
+    """Decodes a stream fed in chunks of any size. Raises UpstreamError for an event over the limits."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self.last_event_id = ""
-        self.retry: int | None = None
         self._max_event_bytes = max_event_bytes
         self._pending = bytearray()
         self._searched = 0
         self._at_start = True
         self._after_cr = False
         self._blocks = _Blocks()
-        self._parser = SSEClient(cast("Iterator[bytes]", self._blocks))  # Which it iterates anew for each `events()`.
+        self._parser = SSEClient(cast("Iterator[bytes]", self._blocks))  # Each call of `events()` iterates it again.
 
     def feed(self, chunk: bytes) -> list[Event]:
         chunk = self._with_line_feeds(chunk)
         if self._at_start:
             chunk = self._without_bom(chunk)
         if not self._pending and chunk.endswith(b"\n\n"):
-            return self._parse(chunk)  # What nearly every read of a healthy stream is: whole events.
+            return self._parse(chunk)  # The usual case: a read that contains complete events only.
         self._pending += chunk
         end = self._pending.rfind(b"\n\n", max(0, self._searched - 1)) + 2
         if end == 1:
@@ -117,16 +112,13 @@ class Decoder:
     def _parse(self, blocks: bytes) -> list[Event]:
         if not blocks.isascii():
             blocks = blocks.decode("utf-8", "replace").encode()
-        if b"retry" in blocks:
-            for digits in _RETRY.findall(blocks):
-                self.retry = int(digits)
-        if b"\0" in blocks or self._holds_large_ones(blocks):
+        if b"\0" in blocks or self._has_large_block(blocks):
             return self._parse_one_by_one(blocks)
         ids = len(_ID.findall(blocks)) if b"id" in blocks else 0
-        self._blocks.whole = blocks
+        self._blocks.data = blocks
         parsed = list(self._parser.events())
         if ids != sum(event.id is not None for event in parsed):
-            return self._parse_one_by_one(blocks)  # An id without data, or two of them: sseclient-py loses one.
+            return self._parse_one_by_one(blocks)  # An id without data, or two in one block: sseclient-py loses one.
         events = []
         for event in parsed:
             if event.id is not None:
@@ -134,9 +126,9 @@ class Decoder:
             events.append(Event(event.event, event.data, self.last_event_id))
         return events
 
-    def _holds_large_ones(self, blocks: bytes) -> bool:
-        bound = min(_ONE_BY_ONE_BYTES, self._max_event_bytes)
-        return len(blocks) > bound and any(len(block) > bound for block in blocks.split(b"\n\n"))
+    def _has_large_block(self, blocks: bytes) -> bool:
+        limit = min(_LARGE_BLOCK_BYTES, self._max_event_bytes)
+        return len(blocks) > limit and any(len(block) > limit for block in blocks.split(b"\n\n"))
 
     def _parse_one_by_one(self, blocks: bytes) -> list[Event]:
         events = []
@@ -145,7 +137,7 @@ class Decoder:
             for value in _ID.findall(block):
                 if b"\0" not in value:
                     self.last_event_id = value.decode()
-            self._blocks.whole = block + b"\n\n"
+            self._blocks.data = block + b"\n\n"
             events += [Event(e.event, e.data, self.last_event_id) for e in self._parser.events()]
         return events
 
@@ -157,12 +149,12 @@ class Decoder:
 
 
 def encode(event: Event, retry: int | None = None) -> bytes:
-    """One frame, LF only: event type (if any), data, id (if any), `retry` in milliseconds (if any), blank line.
+    """One frame with LF line ends. `retry` is in milliseconds.
 
-    Raises ValueError for a CR, LF or NUL in the event's type or id: it would be read as a field of its own.
+    Raises ValueError for a CR, LF or NUL in the event's type or id, which would start another field.
     """
     name, data, event_id = event
-    if _breaks_out(name) or _breaks_out(event_id):
+    if _breaks_field(name) or _breaks_field(event_id):
         raise ValueError("an event's type and id must not hold CR, LF or NUL")
     if "\n" in data or "\r" in data:
         data = _LINE_END.sub("\ndata: ", data)
@@ -177,5 +169,5 @@ def comment(text: str) -> bytes:
     return f": {text}\n\n".encode()
 
 
-def _breaks_out(value: str) -> bool:
+def _breaks_field(value: str) -> bool:
     return "\n" in value or "\r" in value or "\0" in value

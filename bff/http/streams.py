@@ -1,4 +1,4 @@
-"""The streams a process holds open: counted, bounded, and brought to an end when the process is told to stop."""
+"""The open streams of a process: limits their number, and ends them when the process drains."""
 
 import random
 import threading
@@ -13,76 +13,78 @@ from bff.http.waiting import Waiter
 
 MANY_STREAMS: Final = "Too many of your answers are streaming."
 SPREAD: Final = 0.4
-"""The part of a drain over which those who will come back are sent away, so that they do not all come at once."""
-LAST_WORDS_SECONDS: Final = 1.0
+"""The part of a drain during which resumable streams are ended, spread out so that they do not all reconnect at once."""
+FINAL_EVENT_SECONDS: Final = 1.0
+"""How long before the end of a drain the remaining streams get their final event."""
 
 
 class SharedCounts(Protocol):
-    """Counts a user's streams in all processes."""
+    """Counts of each user's streams over all processes."""
 
     def acquire_stream(self, user_id: str) -> str:
-        """The stream's name, for `release_stream`. Raises TooManyRequests."""
+        """Returns a token for `release_stream`. Raises TooManyRequests."""
 
-    def release_stream(self, user_id: str, stream: str) -> None: ...
+    def release_stream(self, user_id: str, token: str) -> None: ...
 
 
 class Slot:
-    """One stream's place, from before it is opened until after it is closed."""
+    """One stream's slot, from before it is opened until after it is closed."""
 
-    def __init__(self, streams: "StreamLimiter", user_id: str, comes_back: bool) -> None:
-        self._streams = streams
+    def __init__(self, limiter: "StreamLimiter", user_id: str, comes_back: bool) -> None:
+        self._limiter = limiter
         self.user_id = user_id
         self.comes_back = comes_back
         self.leaves_early = True
-        """Whether a drain may send it away before its end, where it comes back: what it follows goes on elsewhere."""
-        self.shared = ""
-        """Its name among the user's streams in all processes."""
+        """Whether a drain may end it early if it is resumable: its reply continues in another process."""
+        self.shared_token = ""
+        """From `SharedCounts.acquire_stream`."""
         self.waiter: Waiter | None = None
-        """Where the stream waits, once it does."""
-        self._ending: Exception | None = None
+        """Set once the stream runs."""
+        self._cancel_reason: Exception | None = None
 
     def attach(self, waiter: Waiter) -> None:
         self.waiter = waiter
-        if self._ending is not None:
-            waiter.cancel(self._ending)
+        if self._cancel_reason is not None:
+            waiter.cancel(self._cancel_reason)
 
     def cancel(self, reason: Exception) -> None:
-        """Of a stream that is still being opened: as soon as it waits."""
-        self._ending = detached(reason)
+        """Ends the stream with `reason`; if it is still being opened, as soon as it runs."""
+        self._cancel_reason = detached(reason)
         if self.waiter is not None:
             self.waiter.cancel(reason)
 
     def abort(self) -> None:
-        """Of a reader that does not read, so that its stream waits in a write and never learns of its end."""
+        """Closes the connection of a client that does not read: its stream is blocked in a write and cannot be cancelled."""
         if self.waiter is not None:
             self.waiter.abort()
 
     def release(self) -> None:
         """Idempotent."""
-        self._streams.release(self)
+        self._limiter.release(self)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """A stream that could not be opened gives its place back; one that could does so at its end."""
+        """Releases the slot of a stream that could not be opened; an open stream releases it at its end."""
         if kind is not None:
             self.release()
 
 
 class StreamLimiter:
-    """At most `most` at once, `most_per_user` of them one user's."""
+    """Limits the number of open streams, in total and per user."""
 
     def __init__(
         self,
-        most: int,
-        most_per_user: int,
+        max_streams: int,
+        max_per_user: int,
         farewell: Callable[[], Exception] = ServerRestarting,
         shared: SharedCounts | None = None,
     ) -> None:
-        self._most = most
-        self._most_per_user = most_per_user
-        self._farewell = farewell
+        """`farewell`: makes the error that ends streams that are not resumable at the end of a drain."""
+        self._max_streams = max_streams
+        self._max_per_user = max_per_user
+        self._drain_error = farewell
         self._shared = shared
         self._lock = threading.Lock()
         self._open: set[Slot] = set()
@@ -93,23 +95,23 @@ class StreamLimiter:
         return len(self._open)
 
     def acquire(self, user_id: str, *, comes_back: bool = False) -> Slot:
-        """`comes_back`: the reader goes on elsewhere by itself when its stream ends without a last event.
+        """`comes_back`: the client reconnects by itself when its stream ends without a terminal event.
 
         Raises ServerRestarting, ServerFull, TooManyRequests.
         """
         with self._lock:
             if self.draining:
                 raise ServerRestarting
-            if len(self._open) >= self._most:
+            if len(self._open) >= self._max_streams:
                 raise ServerFull
-            if self._per_user[user_id] >= self._most_per_user:
+            if self._per_user[user_id] >= self._max_per_user:
                 raise TooManyRequests(MANY_STREAMS)
             self._per_user[user_id] += 1
             slot = Slot(self, user_id, comes_back)
             self._open.add(slot)
         if self._shared:
             with slot:
-                slot.shared = self._shared.acquire_stream(user_id)
+                slot.shared_token = self._shared.acquire_stream(user_id)
         return slot
 
     def release(self, slot: Slot) -> None:
@@ -120,28 +122,28 @@ class StreamLimiter:
             self._per_user[slot.user_id] -= 1
             if not self._per_user[slot.user_id]:
                 del self._per_user[slot.user_id]
-        if self._shared and slot.shared:
-            self._shared.release_stream(slot.user_id, slot.shared)
+        if self._shared and slot.shared_token:
+            self._shared.release_stream(slot.user_id, slot.shared_token)
 
     def drain(self, seconds: float) -> None:
-        """Ends every stream within `seconds`; returns when the last one has ended, or when the time is up.
+        """Ends all streams within `seconds`; returns when the last one has ended or the time is up.
 
-        Those who come back are sent away one after the other. The others may finish while there is time.
+        Resumable streams are ended one after the other. The others may finish while there is time.
         """
-        began = monotonic()
+        start = monotonic()
         with self._lock:
             self.draining = True
-            leaving = [slot for slot in self._open if slot.comes_back and slot.leaves_early and slot.waiter is not None]
-        random.shuffle(leaving)
-        for number, slot in enumerate(leaving):
-            _sleep_until(began + seconds * SPREAD * number / len(leaving))
+            early = [slot for slot in self._open if slot.comes_back and slot.leaves_early and slot.waiter is not None]
+        random.shuffle(early)
+        for number, slot in enumerate(early):
+            _sleep_until(start + seconds * SPREAD * number / len(early))
             slot.cancel(Draining())
-        last_words = began + max(0.0, seconds - LAST_WORDS_SECONDS)
-        while self._open and monotonic() < last_words:
-            _sleep_until(min(monotonic() + 0.05, last_words))
+        final_event_at = start + max(0.0, seconds - FINAL_EVENT_SECONDS)
+        while self._open and monotonic() < final_event_at:
+            _sleep_until(min(monotonic() + 0.05, final_event_at))
         for slot in list(self._open):
-            slot.cancel(Draining() if slot.comes_back else self._farewell())
-        while self._open and monotonic() < began + seconds:
+            slot.cancel(Draining() if slot.comes_back else self._drain_error())
+        while self._open and monotonic() < start + seconds:
             _sleep_until(monotonic() + 0.05)
         for slot in list(self._open):
             slot.abort()

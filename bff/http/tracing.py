@@ -1,7 +1,7 @@
-"""Which request all this belongs to, from the browser to the engine: a request id, and a trace as tracing systems know it.
+"""Request ids and W3C trace context (https://www.w3.org/TR/trace-context/), passed on from the browser to the engine.
 
-https://www.w3.org/TR/trace-context/: `traceparent` is taken in where it is valid and made where it is not; each hop is a
-span of its own. We keep no spans: whoever does finds our part by the trace id, which is in every log line.
+A valid `traceparent` is continued, otherwise a new trace starts; each hop is a span of its own. We record no spans: a tracing
+system finds our part by the trace id, which is in every log line.
 """
 
 import re
@@ -11,13 +11,13 @@ from typing import Final, NamedTuple, Protocol
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 TRACEPARENT: Final = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?")
-_KEPT: Final = re.compile(rf"([0-9a-f]{{32}}) ([0-9a-f]{{2}}) ({REQUEST_ID.pattern})")
+_SERIALIZED: Final = re.compile(rf"([0-9a-f]{{32}}) ([0-9a-f]{{2}}) ({REQUEST_ID.pattern})")
 SAMPLED: Final = "01"
-"""Of a trace that begins here. Those behind us who follow the caller's choice would otherwise never keep one."""
+"""Flags of a trace that starts here: an upstream that follows its caller's sampling decision would otherwise record none."""
 
 
 class Fields(Protocol):
-    """Headers or cookies: of a server, or a plain dict."""
+    """Headers or cookies: Werkzeug's, or a plain dict."""
 
     def get(self, key: str, default: str, /) -> str: ...
 
@@ -29,36 +29,37 @@ class Trace(NamedTuple):
 
 
 current: ContextVar[Trace | None] = ContextVar("trace", default=None)
-"""Of the request that this greenlet or thread serves, until its next one: a stream outlives Flask's context, and its end
-is logged after it."""
+"""The trace of the request that this greenlet or thread serves. It is not reset at the end of the request: a stream outlives
+Flask's context, and its end is logged after that."""
 
 
 def begin(headers: Fields) -> Trace:
-    """What the caller says, where it makes sense, and what we make up for the rest."""
-    asked_for = headers.get("X-Request-ID", "")
-    request_id = asked_for if REQUEST_ID.fullmatch(asked_for) else secrets.token_hex(16)
-    said = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    if said is None or (said[1] == "00" and said[4]):  # A later version may hold more; this one may not.
+    """Starts a request's trace with the caller's ids where they are valid, and new ones where they are not."""
+    request_id = headers.get("X-Request-ID", "")
+    if not REQUEST_ID.fullmatch(request_id):
+        request_id = secrets.token_hex(16)
+    parent = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    if parent is None or (parent[1] == "00" and parent[4]):  # Only versions after 00 may have more fields.
         trace = Trace(secrets.token_hex(16), SAMPLED, request_id)
     else:
-        trace = Trace(said[2], said[3], request_id)
+        trace = Trace(parent[2], parent[3], request_id)
     current.set(trace)
     return trace
 
 
 def kept() -> str:
-    """As it is kept with a message, for whoever answers it."""
+    """The current trace as a string, to be stored with a message; "" if there is none."""
     return " ".join(current.get() or ())
 
 
-def go_on(kept: str) -> None:
-    """With the trace of a message that was left by somebody else, elsewhere, perhaps long ago."""
-    said = _KEPT.fullmatch(kept)
-    current.set(Trace(*said.groups()) if said else None)
+def go_on(serialized: str) -> None:
+    """Continues the trace that was stored with a message, perhaps by another process."""
+    match = _SERIALIZED.fullmatch(serialized)
+    current.set(Trace(*match.groups()) if match else None)
 
 
 def headers() -> dict[str, str]:
-    """For a call to a service behind us, which is a span of its own."""
+    """For a request to an upstream, which gets a span of its own."""
     if (trace := current.get()) is None:
         return {}
     traceparent = f"00-{trace.trace_id}-{secrets.token_hex(8)}-{trace.flags}"

@@ -1,1 +1,1 @@
-"""The services behind this one, the broker and the engine, and their clients."""
+"""Clients of the upstream services (broker, engine) and what is done with their replies."""

@@ -1,9 +1,9 @@
-"""What is known of the bundled engine's agents outside of it."""
+"""What modules outside the bundled engine know of its agents."""
 
 from typing import Final, NamedTuple
 
 BROKER: Final = "broker"
-"""The id of the agent that passes messages on to the configured broker or engine."""
+"""Id of the agent that forwards messages to the configured broker or engine."""
 
 
 class AgentInfo(NamedTuple):

@@ -1,52 +1,24 @@
-"""The broker, by what it means to us: leave a message, follow its answer, stop it, ask what waits."""
+"""Client of the broker: enqueues messages, follows and stops their replies, and reads the queue."""
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from bff import errors
 from bff.auth.identity import Identity
-from bff.errors import (
-    BY_CODE,
-    ChatError,
-    StorageUnavailable,
-    UpstreamError,
-    UpstreamFailure,
-    UpstreamTimeout,
-    UpstreamUnavailable,
-)
+from bff.errors import UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.http import tracing
 from bff.http.waiting import Waiter
 from bff.ops import metrics
 from bff.upstream import http
+from bff.upstream.broker_errors import BUNDLED_CODES, EXTERNAL_CODES, retryable, to_chat_error
 from bff.upstream.http import EventSource, Response, Session
 from bff.upstream.message_ids import MESSAGE_ID
 from bff.upstream.reconnect import ReconnectingReply, Reply
-from bff.upstream.services import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
-
-RETRY_SECONDS: Final = 2
-"""After which an answer whose stream could not be opened is worth asking for again."""
-REFUSALS: Final = (
-    errors.InvalidRequest,
-    errors.NotFound,
-    errors.Busy,
-    errors.Expired,
-    errors.IdempotencyConflict,
-    errors.TooManyRequests,
-)
-"""What a broker like ours may say of a request, in `code`; anybody else's 404 is a wrong address."""
-OWN_REFUSALS: Final = (
-    *REFUSALS,
-    errors.ServerFull,
-    errors.ServerRestarting,
-    UpstreamError,
-    UpstreamUnavailable,
-    UpstreamTimeout,
-)
-"""What the bundled one says besides, of itself and of who is behind it."""
+from bff.upstream.services import CHECK_SECONDS, COALESCE_SECONDS, Service, Timeouts
 
 
 class Receipt(NamedTuple):
@@ -59,27 +31,27 @@ class Run(NamedTuple):
     scope: str
     key: str
     stopping: bool
-    """Whether it was told to stop: then it is as good as over."""
+    """Whether a stop was requested; the run ends soon."""
 
 
 class Runs(NamedTuple):
     active: list[Run]
     located: str | None
-    """The message whose log holds the event that was asked for."""
+    """The message whose log contains the requested event."""
 
 
 class Occupancy(NamedTuple):
-    """What a broker that does not number its events has of one user."""
+    """One user's queue in a broker that does not number its events."""
 
     current: str | None
-    """The message that it answers, "" where it does not say which; None for none."""
+    """The message being processed, "" if the broker does not name it; None for none."""
     waiting: int
 
 
 class BrokerClient:
-    """Leaves messages with the broker and follows their answers.
+    """Enqueues messages and follows their replies.
 
-    What follows an answer is for a broker that numbers its events; see unnumbered.py for others.
+    `follow` and `resume` need a broker that numbers its events; see unnumbered.py for others.
     """
 
     def __init__(
@@ -94,75 +66,76 @@ class BrokerClient:
         is_ours: bool,
         answers_here: bool = False,
     ) -> None:
-        """`is_ours`: it is the bundled one, in this process. `answers_here`: it has no other process to answer meanwhile."""
+        """`is_ours`: it is the bundled broker, in this process."""
         self._service = service
         self._session = session
         self._timeouts = timeouts
         self._client_id = client_id
         self._max_event_bytes = max_event_bytes
         self.outlives_us = outlives_us
-        """Whether another process can go on with an answer once this one has gone."""
+        """Whether replies continue in another process, or after a restart, when this process ends."""
         self.answers_here = answers_here
-        """Whether what runs goes on in this process until it is gone."""
-        self._refusals = OWN_REFUSALS if is_ours else REFUSALS
-        self._numbered: bool | None = True if is_ours else None
+        """Whether replies run in this process only, until it ends."""
+        self._accepted_codes = BUNDLED_CODES if is_ours else EXTERNAL_CODES
+        self._numbers_events: bool | None = True if is_ours else None
 
     def open_deadline(self) -> float:
-        """The moment (monotonic) by which a message is left and its stream open, if both begin now."""
+        """The moment (monotonic) by which a message that is sent now must be enqueued and its stream open."""
         return monotonic() + self._timeouts.open
 
     def enqueue(self, identity: Identity, content: Mapping[str, Any], deadline: float, waiter: Waiter | None = None) -> Receipt:
-        """`content`: the message, and what only our own broker understands: on_busy, on_disconnect, group, ….
+        """`content`: the message, and options of the bundled broker: on_busy, on_disconnect, group, ….
 
-        Raises an UpstreamFailure, or what our own broker refuses: Busy, Expired, IdempotencyConflict, TooManyRequests.
+        Raises an UpstreamFailure; from the bundled broker also Busy, Expired, IdempotencyConflict, TooManyRequests.
         """
         body = {**content, "user_id": identity.user_id, "org_id": identity.org, "client_id": self._client_id}
-        with metrics.timed(metrics.ENQUEUE), _worth_a_retry(UpstreamTimeout):
+        with metrics.timed(metrics.ENQUEUE), retryable(UpstreamTimeout):
             response = self._send("POST", "/api/v1/message", deadline, body=body, waiter=waiter)
             content = http.read_json(response, deadline)
         message_id, position = content.get("message_id"), content.get("queue_position")
         if not isinstance(message_id, str) or not MESSAGE_ID.fullmatch(message_id):
-            raise UpstreamError(detail="no message_id in the broker's answer")
+            raise UpstreamError(detail="the broker's response has no message_id")
         return Receipt(message_id, position if type(position) is int else 1)
 
     def follow(self, user_id: str, message_id: str, deadline: float) -> Reply:
-        """Opens the stream of a message that was just left.
+        """Opens the stream of a message that was just enqueued.
 
-        Raises an UpstreamFailure, or NotFound, Expired from our own broker.
+        Raises an UpstreamFailure; from the bundled broker also NotFound, Expired.
         """
         reopen = partial(self._open, user_id, message_id)
-        with _worth_a_retry(UpstreamFailure):
+        with retryable(UpstreamFailure):
             return ReconnectingReply(reopen, reopen("", deadline, None))
 
     def resume(self, user_id: str, message_id: str, deadline: float, after: str, *, on_disconnect: str = "") -> Reply | None:
-        """Follows a message again, after the event id `after`, from the start where that is "".
+        """Follows a message after the event id `after`; from the start if that is "".
 
-        None when there is nothing left to read. Raises an UpstreamFailure; NotFound, Expired from our own broker.
+        None when there is nothing left to read. Raises an UpstreamFailure; from the bundled broker also NotFound, Expired.
         """
-        with _worth_a_retry(UpstreamFailure):
+        with retryable(UpstreamFailure):
             source = self._open(user_id, message_id, after, deadline, on_disconnect=on_disconnect)
         reopen = partial(self._open, user_id, message_id)
         return ReconnectingReply(reopen, source, after) if source is not None else None
 
     def open_stream(self, user_id: str, message_id: str, deadline: float, waiter: Waiter) -> EventSource:
-        """A message's only stream, of a broker that does not number its events. Raises an UpstreamFailure."""
-        with _worth_a_retry(UpstreamFailure):
+        """The only stream of a message, from a broker that does not number its events. Raises an UpstreamFailure."""
+        with retryable(UpstreamFailure):
             source = self._open(user_id, message_id, "", deadline, waiter)
         if source is None:
-            raise UpstreamError(detail="the broker has no stream of a message that was just left")
+            raise UpstreamError(detail="the broker has no stream for a message that was just enqueued")
         return source
 
     def numbers_events(self, user_id: str) -> bool:
-        """Whether the broker numbers its events, so that they can be read again: its queue shows it, asked once.
+        """Whether the broker numbers its events, so that streams can be resumed. Its queue's format shows it; cached.
 
-        Any user's queue shows it. Raises an UpstreamFailure while the broker cannot be asked.
+        Any user's queue will do. Raises an UpstreamFailure while the broker is unreachable.
         """
-        if self._numbered is None:
-            self._numbered = "messages" in self._queue(user_id, min(self.open_deadline(), monotonic() + CHECK_SECONDS))
-        return self._numbered
+        if self._numbers_events is None:
+            deadline = min(self.open_deadline(), monotonic() + CHECK_SECONDS)
+            self._numbers_events = "messages" in self._queue(user_id, deadline)
+        return self._numbers_events
 
     def occupancy(self, user_id: str) -> Occupancy:
-        """What the broker has of the user. Raises an UpstreamFailure."""
+        """Raises an UpstreamFailure."""
         content = self._queue(user_id, self.open_deadline())
         current, waiting = content.get("current_message_id"), content.get("queue_length")
         busy = content.get("is_processing") is True
@@ -170,46 +143,50 @@ class BrokerClient:
 
     def stop(self, user_id: str, message_id: str) -> None:
         """Raises an UpstreamFailure, NotFound."""
-        with contextlib.suppress(errors.Expired):  # Long over.
-            path = f"/api/v1/message/{message_id}"
-            self._send("DELETE", path, self.open_deadline(), params={"user_id": user_id}).close()
+        self._delete(user_id, message_id)
 
     def cancel_if_no_readers(self, user_id: str, message_id: str) -> None:
-        """Of our own broker: ends, at once, what is for its readers only and has none. Raises an UpstreamFailure, NotFound."""
-        with contextlib.suppress(errors.Expired):
-            params = {"user_id": user_id, "if": "unread"}
-            self._send("DELETE", f"/api/v1/message/{message_id}", self.open_deadline(), params=params).close()
+        """Ends a message of the bundled broker that has no readers, if it was enqueued with `on_disconnect=cancel`.
+
+        Raises an UpstreamFailure, NotFound.
+        """
+        self._delete(user_id, message_id, {"if": "unread"})
 
     def runs(self, user_id: str, group: str, event_id: str = "") -> Runs:
-        """Of our own broker: what runs or waits in one of the user's groups, and whose log holds the event `event_id`.
+        """The messages of a user's group that wait or run, and whose log contains `event_id`. Bundled broker only.
 
         Raises an UpstreamFailure.
         """
         deadline = self.open_deadline()
         params = {"group": group} | ({"event_id": event_id} if event_id else {})
-        content = http.read_json(self._send("GET", _queue_of(user_id), deadline, params=params), deadline)
+        content = http.read_json(self._send("GET", _queue_path(user_id), deadline, params=params), deadline)
         runs = [Run(run["message_id"], run["run_scope"], run["run_key"], run["stopping"]) for run in content["messages"]]
         return Runs(runs, content.get("located"))
 
     def places(self, user_id: str) -> list[dict[str, Any]]:
-        """The user's messages that wait or run: message_id, state, position each.
+        """The user's messages that wait or run, each with message_id, state, position.
 
         Raises an UpstreamFailure, or TooManyRequests.
         """
         messages = self._queue(user_id, self.open_deadline()).get("messages")
         if not isinstance(messages, list):
-            raise UpstreamError(detail="a queue without messages")
-        return [_place(message) for message in messages]
+            raise UpstreamError(detail="the broker's queue has no messages")
+        return [_queue_position(message) for message in messages]
 
     def check(self) -> None:
-        """Raises an UpstreamFailure when the broker is not there, or says itself that it cannot work."""
+        """Raises an UpstreamFailure if the broker is unreachable or reports that it is not healthy."""
         deadline = monotonic() + CHECK_SECONDS
         status = http.read_json(self._send("GET", "/health", deadline), deadline).get("status")
         if status not in {"healthy", "degraded"}:
             raise UpstreamUnavailable(detail=f"the broker is {status}")
 
     def _queue(self, user_id: str, deadline: float) -> dict[str, Any]:
-        return http.read_json(self._send("GET", _queue_of(user_id), deadline), deadline)
+        return http.read_json(self._send("GET", _queue_path(user_id), deadline), deadline)
+
+    def _delete(self, user_id: str, message_id: str, params: Mapping[str, str] | None = None) -> None:
+        params = {"user_id": user_id, **(params or {})}
+        with contextlib.suppress(errors.Expired):  # It has ended long ago.
+            self._send("DELETE", f"/api/v1/message/{message_id}", self.open_deadline(), params=params).close()
 
     def _open(
         self,
@@ -223,13 +200,13 @@ class BrokerClient:
         """None when there is nothing left to read after `after`."""
         headers: dict[str, str | bytes] = {"Accept": "text/event-stream"}
         if after:
-            headers["Last-Event-ID"] = after.encode()  # A text would be sent as Latin-1.
-        query = {"user_id": user_id, "message_id": message_id} | ({"on_disconnect": on_disconnect} if on_disconnect else {})
-        response = self._send("GET", "/api/v1/stream", deadline, headers=headers, params=query, waiter=waiter)
+            headers["Last-Event-ID"] = after.encode()  # http.client encodes a str as Latin-1.
+        params = {"user_id": user_id, "message_id": message_id} | ({"on_disconnect": on_disconnect} if on_disconnect else {})
+        response = self._send("GET", "/api/v1/stream", deadline, headers=headers, params=params, waiter=waiter)
         if response.status_code == 204:
             response.close()
             return None
-        return EventSource(response, self._timeouts.silence, self._max_event_bytes, JOIN_SECONDS)
+        return EventSource(response, self._timeouts.silence, self._max_event_bytes, COALESCE_SECONDS)
 
     def _send(
         self, method: str, path: str, deadline: float, headers: Mapping[str, str | bytes] | None = None, **parts: Any
@@ -245,49 +222,16 @@ class BrokerClient:
                 **parts,
             )
             if response.status_code not in {200, 202, 204}:
-                raise _refusal(response, deadline, self._refusals)
+                raise to_chat_error(response, deadline, self._accepted_codes)
             return response
 
 
-@contextlib.contextmanager
-def _worth_a_retry(kind: type[UpstreamFailure]) -> Iterator[None]:
-    """A failure of this kind says nothing of the message: it may have been left, and its answer goes on without a reader."""
-    try:
-        yield
-    except kind as problem:
-        problem.retry_after = problem.retry_after or RETRY_SECONDS
-        raise
-
-
-def _queue_of(user_id: str) -> str:
+def _queue_path(user_id: str) -> str:
     return f"/api/v1/queue/{quote(user_id, safe='')}"
 
 
-def _place(message: Any) -> dict[str, Any]:
+def _queue_position(message: Any) -> dict[str, Any]:
     fields = ("message_id", "state", "position")
     if not isinstance(message, dict) or not all(isinstance(message.get(name), str | int) for name in fields):
-        raise UpstreamError(detail="a message in the queue that is none")
+        raise UpstreamError(detail="the broker's queue has an invalid message")
     return {name: message[name] for name in fields}
-
-
-def _refusal(response: Response, deadline: float, refusals: Collection[type[ChatError]]) -> ChatError:
-    """What a broker's status means for the one who asked; the broker's own words stay here."""
-    status = response.status_code
-    seconds = http.retry_after(response, default=RETRY_SECONDS)
-    asked_to_retry = "Retry-After" in response.headers
-    try:
-        content = http.read_json(response, deadline)
-    except UpstreamFailure:
-        content = {}
-    kind = BY_CODE.get(code) if isinstance(code := content.get("code"), str) else None
-    if kind is not None and kind in refusals and kind.status == status:
-        message_id = content.get("message_id")
-        return kind(
-            retry_after=seconds if asked_to_retry else None,
-            message_id=message_id if isinstance(message_id, str) and MESSAGE_ID.fullmatch(message_id) else "",
-        )
-    if status == 429:
-        return errors.TooManyRequests(retry_after=seconds)
-    if status == 503:
-        return StorageUnavailable(detail="the broker answered 503", retry_after=seconds)
-    return UpstreamError(detail=f"the broker answered {status}")

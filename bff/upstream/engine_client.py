@@ -1,6 +1,6 @@
-"""The AI service that answers, streaming or not, and keeps history, preferences and spoken answers.
+"""Client of the engine, the AI service: streamed and complete replies, history, preferences and voice recordings.
 
-The broker asks it for streams; everything else the browser's doors ask it themselves, broker or no broker.
+The broker's worker requests the streams. The API requests everything else itself.
 """
 
 from collections.abc import Mapping
@@ -19,11 +19,12 @@ from bff.ops import metrics
 from bff.upstream import events, http, recordings
 from bff.upstream.http import ByteStream, EventSource, Response, Session
 from bff.upstream.recordings import Recording
-from bff.upstream.services import CHECK_SECONDS, JOIN_SECONDS, Service, Timeouts
+from bff.upstream.services import CHECK_SECONDS, COALESCE_SECONDS, Service, Timeouts
 
 HISTORY_MAX_BYTES: Final = 4 * 1024 * 1024
-"""Of one page, some 80 KiB a turn. Reading that much JSON takes some 20 ms, in which no stream moves."""
-BUSY_SECONDS: Final = 5
+"""For one page, some 80 KiB per turn. Parsing that much JSON takes some 20 ms, during which no stream proceeds."""
+RETRY_SECONDS: Final = 5
+"""Default `retry_after` of a 429."""
 
 
 class Turns(NamedTuple):
@@ -34,7 +35,9 @@ class Turns(NamedTuple):
 
 
 class EngineClient:
-    """Every path segment is encoded here: a user id may hold anything a URL is made of."""
+    """Unless noted otherwise, methods raise an UpstreamFailure, InvalidRequest or TooManyRequests, as the engine responds, and
+    the reason if `waiter` is cancelled.
+    """
 
     def __init__(self, service: Service, session: Session, timeouts: Timeouts, max_event_bytes: int) -> None:
         self._service = service
@@ -43,48 +46,48 @@ class EngineClient:
         self._max_event_bytes = max_event_bytes
 
     def stream(self, content: Mapping[str, Any], waiter: Waiter) -> EventSource:
-        """Raises an UpstreamFailure, and whatever ends `waiter` while the engine has not answered.
+        """Opens the stream of a reply. The engine must respond by `waiter.wake_at`, if that is before the usual deadline.
 
-        The engine has until `waiter.due` to answer, if that comes first.
+        Raises an UpstreamFailure, and the reason if `waiter` is cancelled.
         """
         deadline = min(monotonic() + self._timeouts.open, waiter.wake_at)
         with metrics.failures("engine"):
             response = self._send("POST", "/api/v1/chat/stream", deadline, waiter, accept="text/event-stream", body=content)
             if response.status_code != 200:
                 response.close()
-                raise UpstreamError(detail=f"the engine answered {response.status_code}")
-            return EventSource(response, self._timeouts.silence, self._max_event_bytes, JOIN_SECONDS)
+                raise UpstreamError(detail=f"the engine responded with {response.status_code}")
+            return EventSource(response, self._timeouts.silence, self._max_event_bytes, COALESCE_SECONDS)
 
     def keep_stopped(self, content: Mapping[str, Any], text: str) -> str:
-        """Stores `text` as the reply to what the bundled engine was asked with `content`; its id. Raises an UpstreamFailure."""
-        with closing(waiting.new_waiter()) as waiter:
-            answer = self._ask("POST", "/api/v1/chat/stopped", waiter, body={**content, "text": text})
-        return str(answer.get("message_id", ""))
+        """Stores `text` as the stopped reply to `content`, in the bundled engine. Returns the reply's id.
 
-    # What follows raises an UpstreamFailure, InvalidRequest or TooManyRequests where the engine says so, and whatever
-    # ends `waiter`.
+        Raises an UpstreamFailure.
+        """
+        with closing(waiting.new_waiter()) as waiter:
+            stored = self._request("POST", "/api/v1/chat/stopped", waiter, body={**content, "text": text})
+        return str(stored.get("message_id", ""))
 
     def chat(self, content: Mapping[str, Any], waiter: Waiter) -> dict[str, Any]:
-        """One whole answer."""
-        answer = self._ask("POST", "/api/v1/chat", waiter, self._max_event_bytes, body=content)
-        if not events.has_responses(answer):
-            raise UpstreamError(detail="an answer without responses")
-        return answer
+        """A complete reply."""
+        reply = self._request("POST", "/api/v1/chat", waiter, self._max_event_bytes, body=content)
+        if not events.has_responses(reply):
+            raise UpstreamError(detail="the engine's reply has no responses")
+        return reply
 
     def history(self, who: Identity, limit: int, offset: int, waiter: Waiter) -> Turns:
-        """Oldest first, after the first `offset` ones. Nothing of a user whom the engine does not know."""
-        page = {"limit": str(limit), "offset": str(offset)}
+        """Turns, oldest first, from `offset`; none for a user that the engine does not know."""
+        params = {"limit": str(limit), "offset": str(offset)}
         try:
-            content = self._ask("GET", _path(who, "history"), waiter, HISTORY_MAX_BYTES, params=page)
+            content = self._request("GET", _user_path(who, "history"), waiter, HISTORY_MAX_BYTES, params=params)
         except errors.NotFound:
             return Turns([], 0)
         entries, total = content.get("entries"), content.get("total_count")
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries) or type(total) is not int:
-            raise UpstreamError(detail="a history that is none")
+            raise UpstreamError(detail="the engine's history is not valid")
         return Turns(entries[:limit], max(0, total))
 
     def newest(self, who: Identity, limit: int, offset: int, waiter: Waiter) -> Turns:
-        """Newest first, before the last `offset` ones. The engine counts from the other end, so it is asked twice."""
+        """Turns, newest first, `offset` counted from the end. Takes two requests: the engine counts from the start."""
         first = self.history(who, limit, 0, waiter)
         stop = first.total - offset
         start = max(0, stop - limit)
@@ -100,33 +103,35 @@ class EngineClient:
             return {}
 
     def known_preferences(self, who: Identity, waiter: Waiter) -> dict[str, Any]:
-        """Raises NotFound, too, for a user whom the engine does not know."""
-        return self._ask("GET", _path(who, "preferences"), waiter)
+        """Raises NotFound, too, for a user that the engine does not know."""
+        return self._request("GET", _user_path(who, "preferences"), waiter)
 
     def prefer(self, who: Identity, changes: Mapping[str, Any], waiter: Waiter) -> dict[str, Any]:
-        """All preferences after `changes`."""
+        """Returns all preferences after `changes`."""
         if not changes:
             return self.preferences(who, waiter)
-        return self._ask("PUT", _path(who, "preferences"), waiter, body=changes)
+        return self._request("PUT", _user_path(who, "preferences"), waiter, body=changes)
 
     def recording(self, url: str, who: Identity, waiter: Waiter) -> tuple[Recording, str]:
-        """A spoken answer and its file's name. Raises NotFound, too, and InvalidRequest for a URL that is none of them."""
+        """Opens a voice recording; returns it with its file name. Raises NotFound, too, and InvalidRequest for another URL."""
         path, file = recordings.address(url, self._service.url, who)
         deadline = monotonic() + self._timeouts.open
         with metrics.failures("engine"):
-            response = self._checked(self._send("GET", path, deadline, waiter, accept="*/*"), deadline, waiter)
+            response = self._check_status(self._send("GET", path, deadline, waiter, accept="*/*"), deadline, waiter)
         source = ByteStream(response, self._timeouts.silence)
         return Recording(source, monotonic() + self._timeouts.engine, waiter), file
 
-    def _ask(self, method: str, path: str, waiter: Waiter, most: int = http.JSON_MAX_BYTES, **parts: Any) -> dict[str, Any]:
-        """Raises NotFound, too, for a GET."""
+    def _request(
+        self, method: str, path: str, waiter: Waiter, max_bytes: int = http.JSON_MAX_BYTES, **parts: Any
+    ) -> dict[str, Any]:
+        """Returns the JSON response. Raises NotFound, too, for a GET."""
         deadline = monotonic() + self._timeouts.engine
         with metrics.failures("engine"):
-            response = self._checked(self._send(method, path, deadline, waiter, **parts), deadline, waiter)
-            return http.read_json(response, deadline, waiter, most)
+            response = self._check_status(self._send(method, path, deadline, waiter, **parts), deadline, waiter)
+            return http.read_json(response, deadline, waiter, max_bytes)
 
     def check(self) -> None:
-        """Raises an UpstreamFailure when nobody is there. Whatever is answered, somebody is: no two engines agree on a path."""
+        """Raises an UpstreamFailure if the engine is unreachable. Any status will do: engines have no common health path."""
         deadline = monotonic() + CHECK_SECONDS
         with closing(waiting.new_waiter()) as waiter:
             self._send("GET", "/health", deadline, waiter).close()
@@ -145,31 +150,32 @@ class EngineClient:
             **parts,
         )
 
-    def _checked(self, response: Response, deadline: float, waiter: Waiter) -> Response:
+    def _check_status(self, response: Response, deadline: float, waiter: Waiter) -> Response:
         if response.status_code != 200:
-            raise _refusal(response, deadline, waiter)
+            raise _to_chat_error(response, deadline, waiter)
         return response
 
 
-def _path(who: Identity, leaf: str) -> str:
+def _user_path(who: Identity, leaf: str) -> str:
+    """A user id may contain any character, so every segment is percent-encoded."""
     return f"/api/v1/orgs/{quote(who.org, safe='')}/users/{quote(who.user_id, safe='')}/{leaf}"
 
 
-def _refusal(response: Response, deadline: float, waiter: Waiter) -> ChatError:
-    """What the engine's status means for the one who asked; the engine's own words stay here."""
+def _to_chat_error(response: Response, deadline: float, waiter: Waiter) -> ChatError:
+    """The error for a response other than 200. The engine's own error text never reaches the client."""
     status = response.status_code
     if status == 429:
         return errors.TooManyRequests(retry_after=_retry_after(response, deadline, waiter))
     response.close()
     if status == 400:
-        return errors.InvalidRequest(detail="the engine answered 400")
-    # Of what is read it means that there is none; what is asked for or written was sent to a wrong address.
+        return errors.InvalidRequest(detail="the engine responded with 400")
+    # A 404 to a GET means that there is no such resource; to other methods, that the engine's URL is wrong.
     kind = errors.NotFound if status == 404 and response.request.method == "GET" else UpstreamError
-    return kind(detail=f"the engine answered {status}")
+    return kind(detail=f"the engine responded with {status}")
 
 
 def _retry_after(response: Response, deadline: float, waiter: Waiter) -> int:
-    """Seconds, from the header, or from the body's `retry_after_ms`."""
+    """Seconds, from the header or the body's `retry_after_ms`."""
     if seconds := http.retry_after(response, default=0):
         response.close()
         return seconds
@@ -177,4 +183,4 @@ def _retry_after(response: Response, deadline: float, waiter: Waiter) -> int:
         milliseconds = http.read_json(response, deadline, waiter).get("retry_after_ms")
     except UpstreamFailure:
         milliseconds = None
-    return max(1, min(ceil(milliseconds / 1000), 3600)) if type(milliseconds) is int else BUSY_SECONDS
+    return max(1, min(ceil(milliseconds / 1000), 3600)) if type(milliseconds) is int else RETRY_SECONDS

@@ -1,7 +1,7 @@
-"""What we say to the browser: one function an event, each a JSON object on one line.
+"""The events sent to clients, one function per event, each a JSON object on one line.
 
-They carry no SSE event type: hand-written readers look for blocks that begin with `data: `, and `EventSource` hands
-named events to listeners nobody registered.
+They have no SSE event type: hand-written clients look for blocks that begin with `data: `, and `EventSource` passes named
+events only to listeners registered for the name.
 """
 
 import json
@@ -17,7 +17,7 @@ TERMINAL: Final = frozenset({"complete", "error", "stopped"})
 
 
 def status(message: str, position: int | None = None, event_id: str = "") -> Event:
-    """`position`: messages of this user waiting ahead, plus 1."""
+    """`position`: the number of this user's messages ahead in the queue, plus 1."""
     return event({"type": "status", "message": message} | ({} if position is None else {"position": position}), event_id)
 
 
@@ -26,18 +26,18 @@ def error(problem: ChatError, request_id: str, event_id: str = "") -> Event:
 
 
 def stopped(text: str, reply_id: str | None = None) -> Event:
-    """Ends an answer at the user's wish, with what had been said, and as what it was stored, if it was."""
+    """Ends a reply that the user stopped. `text`: what was sent of it; `reply_id`: the stored reply, if it was stored."""
     stored = {"message_id": reply_id} if reply_id else {}
     return event({"type": "stopped", "response": response([text] if text else []) | stored})
 
 
 def response(texts: Sequence[str], language: str | None = None) -> dict[str, Any]:
-    """What `complete` and `stopped` hold."""
+    """The `response` of `complete` and `stopped`."""
     return {"responses": list(texts), "response_language": language, "voice_audio_base64": None}
 
 
 def keepalive() -> Event:
-    """Never carries an id: it is in no log, so nobody can go on from it."""
+    """Never has an id: it is in no log, so no stream can be resumed from it."""
     return Event("", '{"type":"keepalive"}')
 
 
@@ -45,33 +45,33 @@ def event(content: dict[str, Any], event_id: str = "") -> Event:
     return Event("", json.dumps(content, separators=(",", ":")), event_id)
 
 
-def parsed(data: str) -> Any:
-    """The JSON in `data`, or None: not JSON, nested too deep, or a number that no browser reads (NaN)."""
+def parse(data: str) -> Any:
+    """The JSON in `data`; None if it is invalid, nested too deep, or contains NaN or Infinity, which browsers reject."""
     try:
-        return _DECODE(data)
+        return _decode(data)
     except (ValueError, RecursionError):
         return None
 
 
 def parsed_object(data: str) -> dict[str, Any]:
     """The JSON object in `data`, or an empty one."""
-    content = parsed(data)
+    content = parse(data)
     return content if isinstance(content, dict) else {}
 
 
 def progress_text(data: str) -> str:
-    """The piece of the answer that a `progress` event holds, "" for any other event."""
+    """The text of a `progress` event, "" for any other event."""
     return text_in(parsed_object(data))
 
 
 def text_in(content: dict[str, Any]) -> str:
-    """As `progress_text`, of an event that is parsed already."""
+    """As `progress_text`, for a parsed event."""
     text = content.get("text") if content.get("type") == "progress" else None
     return text if isinstance(text, str) else ""
 
 
 def has_responses(response: Any) -> bool:
-    """Whether it is an answer: an object whose `responses` are texts."""
+    """Whether it is an object whose `responses` are strings."""
     responses = response.get("responses") if isinstance(response, dict) else None
     return isinstance(responses, list) and all(isinstance(text, str) for text in responses)
 
@@ -80,4 +80,4 @@ def _refuse(constant: str) -> Any:
     raise ValueError(constant)
 
 
-_DECODE: Final = json.JSONDecoder(parse_constant=_refuse).decode
+_decode: Final = json.JSONDecoder(parse_constant=_refuse).decode

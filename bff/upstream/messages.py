@@ -1,4 +1,4 @@
-"""What a user may say: checked once, here, and trusted ever after."""
+"""A user's message: validates request bodies. Code after this trusts them."""
 
 import binascii
 import re
@@ -13,9 +13,9 @@ AUDIO_MAX_BYTES: Final = 25 * 1024 * 1024
 AUDIO_FORMATS: Final = ("ogg", "mp3", "wav", "webm", "flac", "m4a")
 
 PRINTABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
-"""What a client may call its message."""
+"""A client's id for its message, 1 to 128 characters."""
 
-_BASE64_SLICE: Final = 1024 * 1024  # A multiple of four, and about a millisecond's work.
+_BASE64_SLICE: Final = 1024 * 1024  # A multiple of four; decoding it takes about a millisecond.
 
 
 def _printable(text: str) -> str:
@@ -28,14 +28,14 @@ ClientMessageId = Annotated[StrictStr, AfterValidator(_printable)]
 
 
 class ChatMessage(NamedTuple):
-    """A message of a conversation, as agents get it."""
+    """A message of a conversation, as passed to agents."""
 
     role: Literal["user", "assistant"]
     content: str
 
 
 class ChatRequest(BaseModel):
-    """The body of `POST /api/chat/stream` and `POST /api/chat`. Keys it does not name are ignored."""
+    """The body of `POST /api/chat/stream` and `POST /api/chat`. Unknown keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -47,7 +47,7 @@ class ChatRequest(BaseModel):
     on_busy: Literal["enqueue", "reject", "interrupt"] | None = None
 
     @model_validator(mode="after")
-    def _say_something(self) -> Self:
+    def _check_content(self) -> Self:
         if "\0" in self.message:
             raise ValueError("message must not hold NUL characters")
         if self.message_type == "text":
@@ -61,7 +61,7 @@ class ChatRequest(BaseModel):
         return self
 
     def for_upstream(self) -> dict[str, Any]:
-        """The part of it that broker and engine are told."""
+        """The fields that are sent to broker and engine."""
         content: dict[str, Any] = {"message": self.message, "message_type": self.message_type}
         if self.message_type == "audio":
             content |= {"audio_base64": self.audio_base64, "audio_format": self.audio_format}
@@ -69,7 +69,7 @@ class ChatRequest(BaseModel):
 
 
 def parse(body: bytes, idempotency_key: str | None = None) -> ChatRequest:
-    """Raises InvalidRequest, or TooLarge for audio over AUDIO_MAX_BYTES. `idempotency_key` wins over the body's own."""
+    """Raises InvalidRequest, or TooLarge for audio over AUDIO_MAX_BYTES. `idempotency_key` overrides the body's."""
     request = request_body.validated(ChatRequest, body)
     if idempotency_key is not None:
         try:

@@ -1,4 +1,4 @@
-"""Reading one answer to its end, through breaks in the line, of a broker that numbers its events."""
+"""Reads a reply to its end, reconnecting as needed, from a broker that numbers its events."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -12,36 +12,35 @@ from bff.http.waiting import Waiter
 from bff.upstream.http import EventSource
 
 MAX_RECONNECTS: Final = 6
-"""Attempts in a row that bring no event: with doubling pauses, some 10 s."""
+"""Consecutive attempts without a new event; with doubling pauses, some 10 s."""
 MAX_RECONNECTS_PER_REPLY: Final = 100
-"""For one answer: a broker that begins anew each time would go on for ever."""
+"""A broker that sends something new each time and then disconnects would keep a reply open forever."""
 RECONNECT_SECONDS: Final = 0.2
 REOPEN_SECONDS: Final = 20.0
-"""For one attempt, at most."""
+"""Maximum timeout of one attempt."""
 MIN_REOPEN_SECONDS: Final = 1.0
 
 Reopen = Callable[[str, float, Waiter | None], EventSource | None]
-"""Opens the stream after an event id, until a moment (monotonic), waiting at the watch; None when nothing is left to read."""
+"""`reopen(after, deadline, waiter)` opens the stream after an event id; None when nothing is left to read."""
 
 
 class Reply(Protocol):
-    """One answer on its way to one reader, who closes it."""
+    """A reply being read by one reader, who closes it."""
 
     reconnects: int
     unfinished: bool
-    """Whether following it failed although it may go on: a reader that comes back later finds the rest, or learns its end."""
+    """Whether following failed while the reply may still run: a client that resumes later gets the rest, or its end."""
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
-        """To be iterated once. Raises an UpstreamFailure when it breaks for good, and whatever ends `waiter`."""
+        """Can be iterated once. Raises an UpstreamFailure if it fails for good, and the reason if `waiter` is cancelled."""
 
     def close(self) -> None: ...
 
 
 class ReconnectingReply:
-    """An answer read straight from the broker's stream.
+    """A reply read from the broker's stream.
 
-    Only the broker's log ends an answer: a broken connection, silence, or a stream that ends cleanly without a terminal
-    event say nothing of it.
+    Only a terminal event ends a reply. A lost connection, silence, or a stream that ends without a terminal event does not.
     """
 
     def __init__(self, reopen: Reopen, source: EventSource | None, after: str = "") -> None:
@@ -50,7 +49,7 @@ class ReconnectingReply:
         self._position = ReadPosition(after)
         self._failures = 0
         self._cause: tuple[type[UpstreamFailure], str] | None = None
-        """Kind and detail of what went wrong first since the last event. An exception would keep its frames alive."""
+        """Class and detail of the first failure since the last event. A stored exception would keep its frames alive."""
         self.reconnects = 0
         self.unfinished = False
 
@@ -64,39 +63,39 @@ class ReconnectingReply:
             for event in source.events(waiter):
                 if event is not None:
                     if not self._position.is_new(event.id):
-                        continue  # Nor is it progress: attempts that bring nothing new are counted.
+                        continue  # Not new, so the attempt still counts as failed.
                     self._failures = 0
                     self._cause = None
                 yield event
         except (UpstreamUnavailable, UpstreamTimeout) as error:
-            self._note(error)
+            self._record_cause(error)
         finally:
             source.close()
 
     def _reconnect(self, waiter: Waiter) -> Iterator[None]:
-        """Opens the stream again; no source is left when the log has ended. Raises an UpstreamFailure when it gives up."""
+        """Reopens the stream; `_source` is None if the log has ended. Raises an UpstreamFailure when it gives up."""
         while self._failures < MAX_RECONNECTS and self.reconnects < MAX_RECONNECTS_PER_REPLY:
             yield from waiter.sleep(RECONNECT_SECONDS * 2**self._failures * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._failures += 1
-            # While this blocks nothing is said to the browser, so it must not last longer than until the next heartbeat.
+            # This blocks and no heartbeat can be sent meanwhile, so it must end before the next one is due.
             deadline = min(monotonic() + REOPEN_SECONDS, max(waiter.wake_at, monotonic() + MIN_REOPEN_SECONDS))
             try:
                 self._source = self._reopen(self._position.after, deadline, waiter)
             except (UpstreamFailure, TooManyRequests) as error:
-                self._note(error)
+                self._record_cause(error)
                 continue
-            except ChatError as error:  # The broker answers, but has lost it.
-                self._note(error)
+            except ChatError as error:  # The broker responds, but has lost the reply.
+                self._record_cause(error)
                 break
             self._position.reopened()
             self.reconnects += 1
             return
         self.unfinished = True
         self._raise_cause()
-        raise UpstreamUnavailable(detail="the stream ended, and not the answer")
+        raise UpstreamUnavailable(detail="the stream ended without a terminal event")
 
-    def _note(self, error: ChatError) -> None:
-        """The first one counts. What the broker refuses us is no refusal of the reader."""
+    def _record_cause(self, error: ChatError) -> None:
+        """Only the first one counts. An error of our request is no error of the client's, so it becomes UpstreamUnavailable."""
         if self._cause is None:
             kind = type(error) if isinstance(error, UpstreamFailure) else UpstreamUnavailable
             self._cause = kind, error.detail or error.code

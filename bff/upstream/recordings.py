@@ -1,4 +1,4 @@
-"""A spoken answer: where the engine keeps it, which part of it is wanted, and its bytes on their way."""
+"""Voice recordings of replies: checks their URLs, parses byte ranges, and streams their bytes from the engine."""
 
 import re
 import tempfile
@@ -15,23 +15,23 @@ from bff.upstream.messages import AUDIO_MAX_BYTES
 
 PREFIXES: Final = ("/api/v1/audio/", "/api/v1/voice-submissions/")
 DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
-URL_MAX: Final = 2048
+MAX_URL_LENGTH: Final = 2048
 SPOOL_BYTES: Final = 256 * 1024
 READ_BYTES: Final = 64 * 1024
 
 
 class Address(NamedTuple):
     path: str
-    """On the engine, encoded by us: nothing of the URL that was asked for goes there as it came."""
+    """On the engine, percent-encoded by us; nothing of the requested URL is forwarded unchecked."""
     file: str
-    """Its name, of `[A-Za-z0-9._-]`."""
+    """A file name of `[A-Za-z0-9._-]`."""
 
 
 def address(url: str, engine_url: str, who: Identity) -> Address:
-    """Raises InvalidRequest for whatever is no spoken answer of this engine's, NotFound for somebody else's.
+    """Where the engine has the recording at `url`. Raises InvalidRequest for any other URL, NotFound for another user's.
 
-    The URL's origin is compared as text with the one that is known: what two parsers could understand differently (user
-    names, odd schemes, other spellings of a host) is another origin.
+    The URL's origin is compared as text with the engine's: anything that two parsers could read differently (user names,
+    unusual schemes, other spellings of a host) counts as another origin.
     """
     origin, path = _split(url)
     if origin not in _origins(engine_url):
@@ -42,7 +42,7 @@ def address(url: str, engine_url: str, who: Identity) -> Address:
     if not prefix or len(segments) != 4:
         raise InvalidRequest("The url is not that of a spoken answer.")
     kind, org, user_id, file = segments
-    if not _is_name(kind) or not _is_name(file):
+    if not _is_file_name(kind) or not _is_file_name(file):
         raise InvalidRequest("The url is not that of a spoken answer.")
     if (org, user_id) != (who.org, who.user_id):
         raise NotFound
@@ -51,13 +51,13 @@ def address(url: str, engine_url: str, who: Identity) -> Address:
 
 def _split(url: str) -> tuple[str, str]:
     match = re.fullmatch(r"(https?://[^/?#\\@]+)(/[^?#\\]*)", url)
-    if match is None or len(url) > URL_MAX or not url.isprintable():
+    if match is None or len(url) > MAX_URL_LENGTH or not url.isprintable():
         raise InvalidRequest("The url is not one of the assistant's.")
     return match[1], match[2]
 
 
 def _origins(engine_url: str) -> set[str]:
-    """Its one origin as a setting or an engine may spell it: a host in capitals, a default port that is written out."""
+    """The spellings of the engine's origin: host in upper or lower case, default port written out or not."""
     parts = urlsplit(engine_url)
     port = f":{DEFAULT_PORTS[parts.scheme]}"
     host = parts.netloc.removesuffix(port)
@@ -72,7 +72,7 @@ def _decoded(segment: str) -> str:
         raise InvalidRequest("The url is not that of a spoken answer.") from None
 
 
-def _is_name(segment: str) -> bool:
+def _is_file_name(segment: str) -> bool:
     return segment not in {"", ".", ".."} and segment.isprintable() and not re.search(r"[/\\]", segment)
 
 
@@ -81,12 +81,12 @@ class Part(NamedTuple):
     stop: int
 
 
-def part(wanted: str, size: int) -> Part | None:
-    """What a `Range` header asks for of `size` bytes; None for all of them, as for what is no single range of bytes.
+def part(header: str, size: int) -> Part | None:
+    """Parses a `Range` header for a file of `size` bytes. None means the whole file: no header, or no single byte range.
 
     Raises RangeNotSatisfiable.
     """
-    match = re.fullmatch(r"bytes=([0-9]{0,15})-([0-9]{0,15})", wanted.strip())
+    match = re.fullmatch(r"bytes=([0-9]{0,15})-([0-9]{0,15})", header.strip())
     if match is None or match[0].endswith("=-"):
         return None
     first, last = match[1], match[2]
@@ -102,17 +102,17 @@ def part(wanted: str, size: int) -> Part | None:
 
 
 class Recording:
-    """An open spoken answer of known size. Whoever opened it closes it."""
+    """An open recording of known size. Its opener closes it."""
 
     def __init__(self, source: ByteStream, deadline: float, waiter: Waiter) -> None:
-        """One that does not say its size is fetched first, until `deadline` (monotonic): players show a duration by it.
+        """A recording of unknown size is downloaded first, until `deadline` (monotonic): players need it for the duration.
 
-        Raises UpstreamError for one of more than AUDIO_MAX_BYTES, an UpstreamFailure, and whatever ends `waiter`.
+        Raises UpstreamError for more than AUDIO_MAX_BYTES, an UpstreamFailure, and the reason if `waiter` is cancelled.
         """
         self._source = source
         self._spool: IO[bytes] | None = None
         try:
-            self.size = self._spooled(deadline, waiter) if source.size is None else source.size
+            self.size = self._download(deadline, waiter) if source.size is None else source.size
             _check_size(self.size)
         except BaseException:
             self.close()
@@ -120,50 +120,50 @@ class Recording:
 
     @property
     def content_type(self) -> str:
-        """One that no browser runs, whatever the engine says."""
-        said = self._source.header("Content-Type").partition(";")[0].strip().lower()
-        return said if re.fullmatch(r"(audio|video)/[a-z0-9.+-]{1,64}", said) else "application/octet-stream"
+        """Never a type that browsers execute, whatever the engine sends."""
+        value = self._source.header("Content-Type").partition(";")[0].strip().lower()
+        return value if re.fullmatch(r"(audio|video)/[a-z0-9.+-]{1,64}", value) else "application/octet-stream"
 
     @property
     def etag(self) -> str:
-        said = self._source.header("ETag")
-        return said if re.fullmatch(r'(W/)?"[\x21\x23-\x7e]{1,128}"', said) else ""
+        value = self._source.header("ETag")
+        return value if re.fullmatch(r'(W/)?"[\x21\x23-\x7e]{1,128}"', value) else ""
 
     @property
     def max_age(self) -> int:
-        """Seconds for which the engine lets it be kept; 0 where it does not say, or does not let."""
-        said = self._source.header("Cache-Control").lower()
-        match = re.search(r"\bmax-age=([0-9]{1,9})\b", said)
-        return int(match[1]) if match and not re.search(r"no-(store|cache)", said) else 0
+        """Seconds of the engine's Cache-Control; 0 if there are none or it forbids caching."""
+        value = self._source.header("Cache-Control").lower()
+        match = re.search(r"\bmax-age=([0-9]{1,9})\b", value)
+        return int(match[1]) if match and not re.search(r"no-(store|cache)", value) else 0
 
-    def pieces(self, wanted: Part) -> Callable[[Waiter], Iterator[bytes]]:
-        return lambda waiter: self._read_spool(wanted) if self._spool is not None else self._read(wanted, waiter)
+    def pieces(self, part: Part) -> Callable[[Waiter], Iterator[bytes]]:
+        return lambda waiter: self._read_spool(part) if self._spool is not None else self._read(part, waiter)
 
-    def _read(self, wanted: Part, waiter: Waiter) -> Iterator[bytes]:
+    def _read(self, part: Part, waiter: Waiter) -> Iterator[bytes]:
         at = 0
         for chunk in self._source.chunks(waiter):
-            if piece := chunk[max(0, wanted.start - at) : max(0, wanted.stop - at)]:
+            if piece := chunk[max(0, part.start - at) : max(0, part.stop - at)]:
                 yield piece
             at += len(chunk)
-            if at >= wanted.stop:
+            if at >= part.stop:
                 return
-        if at < wanted.stop:
-            raise UpstreamError(detail="a recording that is shorter than it said")
+        if at < part.stop:
+            raise UpstreamError(detail="a recording shorter than its Content-Length")
 
-    def _read_spool(self, wanted: Part) -> Iterator[bytes]:
+    def _read_spool(self, part: Part) -> Iterator[bytes]:
         assert self._spool is not None
-        self._spool.seek(wanted.start)
-        for at in range(wanted.start, wanted.stop, READ_BYTES):
-            yield self._spool.read(min(READ_BYTES, wanted.stop - at))
+        self._spool.seek(part.start)
+        for at in range(part.start, part.stop, READ_BYTES):
+            yield self._spool.read(min(READ_BYTES, part.stop - at))
 
-    def _spooled(self, deadline: float, waiter: Waiter) -> int:
+    def _download(self, deadline: float, waiter: Waiter) -> int:
         self._spool = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - `close` closes it
         waiter.wake_at = deadline
         for chunk in self._source.chunks(waiter):
             self._spool.write(chunk)
             _check_size(self._spool.tell())
             if monotonic() >= deadline:
-                raise UpstreamTimeout(detail="a recording that took too long")
+                raise UpstreamTimeout(detail="downloading a recording took too long")
         return self._spool.tell()
 
     def close(self) -> None:
@@ -174,4 +174,4 @@ class Recording:
 
 def _check_size(size: int) -> None:
     if size > AUDIO_MAX_BYTES:
-        raise UpstreamError(detail="a recording of too many bytes")
+        raise UpstreamError(detail=f"a recording of more than {AUDIO_MAX_BYTES} bytes")

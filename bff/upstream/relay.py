@@ -1,6 +1,6 @@
-"""The broker's words → the browser's words. Pure: events in, events out.
+"""Translates the broker's events to the client's. Does no I/O.
 
-Whatever comes in, out comes exactly one terminal event, last. Only a reader that left, or a drain, ends it without one.
+The output ends with exactly one terminal event, whatever the input; only a disconnect or a drain ends it without one.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,17 +25,17 @@ from bff.http.sse import Event
 from bff.upstream import events
 
 NO_SLOT: Final = "Timed out waiting for processing slot"
-"""The one error of the original broker that means "too slow" and not "broken"."""
+"""The only error text of the original broker that means a timeout."""
 
-_ANYBODYS_CODES: Final[dict[str, type[ChatError]]] = {kind.code: kind for kind in (Interrupted, AnswerTimeout)}
-"""Which a broker that learned them from ours may say, whoever's it is."""
+_CODES_OF_ANY_BROKER: Final[dict[str, type[ChatError]]] = {kind.code: kind for kind in (Interrupted, AnswerTimeout)}
+"""Error codes accepted from any broker."""
 _TOOL_EVENTS: Final = frozenset({"tool_use", "tool_result"})
 
 
 class Relay:
-    """How one answer is said on.
+    """Translates one reply.
 
-    `ended` tells afterwards how: the type of the last event, or an error's code; "drained" or "aborted" where there was none.
+    `ended` is the outcome: the terminal event's type, an error's code, or "drained" or "aborted" without a terminal event.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Relay:
         own: bool = False,
         irrevocable: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`own`: the broker is ours, and the codes of its errors are those of errors.py.
+        """`own`: the broker is the bundled one, and its error codes are those of errors.py.
 
-        `irrevocable`: whether the reader was sent output that its protocol cannot take back. A restart is an error, then.
+        `irrevocable`: whether the client was sent output that its protocol cannot retract; then a restart is an error.
         """
         self._request_id = request_id
         self._tool_events = tool_events
         self._expose_errors = expose_errors
-        self._codes = BY_CODE if own else _ANYBODYS_CODES
+        self._codes = BY_CODE if own else _CODES_OF_ANY_BROKER
         self._irrevocable = irrevocable
         self.ended = ""
         self.problem: ChatError | None = None
@@ -62,27 +62,27 @@ class Relay:
         self.first_at: float | None = None
         """The moment (monotonic) of the first event."""
         self.dropped = 0
-        """Events that no browser could have read."""
+        """Events without a valid type, which no client could read."""
 
-    def __call__(self, answer: Iterable[Event | None]) -> Iterator[Event | None]:
+    def __call__(self, reply: Iterable[Event | None]) -> Iterator[Event | None]:
         try:
-            for event in answer:
+            for event in reply:
                 if event is None:
                     yield None
                     continue
-                said = self._translate(event)
-                if said is not None:
+                translated = self._translate(event)
+                if translated is not None:
                     self._count()
-                    yield said
+                    yield translated
                 if self.ended:
                     return
             problem: ChatError = AnswerIncomplete()
-        except ClientDisconnected as left:
-            self.ended = "drained" if isinstance(left, Draining) else "aborted"
+        except ClientDisconnected as error:
+            self.ended = "drained" if isinstance(error, Draining) else "aborted"
             raise
         except ChatError as error:
             problem = detached(error)
-        except Exception as error:  # noqa: BLE001 - whatever broke, the browser is told; the door logs `detail`.
+        except Exception as error:  # noqa: BLE001 - the client gets an error event; the API logs `detail`.
             problem = InternalError(detail=repr(error))
         self._count()
         yield self._fail(problem)
@@ -98,12 +98,12 @@ class Relay:
         if event.event == "processing":
             return events.status(events.PROCESSING, event_id=_id(event))
         if event.event == "error":
-            return self._fail(self._upstream_problem(events.parsed(event.data), event.data), _id(event))
+            return self._fail(self._upstream_problem(events.parse(event.data), event.data), _id(event))
         if event.event == "done":
-            raise AnswerIncomplete(detail="done came before any terminal event")
-        return self._pass_on(event)
+            raise AnswerIncomplete(detail="done before a terminal event")
+        return self._translate_message(event)
 
-    def _pass_on(self, event: Event) -> Event | None:
+    def _translate_message(self, event: Event) -> Event | None:
         content = events.parsed_object(event.data)
         kind = content.get("type")
         if not isinstance(kind, str):
@@ -112,24 +112,24 @@ class Relay:
         if kind == "error":
             return self._fail(self._upstream_problem(content, event.data), _id(event))
         if kind == "restart" and self._irrevocable():
-            return self._fail(Interrupted(detail="the answer begins anew, after output"), _id(event))
+            return self._fail(Interrupted(detail="the reply was restarted after output"), _id(event))
         if kind in events.TERMINAL:
             if not events.has_responses(content.get("response")):
                 return self._fail(UpstreamError(detail=f"{kind} without response.responses"), _id(event))
             self.ended = kind
         elif kind in _TOOL_EVENTS and not self._tool_events:
             return None
-        # A line feed in JSON can only stand between tokens, where a space means the same.
+        # In JSON, line feeds occur only between tokens, where a space is equivalent.
         data = event.data.replace("\n", " ")
         return Event("", data, "" if kind == "keepalive" else _id(event))
 
     def _upstream_problem(self, content: Any, data: str) -> ChatError:
-        said = content.get("error") if isinstance(content, dict) else content
-        detail = said if isinstance(said, str) else data
+        message = content.get("error") if isinstance(content, dict) else content
+        detail = message if isinstance(message, str) else data
         code = content.get("code") if isinstance(content, dict) else None
         if isinstance(code, str) and code in self._codes and content.get("type") == "error":
             return self._codes[code](detail=detail)
-        return UpstreamTimeout(detail=detail) if said == NO_SLOT else UpstreamError(detail=detail)
+        return UpstreamTimeout(detail=detail) if message == NO_SLOT else UpstreamError(detail=detail)
 
     def _fail(self, problem: ChatError, event_id: str = "") -> Event:
         self.ended = problem.code
@@ -140,7 +140,7 @@ class Relay:
 
 
 def _id(event: Event) -> str:
-    """Without one that no reader could send back: it resumes from the last one before."""
+    """Drops an id that no client could send back; the client then resumes after the last resumable one."""
     return event.id if event_ids.resumable(event.id) else ""
 
 

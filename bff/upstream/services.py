@@ -1,17 +1,17 @@
-"""The services behind us, broker and engine: where each is, and how long it may take. How they are reached is `transport`."""
+"""Addresses, keys and timeouts of the upstream services, broker and engine."""
 
 from typing import Final, NamedTuple, Protocol, Self
 
 from bff.config.settings import Settings
 
-JOIN_SECONDS: Final = 0.016
-"""Events that come faster than a screen shows them are told together, a frame's worth at once."""
+COALESCE_SECONDS: Final = 0.016
+"""Events that arrive faster than a screen refreshes are sent together, one write per frame."""
 CHECK_SECONDS: Final = 2.0
-"""For the answer to whether it is there."""
+"""Timeout of a health check."""
 
 
 class Service(Protocol):
-    """Where a service is and the key it wants to see: a fixed address, or a neighbour that starts when it is asked for."""
+    """A service's URL and API key: `Remote`, or `InProcessService`, which starts at its first request."""
 
     @property
     def url(self) -> str: ...
@@ -28,14 +28,15 @@ class Remote(NamedTuple):
 
 
 class Timeouts(NamedTuple):
-    """All in seconds."""
+    """Seconds."""
 
     connect: float
     open: float
-    """For everything before the first event: leaving the message and opening its stream, together."""
+    """For everything before the first event: enqueuing the message and opening its stream, together."""
     silence: float
+    """Between two reads of an open response."""
     engine: float
-    """For the whole of an answer that the engine does not stream."""
+    """For a complete response that the engine does not stream."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:

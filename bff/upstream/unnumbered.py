@@ -1,7 +1,7 @@
-"""A reply of an external broker that does not number its events: the message is left there, and its one stream read to the end.
+"""Replies of an external broker that does not number its events.
 
-Such a broker allows one stream for each message: a second one would steal the reply, and closing the first would lose it and
-hold up the user's next message. It answers one message of a user at a time, and gives up one that waits for too long.
+Such a broker allows one stream per message: a second one would take over the reply, and closing the first would lose it and
+block the user's next message. It processes one message of a user at a time, and drops a message that waits too long.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -36,63 +36,69 @@ Steps = Generator[str | None, None, ChatError | None]
 
 
 class Question(NamedTuple):
-    """What is left with the broker."""
+    """A message for the broker."""
 
     identity: Identity
     content: Mapping[str, Any]
-    asked_at: float
-    """UNIX seconds: a turn of the engine's history from before is another one."""
+    sent_at: float
+    """UNIX seconds; an earlier turn of the engine's history is another message's."""
 
 
 class _NoSlot(UpstreamTimeout):
-    """The broker gave the message up before it was answered. Opening its stream again puts it in line again."""
+    """The broker dropped the message before it was processed. Reopening its stream queues it again."""
 
 
 class UnnumberedReply:
     def __init__(
         self, broker: BrokerClient, engine: EngineClient | None, question: Question, *, left_before: bool = False
     ) -> None:
-        """`engine`: whose history may hold a reply that the broker lost. `left_before`: by a process that died."""
+        """`engine`: its history may have a reply that the broker lost.
+
+        `left_before`: a process that died may have enqueued the message.
+        """
         self._broker = broker
         self._engine = engine
         self._question = question
-        self._left_before = left_before
+        self._may_be_enqueued = left_before
         self._message_id = ""
         self._source: EventSource | None = None
         self._started = False
-        """Whether something of the reply was told."""
+        """Whether output has begun."""
         self._failures = 0
 
     @property
     def open(self) -> bool:
-        """Whether the broker may go on with it: see `read_out`."""
+        """Whether the broker may still be producing the reply: see `read_out`."""
         return self._source is not None
 
     def start(self, waiter: Waiter) -> None:
-        """Leaves the message and opens its stream. Raises an UpstreamFailure, TooManyRequests, and what ends `waiter`."""
+        """Enqueues the message and opens its stream.
+
+        Raises an UpstreamFailure, TooManyRequests, and the reason if `waiter` is cancelled.
+        """
         waiter.check()
         deadline = min(self._broker.open_deadline(), waiter.wake_at)
         self._message_id = self._broker.enqueue(self._question.identity, self._question.content, deadline, waiter).message_id
         self._reopen(waiter, deadline)
 
     def events(self, waiter: Waiter) -> Generator[str | None]:
-        """The engine's events as JSON, None at pauses. Starts the reply if `start` was not called.
+        """The engine's events as JSON up to a terminal one, None at pauses. Starts the reply if `start` was not called.
 
-        Ends after a terminal event. Raises an UpstreamFailure, TooManyRequests, and what ends `waiter`.
+        Raises an UpstreamFailure, TooManyRequests, and the reason if `waiter` is cancelled.
         """
-        problem = (yield from self._read(waiter)) if self._source is not None else (yield from self._take_over(waiter))
+        problem = (yield from self._read(waiter)) if self._source is not None else (yield from self._begin(waiter))
         while problem is not None:
-            if found := self._found_in_history(waiter):
+            if found := self._find_in_history(waiter):
                 yield found
                 return
             if self._started or not isinstance(problem, UpstreamUnavailable):
                 raise detached(problem)
-            problem = yield from self._begin_again(problem, waiter)
+            problem = yield from self._retry(problem, waiter)
 
     def read_out(self, waiter: Waiter) -> None:
-        """Reads what is still to come and drops it, until `waiter.due`: then the broker is free for the user's next message.
+        """Reads and discards the rest, until `waiter.wake_at`, so that the broker can process the user's next message.
 
-        Raises what ends `waiter`.
+        Raises the reason if `waiter` is cancelled.
         """
         if self._source is None:
             return
@@ -107,7 +113,7 @@ class UnnumberedReply:
             source.close()
 
     def _read(self, waiter: Waiter) -> Steps:
-        """Reads the stream, opened again as often as the broker had no slot for it; what went wrong, None after the end."""
+        """Reads the stream, reopening it whenever the broker had no slot. Returns what went wrong, None after the end."""
         pauses = _pauses()
         while True:
             problem = yield from self._read_once(waiter)
@@ -141,30 +147,30 @@ class UnnumberedReply:
             self.close()
             return detached(error)
         self.close()
-        return AnswerIncomplete(detail="the broker's stream ended without an end of the reply")
+        return AnswerIncomplete(detail="the broker's stream ended without a terminal event")
 
-    def _take_over(self, waiter: Waiter) -> Steps:
-        """Where a process before has left the message, waits until the broker is done with it, and has no reply of it."""
+    def _begin(self, waiter: Waiter) -> Steps:
+        """Starts the reply. If a process that died may have, first waits until the broker is idle and looks in the history."""
         pauses = _pauses()
-        while self._left_before and self._may_be_at_it():
+        while self._may_be_enqueued and self._is_broker_busy():
             yield from waiter.sleep(next(pauses))
-        if self._left_before and (found := self._found_in_history(waiter)):
+        if self._may_be_enqueued and (found := self._find_in_history(waiter)):
             yield found
             return None
         try:
             self.start(waiter)
         except (UpstreamUnavailable, UpstreamTimeout) as error:
-            return UpstreamUnavailable(detail=error.detail)  # A timeout of a reply that has begun is another matter.
+            return UpstreamUnavailable(detail=error.detail)  # `events` retries this class only.
         return (yield from self._read(waiter))
 
-    def _begin_again(self, problem: ChatError, waiter: Waiter) -> Steps:
-        """Of a reply that has not begun: opens its stream again, or leaves the message once more where the broker lost it."""
+    def _retry(self, problem: ChatError, waiter: Waiter) -> Steps:
+        """Reopens the stream of a reply that has not begun, or enqueues the message again if the broker lost it."""
         while self._failures < MAX_RECONNECTS:
             yield from waiter.sleep(PAUSE_SECONDS * 2**self._failures)
             self._failures += 1
             try:
-                found = self._broker.occupancy(self._question.identity.user_id)
-                if self._message_id and (found.waiting or found.current == self._message_id):
+                occupancy = self._broker.occupancy(self._question.identity.user_id)
+                if self._message_id and (occupancy.waiting or occupancy.current == self._message_id):
                     self._reopen(waiter)
                 else:
                     self.start(waiter)
@@ -173,21 +179,21 @@ class UnnumberedReply:
             return (yield from self._read(waiter))
         raise detached(problem)
 
-    def _may_be_at_it(self) -> bool:
-        """Whether the broker answers the user's messages just now."""
+    def _is_broker_busy(self) -> bool:
+        """Whether the broker is processing messages of the user; False if it is unreachable."""
         try:
-            found = self._broker.occupancy(self._question.identity.user_id)
+            occupancy = self._broker.occupancy(self._question.identity.user_id)
         except UpstreamFailure:
             return False
-        return found.current is not None or found.waiting > 0
+        return occupancy.current is not None or occupancy.waiting > 0
 
     def _reopen(self, waiter: Waiter, deadline: float | None = None) -> None:
         self.close()
         deadline = deadline or min(self._broker.open_deadline(), waiter.wake_at)
         self._source = self._broker.open_stream(self._question.identity.user_id, self._message_id, deadline, waiter)
 
-    def _found_in_history(self, waiter: Waiter) -> str | None:
-        """The engine's newest turn, if it is this very message: then the reply was only lost on its way."""
+    def _find_in_history(self, waiter: Waiter) -> str | None:
+        """A `complete` event from the engine's newest turn, if it is this message's: then only its delivery failed."""
         text = self._question.content.get("message")
         if self._engine is None or not text:
             return None
@@ -197,10 +203,10 @@ class UnnumberedReply:
             return None
         turn = turns[0] if turns else {}
         reply = turn.get("assistant_response")
-        if turn.get("user_message") != text or not isinstance(reply, str) or _answered_at(turn) < self._question.asked_at:
+        if turn.get("user_message") != text or not isinstance(reply, str) or _replied_at(turn) < self._question.sent_at:
             return None
-        more = {name: turn[name] for name in ("voice_audio_url", "attachments") if turn.get(name)}
-        return events.event({"type": "complete", "response": events.response([reply]) | more}).data
+        extra = {name: turn[name] for name in ("voice_audio_url", "attachments") if turn.get(name)}
+        return events.event({"type": "complete", "response": events.response([reply]) | extra}).data
 
 
 def _pauses() -> Iterator[float]:
@@ -212,14 +218,14 @@ def _pauses() -> Iterator[float]:
 
 
 def _error_text(event: Event) -> str:
-    """Of an error, named or a message of that type, what it says; of anything else, the whole of it."""
-    content = events.parsed(event.data)
+    """The text of an error event, or of a message of type "error"; the event's data if it has none."""
+    content = events.parse(event.data)
     text = content.get("error") if isinstance(content, dict) else content
     return text if isinstance(text, str) else event.data
 
 
-def _answered_at(turn: Mapping[str, Any]) -> float:
-    """UNIX seconds; 0 where the turn does not say."""
+def _replied_at(turn: Mapping[str, Any]) -> float:
+    """UNIX seconds; 0 if the turn has no timestamp."""
     for name in ("created_at", "timestamp"):
         with suppress(TypeError, ValueError):
             moment = datetime.fromisoformat(turn[name]) if name in turn else None

@@ -1,4 +1,4 @@
-"""Recordings on real servers, greenlets and threads: readers that are slow, or leave; an engine that is, or does."""
+"""Recordings on real servers, under gevent and threads: slow and disconnecting clients and engines."""
 
 import http.client
 import signal
@@ -24,8 +24,8 @@ def path_of(engine: WireServer) -> str:
     return f"/api/audio?url={quote(engine.url + RECORDING, safe='')}"
 
 
-def listening(server: Server, engine: WireServer) -> socket.socket:
-    """A browser that has asked for a recording, and whose buffers are small."""
+def connect(server: Server, engine: WireServer) -> socket.socket:
+    """A client with a small receive buffer that has requested a recording."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
     sock.settimeout(30)
@@ -38,13 +38,13 @@ def test_a_player_reads_a_recording_in_parts(start, kind):
     with WireServer([reply(SOUND, content_type="audio/wav")]) as engine:
         browser = Browser(start(kind, ENGINE_BASE_URL=engine.url))
 
-        parts = [(browser.request("GET", path_of(engine), Range=f"bytes={at}-{at + 99_999}")) for at in (0, 100_000, 200_000)]
+        parts = [browser.request("GET", path_of(engine), Range=f"bytes={at}-{at + 99_999}") for at in (0, 100_000, 200_000)]
 
         assert [part.status for part in parts] == [206] * 3
         assert b"".join(part.read() for part in parts) == SOUND
 
 
-def test_a_large_recording_passes_through_in_little_memory(start, kind):
+def test_a_large_recording_is_not_buffered(start, kind):
     with WireServer(LARGE) as engine:
         server = start(kind, ENGINE_BASE_URL=engine.url)
         browser = Browser(server)
@@ -57,10 +57,10 @@ def test_a_large_recording_passes_through_in_little_memory(start, kind):
         assert server.memory() - before < 12 * MIB
 
 
-def test_a_browser_that_leaves_lets_go_of_the_engine(start, kind):
+def test_a_disconnect_closes_the_engines_stream(start, kind):
     with WireServer(STOPS) as engine:
         server = start(kind, ENGINE_BASE_URL=engine.url)
-        sock = listening(server, engine)
+        sock = connect(server, engine)
         received = b""
         while SOUND[:9000] not in received:
             piece = sock.recv(65536)
@@ -73,30 +73,30 @@ def test_a_browser_that_leaves_lets_go_of_the_engine(start, kind):
         assert eventually(lambda: "aborted" in server.ended, 15)
 
 
-def test_a_reader_that_does_not_read_is_hung_up_on(start, kind):
+def test_a_client_that_does_not_read_is_disconnected(start, kind):
     with WireServer(LARGE) as engine:
         server = start(kind, ENGINE_BASE_URL=engine.url, SLOW_READER_SECONDS="1")
         memory = server.memory()
 
-        with listening(server, engine):
+        with connect(server, engine):
             assert engine.wait_for(lambda: len(engine.requests) == 1 and not engine.open_connections, 25)
 
         assert server.memory() - memory < 12 * MIB
         assert eventually(lambda: "aborted" in server.ended, 15)
 
 
-BREAKS = {"cut": (CUT, "upstream_unavailable"), "short": (END, "upstream_unavailable"), "silent": (HANG, "upstream_timeout")}
+FAILURES = {"cut": (CUT, "upstream_unavailable"), "short": (END, "upstream_unavailable"), "silent": (HANG, "upstream_timeout")}
 
 
-@pytest.mark.parametrize(("last", "code"), BREAKS.values(), ids=BREAKS)
-def test_a_recording_that_breaks_off_is_never_taken_for_whole(start, kind, last, code):
-    begun = threading.Event()
+@pytest.mark.parametrize(("last", "code"), FAILURES.values(), ids=FAILURES)
+def test_an_incomplete_recording_ends_in_a_broken_response(start, kind, last, code):
+    response_started = threading.Event()
 
-    with WireServer([*STOPS[:-1], begun, last]) as engine:
+    with WireServer([*STOPS[:-1], response_started, last]) as engine:
         silence = {"UPSTREAM_READ_SECONDS": "0.5"} if last is HANG else {}
         server = start(kind, ENGINE_BASE_URL=engine.url, **silence)
         reply = Browser(server).request("GET", path_of(engine))
-        begun.set()
+        response_started.set()
         with pytest.raises(http.client.IncompleteRead) as cut:
             reply.read()
 
@@ -104,10 +104,10 @@ def test_a_recording_that_breaks_off_is_never_taken_for_whole(start, kind, last,
         assert eventually(lambda: code in server.ended, 15)
 
 
-def test_a_deploy_ends_a_recording_that_does_not_end(start):
+def test_a_drain_ends_an_endless_recording(start):
     with WireServer(STOPS) as engine:
         server = start(ENGINE_BASE_URL=engine.url, DRAIN_SECONDS="2")
-        sock = listening(server, engine)
+        sock = connect(server, engine)
         sock.recv(1)
 
         assert server.stop(signal.SIGTERM) == 0

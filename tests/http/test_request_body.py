@@ -10,7 +10,7 @@ from werkzeug.serving import DechunkedInput
 
 from bff.errors import InvalidRequest, LengthRequired, TooLarge, UnsupportedMediaType
 from bff.http import request_body
-from bff.http.request_body import PIECE_BYTES, validated
+from bff.http.request_body import READ_BYTES, validated
 from bff.upstream.messages import ChatRequest
 
 LIMIT = 1024
@@ -38,17 +38,17 @@ def by_werkzeug(wire: bytes) -> DechunkedInput:
 
 
 class Trickle:
-    """Gives a byte at a time, however many are asked for."""
+    """Returns one byte per read."""
 
     def __init__(self, body: bytes) -> None:
-        self._left = io.BytesIO(body)
+        self._body = io.BytesIO(body)
 
     def read(self, size: int) -> bytes:
-        return self._left.read(min(size, 1))
+        return self._body.read(min(size, 1))
 
 
 class Broken:
-    """A connection that breaks after a few bytes."""
+    """A connection that is lost after a few bytes."""
 
     def __init__(self) -> None:
         self._pieces = iter([b'{"mess'])
@@ -63,19 +63,19 @@ class Broken:
     "content_type",
     ["application/json", "application/json; charset=utf-8", "Application/JSON", " application/json ;charset=utf-8"],
 )
-def test_json_is_read_by_any_of_its_names(content_type):
+def test_json_content_types_are_accepted(content_type):
     assert read(declared(b"{}", CONTENT_TYPE=content_type)) == b"{}"
 
 
 @pytest.mark.parametrize(
     "content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp", "text/html; application/json"]
 )
-def test_anything_but_json_is_refused(content_type):
+def test_other_content_types_are_rejected(content_type):
     with pytest.raises(UnsupportedMediaType):
         read(declared(b"{}", CONTENT_TYPE=content_type))
 
 
-def test_a_request_that_names_no_type_is_refused():
+def test_a_request_without_a_content_type_is_rejected():
     environ = declared(b"{}")
     del environ["CONTENT_TYPE"]
 
@@ -84,20 +84,20 @@ def test_a_request_that_names_no_type_is_refused():
 
 
 @given(st.binary(max_size=LIMIT))
-def test_a_body_comes_through_as_it_is_declared_or_chunked(body):
+def test_declared_and_chunked_bodies_are_read_unchanged(body):
     assert read(declared(body)) == body
     assert read(chunked(io.BytesIO(body))) == body
     assert read(declared(body, **{"wsgi.input": Trickle(body)})) == body
 
 
-def test_a_body_of_many_pieces_is_read_whole():
-    body = bytes(range(256)) * (PIECE_BYTES // 256 * 2) + b"end"
+def test_a_body_of_several_reads_is_complete():
+    body = bytes(range(256)) * (READ_BYTES // 256 * 2) + b"end"
 
     assert read(declared(body), len(body)) == body
     assert read(chunked(io.BytesIO(body)), len(body)) == body
 
 
-def test_what_follows_a_declared_body_is_left_alone():
+def test_bytes_after_a_declared_body_are_not_read():
     stream = io.BytesIO(b"{}GET / HTTP/1.1")
 
     body = read(declared(b"{}", **{"wsgi.input": stream}))
@@ -107,12 +107,12 @@ def test_what_follows_a_declared_body_is_left_alone():
 
 
 @pytest.mark.parametrize("length", ["", "-1", "+2", "2.0", "0x2", "two", " 2", "²"])
-def test_a_body_must_say_how_long_it_is(length):
+def test_an_invalid_content_length_is_rejected(length):
     with pytest.raises(LengthRequired):
         read(declared(b"{}", length))
 
 
-def test_a_request_without_any_length_is_refused():
+def test_a_request_without_a_length_is_rejected():
     environ = declared(b"{}")
     del environ["CONTENT_LENGTH"]
 
@@ -120,7 +120,7 @@ def test_a_request_without_any_length_is_refused():
         read(environ)
 
 
-def test_a_body_as_large_as_the_limit_is_taken():
+def test_a_body_as_large_as_the_limit_is_accepted():
     body = b"x" * LIMIT
 
     assert read(declared(body)) == body
@@ -128,7 +128,7 @@ def test_a_body_as_large_as_the_limit_is_taken():
 
 
 @pytest.mark.parametrize("length", [str(LIMIT + 1), "9" * 20, "9" * 5000], ids=["by one", "by far", "beyond any number"])
-def test_a_body_declared_over_the_limit_is_refused_unread(length):
+def test_a_body_declared_over_the_limit_is_rejected_unread(length):
     stream = io.BytesIO(b"x" * (LIMIT + 1))
 
     with pytest.raises(TooLarge):
@@ -137,7 +137,7 @@ def test_a_body_declared_over_the_limit_is_refused_unread(length):
     assert stream.tell() == 0
 
 
-def test_a_chunked_body_over_the_limit_is_refused_as_soon_as_that_is_known():
+def test_a_chunked_body_is_rejected_once_it_exceeds_the_limit():
     stream = io.BytesIO(b"x" * LIMIT * 10)
 
     with pytest.raises(TooLarge):
@@ -146,19 +146,19 @@ def test_a_chunked_body_over_the_limit_is_refused_as_soon_as_that_is_known():
     assert stream.tell() == LIMIT + 1
 
 
-def test_a_body_cut_short_is_refused():
+def test_a_body_shorter_than_declared_is_rejected():
     with pytest.raises(InvalidRequest):
         read(declared(b'{"mess', "100"))
 
 
 @pytest.mark.parametrize("environ", [declared(b"", "100"), chunked(None)], ids=["declared", "chunked"])
-def test_a_connection_that_breaks_is_no_body(environ):
+def test_a_lost_connection_is_an_invalid_request(environ):
     with pytest.raises(InvalidRequest):
         read(environ | {"wsgi.input": Broken()})
 
 
 @pytest.mark.parametrize("server", [by_gunicorn, by_werkzeug])
-def test_a_chunked_body_is_read_through_a_servers_own_reader(server):
+def test_chunked_bodies_are_read_from_real_servers(server):
     wire = b'5\r\n{"a":\r\n3\r\n 1}\r\n0\r\n\r\n'
 
     assert read(chunked(server(wire))) == b'{"a": 1}'
@@ -167,10 +167,10 @@ def test_a_chunked_body_is_read_through_a_servers_own_reader(server):
 @pytest.mark.parametrize(
     "wire",
     [b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}XX0\r\n\r\n", b"2\r\n{}\r\n", b"5\r\n{}", b""],
-    ids=["no size", "no line end", "no end", "cut", "nothing"],
+    ids=["no size", "no line end", "no last chunk", "cut", "empty"],
 )
 @pytest.mark.parametrize("server", [by_gunicorn, by_werkzeug])
-def test_a_broken_chunk_is_the_senders_fault(server, wire):
+def test_an_invalid_chunk_is_an_invalid_request(server, wire):
     with pytest.raises(InvalidRequest):
         read(chunked(server(wire)))
 
@@ -187,15 +187,15 @@ LARGE = {
 
 
 @pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
-def test_a_large_body_of_many_small_things_is_refused_unparsed(body):
-    with pytest.raises(InvalidRequest) as refused:
+def test_a_large_body_with_too_many_fields_is_rejected_unparsed(body):
+    with pytest.raises(InvalidRequest) as rejected:
         validated(ChatRequest, body)
 
-    assert str(refused.value) == "The body has too many fields."
+    assert str(rejected.value) == "The body has too many fields."
 
 
 @given(st.text(min_size=1).filter(str.strip), st.integers(1, 5))
-def test_a_large_text_may_have_anything_in_it(text, escaped):
+def test_a_large_text_may_contain_anything(text, escaped):
     large = (text * (2 * SMALL // len(text)) + '\\"[{,' * SMALL).replace("\0", "")
     body = json.dumps({"message": large, "more": "\\" * escaped}).encode()
 
@@ -203,7 +203,7 @@ def test_a_large_text_may_have_anything_in_it(text, escaped):
 
 
 @pytest.mark.parametrize(("preamble", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_a_body_is_not_nested_without_end(preamble, closing):
+def test_a_deeply_nested_body_is_rejected(preamble, closing):
     def nested(depth: int) -> bytes:
         return f'{{"message":"x","more":{preamble * depth}1{closing * depth}}}'.encode()
 
@@ -214,7 +214,7 @@ def test_a_body_is_not_nested_without_end(preamble, closing):
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "identity, gzip", "x"])
-def test_a_body_that_is_compressed_is_not_unpacked(encoding):
+def test_a_compressed_body_is_rejected(encoding):
     with pytest.raises(UnsupportedMediaType):
         read(declared(b"{}", HTTP_CONTENT_ENCODING=encoding))
 

@@ -1,4 +1,4 @@
-"""Heartbeats, joined writes, and a browser that leaves: on real servers, greenlets and threads."""
+"""Heartbeats, coalesced writes and client disconnects, on real servers under gevent and threads."""
 
 import socket
 from itertools import islice, pairwise
@@ -16,53 +16,53 @@ from tests.wire_server import HANG, LAST_CHUNK, RESET, WireServer, chunk, stream
 KEEPALIVE = 'data: {"type":"keepalive"}\n'
 
 
-def stream(say, most: int | None = None, **options) -> list[bytes]:
-    """What is written, or the first `most` pieces of it."""
+def written(events, max_writes: int | None = None, **options) -> list[bytes]:
+    """What a stream of these events writes, up to `max_writes` writes."""
     app = Flask(__name__)
-    how = StreamOptions(**{"heartbeat": comment("beat"), "seconds": 60.0} | options)
-    with app.test_request_context(), EventStream(say, how, environ={}) as answer:
-        return list(islice(answer.response, most))
+    stream_options = StreamOptions(**{"heartbeat": comment("beat"), "seconds": 60.0} | options)
+    with app.test_request_context(), EventStream(events, stream_options, environ={}) as response:
+        return list(islice(response.response, max_writes))
 
 
-def test_what_came_together_is_written_together():
-    written = stream(lambda _: [Event("", "a"), Event("", "b"), None, None, Event("", "c"), None])
+def test_ready_events_are_written_at_once():
+    events = [Event("", "a"), Event("", "b"), None, None, Event("", "c"), None]
 
-    assert written == [b"data: a\n\ndata: b\n\n", b"data: c\n\n"]
-
-
-def test_what_is_left_at_the_end_is_written():
-    assert stream(lambda _: [Event("", "a")]) == [b"data: a\n\n"]
+    assert written(lambda _: events) == [b"data: a\n\ndata: b\n\n", b"data: c\n\n"]
 
 
-def test_headers_leave_alone_when_no_event_comes_soon():
-    def say(waiter):
+def test_remaining_events_are_written_at_the_end():
+    assert written(lambda _: [Event("", "a")]) == [b"data: a\n\n"]
+
+
+def test_headers_are_sent_alone_if_no_event_arrives_soon():
+    def events(waiter):
         while waiter.wake_at < monotonic() + 1:
             waiter.wait()
             yield None
         yield Event("", "a")
 
-    assert stream(say) == [b"", b"data: a\n\n"]
+    assert written(events) == [b"", b"data: a\n\n"]
 
 
-def test_a_heartbeat_is_said_after_silence():
-    def say(waiter):
+def test_a_heartbeat_is_sent_after_silence():
+    def events(waiter):
         while True:
             yield None
             waiter.wait()
 
-    began = monotonic()
+    start = monotonic()
 
-    assert stream(say, 4, seconds=0.1) == [b"", *[comment("beat")] * 3]
-    assert monotonic() - began > 0.25
+    assert written(events, 4, seconds=0.1) == [b"", *[comment("beat")] * 3]
+    assert monotonic() - start > 0.25
 
 
-def test_a_fault_in_the_middle_ends_the_stream_and_is_logged(caplog):
-    def say(_):
+def test_an_exception_ends_the_stream_and_is_logged(caplog):
+    def events(_):
         yield Event("", "a")
         yield None
-        raise OSError("not the browser's fault")
+        raise OSError("not a client disconnect")
 
-    assert stream(say) == [b"data: a\n\n"]
+    assert written(events) == [b"data: a\n\n"]
     assert "a stream broke" in caplog.text
 
 
@@ -71,7 +71,7 @@ def test_a_fault_in_the_middle_ends_the_stream_and_is_logged(caplog):
 
 @pytest.fixture
 def silent_broker():
-    """A broker whose streams say `queued` and then nothing."""
+    """A broker whose streams send `queued` and then nothing."""
     with WireServer([TICKET], [stream_head(), QUEUED, HANG]) as broker:
         yield broker
 
@@ -82,13 +82,13 @@ def start_with(start, kind, broker, **settings):
 
 @pytest.mark.live
 @pytest.mark.parametrize(("heartbeat", "frame"), [("event", KEEPALIVE), ("comment", ": keepalive\n")])
-def test_a_silent_broker_does_not_make_a_silent_stream(start, kind, silent_broker, heartbeat, frame):
+def test_heartbeats_are_sent_while_the_broker_is_silent(start, kind, silent_broker, heartbeat, frame):
     server = start_with(start, kind, silent_broker, HEARTBEAT_SECONDS="0.3", HEARTBEAT=heartbeat)
 
     with Browser(server).say("hello") as reply:
         frames, moments = [], []
-        for said in reply.frames():
-            frames.append(said)
+        for frame_read in reply.frames():
+            frames.append(frame_read)
             moments.append(monotonic())
             if len(frames) == 4:
                 reply.leave()
@@ -100,7 +100,7 @@ def test_a_silent_broker_does_not_make_a_silent_stream(start, kind, silent_broke
 
 
 @pytest.mark.live
-def test_a_pinging_broker_does_not_make_a_silent_stream(start, kind):
+def test_heartbeats_are_sent_while_the_broker_only_pings(start, kind):
     pings = [step for _ in range(20) for step in (chunk(b": ping\r\n\r\n"), 0.1)]
     with WireServer([TICKET], [stream_head(), QUEUED, *pings, LAST_CHUNK]) as broker:
         server = start_with(start, kind, broker, HEARTBEAT_SECONDS="0.3")
@@ -115,7 +115,7 @@ def test_a_pinging_broker_does_not_make_a_silent_stream(start, kind):
 
 
 @pytest.mark.live
-def test_a_queued_message_does_not_make_a_silent_stream(start, kind):
+def test_heartbeats_are_sent_while_a_message_is_queued(start, kind):
     server = start(kind, HEARTBEAT_SECONDS="0.2")
     browser = Browser(server)
 
@@ -127,7 +127,7 @@ def test_a_queued_message_does_not_make_a_silent_stream(start, kind):
     assert all("id" not in event for event in events if event["type"] == "keepalive")
 
 
-LEAVING = {
+DISCONNECTS = {
     "closes": lambda sock: sock.close(),
     "resets": lambda sock: (
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET),
@@ -137,13 +137,13 @@ LEAVING = {
 }
 
 
-def open_by_hand(server, message: str = "hello", deadline: bytes = b"data: ") -> socket.socket:
-    """A stream on a bare socket, read until it has said `deadline`."""
+def open_stream(server, message: str = "hello", marker: bytes = b"data: ") -> socket.socket:
+    """Opens a stream on a bare socket and reads it up to `marker`."""
     body = f'{{"message": "{message}"}}'.encode()
     sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
     sock.sendall(head("POST", "/api/chat/stream", body=body) + body)
     received = b""
-    while deadline not in received:
+    while marker not in received:
         piece = sock.recv(65536)
         assert piece, received
         received += piece
@@ -151,23 +151,23 @@ def open_by_hand(server, message: str = "hello", deadline: bytes = b"data: ") ->
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("leave", LEAVING.values(), ids=LEAVING)
-def test_a_browser_that_leaves_is_noticed_at_once(start, kind, silent_broker, leave):
+@pytest.mark.parametrize("disconnect", DISCONNECTS.values(), ids=DISCONNECTS)
+def test_a_disconnect_is_noticed_at_once(start, kind, silent_broker, disconnect):
     server = start_with(start, kind, silent_broker)
-    sock = open_by_hand(server)
-    left = monotonic()
+    sock = open_stream(server)
+    start_time = monotonic()
 
-    leave(sock)
+    disconnect(sock)
 
     assert silent_broker.wait_for(lambda: silent_broker.hung_up == 1)
-    assert monotonic() - left < 1.0, "within 100 ms, and what a busy machine adds"
+    assert monotonic() - start_time < 1.0, "100 ms, and more on a busy machine"
     sock.close()
 
 
 @pytest.mark.live
-def test_a_browser_that_half_closes_still_gets_its_answer(start, kind):
+def test_a_half_closed_client_still_gets_its_reply(start, kind):
     server = start(kind)
-    sock = open_by_hand(server, "/slow 1 one two", deadline=b'"one "')
+    sock = open_stream(server, "/slow 1 one two", marker=b'"one "')
 
     sock.shutdown(socket.SHUT_WR)
     received = b""
@@ -175,23 +175,23 @@ def test_a_browser_that_half_closes_still_gets_its_answer(start, kind):
         received += piece
 
     sock.close()
-    assert b'"type":"keepalive"' in received, "its FIN is answered by a heartbeat"
+    assert b'"type":"keepalive"' in received, "a heartbeat is sent in response to the FIN"
     assert b'"type":"complete"' in received
 
 
 @pytest.mark.live
-def test_two_hundred_browsers_that_leave_leave_nothing_behind(start, kind):
+def test_200_disconnected_clients_leak_nothing(start, kind):
     with WireServer(
         lambda request: [TICKET] if request.method == "POST" else [stream_head(), chunk(b": hi\n\n"), 0.01, QUEUED, HANG]
     ) as broker:
         server = start_with(start, kind, broker, MAX_STREAMS_PER_USER="1000", MESSAGES_PER_MINUTE="10000")
         Browser(server).request("GET", "/healthz").read()
-        open_by_hand(server).close()
+        open_stream(server).close()
         assert broker.wait_for(lambda: broker.open_connections <= 1)
         base = server.descriptors(), server.threads()
 
-        for sock in in_parallel(200, lambda _: open_by_hand(server)):
+        for sock in in_parallel(200, lambda _: open_stream(server)):
             sock.close()
 
-        assert broker.wait_for(lambda: broker.open_connections <= 64, 10), "no more than the pool keeps alive"
+        assert broker.wait_for(lambda: broker.open_connections <= 64, 10), "no more than the pool keeps open"
         assert eventually(lambda: server.descriptors() <= base[0] + 64 and server.threads() <= base[1] + 12)

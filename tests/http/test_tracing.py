@@ -5,7 +5,7 @@ import pytest
 from bff.http import tracing
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-GIVEN = f"00-{TRACE}-{SPAN}-00"
+TRACEPARENT = f"00-{TRACE}-{SPAN}-00"
 
 
 @pytest.fixture(autouse=True)
@@ -15,13 +15,13 @@ def no_request():
     tracing.current.set(None)
 
 
-def begun(traceparent: str) -> tracing.Trace:
+def start(traceparent: str) -> tracing.Trace:
     return tracing.begin({"traceparent": traceparent})
 
 
-@pytest.mark.parametrize("traceparent", [GIVEN, f"01-{TRACE}-{SPAN}-00", f"cc-{TRACE}-{SPAN}-00-what.comes.later"])
-def test_a_trace_that_was_begun_elsewhere_goes_on_here(traceparent):
-    assert begun(traceparent)[:2] == (TRACE, "00")
+@pytest.mark.parametrize("traceparent", [TRACEPARENT, f"01-{TRACE}-{SPAN}-00", f"cc-{TRACE}-{SPAN}-00-what.comes.later"])
+def test_a_valid_traceparent_is_continued(traceparent):
+    assert start(traceparent)[:2] == (TRACE, "00")
 
 
 @pytest.mark.parametrize(
@@ -35,47 +35,47 @@ def test_a_trace_that_was_begun_elsewhere_goes_on_here(traceparent):
         f"00-{TRACE.upper()}-{SPAN}-01",
         f"00-{TRACE}-{SPAN}-01-more",
         f"00-{TRACE}-{SPAN}",
-        f" {GIVEN}",
-        f"{GIVEN}\n",
+        f" {TRACEPARENT}",
+        f"{TRACEPARENT}\n",
     ],
 )
-def test_a_trace_that_makes_no_sense_is_not_gone_on_with(traceparent):
-    first, second = begun(traceparent).trace_id, begun(traceparent).trace_id
+def test_an_invalid_traceparent_starts_a_new_trace(traceparent):
+    first, second = start(traceparent).trace_id, start(traceparent).trace_id
 
     assert re.fullmatch("[0-9a-f]{32}", first)
     assert len({TRACE, first, second}) == 3
 
 
-def test_each_call_to_a_service_is_a_span_of_its_own_in_the_one_trace():
-    tracing.begin({"traceparent": GIVEN, "X-Request-ID": "r-1"})
+def test_each_upstream_request_is_a_span_of_the_trace():
+    tracing.begin({"traceparent": TRACEPARENT, "X-Request-ID": "r-1"})
 
-    calls = [tracing.headers() for _ in range(3)]
+    requests = [tracing.headers() for _ in range(3)]
 
-    spans = [re.fullmatch(f"00-{TRACE}-([0-9a-f]{{16}})-00", call["traceparent"])[1] for call in calls]
+    spans = [re.fullmatch(f"00-{TRACE}-([0-9a-f]{{16}})-00", headers["traceparent"])[1] for headers in requests]
     assert len({SPAN, *spans}) == 4
-    assert {call["X-Request-ID"] for call in calls} == {"r-1"}
+    assert {headers["X-Request-ID"] for headers in requests} == {"r-1"}
 
 
-@pytest.mark.parametrize("said", ["", "two words", "x" * 129, "line\nfeed"])
-def test_a_request_id_that_could_not_be_searched_for_is_replaced(said):
-    assert re.fullmatch("[0-9a-f]{32}", tracing.begin({"X-Request-ID": said}).request_id)
+@pytest.mark.parametrize("request_id", ["", "two words", "x" * 129, "line\nfeed"])
+def test_an_invalid_request_id_is_replaced(request_id):
+    assert re.fullmatch("[0-9a-f]{32}", tracing.begin({"X-Request-ID": request_id}).request_id)
 
 
-def test_what_is_kept_with_a_message_is_gone_on_with_by_whoever_answers_it():
-    begun = tracing.begin({"traceparent": GIVEN, "X-Request-ID": "r-1"})
-    kept = tracing.kept()
+def test_a_stored_trace_is_continued():
+    trace = tracing.begin({"traceparent": TRACEPARENT, "X-Request-ID": "r-1"})
+    stored = tracing.kept()
     tracing.current.set(None)
 
-    tracing.go_on(kept)
+    tracing.go_on(stored)
 
-    assert tracing.current.get() == begun
+    assert tracing.current.get() == trace
     assert tracing.fields() == {"request_id": "r-1", "trace_id": TRACE}
 
 
-@pytest.mark.parametrize("kept", ["", "of another version"])
-def test_a_message_without_a_trace_is_answered_all_the_same(kept):
-    begun(GIVEN)
+@pytest.mark.parametrize("stored", ["", "of another version"])
+def test_an_invalid_stored_trace_is_ignored(stored):
+    start(TRACEPARENT)
 
-    tracing.go_on(kept)
+    tracing.go_on(stored)
 
     assert (tracing.headers(), tracing.fields(), tracing.kept()) == ({}, {}, "")

@@ -16,19 +16,19 @@ def content(event: Event) -> dict:
     return json.loads(event.data)
 
 
-def test_a_status_says_where_the_message_stands():
-    waiting, running = events.status(events.QUEUED, 3, "7"), events.status(events.PROCESSING, 0, "8")
+def test_a_status_has_message_position_and_id():
+    queued, running = events.status(events.QUEUED, 3, "7"), events.status(events.PROCESSING, 0, "8")
 
-    assert content(waiting) == {"type": "status", "message": "Message queued...", "position": 3}
+    assert content(queued) == {"type": "status", "message": "Message queued...", "position": 3}
     assert content(running) == {"type": "status", "message": "Processing...", "position": 0}
-    assert (waiting.id, running.id) == ("7", "8")
+    assert (queued.id, running.id) == ("7", "8")
 
 
-def test_a_status_whose_position_nobody_knows_has_none():
+def test_a_status_without_a_position_omits_it():
     assert content(events.status("Thinking...")) == {"type": "status", "message": "Thinking..."}
 
 
-def test_an_error_has_the_one_shape_and_a_type():
+def test_an_error_event_has_the_shape_of_error_responses():
     problem = ServerFull(detail="not for a browser")
 
     event = events.error(problem, "r-1", "9")
@@ -38,14 +38,14 @@ def test_an_error_has_the_one_shape_and_a_type():
 
 
 @pytest.mark.parametrize(("text", "responses"), [("In the begin", ["In the begin"]), ("", [])])
-def test_a_stopped_answer_holds_what_had_been_said(text, responses):
+def test_a_stopped_event_has_the_text_so_far(text, responses):
     assert content(events.stopped(text)) == {
         "type": "stopped",
         "response": {"responses": responses, "response_language": None, "voice_audio_base64": None},
     }
 
 
-def test_a_keepalive_never_carries_an_id():
+def test_a_keepalive_has_no_id():
     event = events.keepalive()
 
     assert content(event) == {"type": "keepalive"}
@@ -53,7 +53,7 @@ def test_a_keepalive_never_carries_an_id():
 
 
 @given(texts)
-def test_whatever_is_said_is_one_frame_that_begins_with_data(text):
+def test_every_event_is_one_frame_that_starts_with_data(text):
     for event in (events.status(text, 1, "7"), events.stopped(text), events.error(ServerFull(text), "r", "7")):
         frame = encode(event)
 

@@ -22,13 +22,13 @@ def body(**content) -> bytes:
     return json.dumps(content).encode()
 
 
-def message(said: bytes, key: str | None = None) -> str:
-    with pytest.raises(InvalidRequest) as refused:
-        parse(said, key)
-    return str(refused.value)
+def error_of(content: bytes, key: str | None = None) -> str:
+    with pytest.raises(InvalidRequest) as rejected:
+        parse(content, key)
+    return str(rejected.value)
 
 
-def test_a_text_is_taken_as_it_is():
+def test_a_text_is_not_changed():
     request = parse(body(message="  Ἐν ἀρχῇ\n\u2028 "))
 
     assert request.for_upstream() == {"message": "  Ἐν ἀρχῇ\n\u2028 ", "message_type": "text"}
@@ -36,14 +36,14 @@ def test_a_text_is_taken_as_it_is():
 
 
 @pytest.mark.parametrize("audio_format", [*AUDIO_FORMATS, *(f"audio/{name}" for name in AUDIO_FORMATS)])
-def test_a_spoken_message_needs_no_text(audio_format):
+def test_an_audio_message_needs_no_text(audio_format):
     spoken = OGG | {"audio_format": audio_format}
 
     assert parse(body(**spoken)).for_upstream() == spoken
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("content", "error"),
     [
         (b"", JSON),
         (b"hello", JSON),
@@ -65,17 +65,17 @@ def test_a_spoken_message_needs_no_text(audio_format):
     ],
     ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else "",
 )
-def test_bytes_that_are_no_good_json_are_refused(said, why):
-    assert message(said) == why
+def test_invalid_json_is_rejected(content, error):
+    assert error_of(content) == error
 
 
-@pytest.mark.parametrize("said", [b"null", b"[]", b'"hello"', b"5", b"true", b'["message"]'])
-def test_json_that_is_no_object_is_refused(said):
-    assert message(said) == "Input should be an object."
+@pytest.mark.parametrize("content", [b"null", b"[]", b'"hello"', b"5", b"true", b'["message"]'])
+def test_json_that_is_not_an_object_is_rejected(content):
+    assert error_of(content) == "Input should be an object."
 
 
 @pytest.mark.parametrize(
-    ("content", "why"),
+    ("content", "error"),
     [
         ({}, "message: Field required."),
         ({"Message": "a"}, "message: Field required."),
@@ -102,8 +102,8 @@ def test_json_that_is_no_object_is_refused(said):
     ],
     ids=repr,
 )
-def test_a_message_that_breaks_a_rule_is_refused_and_told_which(content, why):
-    assert message(body(**content)) == why
+def test_an_invalid_message_is_rejected_with_the_reason(content, error):
+    assert error_of(body(**content)) == error
 
 
 MISSING = "audio_base64 and audio_format are required for audio."
@@ -111,7 +111,7 @@ FORMAT = "audio_format must be one of ogg, mp3, wav, webm, flac, m4a."
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "error"),
     [
         ({"audio_base64": None}, MISSING),
         ({"audio_base64": ""}, MISSING),
@@ -144,11 +144,11 @@ FORMAT = "audio_format must be one of ogg, mp3, wav, webm, flac, m4a."
     ],
     ids=lambda value: repr(value)[:60],
 )
-def test_a_spoken_message_that_breaks_a_rule_is_refused_and_told_which(change, why):
-    assert message(body(**OGG | change)) == why
+def test_an_invalid_audio_message_is_rejected_with_the_reason(change, error):
+    assert error_of(body(**OGG | change)) == error
 
 
-def test_audio_may_be_as_large_as_its_limit_and_no_byte_larger():
+def test_audio_over_the_limit_is_rejected():
     def spoken(size: int) -> bytes:
         return body(**OGG | {"audio_base64": b64encode(bytes(size)).decode()})
 
@@ -159,7 +159,7 @@ def test_audio_may_be_as_large_as_its_limit_and_no_byte_larger():
             parse(spoken(size))
 
 
-def test_a_text_with_audio_beside_it_is_a_text():
+def test_audio_of_a_text_message_is_ignored():
     assert parse(body(**OGG | {"message": "a", "message_type": "text"})).for_upstream() == {
         "message": "a",
         "message_type": "text",
@@ -168,17 +168,17 @@ def test_a_text_with_audio_beside_it_is_a_text():
 
 @pytest.mark.parametrize("key", ["user_id", "org", "org_id", "client_id", "on_disconnect", "callback_url", "anything"])
 @pytest.mark.parametrize("value", ["mallory", 5, None, {"deep": [1]}], ids=repr)
-def test_what_a_browser_may_not_say_has_no_effect(key, value):
+def test_unknown_keys_are_ignored(key, value):
     assert parse(body(message="a", **{key: value})) == parse(body(message="a"))
 
 
 @pytest.mark.parametrize("client_message_id", ["x", "x" * 128, "a b", "~!", "0193c1d2-7c1e-7d5a-b1f3-1c2d3e4f5a6b"])
-def test_a_clients_own_id_is_kept(client_message_id):
+def test_a_client_message_id_is_accepted(client_message_id):
     assert parse(body(message="a", client_message_id=client_message_id)).client_message_id == client_message_id
     assert parse(body(message="a"), client_message_id).client_message_id == client_message_id
 
 
-def test_the_idempotency_key_wins_over_the_bodys_id():
+def test_the_idempotency_key_overrides_the_bodys_id():
     request = parse(body(message="a", client_message_id="body", on_busy="reject"), "header")
 
     assert request.client_message_id == "header"
@@ -186,18 +186,18 @@ def test_the_idempotency_key_wins_over_the_bodys_id():
 
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 129, "x\n", "\udcff", "é"])
-def test_an_idempotency_key_that_breaks_the_rule_is_refused(key):
-    assert message(body(message="a", client_message_id="good"), key) == ID
+def test_an_invalid_idempotency_key_is_rejected(key):
+    assert error_of(body(message="a", client_message_id="good"), key) == ID
 
 
-def test_a_checked_message_cannot_be_changed():
+def test_a_parsed_message_is_immutable():
     request = parse(body(message="a"))
 
     with pytest.raises(ValidationError):
         request.message = "b"
 
 
-def test_what_was_spoken_is_in_no_repr():
+def test_audio_is_not_in_the_repr():
     assert "T2dnUw" not in repr(parse(body(**OGG)))
 
 
@@ -209,27 +209,27 @@ anything = st.dictionaries(
 )
 
 
-def refused_with(said: bytes, key: str | None) -> str:
-    """What a log could tell of the refusal, "" if there was none."""
+def rejected_with(content: bytes, key: str | None) -> str:
+    """Everything that a log may show of the error, "" if there was none."""
     try:
-        parse(said, key)
+        parse(content, key)
     except InvalidRequest as problem:
         return "".join(traceback.format_exception_only(problem)) + problem.detail + repr(problem.__cause__)
     return ""
 
 
 @given(anything, st.sampled_from([None, SECRET, "good"]))
-def test_no_refusal_repeats_what_the_user_said(content, key):
-    said = json.dumps(content, ensure_ascii=False).encode()
+def test_no_error_repeats_the_users_input(content, key):
+    data = json.dumps(content, ensure_ascii=False).encode()
 
-    for attempt in (said, said[:-1], b"[" + said + b"]"):
-        assert SECRET not in refused_with(attempt, key)
+    for attempt in (data, data[:-1], b"[" + data + b"]"):
+        assert SECRET not in rejected_with(attempt, key)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f'{{"message":"{text}"}}'.encode("utf-8", "replace")))
-def test_any_bytes_at_all_are_a_message_or_a_refusal(said):
+def test_any_bytes_are_a_message_or_rejected(content):
     try:
-        message = parse(said).message
+        message = parse(content).message
     except InvalidRequest:
         return
 

@@ -12,11 +12,11 @@ KEY = "replies/Word%20Collective/ada/1.mp3"
 PATH = f"/api/v1/audio/{KEY}"
 URL = f"{ENGINE}{PATH}"
 
-# Where it is
+# URLs
 
 
 @pytest.mark.parametrize("prefix", ["/api/v1/audio/", "/api/v1/voice-submissions/"])
-def test_a_spoken_answer_of_this_user_is_found(prefix):
+def test_a_recording_of_this_user_is_found(prefix):
     assert address(f"{ENGINE}{prefix}{KEY}", ENGINE, ADA) == Address(f"{prefix}{KEY}", "1.mp3")
 
 
@@ -33,18 +33,18 @@ def test_a_spoken_answer_of_this_user_is_found(prefix):
         ("https://engine.example/some/path", "https://engine.example"),
     ],
 )
-def test_an_origin_is_the_engines_however_the_setting_spells_it(engine, origin):
+def test_the_engines_origin_may_be_spelled_differently(engine, origin):
     assert address(f"{origin}{PATH}", engine, ADA).path == PATH
 
 
-def test_a_path_is_encoded_by_us_and_a_user_id_may_hold_anything():
+def test_a_path_is_encoded_again_whatever_the_user_id():
     who = Identity("a/../../x?y#z@x.org", "org")
     path = "/api/v1/audio/k/org/a%2F..%2F..%2Fx%3Fy%23z%40x.org/my%20%C3%A9%3F.mp3"
 
     assert address(ENGINE + path, ENGINE, who) == Address(path, "my_.mp3")
 
 
-def test_what_is_encoded_twice_is_decoded_once():
+def test_a_path_is_decoded_once():
     assert address(f"{ENGINE}/api/v1/audio/k/Word%20Collective/ada/..%252f1", ENGINE, ADA).path.endswith("/..%252f1")
     with pytest.raises(NotFound):
         address(f"{ENGINE}/api/v1/audio/k/Word%2520Collective/ada/1", ENGINE, ADA)
@@ -90,7 +90,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("origin", FOREIGN.values(), ids=FOREIGN)
-def test_another_origin_is_refused(origin):
+def test_another_origin_is_rejected(origin):
     with pytest.raises(InvalidRequest):
         address(f"{origin}{PATH}", ENGINE, ADA)
 
@@ -130,7 +130,7 @@ ODD_PATHS = [
 
 
 @pytest.mark.parametrize("path", ODD_PATHS, ids=lambda path: path[:60])
-def test_a_path_that_is_none_of_a_spoken_answer_is_refused(path):
+def test_a_path_that_is_no_recordings_is_rejected(path):
     with pytest.raises(InvalidRequest):
         address(ENGINE + path, ENGINE, ADA)
 
@@ -139,7 +139,7 @@ def test_a_path_that_is_none_of_a_spoken_answer_is_refused(path):
     "owner",
     ["Word%20Collective/eve", "other/ada", "word%20collective/ada", "Word%20Collective/ada%20", "ada/Word%20Collective"],
 )
-def test_somebody_elses_is_not_there(owner):
+def test_another_users_recording_is_not_found(owner):
     with pytest.raises(NotFound):
         address(f"{ENGINE}/api/v1/audio/k/{owner}/1.mp3", ENGINE, ADA)
 
@@ -148,25 +148,25 @@ def test_somebody_elses_is_not_there(owner):
     st.text(max_size=60),
     st.sampled_from(["", ENGINE, f"{ENGINE}/api/v1/audio/", f"{ENGINE}/api/v1/audio/k/Word%20Collective/ada/"]),
 )
-def test_whatever_is_asked_for_only_this_users_is_ever_fetched(text, start):
+def test_only_this_users_recordings_are_found_whatever_the_url(text, start):
     try:
-        found = address(start + text, ENGINE, ADA)
+        result = address(start + text, ENGINE, ADA)
     except ChatError:
         return
 
-    _, _, key = found.path.partition("/api/v1/audio/")
+    _, _, key = result.path.partition("/api/v1/audio/")
     kind, org, user, file = key.split("/")
     assert (org, user) == ("Word%20Collective", "ada")
     assert kind not in {"", ".", ".."}
     assert file not in {"", ".", ".."}
-    assert not set(found.file) - set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+    assert not set(result.file) - set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
-# Which part of it is wanted
+# Ranges
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("header", "result"),
     [
         ("bytes=0-0", Part(0, 1)),
         ("bytes=0-", Part(0, 10)),
@@ -178,19 +178,19 @@ def test_whatever_is_asked_for_only_this_users_is_ever_fetched(text, start):
         (" bytes=3-5 ", Part(3, 6)),
     ],
 )
-def test_a_range_is_a_part(wanted, found):
-    assert part(wanted, 10) == found
+def test_a_range_is_parsed(header, result):
+    assert part(header, 10) == result
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "header",
     ["", "bytes", "bytes=", "bytes=-", "bytes=5-3", "bytes=a-b", "bytes=0-1,3-4", "lines=0-1", "bytes=٣-٥", "bytes=-1-2"],
 )
-def test_what_is_no_single_range_is_all_of_it(wanted):
-    assert part(wanted, 10) is None
+def test_anything_but_a_single_range_is_ignored(header):
+    assert part(header, 10) is None
 
 
-@pytest.mark.parametrize(("wanted", "size"), [("bytes=10-", 10), ("bytes=10-20", 10), ("bytes=-0", 10), ("bytes=0-", 0)])
-def test_a_range_of_nothing_cannot_be_satisfied(wanted, size):
+@pytest.mark.parametrize(("header", "size"), [("bytes=10-", 10), ("bytes=10-20", 10), ("bytes=-0", 10), ("bytes=0-", 0)])
+def test_an_empty_range_cannot_be_satisfied(header, size):
     with pytest.raises(RangeNotSatisfiable):
-        part(wanted, size)
+        part(header, size)

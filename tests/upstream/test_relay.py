@@ -18,12 +18,12 @@ from tests.live import ROOT
 CASES = json.loads((ROOT / "tests" / "cases" / "relay.json").read_text())["cases"]
 
 
-def relayed(answer, **options) -> list[Event]:
-    return [event for event in Relay("request-1", **options)(answer) if event]
+def relayed(reply, **options) -> list[Event]:
+    return [event for event in Relay("request-1", **options)(reply) if event]
 
 
-def contents(answer, **options) -> list[dict]:
-    return [json.loads(event.data) for event in relayed(answer, **options)]
+def contents(reply, **options) -> list[dict]:
+    return [json.loads(event.data) for event in relayed(reply, **options)]
 
 
 def comparable(event: Event) -> dict:
@@ -34,54 +34,54 @@ def comparable(event: Event) -> dict:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
-def test_what_a_broker_said_becomes_what_the_browser_must_get(case):
-    said = b64decode(case["bytes_base64"])
+def test_broker_streams_are_translated(case):
+    data = b64decode(case["bytes_base64"])
     dice = random.Random(case["name"])
 
-    assert [comparable(event) for event in relayed(decoded([said]))] == case["expected"]
-    assert [comparable(event) for event in relayed(decoded(said[i : i + 1] for i in range(len(said))))] == case["expected"]
+    assert [comparable(event) for event in relayed(decoded([data]))] == case["expected"]
+    assert [comparable(event) for event in relayed(decoded(data[i : i + 1] for i in range(len(data))))] == case["expected"]
     for _ in range(10):
-        edges = [0, *sorted(dice.randint(0, len(said)) for _ in range(6)), len(said)]
-        pieces = [said[a:b] for a, b in pairwise(edges)]
+        edges = [0, *sorted(dice.randint(0, len(data)) for _ in range(6)), len(data)]
+        pieces = [data[a:b] for a, b in pairwise(edges)]
         assert [comparable(event) for event in relayed(decoded(pieces))] == case["expected"], edges
 
 
-def test_a_pause_is_passed_on():
+def test_pauses_are_passed_on():
     assert next(Relay("r")([None, Event("message", COMPLETE)]), 0) is None
 
 
 @pytest.mark.parametrize("problem", [UpstreamUnavailable(detail="secret"), UpstreamTimeout(detail="secret")])
-def test_a_broken_broker_becomes_an_error_event_in_our_words(problem):
-    def answer():
+def test_an_upstream_failure_becomes_an_error_event_with_our_message(problem):
+    def reply():
         yield Event("queued", "{}")
         raise problem
 
-    last = contents(answer())[-1]
+    last = contents(reply())[-1]
 
     assert last == {"type": "error", "error": str(problem), "code": problem.code, "request_id": "request-1"}
 
 
-def test_a_fault_of_ours_becomes_an_error_event_too():
-    def answer():
+def test_an_internal_error_becomes_an_error_event():
+    def reply():
         yield Event("queued", "{}")
         raise ZeroDivisionError("secret")
 
-    last = contents(answer())[-1]
+    last = contents(reply())[-1]
 
     assert (last["type"], last["code"]) == ("error", "internal_error")
     assert "secret" not in json.dumps(last)
 
 
 def test_nothing_is_read_after_the_terminal_event():
-    def answer():
+    def reply():
         yield Event("message", COMPLETE)
         pytest.fail("the relay read on")
 
-    assert len(relayed(answer())) == 1
+    assert len(relayed(reply())) == 1
 
 
 @pytest.mark.parametrize("code", ["interrupted", "answer_timeout"])
-def test_our_own_brokers_codes_are_kept_in_a_message_of_type_error(code):
+def test_known_codes_are_kept_in_a_message_of_type_error(code):
     data = json.dumps({"type": "error", "error": "x", "code": code})
 
     assert contents([Event("message", data)])[-1]["code"] == code
@@ -89,15 +89,15 @@ def test_our_own_brokers_codes_are_kept_in_a_message_of_type_error(code):
 
 
 @pytest.mark.parametrize("code", ["internal_error", 5, None, ["interrupted"]])
-def test_any_other_code_is_ours(code):
+def test_unknown_codes_become_upstream_error(code):
     assert contents([Event("message", json.dumps({"type": "error", "code": code}))])[-1]["code"] == "upstream_error"
 
 
-def test_an_upstreams_own_words_are_shown_in_development_only():
-    answer = [Event("error", '{"error": "invalid x-api-key"}')]
+def test_upstream_error_texts_are_shown_only_if_exposed():
+    reply = [Event("error", '{"error": "invalid x-api-key"}')]
 
-    assert "x-api-key" not in contents(answer)[-1]["error"]
-    assert contents(answer, expose_errors=True)[-1]["error"] == "invalid x-api-key"
+    assert "x-api-key" not in contents(reply)[-1]["error"]
+    assert contents(reply, expose_errors=True)[-1]["error"] == "invalid x-api-key"
 
 
 RESTARTED = [
@@ -109,25 +109,25 @@ RESTARTED = [
 ]
 
 
-def test_a_restart_is_passed_on_and_the_answer_goes_on():
+def test_a_restart_is_passed_on():
     relay = Relay("r")
-    told = [event for event in relay(RESTARTED) if event]
+    translated = [event for event in relay(RESTARTED) if event]
 
-    assert told[1] == Event("", '{"type":"restart"}', "2-0")
-    assert [json.loads(event.data)["type"] for event in told] == ["progress", "restart", "status", "progress", "complete"]
+    assert translated[1] == Event("", '{"type":"restart"}', "2-0")
+    assert [json.loads(event.data)["type"] for event in translated] == ["progress", "restart", "status", "progress", "complete"]
     assert (relay.events, relay.dropped, relay.ended) == (5, 0, "complete")
 
 
-def test_a_restart_is_the_end_where_output_cannot_be_taken_back():
+def test_a_restart_is_an_error_if_output_is_irrevocable():
     relay = Relay("r", irrevocable=lambda: True)
-    told = [event for event in relay(RESTARTED) if event]
+    translated = [event for event in relay(RESTARTED) if event]
 
-    assert [json.loads(event.data).get("code") for event in told] == [None, "interrupted"]
-    assert told[-1].id == "2-0"
+    assert [json.loads(event.data).get("code") for event in translated] == [None, "interrupted"]
+    assert translated[-1].id == "2-0"
     assert (relay.events, relay.ended) == (2, "interrupted")
 
 
-def test_the_first_event_is_the_first_of_all_not_of_the_new_start():
+def test_first_at_does_not_change_at_a_restart():
     relay, moments = Relay("r"), []
     for event in relay(RESTARTED):
         assert event
@@ -137,19 +137,19 @@ def test_the_first_event_is_the_first_of_all_not_of_the_new_start():
 
 
 def test_tool_events_can_be_left_out():
-    answer = [Event("message", '{"type":"tool_use","tool":"t"}'), Event("message", COMPLETE)]
+    reply = [Event("message", '{"type":"tool_use","tool":"t"}'), Event("message", COMPLETE)]
 
-    assert [c["type"] for c in contents(answer)] == ["tool_use", "complete"]
-    assert [c["type"] for c in contents(answer, tool_events=False)] == ["complete"]
-
-
-def test_a_position_is_kept_when_it_is_a_whole_number():
-    answer = [Event("queued", '{"position": 3}'), Event("queued", '{"position": true}'), Event("queued", '{"position": "3"}')]
-
-    assert [c.get("position", None) for c in contents(answer)[:3]] == [3, None, None]
+    assert [c["type"] for c in contents(reply)] == ["tool_use", "complete"]
+    assert [c["type"] for c in contents(reply, tool_events=False)] == ["complete"]
 
 
-def test_the_engines_keepalive_never_carries_an_id():
+def test_a_position_is_kept_if_it_is_an_integer():
+    reply = [Event("queued", '{"position": 3}'), Event("queued", '{"position": true}'), Event("queued", '{"position": "3"}')]
+
+    assert [c.get("position", None) for c in contents(reply)[:3]] == [3, None, None]
+
+
+def test_keepalives_of_the_engine_get_no_id():
     (keepalive, *_) = relayed([Event("message", '{"type":"keepalive"}', "7")])
 
     assert keepalive == Event("", '{"type":"keepalive"}', "")
@@ -158,7 +158,7 @@ def test_the_engines_keepalive_never_carries_an_id():
 @pytest.mark.parametrize(
     "data", ["NaN", '{"type":NaN}', "[" * 100_000, '{"type":"progress","text":"\x01"}', "[1]", '"x"', "{}"]
 )
-def test_what_no_browser_could_read_is_dropped_and_counted(data):
+def test_events_that_no_client_could_read_are_dropped_and_counted(data):
     relay = Relay("r")
 
     events = [event for event in relay([Event("message", data), Event("message", COMPLETE)]) if event]
@@ -169,13 +169,13 @@ def test_what_no_browser_could_read_is_dropped_and_counted(data):
 
 @pytest.mark.parametrize("kind", ["complete", "stopped"])
 @pytest.mark.parametrize("response", [None, {}, {"responses": "x"}, {"responses": [1]}, {"responses": [None]}, []])
-def test_an_end_without_responses_is_an_error(kind, response):
+def test_a_terminal_event_without_responses_is_an_error(kind, response):
     (only,) = contents([Event("message", json.dumps({"type": kind, "response": response}))])
 
     assert (only["type"], only["code"]) == ("error", "upstream_error")
 
 
-def test_a_stopped_answer_ends_with_what_had_been_said():
+def test_a_stopped_event_is_passed_on_with_its_text():
     relay = Relay("r")
 
     (only,) = [e for e in relay([Event("message", '{"type":"stopped","response":{"responses":["so far"]}}')]) if e]
@@ -198,13 +198,13 @@ broker_events = st.builds(
 
 
 @given(st.lists(st.none() | broker_events, max_size=8), st.sampled_from([None, UpstreamUnavailable, ValueError]))
-def test_there_is_exactly_one_terminal_event_and_it_is_last(said, ending):
-    def answer():
-        yield from said
+def test_there_is_exactly_one_terminal_event_and_it_is_last(events, ending):
+    def reply():
+        yield from events
         if ending:
             raise ending
 
-    kinds = [content["type"] for content in contents(answer())]
+    kinds = [content["type"] for content in contents(reply())]
 
     assert kinds[-1] in TERMINAL
     assert not TERMINAL & set(kinds[:-1])

@@ -1,8 +1,8 @@
-"""HTTP to the services behind us: the one door of `requests` and urllib3.
+"""HTTP client for the upstream services; no other module imports `requests` or urllib3.
 
-A session is shared by all users, `send` makes one request, `read_json` reads a bounded answer, a `ByteStream` is one that
-is still open, an `EventSource` one of events. Every exception of the libraries becomes one of ours here: they are OSErrors,
-which gunicorn would take for a browser that left.
+`send` makes one request on a session that all users share, `read_json` reads a bounded JSON response, `ByteStream` and
+`EventSource` read an open response. All library exceptions are mapped to ours: they are OSErrors, which gunicorn would take
+for a client disconnect.
 """
 
 from requests import Response, Session

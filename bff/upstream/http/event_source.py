@@ -1,4 +1,4 @@
-"""One open stream of events, read at a waiting place."""
+"""An open event stream."""
 
 from collections.abc import Iterator
 from time import monotonic
@@ -12,10 +12,10 @@ from bff.upstream.http.byte_stream import ByteStream
 
 
 class EventSource(ByteStream):
-    """One open event stream.
+    """An open event stream.
 
-    Raises UpstreamError when it is no plain event stream; while reading, UpstreamError for an event of more than
-    `max_event_bytes`, UpstreamUnavailable when it is cut, UpstreamTimeout after `silence` seconds without a byte.
+    Raises UpstreamError for another content type; while reading, UpstreamError for an event of more than `max_event_bytes`,
+    UpstreamUnavailable when the connection is lost, UpstreamTimeout after `silence` seconds without a byte.
     """
 
     def __init__(
@@ -23,38 +23,38 @@ class EventSource(ByteStream):
         response: requests.Response,
         silence: float,
         max_event_bytes: int = MAX_EVENT_BYTES,
-        join_seconds: float = 0.0,
+        coalesce_seconds: float = 0.0,
     ) -> None:
         super().__init__(response, silence)
         self._decoder = Decoder(max_event_bytes)
-        self._join_seconds = join_seconds
-        self._told_at = 0.0
+        self._coalesce_seconds = coalesce_seconds
+        self._last_events_at = 0.0
         self._fast = False
         if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "text/event-stream":
             self.close()
-            raise UpstreamError(detail="an answer that is no event stream")
+            raise UpstreamError(detail="the response is not an event stream")
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
-        """The stream's events, and None after each read or when `waiter` woke up for something else.
+        """Events, and None after each read or when `waiter` woke up for another reason.
 
-        None means: all that has come has been told. Whoever waits may now write out what it holds and look at the clock.
+        None means that all received events were yielded: the caller may write what it has buffered and check its deadlines.
         """
         for chunk in self.chunks(waiter):
             events = self._decoder.feed(chunk)
             yield from events
             yield None
-            if events and self._join_seconds:
-                self._let_some_come(waiter, len(events))
+            if events and self._coalesce_seconds:
+                self._wait_for_more(waiter, len(events))
 
-    def _let_some_come(self, waiter: Waiter, count: int) -> None:
-        """Waits a little where events come fast, so that they are read, and written, together.
+    def _wait_for_more(self, waiter: Waiter, count: int) -> None:
+        """Waits briefly while events arrive fast, so that several are read and written at once.
 
-        Most of what an event costs is its read and its write. An event that comes after a pause is never held up.
+        Reads and writes dominate the CPU cost of an event. An event that arrives after a pause is never delayed.
         """
         now = monotonic()
-        self._fast = now - self._told_at < self._join_seconds or (self._fast and count > 1)
+        self._fast = now - self._last_events_at < self._coalesce_seconds or (self._fast and count > 1)
         if self._fast:
-            deadline = now + self._join_seconds
+            deadline = now + self._coalesce_seconds
             while monotonic() < min(deadline, waiter.wake_at):
                 waiter.wait(deadline=deadline)
-        self._told_at = monotonic()
+        self._last_events_at = monotonic()

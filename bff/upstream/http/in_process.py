@@ -1,7 +1,7 @@
-"""HTTP to a neighbour in this process: its WSGI app is called, where a socket would be crossed for nothing.
+"""HTTP to a service in this process: a requests adapter that calls its WSGI app instead of a socket.
 
-Whoever asks still sends a request through a session and gets a status, headers and a body's bytes; only the wire between
-is left out. The neighbour's stream runs in its reader's greenlet or thread, and waits where that one waits.
+The caller sends a request through a session and gets a status, headers and a body's bytes, as over a network. The service's
+stream runs in its reader's greenlet or thread and waits with the reader's waiter.
 """
 
 import io
@@ -28,46 +28,46 @@ if TYPE_CHECKING:
 
 
 class InProcessService(BaseAdapter):
-    """A service in this process. Its app is built when it is first asked: `factory` is given the key that callers show."""
+    """A service in this process. Its app is built at the first request; `factory` gets the key that callers must send."""
 
     def __init__(self, name: str, factory: "Callable[[str], WSGIApplication]") -> None:
         super().__init__()
         self.url = f"http://{name}.bundled"
         self.key = secrets.token_hex(32)
         self._factory = factory
-        self._building = threading.Lock()
-        self._built: WSGIApplication | None = None
+        self._build_lock = threading.Lock()
+        self._app: WSGIApplication | None = None
 
     def send(self, request: requests.PreparedRequest, *_: Any, timeout: Any = None, **__: Any) -> requests.Response:
-        """`timeout` is of connecting and of answering, in seconds. Raises what ends the asker's watch meanwhile.
+        """`timeout`: seconds to connect and to respond. Raises ReadTimeout, and the reason if the caller's waiter is cancelled.
 
-        An app that waits elsewhere than at its place cannot be left alone: then the time is up when it is done.
+        An app that does not wait with its waiter cannot be interrupted: then the timeout is noticed when it returns.
         """
         deadline = monotonic() + timeout[1]
-        place = InnerWaiter(deadline)
+        inner = InnerWaiter(deadline)
         response = requests.Response()
         response.request, response.url = request, str(request.url)
         with response_waiter() as waiter:
-            place.borrow(waiter)
-            pieces = self.app(_environ(request, place), _filling(response))
-            place.borrow(None)
-        response.raw = InProcessResponse(pieces, place)
+            inner.borrow(waiter)
+            pieces = self.app(_environ(request, inner), _start_response(response))
+            inner.borrow(None)
+        response.raw = InProcessResponse(pieces, inner)
         if waiter.cancel_reason is not None or monotonic() >= deadline:
             response.close()
             waiter.check()
             raise requests.exceptions.ReadTimeout
-        place.expires_at = inf  # From here on the reader's patience counts.
+        inner.expires_at = inf  # From here on the reader's own timeouts apply.
         return response
 
     @property
     def app(self) -> Any:
-        with self._building:
-            if self._built is None:
-                self._built = self._factory(self.key)
-            return self._built
+        with self._build_lock:
+            if self._app is None:
+                self._app = self._factory(self.key)
+            return self._app
 
     def close(self) -> None:
-        """Nothing: it serves as long as the process."""
+        """Does nothing: the app serves as long as the process."""
 
 
 class InProcessResponse:
@@ -75,41 +75,41 @@ class InProcessResponse:
 
     reusable = False
 
-    def __init__(self, pieces: Iterable[bytes], place: InnerWaiter) -> None:
-        self._response = pieces
-        self._pieces = iter(pieces)
-        self._place = place
-        self._said = b""
-        self._has_said = False
+    def __init__(self, body: Iterable[bytes], inner: InnerWaiter) -> None:
+        self._iterable = body
+        self._pieces = iter(body)
+        self._inner = inner
+        self._piece = b""
+        self._got_piece = False
         self.ended = False
 
     def wait(self, waiter: Waiter, deadline: float) -> None:
-        """Returns when the neighbour has said something or `waiter` woke up. Raises what ends `waiter`."""
-        if self._has_said and not self._place.has_waited:
-            waiter.wait(deadline=0.0)  # It never has to wait: without a pause here nobody else would have a turn.
-        self._place.borrow(waiter, deadline)
+        """Returns when the service yielded a piece or `waiter` woke up. Raises the reason if `waiter` is cancelled."""
+        if self._got_piece and not self._inner.has_waited:
+            waiter.wait(deadline=0.0)  # A service that never waits would keep other greenlets from running.
+        self._inner.borrow(waiter, deadline)
         try:
-            said = next(self._pieces, None)
+            piece = next(self._pieces, None)
         finally:
-            self._place.borrow(None)
+            self._inner.borrow(None)
         waiter.check()
-        self._said, self._has_said, self.ended = said or b"", bool(said), said is None
+        self._piece, self._got_piece, self.ended = piece or b"", bool(piece), piece is None
 
     def read_available(self) -> bytes | None:
-        """None when nothing has come, b"" at the end. Raises ConnectionError when the neighbour hung up."""
-        said, self._said = self._said, b""
-        if self.ended and self._place.was_aborted:
-            raise ConnectionError("cut in the middle of the body")
-        return said or (b"" if self.ended else None)
+        """None if nothing arrived, b"" at the end. Raises ConnectionError if the service aborted the response."""
+        piece, self._piece = self._piece, b""
+        if self.ended and self._inner.was_aborted:
+            raise ConnectionError("the connection closed in the middle of the body")
+        return piece or (b"" if self.ended else None)
 
     def close(self) -> None:
-        """The pieces first: what makes them may hold more than the response knows of."""
-        for made in (self._pieces, self._response):
-            if (close := getattr(made, "close", None)) is not None:
+        """The iterator first: a generator may have resources that the iterable does not close."""
+        for part in (self._pieces, self._iterable):
+            if (close := getattr(part, "close", None)) is not None:
                 close()
 
 
-def _environ(request: requests.PreparedRequest, place: InnerWaiter) -> dict[str, Any]:
+def _environ(request: requests.PreparedRequest, inner: InnerWaiter) -> dict[str, Any]:
     parts = urlsplit(str(request.url))
     body = request.body or b""
     assert isinstance(body, bytes)
@@ -133,16 +133,18 @@ def _environ(request: requests.PreparedRequest, place: InnerWaiter) -> dict[str,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
-        waiting.WAITER_KEY: place,
+        waiting.WAITER_KEY: inner,
     }
 
 
 def _as_wsgi(value: str | bytes) -> str:
-    """Bytes as Latin-1 (PEP 3333). A text that is none is refused, as it is where it goes over a socket."""
+    """Bytes as Latin-1 (PEP 3333). Raises UnicodeEncodeError for other text, as http.client does."""
     return (value.encode("latin-1") if isinstance(value, str) else value).decode("latin-1")
 
 
-def _filling(response: requests.Response) -> Any:
+def _start_response(response: requests.Response) -> Any:
+    """A WSGI `start_response` that stores status and headers in `response`."""
+
     def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> None:
         code, _, response.reason = status.partition(" ")
         response.status_code = int(code)

@@ -1,4 +1,4 @@
-"""A response's body, taken as it comes: all that has arrived, without waiting for more."""
+"""A response whose body can be read without blocking."""
 
 import http.client
 import io
@@ -8,52 +8,52 @@ from typing import Any, Final, cast
 
 from bff.http.waiting import Waiter
 from bff.upstream.http.response_head import read_head
-from bff.upstream.http.response_wait import receive, received
+from bff.upstream.http.response_wait import receive, receive_all
 
-CHUNK_LINE_MAX: Final = 1024
+MAX_CHUNK_LINE_BYTES: Final = 1024
 
 
 class NonBlockingResponse(http.client.HTTPResponse):
-    """A response whose body can be taken as it comes, without waiting for more.
+    """A response whose body is read as it arrives, without blocking.
 
-    http.client's own `read1` gives one HTTP chunk a call, waits for the rest of a chunk's framing, and cannot be asked
-    whether it holds more: a stream that also watches its browser and its clock must never be caught in there.
+    http.client's `read1` returns one HTTP chunk per call, blocks for the rest of a chunk's framing and does not tell whether
+    it has more buffered. A stream must not block there: it also waits for its client and its deadlines.
     """
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
         self.ended = False
-        self._ahead = b""
+        self._buffered = b""
         self._framing = b""
-        self._left_in_chunk = 0
+        self._chunk_remaining = 0
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def begin(self) -> None:
         assert isinstance(self.fp, io.BufferedReader)
-        with closing(received(self._socket)) as pieces:
-            head, self._ahead = read_head(pieces)
-        # From here on the socket is read directly: without the reader's buffer a stream takes 8 KiB less.
+        with closing(receive_all(self._socket)) as pieces:
+            head, self._buffered = read_head(pieces)
+        # From here on the socket is read directly. Dropping the reader's buffer saves 8 KiB per stream.
         connection = self.fp.detach()
         self.fp = io.BufferedReader(cast("io.RawIOBase", io.BytesIO(head)))
         try:
             super().begin()
         finally:
-            self.fp = cast("io.BufferedReader", connection)  # To be closed one day; it is never read again.
+            self.fp = cast("io.BufferedReader", connection)  # Only to be closed; it is not read again.
 
     @property
     def reusable(self) -> bool:
-        """Whether it was read to its very end, so that its connection may serve again."""
+        """Whether the body was read to its exact end, so that the connection can be reused."""
         complete = self._framing == b"\r\n" if self.chunked else self.length == 0
-        return self.ended and complete and not self._ahead and not self.will_close
+        return self.ended and complete and not self._buffered and not self.will_close
 
     def wait(self, waiter: Waiter, deadline: float) -> None:
         waiter.wait(self, deadline)
 
     def read_available(self) -> bytes | None:
-        """What has come: None when nothing has, b"" at the end. Raises ConnectionError when it was cut."""
+        """Bytes that have arrived: None if there are none, b"" at the end. Raises ConnectionError if the body is incomplete."""
         self.ended = self.ended or self.length == 0
         if self.ended:
             return b""
@@ -61,32 +61,32 @@ class NonBlockingResponse(http.client.HTTPResponse):
         if data is None:
             return None
         if self.chunked:
-            return self._without_framing(data)
+            return self._decode_chunks(data)
         if self.length is None:
             self.ended = not data
         else:
-            self._check_cut(data)
-            self.will_close = self.will_close or len(data) > self.length  # It says what nobody asked for.
+            self._check_not_closed(data)
+            self.will_close = self.will_close or len(data) > self.length  # Surplus bytes.
             data = data[: self.length]
             self.length -= len(data)
             self.ended = self.length == 0
         return data
 
     def _receive(self) -> bytes | None:
-        """What came together with the head, then what has come since."""
-        data, self._ahead = self._ahead, b""
+        """First what arrived together with the head, then what is on the socket."""
+        data, self._buffered = self._buffered, b""
         return data or receive(self._socket)
 
-    def _without_framing(self, data: bytes) -> bytes | None:
-        self._check_cut(data)
+    def _decode_chunks(self, data: bytes) -> bytes | None:
+        self._check_not_closed(data)
         data = self._framing + data
-        pieces, at, left = [], 0, self._left_in_chunk  # `left` counts the chunk's own line end.
+        pieces, at, remaining = [], 0, self._chunk_remaining  # `remaining` includes the chunk's line end.
         while True:
-            if left:
-                pieces.append(data[at : at + max(0, left - 2)])
-                step = min(left, len(data) - at)
-                at, left = at + step, left - step
-                if left:
+            if remaining:
+                pieces.append(data[at : at + max(0, remaining - 2)])
+                step = min(remaining, len(data) - at)
+                at, remaining = at + step, remaining - step
+                if remaining:
                     break
             line_end = data.find(b"\r\n", at)
             if line_end < 0:
@@ -96,22 +96,22 @@ class NonBlockingResponse(http.client.HTTPResponse):
             if size == 0:
                 self.ended = True
                 break
-            left = size + 2
-        self._framing, self._left_in_chunk = data[at:], left
-        if not self.ended and len(self._framing) > CHUNK_LINE_MAX:
-            raise ConnectionError("no HTTP chunk")
+            remaining = size + 2
+        self._framing, self._chunk_remaining = data[at:], remaining
+        if not self.ended and len(self._framing) > MAX_CHUNK_LINE_BYTES:
+            raise ConnectionError("an invalid HTTP chunk")
         return b"".join(pieces) or (b"" if self.ended else None)
 
-    def _check_cut(self, data: bytes) -> None:
+    def _check_not_closed(self, data: bytes) -> None:
         if not data:
-            raise ConnectionError("cut in the middle of the body")
+            raise ConnectionError("the connection closed in the middle of the body")
 
 
 def _chunk_size(line: bytes) -> int:
     digits = line.partition(b";")[0].strip()
     if not digits.isalnum():
-        raise ConnectionError("no HTTP chunk")
+        raise ConnectionError("an invalid HTTP chunk")
     try:
         return int(digits, 16)
     except ValueError as error:
-        raise ConnectionError("no HTTP chunk") from error
+        raise ConnectionError("an invalid HTTP chunk") from error

@@ -1,7 +1,7 @@
-"""An answer's head, status line and headers, whole before http.client parses it; what precedes it is skipped.
+"""Reads a response's head (status line and headers) completely before http.client parses it; skips informational responses.
 
-Any number of informational answers (RFC 9110, section 15.2: 100, 102, 103) may come before the final one. http.client
-skips only 100, without a bound, and would wait for the rest of a head where nothing else of the stream can happen.
+Any number of informational responses (RFC 9110, section 15.2: 100, 102, 103) may precede the final one. http.client skips
+only 100, without a limit, and would block for the rest of a head.
 """
 
 import http.client
@@ -12,9 +12,9 @@ from typing import Final
 from bff.errors import UpstreamError
 
 MAX_INFORMATIONAL: Final = 20
-"""More than any server sends; each makes us read on."""
+"""More than any server sends."""
 MAX_HEAD_BYTES: Final = 64 * 1024
-"""Of one head. Servers and proxies allow 4 to 32 KiB; http.client would take 6 MiB."""
+"""For one head. Servers and proxies allow 4 to 32 KiB; http.client would accept 6 MiB."""
 
 _END: Final = re.compile(rb"\n\r?\n")
 _INFORMATIONAL: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+(1[0-9]{2})\s")
@@ -22,26 +22,26 @@ _PREFIX: Final = b"HTTP/"
 
 
 def read_head(pieces: Iterator[bytes]) -> tuple[bytes, bytes]:
-    """The final answer's head, and what came with it of the body. `pieces` are bytes as they come, b"" at their end.
+    """Returns the final response's head, and the part of the body that arrived with it.
 
-    Raises UpstreamError for too many informational answers, too long a head, or a change of protocol (101) that nobody
-    asked for; ConnectionError for an answer that is cut.
+    `pieces` yields bytes as they arrive, b"" at the end. Raises UpstreamError for too many informational responses, too long
+    a head, or an unrequested change of protocol (101); ConnectionError if the connection ends before the head.
     """
     data = bytearray()
     for _ in range(MAX_INFORMATIONAL + 1):
-        size = _size_of_head(data, pieces)
+        size = _head_size(data, pieces)
         head = bytes(data[:size])
         del data[:size]
         informational = _INFORMATIONAL.match(head)
         if informational is None:
             return head, bytes(data)
         if informational[1] == b"101":
-            raise UpstreamError(detail="a change of protocol that nobody asked for")
-    raise UpstreamError(detail=f"more than {MAX_INFORMATIONAL} informational answers")
+            raise UpstreamError(detail="an unrequested change of protocol")
+    raise UpstreamError(detail=f"more than {MAX_INFORMATIONAL} informational responses")
 
 
-def _size_of_head(data: bytearray, pieces: Iterator[bytes]) -> int:
-    """Bytes; `data` is extended until it holds a whole head, or what is none at all, which http.client refuses."""
+def _head_size(data: bytearray, pieces: Iterator[bytes]) -> int:
+    """The head's length in bytes. Extends `data` until it has a complete head, or no HTTP at all, which http.client rejects."""
     searched = 0
     while (end := _END.search(data, searched)) is None:
         if not data.startswith(_PREFIX[: len(data)]):
@@ -51,7 +51,7 @@ def _size_of_head(data: bytearray, pieces: Iterator[bytes]) -> int:
         searched = max(0, len(data) - 2)
         piece = next(pieces)
         if not piece:
-            raise http.client.RemoteDisconnected("cut before the end of its head")
+            raise http.client.RemoteDisconnected("the connection closed before the end of the head")
         data += piece
     if end is None or end.end() > MAX_HEAD_BYTES:
         raise UpstreamError(detail=f"a head of more than {MAX_HEAD_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""Waiting for an answer's head where the one who asked waits, and not in the library."""
+"""Waits for a response's head with the caller's waiter instead of blocking inside the library."""
 
 import socket
 import ssl
@@ -18,18 +18,18 @@ READ_BYTES: Final = 65536
 
 class ResponseWait(NamedTuple):
     waiter: Waiter | None
-    """None: one is made for it."""
+    """None: a new one is created."""
     deadline: float
     """A moment (monotonic)."""
 
 
 response_wait: ContextVar[ResponseWait | None] = ContextVar("response_wait", default=None)
-"""Of the request that is being made."""
+"""Set while a request is sent."""
 
 
 @contextmanager
 def response_waiter() -> Iterator[Waiter]:
-    """Where the one who asks waits for the answer; what else it has to say there it says afterwards."""
+    """The caller's waiter, or a new one. Its heartbeats are suspended: the caller cannot send them meanwhile."""
     current = response_wait.get()
     if current is None or current.waiter is None:
         with closing(waiting.new_waiter()) as waiter:
@@ -43,13 +43,13 @@ def response_waiter() -> Iterator[Waiter]:
         waiter.wake_at = min(wake_at, waiter.wake_at)
 
 
-def received(sock: socket.socket) -> Generator[bytes]:
-    """An answer's bytes as they come, b"" once it has ended. The socket does not block any more afterwards.
+def receive_all(sock: socket.socket) -> Generator[bytes]:
+    """A response's bytes as they arrive, b"" at the end. Makes the socket non-blocking.
 
-    Raises UpstreamTimeout at the moment by which the answer must have come, and whatever ends the watch; the library closes
-    the connection then.
+    Raises UpstreamTimeout at the request's deadline, and the reason if the waiter is cancelled; the library then closes the
+    connection.
     """
-    deadline = _moment(sock)
+    deadline = _deadline(sock)
     sock.settimeout(0)
     with response_waiter() as waiter:
         wake_at = waiter.wake_at
@@ -59,16 +59,16 @@ def received(sock: socket.socket) -> Generator[bytes]:
                     yield data
                     continue
                 if monotonic() >= deadline:
-                    raise UpstreamTimeout(detail="no answer in time")
+                    raise UpstreamTimeout(detail="no response in time")
                 waiter.wait(sock, deadline)
-                # Awake for what the stream has to say meanwhile, it could only wait again at once.
+                # A client's FIN sets `wake_at` to the past; the caller can only react after this wait.
                 wake_at, waiter.wake_at = min(wake_at, waiter.wake_at), inf
         finally:
             waiter.wake_at = min(wake_at, waiter.wake_at)
 
 
-def _moment(sock: socket.socket) -> float:
-    """By which the answer must have come; by the library's own timeout where nobody has said."""
+def _deadline(sock: socket.socket) -> float:
+    """The request's deadline (monotonic), or else the library's timeout."""
     if (current := response_wait.get()) is not None:
         return current.deadline
     seconds = sock.gettimeout()
@@ -76,11 +76,11 @@ def _moment(sock: socket.socket) -> float:
 
 
 def receive(sock: socket.socket) -> bytes | None:
-    """What has come; None when nothing has, b"" at the end. The socket must not block."""
+    """Bytes from a non-blocking socket; None if there are none, b"" at the end."""
     try:
         data = sock.recv(READ_BYTES)
         while isinstance(sock, ssl.SSLSocket) and sock.pending():
-            data += sock.recv(READ_BYTES)  # Decrypted already: the socket would not become readable for it.
+            data += sock.recv(READ_BYTES)  # Already decrypted; the socket would not become readable.
     except (BlockingIOError, ssl.SSLWantReadError):
         return None
     return data

@@ -9,106 +9,106 @@ from bff.http.waiting.background import in_background
 from tests.live import DEADLINE, eventually
 
 
-def keep(_):
-    raise AssertionError("nobody's to throw away")
+def must_not_discard(_):
+    raise AssertionError("the result was discarded")
 
 
-def finished(waiting):
-    """What it returns in the end, and how often it said that it waits."""
+def run(steps):
+    """Returns the result, and how often the generator yielded."""
     count = 0
     while True:
         try:
-            next(waiting)
+            next(steps)
             count += 1
         except StopIteration as end:
             return end.value, count
 
 
-def test_its_result_is_given(waiter):
-    result, _ = finished(in_background(lambda _: "result", waiter, keep))
+def test_the_result_is_returned(waiter):
+    result, _ = run(in_background(lambda _: "result", waiter, must_not_discard))
 
     assert result == "result"
 
 
-def test_what_is_asked_there_belongs_to_the_same_trace(waiter):
-    begun = tracing.begin({"X-Request-ID": "find-me"})
+def test_the_call_runs_in_the_callers_trace(waiter):
+    trace = tracing.begin({"X-Request-ID": "find-me"})
 
-    asked_with, _ = finished(in_background(lambda _: tracing.headers(), waiter, keep))
+    headers, _ = run(in_background(lambda _: tracing.headers(), waiter, must_not_discard))
 
-    assert asked_with["X-Request-ID"] == "find-me"
-    assert begun.trace_id in asked_with["traceparent"]
+    assert headers["X-Request-ID"] == "find-me"
+    assert trace.trace_id in headers["traceparent"]
 
 
-def test_its_error_is_raised(waiter):
+def test_the_error_is_raised(waiter):
     def fail(_):
         raise UpstreamError
 
     with pytest.raises(UpstreamError):
-        finished(in_background(fail, waiter, keep))
+        run(in_background(fail, waiter, must_not_discard))
 
 
-def test_the_one_who_waits_is_woken_for_its_own_words_meanwhile(waiter):
-    enough = threading.Event()
-    waiting = in_background(lambda _: enough.wait(DEADLINE), waiter, keep)
+def test_the_caller_is_woken_at_its_wake_at(waiter):
+    finish = threading.Event()
+    steps = in_background(lambda _: finish.wait(DEADLINE), waiter, must_not_discard)
 
     for _ in range(5):
         waiter.wake_at = monotonic() + 0.02
         while monotonic() < waiter.wake_at:
-            assert next(waiting) is None
-    enough.set()
+            assert next(steps) is None
+    finish.set()
 
-    assert finished(waiting)[0] is True
+    assert run(steps)[0] is True
 
 
-@pytest.mark.parametrize("how", ["closed", "ended"])
-def test_when_nobody_waits_any_more_it_is_told(how, waiter):
-    began, told = threading.Event(), threading.Event()
+@pytest.mark.parametrize("ending", ["closed", "cancelled"])
+def test_the_call_is_cancelled_when_its_caller_ends(ending, waiter):
+    started, cancelled = threading.Event(), threading.Event()
 
-    def work(place):
-        began.set()
+    def work(inner):
+        started.set()
         try:
             while True:
-                place.wait()
+                inner.wait()
         except ClientDisconnected:
-            told.set()
+            cancelled.set()
             raise
 
-    waiting = in_background(work, waiter, keep)
-    next(waiting)
-    assert began.wait(DEADLINE)
-    if how == "closed":
-        waiting.close()
+    steps = in_background(work, waiter, must_not_discard)
+    next(steps)
+    assert started.wait(DEADLINE)
+    if ending == "closed":
+        steps.close()
     else:
         waiter.cancel(ClientDisconnected())
         with pytest.raises(ClientDisconnected):
-            finished(waiting)
+            run(steps)
 
-    assert told.wait(DEADLINE)
+    assert cancelled.wait(DEADLINE)
 
 
-def test_a_result_that_comes_too_late_is_thrown_away(waiter):
-    go_on, thrown = threading.Event(), threading.Event()
+def test_a_late_result_is_discarded(waiter):
+    release, discarded = threading.Event(), threading.Event()
 
     def work(_):
-        go_on.wait(DEADLINE)
+        release.wait(DEADLINE)
         return "late"
 
-    waiting = in_background(work, waiter, lambda result: thrown.set() if result == "late" else None)
-    next(waiting)
-    waiting.close()
-    assert not thrown.is_set()
-    go_on.set()
+    steps = in_background(work, waiter, lambda result: discarded.set() if result == "late" else None)
+    next(steps)
+    steps.close()
+    assert not discarded.is_set()
+    release.set()
 
-    assert thrown.wait(DEADLINE)
+    assert discarded.wait(DEADLINE)
 
 
-def test_a_result_that_nobody_fetched_is_thrown_away(waiter):
-    go_on, thrown = threading.Event(), threading.Event()
-    waiting = in_background(lambda _: go_on.wait(DEADLINE), waiter, lambda _: thrown.set())
+def test_a_result_that_was_not_fetched_is_discarded(waiter):
+    release, discarded = threading.Event(), threading.Event()
+    steps = in_background(lambda _: release.wait(DEADLINE), waiter, lambda _: discarded.set())
 
-    next(waiting)
-    go_on.set()
+    next(steps)
+    release.set()
     assert eventually(lambda: "background" not in {thread.name for thread in threading.enumerate()}, DEADLINE)
-    waiting.close()
+    steps.close()
 
-    assert thrown.wait(DEADLINE)
+    assert discarded.wait(DEADLINE)

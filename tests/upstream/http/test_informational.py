@@ -1,4 +1,4 @@
-"""Informational answers (1xx) before the final one: skipped, within bounds, wherever their bytes are cut."""
+"""Informational responses (1xx) before the final one are skipped, within limits, wherever their bytes are cut."""
 
 import random
 import ssl
@@ -29,22 +29,22 @@ ALL = CONTINUE + EARLY_HINTS + PROCESSING + EARLY_HINTS
 JSON = reply(b'{"a":1}')
 
 
-def ask(server: WireServer, seconds: float = 5.0, session: Any = None, **options: Any) -> http.Response:
+def fetch(server: WireServer, seconds: float = 5.0, session: Any = None, **options: Any) -> http.Response:
     deadline = monotonic() + seconds
     return http.send(session or new_session(), "GET", server.url, headers={}, connect=1.0, deadline=deadline, **options)
 
 
 def read(server: WireServer, **options: Any) -> dict[str, Any]:
-    return http.read_json(ask(server, **options), monotonic() + 5)
+    return http.read_json(fetch(server, **options), monotonic() + 5)
 
 
 @pytest.mark.parametrize("before", [CONTINUE, EARLY_HINTS, PROCESSING, ALL, EARLY_HINTS * MAX_INFORMATIONAL])
-def test_informational_answers_are_skipped(before):
+def test_informational_responses_are_skipped(before):
     with WireServer([before + JSON]) as server:
         assert read(server) == {"a": 1}
 
 
-def test_they_are_skipped_wherever_their_bytes_are_cut():
+def test_informational_responses_are_skipped_wherever_they_are_cut():
     wire, dice = ALL + JSON, random.Random(1)
 
     for edges in [range(len(wire) + 1), *([0, *sorted(dice.sample(range(1, len(wire)), 9)), len(wire)] for _ in range(20))]:
@@ -53,14 +53,14 @@ def test_they_are_skipped_wherever_their_bytes_are_cut():
             assert read(server) == {"a": 1}, list(edges)
 
 
-def test_a_stream_may_begin_with_them_too():
+def test_informational_responses_before_a_stream_are_skipped():
     with WireServer([EARLY_HINTS, 0.01, EARLY_HINTS + stream_head() + chunk(b"data: x\n\n"), LAST_CHUNK]) as server:
-        source = EventSource(ask(server), 5.0)
+        source = EventSource(fetch(server), 5.0)
         with closing(waiting.new_waiter()) as waiter, closing(source):
             assert b"".join(source.chunks(waiter)) == b"data: x\n\n"
 
 
-def test_a_connection_serves_on_after_them():
+def test_a_connection_is_reused_after_informational_responses():
     session = new_session()
 
     with WireServer([ALL + JSON]) as server:
@@ -70,7 +70,7 @@ def test_a_connection_serves_on_after_them():
         assert server.open_connections == 1
 
 
-def test_they_are_skipped_over_tls(tmp_path):
+def test_informational_responses_are_skipped_over_tls(tmp_path):
     authority, serving = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(serving)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -80,7 +80,7 @@ def test_they_are_skipped_over_tls(tmp_path):
         assert read(server, session=session) == {"a": 1}
 
 
-REFUSED = {
+REJECTED = {
     "one too many": EARLY_HINTS * (MAX_INFORMATIONAL + 1) + JSON,
     "endless ones": CONTINUE * 100_000,
     "a change of protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n" + JSON,
@@ -91,11 +91,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("wire", REFUSED.values(), ids=REFUSED)
-def test_what_goes_on_for_ever_or_changes_the_protocol_is_refused_and_closed(wire):
+@pytest.mark.parametrize("wire", REJECTED.values(), ids=REJECTED)
+def test_endless_heads_and_changes_of_protocol_are_rejected_and_closed(wire):
     with WireServer([wire, HANG]) as server:
         with pytest.raises(UpstreamError):
-            ask(server)
+            fetch(server)
 
         assert server.wait_for(lambda: server.open_connections == 0)
 
@@ -109,9 +109,9 @@ CUT_SHORT = {
 
 
 @pytest.mark.parametrize("wire", CUT_SHORT.values(), ids=CUT_SHORT)
-def test_an_answer_that_is_cut_in_its_head_is_unavailable(wire):
+def test_a_response_cut_in_its_head_is_unavailable(wire):
     with WireServer([wire, END]) as server, pytest.raises(UpstreamUnavailable):
-        ask(server)
+        fetch(server)
 
 
 def trickle(wire: bytes) -> Iterator[Any]:
@@ -124,40 +124,40 @@ def trickle(wire: bytes) -> Iterator[Any]:
 TRICKLES = {"informational ones": EARLY_HINTS, "one head": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10_000}
 
 
-@pytest.mark.parametrize("watched", [True, False])
+@pytest.mark.parametrize("with_waiter", [True, False])
 @pytest.mark.parametrize("wire", TRICKLES.values(), ids=TRICKLES)
-def test_what_trickles_is_given_up_in_time(wire, watched):
+def test_a_trickling_head_times_out(wire, with_waiter):
     with WireServer(lambda _: trickle(wire)) as server, closing(waiting.new_waiter()) as waiter:
-        began = monotonic()
+        start = monotonic()
         with pytest.raises(UpstreamTimeout):
-            ask(server, seconds=0.2, waiter=waiter if watched else None)
+            fetch(server, seconds=0.2, waiter=waiter if with_waiter else None)
 
-        assert 0.2 <= monotonic() - began < 2
+        assert 0.2 <= monotonic() - start < 2
         assert server.wait_for(lambda: server.open_connections == 0)
 
 
-def test_a_reader_that_leaves_meanwhile_is_noticed():
+def test_a_disconnect_while_waiting_for_a_head_is_noticed():
     with WireServer(lambda _: trickle(EARLY_HINTS)) as server, closing(waiting.new_waiter()) as waiter:
         threading.Timer(0.1, waiter.cancel, [ClientDisconnected()]).start()
         with pytest.raises(ClientDisconnected):
-            ask(server, waiter=waiter)
+            fetch(server, waiter=waiter)
 
         assert server.wait_for(lambda: server.open_connections == 0)
 
 
-def test_an_answer_without_a_body_that_says_more_gives_its_connection_to_nobody():
+def test_a_connection_with_surplus_bytes_after_a_204_is_not_reused():
     session = new_session()
 
     with WireServer([b"HTTP/1.1 204 No Content\r\n\r\n" + JSON], [JSON]) as server:
-        ask(server, session=session).close()
-        source = http.ByteStream(ask(server, session=session), 5.0)
+        fetch(server, session=session).close()
+        source = http.ByteStream(fetch(server, session=session), 5.0)
         source.close()
 
         assert len(server.requests) == 2
         assert server.wait_for(lambda: server.open_connections <= 1)
 
 
-# Every service behind us
+# All upstream services
 
 
 def with_hints(request: Request) -> Iterator[bytes]:
@@ -168,44 +168,44 @@ def with_hints(request: Request) -> Iterator[bytes]:
         yield TICKET if request.method == "POST" else reply(b'{"messages":[],"entries":[],"total_count":0}')
 
 
-def test_a_broker_and_an_engine_may_send_them():
+def test_informational_responses_of_broker_and_engine_are_skipped():
     with WireServer(with_hints) as upstream:
         app = new_app(
             BROKER_BASE_URL=upstream.url, BROKER_API_KEY=BROKER_KEY, ENGINE_BASE_URL=upstream.url, ENGINE_API_KEY="key"
         )
         browser = app.test_client()
-        said = browser.post("/api/chat/stream", json={"message": "hello"}, headers=ADA)
+        response = browser.post("/api/chat/stream", json={"message": "hello"}, headers=ADA)
 
-        assert '"complete"' in said.text
+        assert '"complete"' in response.text
         assert browser.get("/api/chat/history", headers=ADA).json["entries"] == []
         assert browser.get("/api/chat/active", headers=ADA).json == {"messages": []}
 
 
-def test_a_set_of_keys_may_come_after_them():
+def test_informational_responses_before_a_key_set_are_skipped():
     with WireServer([ALL + reply(b'{"keys":[]}')]) as issuer:
         app = new_app(AUTH_MODE="jwt", AUTH_JWT_JWKS_URL=issuer.url, AUTH_JWT_AUDIENCE="chat")
         token = jwt.encode({"sub": "ada"}, "s" * 32, "HS256")
-        refused = app.test_client().get("/api/chat/active", headers={"Authorization": f"Bearer {token}"})
+        rejected = app.test_client().get("/api/chat/active", headers={"Authorization": f"Bearer {token}"})
 
-        assert (refused.status_code, len(issuer.requests)) == (401, 1)
+        assert (rejected.status_code, len(issuer.requests)) == (401, 1)
 
 
 @pytest.mark.live
-def test_they_are_skipped_under_greenlets_and_threads(start, kind):
+def test_informational_responses_are_skipped_under_gevent_and_threads(start, kind):
     with WireServer(with_hints) as broker:
         server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
-        with Browser(server).say("hello") as said:
-            assert [event["type"] for event in said.events()] == ["status", "complete"]
+        with Browser(server).say("hello") as reply_stream:
+            assert [event["type"] for event in reply_stream.events()] == ["status", "complete"]
 
 
 @pytest.mark.live
-def test_a_broker_that_sends_nothing_else_holds_nobody_up(start, kind):
+def test_endless_informational_responses_do_not_block_other_streams(start, kind):
     def hints_for_one(request: Request) -> Iterator[Any]:
         return trickle(EARLY_HINTS) if b"hints" in request.body else with_hints(request)
 
     with WireServer(hints_for_one) as broker:
         server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, UPSTREAM_OPEN_SECONDS="1")
-        answers = in_parallel(6, lambda number: Browser(server).say("hints only" if number else "hello").read())
+        replies = in_parallel(6, lambda number: Browser(server).say("hints only" if number else "hello").read())
 
-    assert b'"complete"' in answers[0]
-    assert all(b"upstream_timeout" in answer for answer in answers[1:])
+    assert b'"complete"' in replies[0]
+    assert all(b"upstream_timeout" in reply_body for reply_body in replies[1:])
