@@ -229,9 +229,9 @@ def test_another_agent_replies_anew(visit, start, tmp_path):
 def test_a_conversation_is_created_by_its_first_message(visit):
     page = visit()
     expect(page.get_by_role("heading", name="New conversation")).to_be_visible()
-    expect(page.locator("#kept")).to_have_text("Replies are finished and kept when you close this page.")
+    expect(page.locator("#persistence")).to_have_text("Replies are finished and kept when you close this page.")
     page.get_by_role("link", name="Direct chat").click()
-    expect(page.locator("#kept")).to_be_hidden()
+    expect(page.locator("#persistence")).to_be_hidden()
     page.locator("#new").click()
     expect(conversations(page)).to_have_count(0)
 
