@@ -90,7 +90,7 @@ export class EventParser {
   /** @type {number | null} Milliseconds. */
   retry = null;
   #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  #skip = "\uFEFF"; // Only the first BOM is skipped; TextDecoder would skip one in each chunk.
+  #skip = "\uFEFF"; // Only the first BOM is skipped; some decoders would skip later ones.
   #line = "";
   #block = { event: "", data: [], id: null };
 
