@@ -58,12 +58,12 @@ def read_some(reply: Reply, max_events: float) -> list[dict]:
     return frames
 
 
-def read_in_pieces(new_conversation: Conversation, lengths: Iterator[float]) -> list[dict]:
+def read_in_pieces(conversation: Conversation, lengths: Iterator[float]) -> list[dict]:
     """Reads a reply with one connection for each of `lengths`, the number of events to read. Returns its events."""
     frames: list[dict] = []
     for length in lengths:
         after = {"Last_Event_ID": frames[-1]["id"]} if frames else {}
-        reply = new_conversation.hear(CONTINUE, **after)
+        reply = conversation.hear(CONTINUE, **after)
         if reply.status == 204:
             reply.close()
             break
@@ -72,23 +72,23 @@ def read_in_pieces(new_conversation: Conversation, lengths: Iterator[float]) -> 
     return frames
 
 
-def assert_complete(new_conversation: Conversation, frames: list[dict], model: Model) -> None:
-    [stored] = new_conversation.replies
+def assert_complete(conversation: Conversation, frames: list[dict], model: Model) -> None:
+    [stored] = conversation.replies
     assert [frame["event"] for frame in frames] == ["token"] * WORDS + ["done"]
     assert "".join(tokens(frames)) == stored["content"]
     assert frames[-1]["data"] == {"messageId": stored["id"]}
-    assert model.calls[new_conversation.question] == 1
+    assert model.calls[conversation.question] == 1
 
 
 # Interruptions
 
 
 def test_a_reply_interrupted_after_any_event_is_complete(new_conversation, model):
-    def cut(after: int) -> None:
+    def interrupt(after: int) -> None:
         conversation = new_conversation(interval=0.01)
         assert_complete(conversation, read_in_pieces(conversation, chain([after], repeat(inf))), model)
 
-    in_parallel(WORDS + 1, lambda number: cut(number + 1))
+    in_parallel(WORDS + 1, lambda number: interrupt(number + 1))
 
 
 def test_a_reply_interrupted_after_every_event_is_complete(new_conversation, model):

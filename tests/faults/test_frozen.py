@@ -73,7 +73,9 @@ def freeze_once(clients: Clients, redis: RedisServer, seconds: float) -> Outage:
     redis.thaw()
     returning = sent + tabs + late + new
     assert clients.wait_for(all_done(returning + others), DEADLINE), states(returning + others)
-    return Outage(ends_of(returning), ends_of(others), [states([one]) for one in sent + tabs + new if not one.is_exact()])
+    return Outage(
+        ends_of(returning), ends_of(others), [states([stream]) for stream in sent + tabs + new if not stream.is_exact()]
+    )
 
 
 def ends_of(streams: list[Stream]) -> Counter[str]:

@@ -45,10 +45,10 @@ def test_a_repeated_message_gets_the_same_reply(share, kind, user):
     first = send(browser, "once")
     frames = take(first)
 
-    again = send(browser, "once")
+    repeated = send(browser, "once")
 
-    assert again.message_id == first.message_id
-    assert take(again) == frames
+    assert repeated.message_id == first.message_id
+    assert take(repeated) == frames
 
 
 def test_another_message_with_the_same_key_is_a_conflict(share, kind, user):
@@ -86,7 +86,7 @@ def test_a_repeated_message_with_an_expired_reply_gets_410(start, kind):
     take(reply)
     assert eventually(lambda: status_of(browser.follow(reply.message_id)) == 410)
 
-    again = send(browser, "once")
+    repeated = send(browser, "once")
 
-    assert (again.status, again.headers["Location"]) == (410, f"/api/chat/stream/{reply.message_id}")
-    assert again.json()["code"] == "expired"
+    assert (repeated.status, repeated.headers["Location"]) == (410, f"/api/chat/stream/{reply.message_id}")
+    assert repeated.json()["code"] == "expired"

@@ -48,8 +48,8 @@ def test_after_a_crash_queued_messages_run_and_ended_replies_are_readable(start_
     token = next(event for event in running.events() if event["type"] == "progress")
     server.crash()
 
-    again = start_server(kind, port=server.port, ECHO_WORD_SECONDS="0.05")
-    ada = Browser(again)
+    restarted = start_server(kind, port=server.port, ECHO_WORD_SECONDS="0.05")
+    ada = Browser(restarted)
 
     assert list(ada.follow(done.message_id).events()) == before
     assert text_of(list(ada.follow(waiting.message_id).events())).strip() == "waits"
@@ -68,14 +68,14 @@ def test_a_committed_reply_not_stored_before_a_crash_restarts(start_server, tmp_
         running = ada.say("one two")
         assert eventually(lambda: is_committed(file, running.message_id), DEADLINE)
         server.crash()
-    again = Browser(start_server(port=server.port))
+    restarted = Browser(start_server(port=server.port))
 
-    events = list(again.follow(running.message_id).events())
+    events = list(restarted.follow(running.message_id).events())
 
     kinds = [event["type"] for event in events]
     assert (kinds.count("restart"), kinds[-1]) == (1, "complete")
     assert text_of(events[kinds.index("restart") :]) == "one two"
-    turns = again.request("GET", "/api/chat/history").json()["entries"]
+    turns = restarted.request("GET", "/api/chat/history").json()["entries"]
     assert [turn["assistant_response"] for turn in turns] == ["hello", "one two"]
 
 
@@ -96,9 +96,9 @@ def test_a_graceful_stop_keeps_queued_messages(start_server):
     waiting = ada.say("waits")
     server.stop(signal.SIGTERM)
 
-    again = Browser(start_server(port=server.port))
+    restarted = Browser(start_server(port=server.port))
 
-    assert last_type(again, waiting.message_id) == "complete"
+    assert last_type(restarted, waiting.message_id) == "complete"
 
 
 def test_a_reload_keeps_the_order_and_every_reply(start_server):

@@ -118,10 +118,10 @@ def run_under_kills(embedded: Embedded, seed: int) -> list[Stream]:
         deadline = time.monotonic() + MAX_KILLING_SECONDS
         for number in range(KILLS):
             before, after = messages_around_kill(seed, number, rng)
-            streams += [clients.send(*one) for one in before]
+            streams += [clients.send(*message_and_user) for message_and_user in before]
             if time.monotonic() < deadline:
                 embedded.kill_worker() if number and rng.random() < 0.3 else embedded.kill()
-            streams += [clients.send(*one) for one in after]
+            streams += [clients.send(*message_and_user) for message_and_user in after]
             if number % 3 == 1:
                 clients.wait_for(all_done(streams), rng.uniform(*EARLY_KILL_SECONDS))
             else:

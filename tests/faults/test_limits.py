@@ -49,12 +49,12 @@ def test_streams_are_limited_per_user_and_in_total(start, single):
 
 def test_an_event_source_over_the_users_limit_gets_retry(start, kind):
     browser = Browser(start(kind, MAX_STREAMS_PER_USER="1"))
-    open_replies = browser.say("/slow 20 one two")
+    open_reply = browser.say("/slow 20 one two")
 
-    with browser.follow(open_replies.message_id, Accept="text/event-stream") as reply:
+    with browser.follow(open_reply.message_id, Accept="text/event-stream") as reply:
         assert (reply.status, reply.read()[:7]) == (200, b"retry: ")
 
-    open_replies.leave()
+    open_reply.leave()
 
 
 def test_queued_messages_are_limited_per_user(start, kind):

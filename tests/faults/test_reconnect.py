@@ -407,17 +407,17 @@ def test_a_restarted_broker_without_its_replies_ends_each_once(start, single):
     server = start(single, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
     replies = [Browser(server, f"user-{number}").say("/slow 30 one two three") for number in range(10)]
     events = [response.events() for response in replies]
-    first_events = [[next(one) for _ in range(3)] for one in events]
+    first_events = [[next(stream) for _ in range(3)] for stream in events]
 
     broker.crash()
-    again = start("broker", BROKER_API_KEY=BROKER_KEY, port=broker.port)
+    restarted = start("broker", BROKER_API_KEY=BROKER_KEY, port=broker.port)
     ended = in_parallel(10, lambda number: list(events[number]))
 
     for before, after in zip(first_events, ended, strict=True):
         assert [event["type"] for event in before] == ["status", "status", "progress"]
         assert ends_of(after) == ["upstream_unavailable"]
         assert after[-1]["type"] == "error"
-    assert again.url == broker.url
+    assert restarted.url == broker.url
     assert last_of(Browser(server).say("hello"))["type"] == "complete"
 
 
@@ -428,8 +428,8 @@ def test_a_broker_that_dies_ends_each_reply_once(start):
     server = start("gunicorn", BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
     replies = [Browser(server, f"user-{number}").say("/slow 30 one two three") for number in range(10)]
     events = [response.events() for response in replies]
-    for one in events:
-        next(one)
+    for stream in events:
+        next(stream)
 
     broker.crash()
     started = monotonic()

@@ -82,15 +82,15 @@ class Fleet:
 
 @pytest.fixture
 def make_fleet(tmp_path, engine, clean_redis) -> Iterator[Callable[..., Fleet]]:
-    made: list[Fleet] = []
+    fleets: list[Fleet] = []
 
     def make(redis: RedisServer = clean_redis, **settings: str) -> Fleet:
-        made.append(Fleet(tmp_path, ENGINE_BASE_URL=engine.url, REDIS_URL=redis.url, **settings))
-        return made[-1]
+        fleets.append(Fleet(tmp_path, ENGINE_BASE_URL=engine.url, REDIS_URL=redis.url, **settings))
+        return fleets[-1]
 
     yield make
-    for one in made:
-        one.crash()
+    for fleet in fleets:
+        fleet.crash()
 
 
 def all_have_text(streams: list[Stream]) -> Callable[[], bool]:

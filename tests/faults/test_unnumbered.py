@@ -133,12 +133,12 @@ def test_unknown_replies_and_those_of_others_are_not_found(shared_server, broker
 
 def test_resume_works_in_each_of_several_processes(start, clean_redis, broker):
     settings = {**settings_of(broker), "REDIS_URL": clean_redis.url}
-    one, other = start(**settings), start(**settings)
-    replies = [Browser(one, f"user-{number}").say(LONG_MESSAGE) for number in range(15)]
+    first, second = start(**settings), start(**settings)
+    replies = [Browser(first, f"user-{number}").say(LONG_MESSAGE) for number in range(15)]
     seen = [take(reply, 3) for reply in replies]
 
     def rest(number: int) -> list[str]:
-        browser = Browser((one, other)[number % 2], f"user-{number}")
+        browser = Browser((first, second)[number % 2], f"user-{number}")
         return take(browser.follow(replies[number].message_id, id_of(seen[number][-1])))
 
     for number, frames in enumerate(in_parallel(15, rest)):
@@ -209,12 +209,12 @@ def test_on_busy_is_respected(shared_server, broker):
     take(browser.follow(first.message_id), 3)
 
     refused = post(browser, "refused", on_busy="reject")
-    interrupting = post(browser, "hurried", on_busy="interrupt")
+    interrupting = post(browser, "interrupting", on_busy="interrupt")
 
     assert (refused.status, refused.json()["code"]) == (409, "busy")
     assert types_of(take(first))[-1] == "stopped"
     assert last_of(interrupting)["type"] == "complete"
-    assert broker.left == [LONG_MESSAGE, "hurried"]
+    assert broker.left == [LONG_MESSAGE, "interrupting"]
 
 
 def test_twenty_rapid_messages_get_replies_in_order(shared_server, broker):
@@ -440,6 +440,6 @@ def test_event_ids_of_one_users_replies_do_not_overlap(shared_server, broker):
 
     frames = in_parallel(5, lambda number: take(replies[number]))
 
-    text = [[id_of(frame) for frame in answer if content_of(frame)["type"] != "status"] for answer in frames]
-    numbers = [[tuple(map(int, one.split("-"))) for one in answer] for answer in text]
+    ids = [[id_of(frame) for frame in reply if content_of(frame)["type"] != "status"] for reply in frames]
+    numbers = [[tuple(map(int, event_id.split("-"))) for event_id in reply] for reply in ids]
     assert all(before[-1] < after[0] for before, after in pairwise(numbers))

@@ -54,15 +54,15 @@ SMALL = {
 
 def engine_reply(request: Request) -> list[bytes]:
     """Replies of about 4 MB."""
-    post_request = {"responses": [WORDS], "response_language": "en", "voice_audio_base64": None}
+    content = {"responses": [WORDS], "response_language": "en", "voice_audio_base64": None}
     if request.path.endswith(".mp3"):
         return [reply(bytes(8 * MIB), content_type="audio/mpeg")]
     if "/history" in request.path:
         return [reply(json.dumps({"entries": [TURN] * 50, "total_count": 50}).encode())]
     if request.path.endswith("/stream"):
-        event = json.dumps({"type": "complete", "response": post_request}).encode()
+        event = json.dumps({"type": "complete", "response": content}).encode()
         return [stream_head(), chunk(b"data: " + event + b"\n\n"), LAST_CHUNK]
-    return [reply(json.dumps(post_request).encode())]
+    return [reply(json.dumps(content).encode())]
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def test_a_slow_reader_receives_everything(start, single):
         started, received = monotonic(), b""
         while not received.endswith(b"}\n"):
             received += sock.recv(512 * KIB)
-            sleep(max(0.0, len(received) / (4 * MIB) - (monotonic() - started)))  # 4 MiB a second.
+            sleep(max(0.0, len(received) / (4 * MIB) - (monotonic() - started)))  # 4 MiB per second.
 
     assert len(received) > 8 * MIB
     assert monotonic() - started > 1.9, "longer than SLOW_READER_SECONDS"

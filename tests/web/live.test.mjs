@@ -41,19 +41,19 @@ test("stop ends a reply with the text so far", async () => {
 test("a reply continues without its reader and can be read again from any event", async () => {
   const options = serverOptions();
   const controller = new AbortController();
-  const left = openStream({ ...options, message: "/slow 1 one two three four five", signal: controller.signal });
-  await eventually(() => textOf(left));
+  const interrupted = openStream({ ...options, message: "/slow 1 one two three four five", signal: controller.signal });
+  await eventually(() => textOf(interrupted));
   controller.abort();
-  await assert.rejects(left.reply.done, { name: "AbortError" });
-  const { messageId } = left.reply;
+  await assert.rejects(interrupted.reply.done, { name: "AbortError" });
+  const { messageId } = interrupted.reply;
 
-  const rest = await streamToEnd({ ...options, ...left.reply });
-  const again = await streamToEnd({ ...options, messageId });
-  const end = await streamToEnd({ ...options, messageId, lastEventId: again.reply.lastEventId });
+  const rest = await streamToEnd({ ...options, ...interrupted.reply });
+  const repeated = await streamToEnd({ ...options, messageId });
+  const end = await streamToEnd({ ...options, messageId, lastEventId: repeated.reply.lastEventId });
 
-  assert.equal(textOf(left) + textOf(rest), "one two three four five");
-  assert.equal(textOf(again), "one two three four five");
-  assert.deepEqual([end.events, end.last], [[again.last], again.last]);
+  assert.equal(textOf(interrupted) + textOf(rest), "one two three four five");
+  assert.equal(textOf(repeated), "one two three four five");
+  assert.deepEqual([end.events, end.last], [[repeated.last], repeated.last]);
 });
 
 test("the same message sent twice gets one reply", async () => {

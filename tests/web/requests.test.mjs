@@ -179,9 +179,9 @@ test("a lost connection ends the stream, which can be resumed manually", async (
   assert.equal(lost.last.code, "connection_lost");
 
   const { fetch, requests } = scriptedFetch(stream(progress("b", "2"), complete("ab", "3")));
-  const again = await streamToCleanEnd({ ...options, ...lost.reply, fetch });
+  const resumed = await streamToCleanEnd({ ...options, ...lost.reply, fetch });
 
-  assert.equal(textOf(lost) + textOf(again), "ab");
+  assert.equal(textOf(lost) + textOf(resumed), "ab");
   assert.deepEqual([requests[0].method, requests[0].headers["last-event-id"]], ["GET", "1"]);
 });
 

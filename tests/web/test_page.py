@@ -305,13 +305,13 @@ def test_a_reply_is_finished_after_the_page_is_closed(visit, server):
     address = page.url
     page.close()
 
-    again = context.new_page()
-    again.goto(server.url)
-    assert eventually(lambda: stored_roles(again, address.rpartition("/")[2]) == ["user", "assistant"], 20)
-    again.goto(address)
+    reopened = context.new_page()
+    reopened.goto(server.url)
+    assert eventually(lambda: stored_roles(reopened, address.rpartition("/")[2]) == ["user", "assistant"], 20)
+    reopened.goto(address)
 
-    expect(replies(again)).to_have_text(WORDS)
-    expect(again.locator("#stop")).to_be_hidden()
+    expect(replies(reopened)).to_have_text(WORDS)
+    expect(reopened.locator("#stop")).to_be_hidden()
 
 
 @pytest.mark.parametrize("opened", ["before", "in mid-reply"])
