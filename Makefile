@@ -20,7 +20,7 @@ IN_PARALLEL = -n $(WORKERS) --dist worksteal
 
 # Tables of what is parsed, checked and refused: nothing waits there, so that under gevent they would say the same again.
 # Whatever is not named here is run there too.
-NOTHING_WAITS = deploy config api/adapters engine/test_user_data.py faults/test_judge.py test_architecture.py test_docs.py \
+NOTHING_WAITS = deploy config api/adapters engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
 	test_errors.py $(foreach name,mutated ownership,security/test_$(name).py) \
 	$(foreach name,identity jwt orgs tickets,auth/test_$(name).py) \
 	$(foreach name,openapi engine_requests security_headers history origin page preferences tickets,api/test_$(name).py) \

@@ -29,11 +29,11 @@ def test_fifty_equal_requests_make_one_turn_and_equal_streams(share, kind, user,
     with WireServer(engine_reply, port=port) as engine:
         browser = Browser(share(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", **HIGH_LIMITS), user)
 
-        def send(_number: int) -> tuple[str, list[str]]:
+        def send_once(_number: int) -> tuple[str, list[str]]:
             reply = send(browser, "once") if location == "in the body" else browser.say("hello", Idempotency_Key="once")
             return reply.message_id, take(reply)
 
-        results = in_parallel(50, send)
+        results = in_parallel(50, send_once)
 
         assert all(reply == results[0] for reply in results)
         assert len(results[0][1]) == 13
