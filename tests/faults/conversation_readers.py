@@ -19,7 +19,7 @@ class ConversationReader(Stream):
 
     def request(self) -> bytes:
         after = [f"Last-Event-ID: {self.last_id}"] if self.last_id else []
-        path = f"/api/conversations/{self.conversation}/stream{self.query}"
+        path = f"/api/conversations/{self.conversation_id}/stream{self.query}"
         return head("GET", path, "Accept: text/event-stream", *after, user=self.user)
 
     @property
