@@ -20,7 +20,7 @@ IN_PARALLEL = -n $(WORKERS) --dist worksteal
 
 # Tests that never wait, such as those of parsers and checks: running them under gevent would add nothing. All others also run
 # under gevent.
-NOT_UNDER_GEVENT = deploy config api/adapters engine/test_user_data.py faults/test_judge.py test_architecture.py test_docs.py \
+NOT_UNDER_GEVENT = deploy config api/adapters engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
 	test_errors.py $(foreach name,mutated ownership,security/test_$(name).py) \
 	$(foreach name,identity jwt orgs tickets,auth/test_$(name).py) \
 	$(foreach name,openapi engine_requests security_headers history origin page preferences tickets,api/test_$(name).py) \

@@ -35,7 +35,7 @@ class ClientDisconnected(Exception):
 
 
 class Draining(ClientDisconnected):
-    """This process is stopping: the stream ends without a terminal event, and the client resumes on another process."""
+    """The process is stopping: the stream ends without a terminal event, and the client resumes on another process."""
 
 
 class ChatError(Exception):

@@ -1,4 +1,7 @@
-"""CORS: which other pages may read our responses, by `CORS_ALLOW_ORIGINS`. https://fetch.spec.whatwg.org/#http-cors-protocol"""
+"""CORS: which other pages may read our responses, by `CORS_ALLOW_ORIGINS`.
+
+See https://fetch.spec.whatwg.org/#http-cors-protocol.
+"""
 
 from typing import Final
 

@@ -35,7 +35,9 @@ class Turns(NamedTuple):
 
 
 class EngineClient:
-    """Unless noted otherwise, methods raise an UpstreamFailure, InvalidRequest or TooManyRequests, as the engine responds, and
+    """The engine's HTTP API.
+
+    Unless noted otherwise, methods raise an UpstreamFailure, InvalidRequest or TooManyRequests, as the engine responds, and
     the reason if `waiter` is cancelled.
     """
 

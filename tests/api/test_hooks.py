@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
-from bff.app import DOORS
+from bff.app import BLUEPRINTS
 from tests.live import ADA, new_app
 
 HOOKED = {"X-Request-ID", "Content-Security-Policy", "X-Content-Type-Options"}
@@ -17,7 +17,7 @@ def host():
     """A third-party application that registers our blueprints and has a route of its own."""
     host = Flask("host", static_folder=None)
     host.extensions["chat_bff"] = new_app().extensions["chat_bff"]
-    for module in DOORS:
+    for module in BLUEPRINTS:
         host.register_blueprint(module.bp)
     host.add_url_rule("/own", view_func=lambda: "own")
     return host

@@ -1,7 +1,7 @@
 import { HttpAgent } from '@ag-ui/client'
-import { as, cuttingUrl, gone, run, stop, url } from './harness.mjs'
+import { as, cuttingUrl, waitUntilIdle, run, stop, url } from './harness.mjs'
 
-// A line that breaks fails a promise of the client's own that nobody can wait for, beside the run's.
+// An interruption also rejects an internal promise of the client, which cannot be awaited.
 process.on('unhandledRejection', () => {})
 
 function agentOf(user, text, base = url, more = {}) {
@@ -10,70 +10,70 @@ function agentOf(user, text, base = url, more = {}) {
   return agent
 }
 
-/** What a subscriber hears of a run, by event type; text joined. */
-async function hear(agent, parameters = {}, onText = () => {}) {
-  const heard = { events: [], text: '' }
+/** Runs the agent. Resolves with the event types, the joined text and the outcome. */
+async function runAgent(agent, parameters = {}, onText = () => {}) {
+  const received = { events: [], text: '' }
   const subscriber = {
-    onEvent: ({ event }) => heard.events.at(-1) !== event.type && heard.events.push(event.type),
-    onTextMessageContentEvent: ({ event }) => onText(event, (heard.text += event.delta)),
-    onRunErrorEvent: ({ event }) => (heard.error = [event.message, event.code]),
-    onRunFinishedEvent: ({ event }) => (heard.outcome = event.outcome?.type),
-    onCustomEvent: ({ event }) => event.name === 'message_id' && (heard.messageId = event.value),
+    onEvent: ({ event }) => received.events.at(-1) !== event.type && received.events.push(event.type),
+    onTextMessageContentEvent: ({ event }) => onText(event, (received.text += event.delta)),
+    onRunErrorEvent: ({ event }) => (received.error = [event.message, event.code]),
+    onRunFinishedEvent: ({ event }) => (received.outcome = event.outcome?.type),
+    onCustomEvent: ({ event }) => event.name === 'message_id' && (received.messageId = event.value),
   }
   try {
     await agent.runAgent(parameters, subscriber)
   } catch (error) {
-    heard.thrown = String(error.message ?? error)
-    heard.status = error.status
+    received.thrown = String(error.message ?? error)
+    received.status = error.status
   }
-  return heard
+  return received
 }
 
 await run({
   async answer(user) {
     const agent = agentOf(user, 'Hello, streaming world')
-    const { events, text } = await hear(agent)
+    const { events, text } = await runAgent(agent)
     return { events, text, messages: agent.messages.map(({ role, content }) => [role, content]) }
   },
 
   async unicode(user) {
-    return (await hear(agentOf(user, '/unicode'))).text
+    return (await runAgent(agentOf(user, '/unicode'))).text
   },
 
   async error(user) {
-    const { text, error } = await hear(agentOf(user, '/error'))
+    const { text, error } = await runAgent(agentOf(user, '/error'))
     return { text, error }
   },
 
   async refusal(user) {
-    return (await hear(agentOf(user, '   '))).status
+    return (await runAgent(agentOf(user, '   '))).status
   },
 
   async tool(user) {
     const agent = agentOf(user, '/tool')
-    const { text } = await hear(agent)
+    const { text } = await runAgent(agent)
     const call = agent.messages.find((message) => message.toolCalls)?.toolCalls[0]
     const result = agent.messages.find((message) => message.role === 'tool')
     return { text, name: call.function.name, input: JSON.parse(call.function.arguments), output: JSON.parse(result.content) }
   },
 
   async silence(user) {
-    return (await hear(agentOf(user, '/silence 1'))).text
+    return (await runAgent(agentOf(user, '/silence 1'))).text
   },
 
   async stop(user) {
     let stopping
-    const { text, outcome } = await hear(agentOf(user, '/slow 600 one two'), {}, (event) => {
+    const { text, outcome } = await runAgent(agentOf(user, '/slow 600 one two'), {}, (event) => {
       stopping = stop(user, event.messageId)
     })
-    return { text, outcome, stop: await stopping, gone: await gone(user) }
+    return { text, outcome, stop: await stopping, gone: await waitUntilIdle(user) }
   },
 
   async resume(user) {
     const agent = agentOf(user, '/slow 2 one two three four five', cuttingUrl, { 'X-Cut': 'three' })
-    const broken = await hear(agent, { runId: `${user}-run` })
+    const broken = await runAgent(agent, { runId: `${user}-run` })
     agent.setMessages(agent.messages.filter((message) => message.role === 'user'))
-    const { text, messageId } = await hear(agent, { runId: `${user}-run` })
+    const { text, messageId } = await runAgent(agent, { runId: `${user}-run` })
     return { broken: Boolean(broken.thrown || broken.error), text, same: messageId === broken.messageId }
   },
 })

@@ -1,38 +1,38 @@
 import { Chat } from '@ai-sdk/react'
 import { DefaultChatTransport, readUIMessageStream } from 'ai'
-import { as, cuttingUrl, eventually, gone, run, stop, url } from './harness.mjs'
+import { as, cuttingUrl, eventually, waitUntilIdle, run, stop, url } from './harness.mjs'
 
 function transport(user, base = url, more = {}) {
   return new DefaultChatTransport({ api: `${base}/api/chat/stream?protocol=ai-sdk`, headers: as(user, more) })
 }
 
 function chatOf(user, base, more) {
-  const seen = []
+  const callbacks = []
   const chat = new Chat({
     id: 'chat-1',
     transport: transport(user, base, more),
-    onData: (part) => seen.push(part.type),
-    onFinish: ({ isAbort, isDisconnect, isError }) => seen.push({ isAbort, isDisconnect, isError }),
+    onData: (part) => callbacks.push(part.type),
+    onFinish: ({ isAbort, isDisconnect, isError }) => callbacks.push({ isAbort, isDisconnect, isError }),
   })
-  return { chat, seen }
+  return { chat, callbacks }
 }
 
 function textOf(message) {
   return message.parts.filter((part) => part.type === 'text').map((part) => part.text).join('')
 }
 
-function whatIsThere(chat) {
+function summary(chat) {
   return { status: chat.status, error: chat.error?.message, roles: chat.messages.map((m) => m.role), text: textOf(chat.lastMessage) }
 }
 
-const begun = (chat, text) => eventually(() => chat.lastMessage?.role === 'assistant' && textOf(chat.lastMessage).includes(text))
+const waitForText = (chat, text) => eventually(() => chat.lastMessage?.role === 'assistant' && textOf(chat.lastMessage).includes(text))
 
 await run({
   async answer(user) {
-    const { chat, seen } = chatOf(user)
+    const { chat, callbacks } = chatOf(user)
     await chat.sendMessage({ text: 'Hello, streaming world' })
     await chat.sendMessage({ text: 'and again' })
-    return { ...whatIsThere(chat), first: textOf(chat.messages[1]), seen }
+    return { ...summary(chat), first: textOf(chat.messages[1]), seen: callbacks }
   },
 
   async unicode(user) {
@@ -42,9 +42,9 @@ await run({
   },
 
   async error(user) {
-    const { chat, seen } = chatOf(user)
+    const { chat, callbacks } = chatOf(user)
     await chat.sendMessage({ text: '/error' })
-    return { ...whatIsThere(chat), seen }
+    return { ...summary(chat), seen: callbacks }
   },
 
   async refusal(user) {
@@ -63,37 +63,37 @@ await run({
   async silence(user) {
     const { chat } = chatOf(user)
     await chat.sendMessage({ text: '/silence 1' })
-    return whatIsThere(chat)
+    return summary(chat)
   },
 
   async stop(user) {
     const { chat } = chatOf(user)
     const sent = chat.sendMessage({ text: '/slow 600 one two' })
-    await begun(chat, 'one ')
+    await waitForText(chat, 'one ')
     const status = await stop(user, chat.lastMessage.id)
     await sent
-    return { stop: status, ...whatIsThere(chat), gone: await gone(user) }
+    return { stop: status, ...summary(chat), gone: await waitUntilIdle(user) }
   },
 
   async resume(user) {
-    const { chat, seen } = chatOf(user, cuttingUrl, { 'X-Cut': 'three' })
+    const { chat, callbacks } = chatOf(user, cuttingUrl, { 'X-Cut': 'three' })
     await chat.sendMessage({ text: '/slow 2 one two three four five' })
-    const broken = { status: chat.status, ...seen.at(-1) }
+    const broken = { status: chat.status, ...callbacks.at(-1) }
     await chat.resumeStream()
-    return { broken, ...whatIsThere(chat) }
+    return { broken, ...summary(chat) }
   },
 
   async reload(user) {
     const before = chatOf(user).chat
     const sent = before.sendMessage({ text: '/slow 2 one two three' })
-    await begun(before, 'one ')
+    await waitForText(before, 'one ')
     const after = chatOf(user).chat
     after.messages = before.messages.slice(0, 1)
     await after.resumeStream()
     await sent
-    await gone(user)
+    await waitUntilIdle(user)
     const later = await transport(user).reconnectToStream({ chatId: 'chat-1' })
-    return { before: textOf(before.lastMessage), after: whatIsThere(after), later }
+    return { before: textOf(before.lastMessage), after: summary(after), later }
   },
 
   async regenerate(user) {
@@ -101,14 +101,14 @@ await run({
     await chat.sendMessage({ text: 'once' })
     const first = chat.lastMessage.id
     await chat.regenerate()
-    return { ...whatIsThere(chat), another: chat.lastMessage.id !== first }
+    return { ...summary(chat), another: chat.lastMessage.id !== first }
   },
 
   async edit(user) {
     const { chat } = chatOf(user)
     await chat.sendMessage({ text: 'first' })
     await chat.sendMessage({ text: 'edited', messageId: chat.messages[0].id })
-    return whatIsThere(chat)
+    return summary(chat)
   },
 
   async reader(user) {

@@ -1,28 +1,28 @@
 import OpenAI from 'openai'
-import { as, cuttingUrl, gone, run, url } from './harness.mjs'
+import { as, cuttingUrl, waitUntilIdle, run, url } from './harness.mjs'
 
 function clientOf(user, base = url, more = {}) {
   return new OpenAI({ baseURL: `${base}/v1`, apiKey: 'a-key', defaultHeaders: as(user, more), maxRetries: 0 })
 }
 
-const asking = (content, more = {}) => ({ model: 'default', messages: [{ role: 'user', content }], ...more })
+const completionRequest = (content, more = {}) => ({ model: 'default', messages: [{ role: 'user', content }], ...more })
 
 async function streamed(client, content, options) {
-  const heard = { text: '', finish: null }
+  const received = { text: '', finish: null }
   try {
-    for await (const chunk of await client.chat.completions.create(asking(content, { stream: true }), options)) {
-      heard.text += chunk.choices[0].delta.content ?? ''
-      heard.finish = chunk.choices[0].finish_reason
-      heard.id = chunk.id
+    for await (const chunk of await client.chat.completions.create(completionRequest(content, { stream: true }), options)) {
+      received.text += chunk.choices[0].delta.content ?? ''
+      received.finish = chunk.choices[0].finish_reason
+      received.id = chunk.id
     }
   } catch (error) {
-    heard.thrown = error.constructor.name
-    heard.code = error.code
+    received.thrown = error.constructor.name
+    received.code = error.code
   }
-  return heard
+  return received
 }
 
-async function refused(promise) {
+async function errorOf(promise) {
   try {
     await promise
   } catch ({ status, code, type, requestID, constructor }) {
@@ -37,26 +37,26 @@ await run({
   },
 
   async whole(user) {
-    const { choices, object, model } = await clientOf(user).chat.completions.create(asking('Hello, whole world'))
+    const { choices, object, model } = await clientOf(user).chat.completions.create(completionRequest('Hello, whole world'))
     return { object, model, message: choices[0].message, finish: choices[0].finish_reason }
   },
 
   async unicode(user) {
-    const text = (await clientOf(user).chat.completions.create(asking('/unicode'))).choices[0].message.content
+    const text = (await clientOf(user).chat.completions.create(completionRequest('/unicode'))).choices[0].message.content
     return { whole: text, streamed: (await streamed(clientOf(user), '/unicode')).text }
   },
 
   async error(user) {
     const { text, thrown, code } = await streamed(clientOf(user), '/error')
-    return { text, thrown, code, whole: await refused(clientOf(user).chat.completions.create(asking('/error'))) }
+    return { text, thrown, code, whole: await errorOf(clientOf(user).chat.completions.create(completionRequest('/error'))) }
   },
 
   async refusal(user) {
     const client = clientOf(user)
     return {
-      blank: await refused(client.chat.completions.create(asking('   '))),
-      model: await refused(client.chat.completions.create(asking('hi', { model: 'gpt-9' }))),
-      stranger: await refused(new OpenAI({ baseURL: `${url}/v1`, apiKey: 'x', maxRetries: 0 }).models.list()),
+      blank: await errorOf(client.chat.completions.create(completionRequest('   '))),
+      model: await errorOf(client.chat.completions.create(completionRequest('hi', { model: 'gpt-9' }))),
+      stranger: await errorOf(new OpenAI({ baseURL: `${url}/v1`, apiKey: 'x', maxRetries: 0 }).models.list()),
     }
   },
 
@@ -71,13 +71,13 @@ await run({
   },
 
   async stop(user) {
-    const stream = await clientOf(user).chat.completions.create(asking('/slow 600 one two', { stream: true }))
+    const stream = await clientOf(user).chat.completions.create(completionRequest('/slow 600 one two', { stream: true }))
     let text = ''
     for await (const chunk of stream) {
       text += chunk.choices[0].delta.content ?? ''
       if (text) stream.controller.abort()
     }
-    return { text, gone: await gone(user) }
+    return { text, gone: await waitUntilIdle(user) }
   },
 
   async resume(user) {

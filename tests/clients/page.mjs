@@ -1,4 +1,4 @@
-// Shows a recipe's page, as a bundler makes it, in a browser's place: types a message, sends it, and says what is to be seen.
+// Renders a recipe's page as a bundler builds it, without a browser: types a message, sends it, and prints the page's text.
 
 import { readFile, writeFile } from 'node:fs/promises'
 import { transform } from 'esbuild'
@@ -8,12 +8,12 @@ const [, , recipe, message] = process.argv
 const window = new Window({ url: process.env.SERVER_URL })
 const cookies = new Map()
 
-/** Relative addresses, cookies and an origin, which a page's `fetch` has. */
+/** A page's `fetch`: relative URLs, cookies and an origin. */
 async function pageFetch(input, init = {}) {
   const headers = new Headers(init.headers)
   headers.set('Origin', process.env.SERVER_URL)
   headers.set('Cookie', [...cookies].map(([name, value]) => `${name}=${value}`).join('; '))
-  const response = await fetchAnywhere(new URL(input, process.env.SERVER_URL), { ...init, headers })
+  const response = await nodeFetch(new URL(input, process.env.SERVER_URL), { ...init, headers })
   for (const cookie of response.headers.getSetCookie()) {
     const [, name, value] = cookie.match(/^([^=]+)=([^;]*)/)
     cookies.set(name, value)
@@ -21,7 +21,7 @@ async function pageFetch(input, init = {}) {
   return response
 }
 
-const fetchAnywhere = globalThis.fetch
+const nodeFetch = globalThis.fetch
 for (const name of Object.getOwnPropertyNames(window)) {
   if (!(name in globalThis)) globalThis[name] = window[name]
 }
@@ -37,28 +37,28 @@ const { default: Page } = await import(`${recipe}.mjs`)
 const root = document.body.appendChild(document.createElement('div'))
 createRoot(root).render(React.createElement(Page))
 
-async function until(condition) {
+async function waitFor(condition) {
   const deadline = Date.now() + 30_000
   while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`not there: ${condition}\n${root.innerHTML}`)
-    await new Promise((go) => setTimeout(go, 20))
+    if (Date.now() > deadline) throw new Error(`timed out: ${condition}\n${root.innerHTML}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
 
-await until(() => root.querySelector('[name=text]'))
+await waitFor(() => root.querySelector('[name=text]'))
 const field = root.querySelector('[name=text]')
 const set = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), 'value').set
 set.call(field, message)
 field.dispatchEvent(new window.Event('input', { bubbles: true }))
-await until(() => !root.querySelector('form button').disabled)
+await waitFor(() => !root.querySelector('form button').disabled)
 root.querySelector('form').dispatchEvent(new window.Event('submit', { bubbles: true, cancelable: true }))
 
-const words = message.replace(/^\/slow \d+ /, '')
-if (words !== message) {
-  await until(() => root.querySelector('#stop') && root.textContent.includes('one '))
+const text = message.replace(/^\/slow \d+ /, '')
+if (text !== message) {
+  await waitFor(() => root.querySelector('#stop') && root.textContent.includes('one '))
   root.querySelector('#stop').click()
-  await until(() => !root.querySelector('#stop'))
+  await waitFor(() => !root.querySelector('#stop'))
 } else {
-  await until(() => root.textContent.split(words).length > 2)
+  await waitFor(() => root.textContent.split(text).length > 2)
 }
 process.stdout.write(root.textContent, () => process.exit(0))

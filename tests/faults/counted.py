@@ -1,6 +1,6 @@
-"""The app, with a door that counts what is alive inside its process: what nothing outside can see.
+"""The app with `/counts`, which counts live objects inside its process.
 
-Nothing is collected for it: what only the garbage collector would free counts as alive.
+No garbage collection runs before: objects in unreachable cycles count as alive.
 """
 
 import gc
@@ -15,7 +15,7 @@ from bff.broker.queue import memory
 from bff.broker.queue.memory import MemoryQueue
 
 QUEUES: list[MemoryQueue] = []
-"""Those of this process: once they are frozen, the collector does not list them."""
+"""The queues of this process: `gc.get_objects` does not list frozen objects."""
 
 
 class CountedQueue(MemoryQueue):
@@ -26,18 +26,18 @@ class CountedQueue(MemoryQueue):
 
 memory.MemoryQueue = CountedQueue  # type: ignore[misc]
 app = create_app()
-_served = app.wsgi_app
+_wsgi_app = app.wsgi_app
 
 
-def _counted(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+def _with_counts(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     if environ["PATH_INFO"] != "/counts":
-        return _served(environ, start_response)
+        return _wsgi_app(environ, start_response)
     body = json.dumps(counts()).encode()
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
     return [body]
 
 
-app.wsgi_app = _counted  # type: ignore[method-assign]
+app.wsgi_app = _with_counts  # type: ignore[method-assign]
 
 
 def _is_ours(module: str) -> bool:
@@ -45,13 +45,13 @@ def _is_ours(module: str) -> bool:
 
 
 def counts() -> dict[str, int]:
-    things = gc.get_objects()
+    objects = gc.get_objects()
     return {
-        "greenlets": sum(isinstance(thing, greenlet) and not thing.dead for thing in things),
+        "greenlets": sum(isinstance(object_, greenlet) and not object_.dead for object_ in objects),
         "slots": len(app.extensions["chat_bff"].streams),
         "readers": sum(len(entry.readers) for queue in QUEUES for entry in list(queue._state.entries.values())),
         "busy": sum(queue.counts().queues for queue in QUEUES),
         "kept": sum(len(queue._state.entries) for queue in QUEUES),
-        "ours": sum(_is_ours(str(type(thing).__module__)) for thing in things),
-        "objects": len(things),
+        "ours": sum(_is_ours(str(type(object_).__module__)) for object_ in objects),
+        "objects": len(objects),
     }

@@ -1,4 +1,4 @@
-"""An engine that notes what it was asked, and in whose words one sees at which asking they were said."""
+"""A fake engine that counts its calls; the words of a reply contain the number of the call."""
 
 import contextlib
 import json
@@ -9,28 +9,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
-def question(name: str, words: int, apart: float = 0.0, silence: float = 0.0) -> str:
-    """What makes the engine say so many words, so many seconds apart, after so many of silence."""
-    return f"{name} {words} {apart} {silence}"
+def question(name: str, words: int, interval: float = 0.0, delay: float = 0.0) -> str:
+    """A message that makes the engine reply with `words` words, `interval` seconds apart, after `delay` seconds."""
+    return f"{name} {words} {interval} {delay}"
 
 
-def answer(message: str, asking: int) -> list[str]:
-    """The words to a question; `asking`: 1 for the first time."""
+def reply_words(message: str, call_number: int) -> list[str]:
+    """The words of the reply to a question; `call_number` starts at 1."""
     name, words, _, _ = message.split()
-    return [f"{name}:{asking}.{number} " for number in range(int(words))]
+    return [f"{name}:{call_number}.{number} " for number in range(int(words))]
 
 
-def askings(text: str) -> set[int]:
-    """In which askings these words were said."""
+def call_numbers(text: str) -> set[int]:
+    """The numbers of the calls that produced these words."""
     return {int(number) for number in re.findall(r":([0-9]+)\.", text)}
 
 
 class Engine:
-    """Speaks the engine's HTTP for as long as it is entered."""
+    """Serves the engine's HTTP contract inside `with`."""
 
     def __init__(self) -> None:
-        self.asked: defaultdict[str, int] = defaultdict(int)
-        """How often, by message."""
+        self.calls: defaultdict[str, int] = defaultdict(int)
+        """Number of calls by message."""
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         engine = self
@@ -41,7 +41,7 @@ class Engine:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with contextlib.suppress(OSError):
-                    engine._answer(self, body["message"])
+                    engine._reply(self, body["message"])
                 self.close_connection = True
 
             def log_message(self, *_: object) -> None:
@@ -59,21 +59,21 @@ class Engine:
         self._server.shutdown()
         self._server.server_close()
 
-    def _answer(self, handler: BaseHTTPRequestHandler, message: str) -> None:
+    def _reply(self, handler: BaseHTTPRequestHandler, message: str) -> None:
         with self._lock:
-            self.asked[message] += 1
-            words = answer(message, self.asked[message])
-        _, _, apart, silence = message.split()
+            self.calls[message] += 1
+            words = reply_words(message, self.calls[message])
+        _, _, interval, delay = message.split()
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
         handler.send_header("Transfer-Encoding", "chunked")
         handler.end_headers()
-        self._stopping.wait(float(silence))
+        self._stopping.wait(float(delay))
         for word in words:
-            _say(handler, {"type": "progress", "text": word})
-            self._stopping.wait(float(apart))
+            _send_event(handler, {"type": "progress", "text": word})
+            self._stopping.wait(float(interval))
         response = {"responses": ["".join(words)], "response_language": "en", "voice_audio_base64": None}
-        _say(handler, {"type": "complete", "response": response})
+        _send_event(handler, {"type": "complete", "response": response})
         handler.wfile.write(b"0\r\n\r\n")
 
 
@@ -83,7 +83,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 256
 
 
-def _say(handler: BaseHTTPRequestHandler, content: dict[str, Any]) -> None:
+def _send_event(handler: BaseHTTPRequestHandler, content: dict[str, Any]) -> None:
     event = f"data: {json.dumps(content)}\n\n".encode()
     handler.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
     handler.wfile.flush()

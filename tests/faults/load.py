@@ -1,12 +1,12 @@
-"""Many browsers in one thread: hundreds of streams that are read, cut, left and resumed, as our client library would.
+"""Many clients in one thread: hundreds of streams that are read, reset, closed and resumed, as sse.js does.
 
-    with Crowd(server.port) as crowd:
-        streams = [crowd.say("hello") for _ in range(300)]
-        assert crowd.wait_for(lambda: all(stream.over for stream in streams))
+    with Clients(server.port) as clients:
+        streams = [clients.send("hello") for _ in range(300)]
+        assert clients.wait_for(lambda: all(stream.done for stream in streams))
 
-A stream that ended without a terminal event comes back by itself, with its last event id: after the pause that the server
-asked for, else after a jittered one that doubles. Where nothing is known of its message yet, it is left again, with the
-same `Idempotency-Key`. No two streams of one message may have been told different ends: that is judged when a crowd goes.
+A stream that ends without a terminal event reconnects with its last event id, after the delay that the server requested or
+with exponential backoff and jitter. If its message id is not known yet, the message is sent again with the same
+`Idempotency-Key`. On exit, the streams of each message are checked to have received the same end.
 """
 
 import contextlib
@@ -23,32 +23,32 @@ from collections.abc import Callable
 from time import monotonic, time
 from typing import Any
 
-from tests.faults.judge import assert_told_the_same_end
+from tests.faults.consistency import assert_same_end
 from tests.live import head, text_of
 from tests.wire_server import RESET
 
 TERMINAL = frozenset({"complete", "stopped", "error", "done", "failure"})
-"""Of an answer in direct chat, and of a conversation's reply."""
+"""Terminal events of direct chat and of conversations."""
 READ_BYTES = 65536
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 1.0
+MIN_BACKOFF = 0.1
+MAX_BACKOFF = 1.0
 
 
 class Wire:
-    """The bytes of one answer: its head, then its chunks, then its events."""
+    """Parses the bytes of one response: head, chunks, events."""
 
     def __init__(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.retry: float | None = None
-        """Seconds, as the server asked for in milliseconds."""
+        """Seconds; sent by the server in milliseconds."""
         self.ended = False
-        """By its last chunk: not cut."""
+        """Whether the last chunk was received."""
         self._bytes = b""
         self._text = b""
 
     def feed(self, data: bytes) -> list[dict[str, Any]]:
-        """The events that are complete now, each with its `id` where it has one."""
+        """Returns the events completed by `data`, with their `id` if they have one."""
         self._bytes += data
         if not self.status and not self._read_head():
             return []
@@ -87,41 +87,41 @@ class Wire:
 
 
 class Connection:
-    """One request of a stream's, and how it went. Moments are monotonic."""
+    """One request of a stream, and its outcome. Times are monotonic."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.wire = Wire()
         self.unsent = b""
-        self.began = monotonic()
+        self.started = monotonic()
         self.ended = 0.0
-        self.how = ""
-        """clean, cut, refused (nobody listened) or left (by us); "" while it is open."""
+        self.outcome = ""
+        """clean, cut, refused or closed (by the client); "" while it is open."""
 
 
 class Stream:
-    """One message and its answer, over as many connections as it takes."""
+    """One message and its reply, over any number of connections."""
 
-    def __init__(self, user: str, message: str, key: str, comes_back: bool) -> None:
+    def __init__(self, user: str, message: str, key: str, resumable: bool) -> None:
         self.user = user
         self.message = message
         self.key = key
-        self.comes_back = comes_back
+        self.resumable = resumable
         self.message_id = ""
         self.last_id = ""
         self.events: list[dict[str, Any]] = []
-        """Each with `at`, the wall clock's time of its arrival."""
+        """Each with `at`, the wall-clock time it was received."""
         self.connections: list[Connection] = []
-        self.leave_at: int | None = None
-        """After so many events; 0: as soon as its stream is open."""
-        self.leaving = False
-        self.over = False
-        """Whether it will not come back any more."""
-        self._pause = FIRST_PAUSE
+        self.disconnect_after_events: int | None = None
+        """Closes the connection after this many events; 0: as soon as the stream is open."""
+        self.disconnecting = False
+        self.done = False
+        """Whether it will not reconnect."""
+        self._backoff = MIN_BACKOFF
 
     @property
     def runs(self) -> list[list[dict[str, Any]]]:
-        """Its events, parted where a `restart` took back what came before."""
+        """The events, split at each `restart`, which invalidates the events before it."""
         runs: list[list[dict[str, Any]]] = [[]]
         for event in self.events:
             if event["type"] == "restart":
@@ -136,159 +136,161 @@ class Stream:
 
     @property
     def text(self) -> str:
-        """What counts of it."""
+        """The text since the last restart."""
         return text_of(self.runs[-1])
 
     @property
     def end(self) -> str:
-        """The type of its terminal event, an error's code; "" when it has none."""
+        """The type of the terminal event, or the code of an error; "" if there is none yet."""
         last = self.events[-1] if self.events else {"type": ""}
         return str(last.get("code", last["type"])) if last["type"] in TERMINAL else ""
 
     def is_exact(self) -> bool:
-        """Nothing lost, doubled or reordered, and one end, last."""
-        return self.text == self.text_wanted and in_order(self.events) and self.end == "complete"
+        """Whether nothing is lost, repeated or reordered, and the only terminal event is the last one."""
+        return self.text == self.expected_text and in_order(self.events) and self.end == "complete"
 
     @property
-    def text_wanted(self) -> str:
-        """What the bundled engine says to its message."""
+    def expected_text(self) -> str:
+        """The bundled engine's reply to the message."""
         return self.message.split(" ", 2)[2] if self.message.startswith("/slow ") else self.message
 
     @property
-    def said(self) -> list[dict[str, Any]]:
-        """Its numbered events, whenever they came."""
+    def numbered_events(self) -> list[dict[str, Any]]:
+        """The events with an id, without `at`."""
         return [{name: value for name, value in event.items() if name != "at"} for event in self.events if "id" in event]
 
     def request(self) -> bytes:
-        """For its next connection."""
+        """The bytes of the next request."""
         if self.message_id:
             after = [f"Last-Event-ID: {self.last_id}"] if self.last_id else []
             path = f"/api/chat/stream/{self.message_id}"
             return head("GET", path, "Accept: text/event-stream", *after, user=self.user)
         body = json.dumps({"message": self.message}).encode()
-        wishes = [f"Idempotency-Key: {self.key}", *(["X-Chat-Resume: 1"] if self.comes_back else [])]
-        return head("POST", "/api/chat/stream", *wishes, body=body, user=self.user) + body
+        headers = [f"Idempotency-Key: {self.key}", *(["X-Chat-Resume: 1"] if self.resumable else [])]
+        return head("POST", "/api/chat/stream", *headers, body=body, user=self.user) + body
 
-    def next_pause(self) -> float:
-        self._pause = min(LONGEST_PAUSE, self._pause * 2)
-        return self._pause
+    def next_backoff(self) -> float:
+        self._backoff = min(MAX_BACKOFF, self._backoff * 2)
+        return self._backoff
 
-    def calm_down(self) -> None:
-        self._pause = FIRST_PAUSE
+    def reset_backoff(self) -> None:
+        self._backoff = MIN_BACKOFF
 
 
 def in_order(events: list[dict[str, Any]]) -> bool:
-    """No event twice, none before another that is older, and one end, last."""
+    """Whether ids increase strictly and the only terminal event is the last one."""
     ids = [tuple(int(part) for part in event["id"].split("-")) for event in events if "id" in event]
     ends = [event["type"] in TERMINAL for event in events]
     return ids == sorted(set(ids)) and ends.count(True) == 1 and ends[-1]
 
 
-def all_over(streams: list[Stream]) -> Callable[[], bool]:
-    return lambda: all(stream.over for stream in streams)
+def all_done(streams: list[Stream]) -> Callable[[], bool]:
+    return lambda: all(stream.done for stream in streams)
 
 
-class Crowd:
-    """`port`: where connections are made from now on; a balancer's work, when a process is replaced."""
+class Clients:
+    """`port` is used by new connections. Tests change it when they replace a process, as a load balancer would."""
 
     def __init__(self, port: int, seed: int = 1) -> None:
         self.port = port
         self.streams: list[Stream] = []
-        self.over = 0
+        self.done = 0
         self.random = random.Random(seed)
         self._numbers = itertools.count()
         self._selector = selectors.DefaultSelector()
-        self._bell, self._ringer = socket.socketpair()
-        self._told: deque[Callable[[], None]] = deque()
-        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._calls: deque[Callable[[], None]] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._changed = threading.Condition()
         self._error: BaseException | None = None
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="crowd", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="clients", daemon=True)
 
-    def say(self, message: str, user: str = "", *, comes_back: bool = True, leave_after: float | None = None) -> Stream:
-        """Each stream is a user of its own, unless one is named. `leave_after` so many seconds, not to come back."""
+    def send(self, message: str, user: str = "", *, resumable: bool = True, disconnect_after: float | None = None) -> Stream:
+        """Sends a message, by default of a new user. `disconnect_after`: seconds until it disconnects for good."""
         number = next(self._numbers)
-        return self.open(Stream(user or f"user-{number}", message, f"key-{number}", comes_back), leave_after=leave_after)
+        return self.open(
+            Stream(user or f"user-{number}", message, f"key-{number}", resumable), disconnect_after=disconnect_after
+        )
 
-    def open(self, stream: Stream, *, leave_after: float | None = None) -> Stream:
+    def open(self, stream: Stream, *, disconnect_after: float | None = None) -> Stream:
         self.streams.append(stream)
-        self._tell(lambda: self._open(stream))
-        if leave_after is not None:
-            self._tell(lambda: self._after(leave_after, lambda: self._leave(stream)))
+        self._call(lambda: self._open(stream))
+        if disconnect_after is not None:
+            self._call(lambda: self._call_later(disconnect_after, lambda: self._disconnect(stream)))
         return stream
 
-    def follow(self, like: Stream, after: str = "") -> Stream:
-        """Another tab: the answer to the same message, from the start or after an event id."""
-        stream = Stream(like.user, like.message, like.key, comes_back=True)
-        stream.message_id = like.message_id
+    def follow(self, original: Stream, after: str = "") -> Stream:
+        """Opens another tab: follows the reply to the same message, from the start or after an event id."""
+        stream = Stream(original.user, original.message, original.key, resumable=True)
+        stream.message_id = original.message_id
         stream.last_id = after
         return self.open(stream)
 
-    def say_again(self, like: Stream, *, comes_back: bool) -> Stream:
-        """The same message under the same key: its answer is followed."""
-        return self.open(Stream(like.user, like.message, like.key, comes_back))
+    def resend(self, original: Stream, *, resumable: bool) -> Stream:
+        """Sends the same message with the same idempotency key."""
+        return self.open(Stream(original.user, original.message, original.key, resumable))
 
-    def leave(self, stream: Stream) -> None:
-        """Its tab is closed."""
-        self._tell(lambda: self._leave(stream))
+    def disconnect(self, stream: Stream) -> None:
+        """Closes the tab."""
+        self._call(lambda: self._disconnect(stream))
 
-    def drop(self, stream: Stream) -> None:
-        """Its line breaks, whatever it is doing, and it comes back."""
-        self._tell(lambda: self._cut(stream))
+    def reset(self, stream: Stream) -> None:
+        """Interrupts the connection; the stream reconnects."""
+        self._call(lambda: self._reset(stream))
 
     @property
     def busy(self) -> int:
-        return len(self.streams) - self.over
+        return len(self.streams) - self.done
 
     def wait_for(self, condition: Callable[[], Any], seconds: float = 10.0) -> bool:
-        """Whether `condition` came true in time; looked at whenever something happened."""
+        """Returns whether `condition` became true in time. It is evaluated after each event."""
         with self._changed:
-            met = bool(self._changed.wait_for(lambda: self._error or condition(), seconds))
+            is_met = bool(self._changed.wait_for(lambda: self._error or condition(), seconds))
         if self._error:
             raise self._error
-        return met
+        return is_met
 
-    def __enter__(self) -> "Crowd":
-        self._bell.setblocking(False)
-        self._selector.register(self._bell, selectors.EVENT_READ, None)
+    def __enter__(self) -> "Clients":
+        self._wake_reader.setblocking(False)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._stop()
+        self._shut_down()
         if kind is None:
-            assert_told_the_same_end(self.streams)
+            assert_same_end(self.streams)
 
-    def _stop(self) -> None:
+    def _shut_down(self) -> None:
         self._stopping = True
-        self._ringer.send(b"!")
+        self._wake_writer.send(b"!")
         self._thread.join(10)
         for key in list(self._selector.get_map().values()):
             key.fileobj.close()
-        self._ringer.close()
+        self._wake_writer.close()
         self._selector.close()
 
-    # What follows runs in the crowd's own thread.
+    # The methods below run in the clients' own thread, but for `_call`.
 
-    def _tell(self, do: Callable[[], None]) -> None:
-        self._told.append(do)
+    def _call(self, function: Callable[[], None]) -> None:
+        self._calls.append(function)
         with contextlib.suppress(BlockingIOError):
-            self._ringer.send(b"!")
+            self._wake_writer.send(b"!")
 
     def _run(self) -> None:
         try:
             while not self._stopping:
-                wait = self._later[0][0] - monotonic() if self._later else 1.0
+                wait = self._timers[0][0] - monotonic() if self._timers else 1.0
                 for key, _ in self._selector.select(max(0.0, wait)):
                     if key.data is None:
-                        self._bell.recv(4096)
+                        self._wake_reader.recv(4096)
                     else:
                         self._serve(*key.data)
-                while self._told:
-                    self._told.popleft()()
-                while self._later and self._later[0][0] <= monotonic():
-                    heapq.heappop(self._later)[2]()
+                while self._calls:
+                    self._calls.popleft()()
+                while self._timers and self._timers[0][0] <= monotonic():
+                    heapq.heappop(self._timers)[2]()
                 with self._changed:
                     self._changed.notify_all()
         except BaseException as error:
@@ -296,11 +298,11 @@ class Crowd:
                 self._error = error
                 self._changed.notify_all()
 
-    def _after(self, seconds: float, do: Callable[[], None]) -> None:
-        heapq.heappush(self._later, (monotonic() + seconds, next(self._numbers), do))
+    def _call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        heapq.heappush(self._timers, (monotonic() + seconds, next(self._numbers), function))
 
     def _open(self, stream: Stream) -> None:
-        if stream.over:
+        if stream.done:
             return
         sock = socket.socket()
         sock.setblocking(False)
@@ -313,11 +315,11 @@ class Crowd:
             self._close(stream, connection, "refused")
 
     def _serve(self, stream: Stream, connection: Connection) -> None:
-        if connection.how:
-            return  # Closed by what was served just before.
+        if connection.outcome:
+            return  # Closed earlier in this loop iteration.
         try:
             if connection.unsent:
-                connection.sock.sendall(connection.unsent)  # Small: it fits into any buffer.
+                connection.sock.sendall(connection.unsent)  # Small enough for any socket buffer.
                 connection.unsent = b""
                 self._selector.modify(connection.sock, selectors.EVENT_READ, (stream, connection))
                 return
@@ -327,65 +329,65 @@ class Crowd:
             return
         except OSError:
             data = b""
-        self._take(stream, connection, data)
-        if connection.how:
-            return  # It has seen enough.
+        self._receive(stream, connection, data)
+        if connection.outcome:
+            return  # It has disconnected.
         if connection.wire.ended or connection.wire.status not in {0, 200}:
             self._close(stream, connection, "clean")
         elif not data:
             self._close(stream, connection, "cut")
 
-    def _take(self, stream: Stream, connection: Connection, data: bytes) -> None:
+    def _receive(self, stream: Stream, connection: Connection, data: bytes) -> None:
         wire = connection.wire
         for event in wire.feed(data):
             event["at"] = time()
             stream.events.append(event)
             stream.last_id = event.get("id", stream.last_id)
-            stream.calm_down()
+            stream.reset_backoff()
         if wire.status == 200:
             stream.message_id = wire.headers.get("x-message-id", stream.message_id)
-            if stream.leave_at is not None and len(stream.events) >= stream.leave_at:
-                self._leave(stream)
+            if stream.disconnect_after_events is not None and len(stream.events) >= stream.disconnect_after_events:
+                self._disconnect(stream)
 
-    def _leave(self, stream: Stream) -> None:
-        if stream.over:
+    def _disconnect(self, stream: Stream) -> None:
+        if stream.done:
             return
-        stream.leaving = True
-        open_ones = [connection for connection in stream.connections if not connection.how]
-        for connection in open_ones:
-            if self.random.random() < 0.5:  # A reset, as from a browser with something unread; else a FIN.
+        stream.disconnecting = True
+        connections = [connection for connection in stream.connections if not connection.outcome]
+        for connection in connections:
+            if self.random.random() < 0.5:  # A reset, as from a browser with unread data; otherwise a FIN.
                 connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self._close(stream, connection, "left")
-        if not open_ones:
-            self._finish(stream)  # It was about to come back.
+            self._close(stream, connection, "closed")
+        if not connections:
+            self._finish(stream)  # It was about to reconnect.
 
-    def _cut(self, stream: Stream) -> None:
-        for connection in [connection for connection in stream.connections if not connection.how]:
+    def _reset(self, stream: Stream) -> None:
+        for connection in [connection for connection in stream.connections if not connection.outcome]:
             self._close(stream, connection, "cut")
 
-    def _close(self, stream: Stream, connection: Connection, how: str) -> None:
-        connection.how = how
+    def _close(self, stream: Stream, connection: Connection, outcome: str) -> None:
+        connection.outcome = outcome
         connection.ended = monotonic()
         with contextlib.suppress(KeyError):
             self._selector.unregister(connection.sock)
         connection.sock.close()
-        pause = self._pause_before_coming_back(stream, connection)
+        pause = self._reconnect_delay(stream, connection)
         if pause is None:
             self._finish(stream)
         else:
-            self._after(pause, lambda: self._open(stream))
+            self._call_later(pause, lambda: self._open(stream))
 
     def _finish(self, stream: Stream) -> None:
-        if not stream.over:
-            stream.over = True
-            self.over += 1
+        if not stream.done:
+            stream.done = True
+            self.done += 1
 
-    def _pause_before_coming_back(self, stream: Stream, connection: Connection) -> float | None:
+    def _reconnect_delay(self, stream: Stream, connection: Connection) -> float | None:
         wire = connection.wire
-        if stream.leaving or stream.end or not stream.comes_back or wire.status not in {0, 200, 429, 503}:
+        if stream.disconnecting or stream.end or not stream.resumable or wire.status not in {0, 200, 429, 503}:
             return None
         if "retry-after" in wire.headers:
             return int(wire.headers["retry-after"]) * self.random.uniform(1.0, 1.5)
-        if wire.retry is not None and connection.how == "clean":
+        if wire.retry is not None and connection.outcome == "clean":
             return wire.retry
-        return stream.next_pause() * self.random.uniform(0.5, 1.5)
+        return stream.next_backoff() * self.random.uniform(0.5, 1.5)

@@ -1,7 +1,7 @@
-"""A stand-in for a language model that counts its calls, and in whose words one sees at which call they were said.
+"""A fake language model that counts its calls; the words of a reply contain the number of the call.
 
-It speaks OpenAI's `/chat/completions`. What it says to a question, see `question` in tests/faults/engine.py; a name that
-begins with "failing" fails the first time.
+It implements OpenAI's `/chat/completions`. For the format of questions see `question` in tests/faults/engine.py; a question
+that starts with "failing" fails on the first call.
 """
 
 import json
@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, piece, refusal, settings_of, words
-from tests.faults.engine import answer
+from tests.faults.engine import reply_words
 from tests.wire_server import LAST_CHUNK, Request, WireServer
 
 
 class Model:
     def __init__(self) -> None:
-        self.asked: defaultdict[str, int] = defaultdict(int)
-        """How often, by question."""
+        self.calls: defaultdict[str, int] = defaultdict(int)
+        """Number of calls by question."""
         self._lock = threading.Lock()
-        self._server = WireServer(self._answer)
+        self._server = WireServer(self._reply)
         self.settings = settings_of(self._server)
 
     def __enter__(self) -> "Model":
@@ -30,18 +30,18 @@ class Model:
     def __exit__(self, *error: Any) -> None:
         self._server.__exit__(*error)
 
-    def _answer(self, request: Request) -> Iterator[Any]:
+    def _reply(self, request: Request) -> Iterator[Any]:
         question = json.loads(request.body)["messages"][-1]["content"]
         with self._lock:
-            self.asked[question] += 1
-            asking = self.asked[question]
-        if question.startswith("failing") and asking == 1:
+            self.calls[question] += 1
+            call_number = self.calls[question]
+        if question.startswith("failing") and call_number == 1:
             yield refusal("500 Internal Server Error")
             return
-        _, _, apart, silence = question.split()
+        _, _, interval, delay = question.split()
         yield HEAD + BEGIN
-        yield float(silence)
-        for word in words(*answer(question, asking)):
+        yield float(delay)
+        for word in words(*reply_words(question, call_number)):
             yield word
-            yield float(apart)
+            yield float(interval)
         yield piece({}, "stop") + DONE + LAST_CHUNK

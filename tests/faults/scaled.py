@@ -1,4 +1,4 @@
-"""The app, with what it waits for in an outage scaled by TIME_SCALE: an hour's matrix in a minute."""
+"""The app with its waits during an outage multiplied by TIME_SCALE, to test long outages quickly."""
 
 import os
 

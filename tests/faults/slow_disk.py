@@ -1,4 +1,4 @@
-"""The ticking app, whose journal is on a disk that takes SLOW_SECONDS for each commit."""
+"""The app of tests/faults/ticking.py with a journal whose commits take SLOW_SECONDS."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from bff.broker.queue.journal.file import JournalFile
 SLOW_SECONDS = 0.2
 
 _append = JournalFile.append
-_sleep = get_original("time", "sleep")  # Stops the whole thread, as a disk does.
+_sleep = get_original("time", "sleep")  # Blocks the whole thread, as a disk does.
 
 
 def append(self: JournalFile, *rows: Any) -> Any:
@@ -19,6 +19,6 @@ def append(self: JournalFile, *rows: Any) -> Any:
 
 JournalFile.append = append  # type: ignore[method-assign]
 
-from tests.faults.ticking import app  # noqa: E402 - after the disk is slow
+from tests.faults.ticking import app  # noqa: E402 - imported after the patch
 
 __all__ = ["app"]

@@ -1,4 +1,4 @@
-"""Agents at /v1: their clients leave, the server is told to stop, workers are killed."""
+"""/v1 completions when clients disconnect, the server stops, or workers are killed."""
 
 import json
 import signal
@@ -14,13 +14,13 @@ from tests.wire_server import HANG, LAST_CHUNK, WireServer
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
-WHOLE = [HEAD, BEGIN, *words("one ", "two"), piece({}, "stop"), DONE, LAST_CHUNK]
+COMPLETE = [HEAD, BEGIN, *words("one ", "two"), piece({}, "stop"), DONE, LAST_CHUNK]
 STUCK = [HEAD, BEGIN, *words("one "), HANG]
 
 
-def ask(server: Server, stream: bool = True) -> Reply:
-    asked = {"model": "openai", "stream": stream, "messages": [{"role": "user", "content": "hello"}]}
-    return Browser(server).request("POST", "/v1/chat/completions", asked)
+def post_completion(server: Server, stream: bool = True) -> Reply:
+    body = {"model": "openai", "stream": stream, "messages": [{"role": "user", "content": "hello"}]}
+    return Browser(server).request("POST", "/v1/chat/completions", body)
 
 
 def chunks(reply: Reply) -> Iterator[dict]:
@@ -32,26 +32,26 @@ def text_of(parts: list[dict]) -> str:
     return "".join(part["choices"][0]["delta"].get("content", "") for part in parts if "choices" in part)
 
 
-def spoken(parts: Iterator[dict]) -> str:
-    """The first text."""
+def first_text(parts: Iterator[dict]) -> str:
+    """The first text of the stream."""
     return next(text for part in parts if (text := text_of([part])))
 
 
-def test_a_client_that_leaves_its_stream_stops_the_model(start, kind):
+def test_a_client_that_disconnects_stops_the_model(start, kind):
     with WireServer(STUCK) as model:
-        reply = ask(start(kind, **settings_of(model)))
-        assert spoken(chunks(reply)) == "one "
+        reply = post_completion(start(kind, **settings_of(model)))
+        assert first_text(chunks(reply)) == "one "
         reply.leave()
 
         assert model.wait_for(lambda: model.hung_up == 1, DEADLINE)
 
 
-def test_a_stop_of_the_server_ends_streams_and_whole_answers(start):
+def test_a_stop_of_the_server_ends_streams(start):
     with WireServer(STUCK) as model:
         server = start("gunicorn", DRAIN_SECONDS="2", **settings_of(model))
-        with ask(server) as reply:
+        with post_completion(server) as reply:
             parts = chunks(reply)
-            assert spoken(parts) == "one "
+            assert first_text(parts) == "one "
             server.kill(signal.SIGTERM)
             last = list(parts)[-1]
         assert server.process.wait(DEADLINE) == 0
@@ -61,21 +61,21 @@ def test_a_stop_of_the_server_ends_streams_and_whole_answers(start):
 
 @pytest.fixture
 def fleet(start, clean_redis):
-    """`fleet(model)`: a web process that answers nothing itself, and a function that starts a worker."""
+    """`fleet(model)` returns a web process without a worker, and a function that starts a worker."""
 
-    def begin(model: WireServer):
+    def start_fleet(model: WireServer):
         settings = {"REDIS_URL": clean_redis.url, "LEASE_SECONDS": "1", "RUN_WORKER": "0", **settings_of(model)}
         return start("gunicorn", **settings), lambda: start("worker", **settings)
 
-    return begin
+    return start_fleet
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_another_worker_answers_what_a_killed_one_had_not_begun(fleet, stream):
-    with WireServer([HANG], WHOLE) as model:
+def test_a_message_without_output_is_retried_by_another_worker(fleet, stream):
+    with WireServer([HANG], COMPLETE) as model:
         web, worker = fleet(model)
         first = worker()
-        reply = ask_in_background(web, stream)
+        reply = post_in_background(web, stream)
         assert model.wait_for(lambda: len(model.requests) == 1, DEADLINE)
         first.crash()
         worker()
@@ -84,13 +84,13 @@ def test_another_worker_answers_what_a_killed_one_had_not_begun(fleet, stream):
     assert len(model.requests) == 2
 
 
-def test_what_a_killed_worker_had_begun_ends_with_an_error(fleet):
-    with WireServer(STUCK, WHOLE) as model:
+def test_a_reply_with_output_of_a_killed_worker_is_interrupted(fleet):
+    with WireServer(STUCK, COMPLETE) as model:
         web, worker = fleet(model)
         first = worker()
-        with ask(web) as reply:
+        with post_completion(web) as reply:
             parts = chunks(reply)
-            assert spoken(parts) == "one "
+            assert first_text(parts) == "one "
             first.crash()
             worker()
             last = list(parts)[-1]
@@ -99,10 +99,10 @@ def test_what_a_killed_worker_had_begun_ends_with_an_error(fleet):
     assert len(model.requests) == 1
 
 
-def ask_in_background(web: Server, stream: bool) -> Callable[[], str]:
-    """What gives the text once it is there: a whole answer's head comes with its end."""
+def post_in_background(web: Server, stream: bool) -> Callable[[], str]:
+    """Returns a function that waits for the text. Without streaming, the response's head arrives at the end."""
     if stream:
-        reply = ask(web)
+        reply = post_completion(web)
         return lambda: text_of(list(chunks(reply)))
-    answer = ThreadPoolExecutor(1).submit(lambda: ask(web, stream=False).json())
-    return lambda: answer.result(DEADLINE)["choices"][0]["message"]["content"]
+    future = ThreadPoolExecutor(1).submit(lambda: post_completion(web, stream=False).json())
+    return lambda: future.result(DEADLINE)["choices"][0]["message"]["content"]

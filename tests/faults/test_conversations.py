@@ -1,4 +1,4 @@
-"""Conversations' replies under faults of their readers: cut, left, stopped, asked again; one call of the model a reply."""
+"""Conversations' replies whose readers are interrupted, disconnect, stop or retry: one call of the model per reply."""
 
 from collections.abc import Iterator
 from itertools import chain, repeat
@@ -8,11 +8,11 @@ from uuid import uuid4
 import pytest
 
 from tests.db.talk import ROOM, Talk, tokens, told
+from tests.faults.conversation_readers import Conversation, assert_stored_completely_or_not_at_all
+from tests.faults.deployments import deployment
 from tests.faults.engine import question
-from tests.faults.houses import house
-from tests.faults.load import Crowd, all_over
+from tests.faults.load import Clients, all_done
 from tests.faults.model import Model
-from tests.faults.tabs import Room, assert_stored_whole_or_not_at_all
 from tests.live import Reply, Server, eventually, in_parallel, status_of
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
@@ -31,234 +31,239 @@ def model() -> Iterator[Model]:
 @pytest.fixture(scope="module", params=["gunicorn", "flask", "fleet"])
 def server(request, tmp_path_factory, model) -> Iterator[Server]:
     redis = request.getfixturevalue("redis") if request.param == "fleet" else None
-    with house(request.param, tmp_path_factory.mktemp("conversations"), redis, **model.settings) as server:
+    with deployment(request.param, tmp_path_factory.mktemp("conversations"), redis, **model.settings) as server:
         yield server
 
 
 @pytest.fixture
-def room(server, request):
-    """`room("0.1")`: a new conversation, whose question the model answers in twelve words, so many seconds apart."""
+def new_conversation(server, request):
+    """`new_conversation(0.1)` creates one whose question gets a reply of WORDS words, 0.1 seconds apart."""
 
-    def make(apart: float = 0.0, silence: float = 0.0, name: str = "") -> Room:
+    def make(interval: float = 0.0, delay: float = 0.0, name: str = "") -> Conversation:
         mark = uuid4().hex[:8]
-        return Room(server, f"user-{mark}", question(f"{name}{mark}", WORDS, apart, silence))
+        return Conversation(server, f"user-{mark}", question(f"{name}{mark}", WORDS, interval, delay))
 
     return make
 
 
-def some(reply: Reply, most: float) -> list[dict]:
-    """The next events; then the line breaks."""
-    found: list[dict] = []
+def read_some(reply: Reply, max_events: float) -> list[dict]:
+    """Reads up to `max_events` events, then disconnects."""
+    frames: list[dict] = []
     for frame in told(reply):
         if "event" in frame:
-            found.append(frame)
-        if len(found) >= most:
+            frames.append(frame)
+        if len(frames) >= max_events:
             break
     reply.leave()
-    return found
+    return frames
 
 
-def read_in_pieces(room: Room, lengths: Iterator[float]) -> list[dict]:
-    """A reply's events, read with a connection for each of `lengths`."""
+def read_in_pieces(conversation: Conversation, lengths: Iterator[float]) -> list[dict]:
+    """Reads a reply with one connection for each of `lengths`, the number of events to read. Returns its events."""
     frames: list[dict] = []
     for length in lengths:
         after = {"Last_Event_ID": frames[-1]["id"]} if frames else {}
-        reply = room.hear(CONTINUE, **after)
+        reply = conversation.hear(CONTINUE, **after)
         if reply.status == 204:
             reply.close()
             break
         assert reply.status == 200
-        frames += some(reply, length)
+        frames += read_some(reply, length)
     return frames
 
 
-def assert_whole(room: Room, frames: list[dict], model: Model) -> None:
-    [stored] = room.replies
+def assert_complete(conversation: Conversation, frames: list[dict], model: Model) -> None:
+    [stored] = conversation.replies
     assert [frame["event"] for frame in frames] == ["token"] * WORDS + ["done"]
     assert "".join(tokens(frames)) == stored["content"]
     assert frames[-1]["data"] == {"messageId": stored["id"]}
-    assert model.asked[room.question] == 1
+    assert model.calls[conversation.question] == 1
 
 
-# Cuts
+# Interruptions
 
 
-def test_a_reply_cut_after_any_of_its_events_is_told_whole(room, model):
-    def cut(after: int) -> None:
-        one = room(apart=0.01)
-        assert_whole(one, read_in_pieces(one, chain([after], repeat(inf))), model)
+def test_a_reply_interrupted_after_any_event_is_complete(new_conversation, model):
+    def interrupt(after: int) -> None:
+        conversation = new_conversation(interval=0.01)
+        assert_complete(conversation, read_in_pieces(conversation, chain([after], repeat(inf))), model)
 
-    in_parallel(WORDS + 1, lambda number: cut(number + 1))
-
-
-def test_a_reply_cut_after_each_of_its_events_is_told_whole(room, model):
-    one = room(apart=0.01)
-
-    assert_whole(one, read_in_pieces(one, repeat(1)), model)
+    in_parallel(WORDS + 1, lambda number: interrupt(number + 1))
 
 
-def test_tabs_that_break_and_come_back_are_all_told_the_same_reply(server, room, model):
-    one = room(apart=0.1)
-    with Crowd(server.port) as crowd:
-        tabs = [one.tab(crowd, CONTINUE) for _ in range(8)]
+def test_a_reply_interrupted_after_every_event_is_complete(new_conversation, model):
+    conversation = new_conversation(interval=0.01)
+
+    assert_complete(conversation, read_in_pieces(conversation, repeat(1)), model)
+
+
+def test_tabs_that_reconnect_receive_the_same_reply(server, new_conversation, model):
+    conversation = new_conversation(interval=0.1)
+    with Clients(server.port) as clients:
+        tabs = [conversation.tab(clients, CONTINUE) for _ in range(8)]
         for number, tab in enumerate(tabs):
-            assert crowd.wait_for(lambda tab=tab, number=number: len(tab.events) > number, DEADLINE)
-            crowd.drop(tab)
-        tabs.append(one.tab(crowd))
-        assert crowd.wait_for(all_over(tabs), DEADLINE)
+            assert clients.wait_for(lambda tab=tab, number=number: len(tab.events) > number, DEADLINE)
+            clients.reset(tab)
+        tabs.append(conversation.tab(clients))
+        assert clients.wait_for(all_done(tabs), DEADLINE)
 
-    assert all(tab.is_whole(one.replies) for tab in tabs), [tab.events for tab in tabs]
-    assert all(tab.said == tabs[0].said for tab in tabs)
-    assert model.asked[one.question] == 1
-
-
-# Ends, and what comes after them
+    assert all(tab.is_complete(conversation.replies) for tab in tabs), [tab.events for tab in tabs]
+    assert all(tab.numbered_events == tabs[0].numbered_events for tab in tabs)
+    assert model.calls[conversation.question] == 1
 
 
-def test_a_stopped_question_is_answered_when_it_is_asked_again_at_once(server, room, model):
-    one = room(apart=0.2)
-    with Crowd(server.port) as crowd:
-        tabs = [one.tab(crowd) for _ in range(3)]
-        assert crowd.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
-        assert status_of(one.talk.request("POST", f"{ROOM}/{one.id}/stop")) == 202
-        assert crowd.wait_for(all_over(tabs), DEADLINE)
+# Retries after an end
+
+
+def test_a_stopped_question_can_be_retried_at_once(server, new_conversation, model):
+    conversation = new_conversation(interval=0.2)
+    with Clients(server.port) as clients:
+        tabs = [conversation.tab(clients) for _ in range(3)]
+        assert clients.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
+        assert status_of(conversation.talk.request("POST", f"{ROOM}/{conversation.id}/stop")) == 202
+        assert clients.wait_for(all_done(tabs), DEADLINE)
         assert [(tab.end, tab.events[-1]["messageId"]) for tab in tabs] == [("stopped", None)] * 3
-        assert one.replies == []
+        assert conversation.replies == []
 
-        again = one.tab(crowd)
-        assert crowd.wait_for(lambda: again.over, DEADLINE)
+        retry = conversation.tab(clients)
+        assert clients.wait_for(lambda: retry.done, DEADLINE)
 
-    assert again.is_whole(one.replies)
-    assert model.asked[one.question] == 2
-
-
-def test_a_tab_that_is_reloaded_is_told_a_whole_reply(server, room, model):
-    """It leaves and comes at once, while what it left is being stopped."""
-    rooms = [room(apart=0.05) for _ in range(10)]
-    with Crowd(server.port) as crowd:
-        for one in rooms:
-            one.tab(crowd, leave_at=3)
-        assert crowd.wait_for(all_over(crowd.streams), DEADLINE)
-        tabs = [one.tab(crowd) for one in rooms]
-        assert crowd.wait_for(all_over(tabs), DEADLINE)
-
-    assert [tab.end for tab in tabs] == ["done"] * len(rooms)
-    assert all(tab.is_whole(one.replies) for tab, one in zip(tabs, rooms, strict=True))
+    assert retry.is_complete(conversation.replies)
+    assert model.calls[conversation.question] == 2
 
 
-def test_a_failed_question_is_answered_when_it_is_asked_again_at_once(server, room, model):
-    one = room(silence=0.1, name="failing-")
-    with Crowd(server.port) as crowd:
-        tabs = [one.tab(crowd) for _ in range(3)]
-        assert crowd.wait_for(lambda: any(tab.over for tab in tabs), DEADLINE)
-        again = one.tab(crowd)
-        assert crowd.wait_for(all_over([*tabs, again]), DEADLINE)
+def test_a_reloaded_tab_receives_a_complete_reply(server, new_conversation, model):
+    """The tab reconnects while its abandoned reply is being stopped."""
+    conversations = [new_conversation(interval=0.05) for _ in range(10)]
+    with Clients(server.port) as clients:
+        for conversation in conversations:
+            conversation.tab(clients, disconnect_after_events=3)
+        assert clients.wait_for(all_done(clients.streams), DEADLINE)
+        tabs = [conversation.tab(clients) for conversation in conversations]
+        assert clients.wait_for(all_done(tabs), DEADLINE)
+
+    assert [tab.end for tab in tabs] == ["done"] * len(conversations)
+    assert all(tab.is_complete(conversation.replies) for tab, conversation in zip(tabs, conversations, strict=True))
+
+
+def test_a_failed_question_can_be_retried_at_once(server, new_conversation, model):
+    conversation = new_conversation(delay=0.1, name="failing-")
+    with Clients(server.port) as clients:
+        tabs = [conversation.tab(clients) for _ in range(3)]
+        assert clients.wait_for(lambda: any(tab.done for tab in tabs), DEADLINE)
+        retry = conversation.tab(clients)
+        assert clients.wait_for(all_done([*tabs, retry]), DEADLINE)
 
     assert "upstream_error" in {tab.end for tab in tabs}
-    assert again.is_whole(one.replies)
-    assert model.asked[one.question] == 2
+    assert retry.is_complete(conversation.replies)
+    assert model.calls[conversation.question] == 2
 
 
-def test_a_reply_that_one_of_its_readers_wants_is_stored_when_all_have_left(server, room, model):
-    one = room(apart=0.1)
-    with Crowd(server.port) as crowd:
-        tabs = [one.tab(crowd, query) for query in ("", "", CONTINUE, "?on_disconnect=cancel", "")]
-        assert crowd.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
+def test_a_reply_is_stored_if_one_of_its_readers_asked_to_continue(server, new_conversation, model):
+    conversation = new_conversation(interval=0.1)
+    with Clients(server.port) as clients:
+        tabs = [conversation.tab(clients, query) for query in ("", "", CONTINUE, "?on_disconnect=cancel", "")]
+        assert clients.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
         for tab in tabs:
-            crowd.leave(tab)
-        assert eventually(lambda: one.replies, DEADLINE)
+            clients.disconnect(tab)
+        assert eventually(lambda: conversation.replies, DEADLINE)
 
-    assert_stored_whole_or_not_at_all(one, tabs, model)
-    assert model.asked[one.question] == 1
+    assert_stored_completely_or_not_at_all(conversation, tabs, model)
+    assert model.calls[conversation.question] == 1
 
 
-ABORTS = 40
+CONVERSATIONS = 40
 ROUNDS = 10
 
 
-def test_of_replies_that_are_left_at_random_all_is_stored_or_nothing(server, room, model):
-    """Before the first word, in the middle, after the last one; then all are asked for again until they are there."""
-    rooms = in_parallel(ABORTS, lambda _: room(apart=0.02, silence=0.02))
-    with Crowd(server.port) as crowd:
-        tabs = {one: [one.tab(crowd, leave_at=crowd.random.randrange(WORDS + 2))] for one in rooms}
-        assert crowd.wait_for(all_over(crowd.streams), DEADLINE)
-        left = missing = unanswered(rooms)
+def test_replies_abandoned_at_random_are_stored_completely_or_not_at_all(server, new_conversation, model):
+    """Readers disconnect before, during or after the text; then they retry until every reply is stored."""
+    conversations = in_parallel(CONVERSATIONS, lambda _: new_conversation(interval=0.02, delay=0.02))
+    with Clients(server.port) as clients:
+        tabs = {
+            conversation: [conversation.tab(clients, disconnect_after_events=clients.random.randrange(WORDS + 2))]
+            for conversation in conversations
+        }
+        assert clients.wait_for(all_done(clients.streams), DEADLINE)
+        initially_missing = missing = without_reply(conversations)
         for _ in range(ROUNDS):
-            for one in missing:
-                tabs[one].append(one.tab(crowd))
-            assert crowd.wait_for(all_over(crowd.streams), DEADLINE)
-            missing = unanswered(missing)
+            for conversation in missing:
+                tabs[conversation].append(conversation.tab(clients))
+            assert clients.wait_for(all_done(clients.streams), DEADLINE)
+            missing = without_reply(missing)
 
-    assert 0 < len(left) < ABORTS
+    assert 0 < len(initially_missing) < CONVERSATIONS
     assert missing == []
-    for one in rooms:
-        assert_stored_whole_or_not_at_all(one, tabs[one], model)
-        assert model.asked[one.question] <= len(tabs[one])
+    for conversation in conversations:
+        assert_stored_completely_or_not_at_all(conversation, tabs[conversation], model)
+        assert model.calls[conversation.question] <= len(tabs[conversation])
 
 
-def unanswered(rooms: list[Room]) -> list[Room]:
-    replies = in_parallel(len(rooms), lambda number: rooms[number].replies)
-    return [one for one, stored in zip(rooms, replies, strict=True) if not stored]
+def without_reply(conversations: list[Conversation]) -> list[Conversation]:
+    replies = in_parallel(len(conversations), lambda number: conversations[number].replies)
+    return [conversation for conversation, stored in zip(conversations, replies, strict=True) if not stored]
 
 
-# Bad input
+# Invalid requests
 
 
-def test_what_cannot_be_answered_is_refused(server, room, model):
-    one, other = room(), room()
-    other.talk.headers = one.talk.headers
+def test_invalid_requests_are_refused(server, new_conversation, model):
+    conversation, other = new_conversation(), new_conversation()
+    other.talk.headers = conversation.talk.headers
     foreign = Talk(server, "eve")
-    [asked] = one.talk.kept(one.id)
-    elsewhere = Talk(server, one.user).begin("hello")
-    [there] = one.talk.kept(elsewhere)
-    assert list(told(one.hear()))[-1]["event"] == "done"
-    [reply] = one.replies
-    empty = one.talk.begin()
+    [question_message] = conversation.talk.kept(conversation.id)
+    other_id = Talk(server, conversation.user).begin("hello")
+    [other_question] = conversation.talk.kept(other_id)
+    assert list(told(conversation.hear()))[-1]["event"] == "done"
+    [reply] = conversation.replies
+    empty = conversation.talk.begin()
 
     refused = {
-        f"{one.id}/stream?agentId=nobody": 400,
-        f"{one.id}/stream?messageId={reply['id']}": 400,
-        f"{one.id}/stream?messageId=nonsense": 400,
-        f"{one.id}/stream?on_disconnect=nonsense": 400,
-        f"{one.id}/stream?regenerate=a&last_event_id=a%20b": 400,
-        f"{one.id}/stream?messageId={there['id']}": 404,
-        f"{one.id}/stream?messageId={uuid4()}": 404,
+        f"{conversation.id}/stream?agentId=nobody": 400,
+        f"{conversation.id}/stream?messageId={reply['id']}": 400,
+        f"{conversation.id}/stream?messageId=nonsense": 400,
+        f"{conversation.id}/stream?on_disconnect=nonsense": 400,
+        f"{conversation.id}/stream?regenerate=a&last_event_id=a%20b": 400,
+        f"{conversation.id}/stream?messageId={other_question['id']}": 404,
+        f"{conversation.id}/stream?messageId={uuid4()}": 404,
         f"{empty}/stream": 400,
         f"{uuid4()}/stream": 404,
         "nonsense/stream": 404,
     }
-    assert {path: status_of(one.talk.request("GET", f"{ROOM}/{path}")) for path in refused} == refused
-    assert status_of(foreign.hear(one.id)) == 404
-    assert status_of(foreign.hear(one.id, f"?messageId={asked['id']}")) == 404
-    assert status_of(foreign.request("POST", f"{ROOM}/{one.id}/stop")) == 404
-    assert model.asked[one.question] == 1
+    assert {path: status_of(conversation.talk.request("GET", f"{ROOM}/{path}")) for path in refused} == refused
+    assert status_of(foreign.hear(conversation.id)) == 404
+    assert status_of(foreign.hear(conversation.id, f"?messageId={question_message['id']}")) == 404
+    assert status_of(foreign.request("POST", f"{ROOM}/{conversation.id}/stop")) == 404
+    assert model.calls[conversation.question] == 1
 
 
-def test_a_conversation_that_is_deleted_in_mid_reply_ends_it_for_every_reader(server, room, model):
-    one = room(apart=0.2)
-    with Crowd(server.port) as crowd:
-        tabs = [one.tab(crowd, query) for query in ("", CONTINUE)]
-        assert crowd.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
-        assert status_of(one.talk.request("DELETE", f"{ROOM}/{one.id}")) == 204
-        assert crowd.wait_for(all_over(tabs), DEADLINE)
+def test_deleting_a_conversation_ends_its_reply_for_every_reader(server, new_conversation, model):
+    conversation = new_conversation(interval=0.2)
+    with Clients(server.port) as clients:
+        tabs = [conversation.tab(clients, query) for query in ("", CONTINUE)]
+        assert clients.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
+        assert status_of(conversation.talk.request("DELETE", f"{ROOM}/{conversation.id}")) == 204
+        assert clients.wait_for(all_done(tabs), DEADLINE)
 
     assert [tab.end for tab in tabs] == ["stopped"] * 2
-    assert status_of(one.hear(Last_Event_ID=tabs[0].last_id)) == 404
-    assert model.asked[one.question] == 1
+    assert status_of(conversation.hear(Last_Event_ID=tabs[0].last_id)) == 404
+    assert model.calls[conversation.question] == 1
 
 
-def test_a_question_that_is_edited_in_mid_reply_is_answered_once_more(server, room, model):
-    one = room(apart=0.1)
+def test_a_question_edited_during_its_reply_gets_another_reply(server, new_conversation, model):
+    conversation = new_conversation(interval=0.1)
     edited = question(uuid4().hex, WORDS)
-    [asked] = one.talk.kept(one.id)
-    with Crowd(server.port) as crowd:
-        tab = one.tab(crowd)
-        assert crowd.wait_for(lambda: tab.text, DEADLINE)
-        one.talk.request("PUT", f"{ROOM}/{one.id}/messages/{asked['id']}", {"content": edited}).close()
-        assert status_of(one.hear()) == 409
-        assert crowd.wait_for(lambda: tab.over, DEADLINE)
-        assert tab.is_whole(one.replies)
+    [question_message] = conversation.talk.kept(conversation.id)
+    with Clients(server.port) as clients:
+        tab = conversation.tab(clients)
+        assert clients.wait_for(lambda: tab.text, DEADLINE)
+        conversation.talk.request(
+            "PUT", f"{ROOM}/{conversation.id}/messages/{question_message['id']}", {"content": edited}
+        ).close()
+        assert status_of(conversation.hear()) == 409
+        assert clients.wait_for(lambda: tab.done, DEADLINE)
+        assert tab.is_complete(conversation.replies)
 
-    assert list(told(one.hear()))[-1]["event"] == "done"
-    assert (model.asked[one.question], model.asked[edited]) == (1, 1)
-    assert len(one.replies) == 2
+    assert list(told(conversation.hear()))[-1]["event"] == "done"
+    assert (model.calls[conversation.question], model.calls[edited]) == (1, 1)
+    assert len(conversation.replies) == 2

@@ -1,4 +1,4 @@
-"""A database that is locked or away while a reply is written: the worker insists, for a while; nothing is stored in part."""
+"""A locked or unavailable database during a reply: the worker retries for a while, and nothing is stored in part."""
 
 import json
 import sqlite3
@@ -10,10 +10,10 @@ import pytest
 from bff.db import database
 from bff.engine import turns
 from tests.db.talk import ROOM, Talk, told
+from tests.faults.conversation_readers import Conversation
 from tests.faults.engine import question
-from tests.faults.load import Crowd
+from tests.faults.load import Clients
 from tests.faults.model import Model
-from tests.faults.tabs import Room
 from tests.live import ADA, DEADLINE, new_app, status_of
 
 WORDS = 5
@@ -32,7 +32,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def lock(file):
-    """Entered, it holds SQLite's write lock, as another process may."""
+    """`lock()` takes SQLite's write lock until the end of its `with`, as another process might."""
 
     def make() -> AbstractContextManager[sqlite3.Connection]:
         connection = sqlite3.connect(file, timeout=DEADLINE, isolation_level=None, check_same_thread=False)
@@ -43,7 +43,7 @@ def lock(file):
 
 
 class Client:
-    """In this process, where waits are shortened."""
+    """A client of an app in this process, where waits are shortened."""
 
     def __init__(self, file, model: Model) -> None:
         self._client = new_app(DATABASE_URL=f"sqlite:///{file}", **model.settings).test_client()
@@ -54,8 +54,8 @@ class Client:
     def post(self, path: str, content) -> dict:
         return self._client.post(path, json=content, headers=ADA).get_json()
 
-    def hear(self) -> list[dict]:
-        """The events to the end."""
+    def read_reply(self) -> list[dict]:
+        """Reads the stream to its end."""
         text = self._client.get(f"{ROOM}/{self.id}/stream", headers=ADA).get_data(as_text=True)
         frames = [
             dict(line.split(": ", 1) for line in frame.splitlines()) for frame in text.split("\n\n") if "event: " in frame
@@ -75,51 +75,54 @@ def client(file, model, monkeypatch):
     return Client(file, model)
 
 
-def test_a_reply_is_stored_when_the_database_is_back(client, lock, model):
-    held = lock()
-    later = threading.Timer(1.0, held.__exit__)
-    later.start()
+def test_a_reply_is_stored_once_the_database_is_back(client, lock, model):
+    lock_held = lock()
+    release = threading.Timer(1.0, lock_held.__exit__)
+    release.start()
 
-    events = client.hear()
-    later.join()
+    events = client.read_reply()
+    release.join()
 
     assert [event["event"] for event in events] == ["token"] * WORDS + ["done"]
     assert client.replies == ["".join(event["token"] for event in events[:-1])]
-    assert model.asked[client.question] == 1
+    assert model.calls[client.question] == 1
 
 
-def test_a_reply_fails_when_the_database_stays_away_and_is_written_anew_later(client, lock, model, monkeypatch):
+def test_a_reply_fails_if_the_database_stays_locked_and_can_be_retried(client, lock, model, monkeypatch):
     monkeypatch.setattr(turns, "DATABASE_SECONDS", 0.2)
     with lock():
-        events = client.hear()
+        events = client.read_reply()
 
     assert (events[-1]["event"], events[-1]["code"]) == ("failure", "upstream_unavailable")
     assert client.replies == []
-    assert client.hear()[-1]["event"] == "done"
+    assert client.read_reply()[-1]["event"] == "done"
     assert len(client.replies) == 1
-    assert model.asked[client.question] == 2
+    assert model.calls[client.question] == 2
 
 
 @pytest.mark.live
 @pytest.mark.timeout(60)
-def test_while_the_database_is_locked_others_are_told_their_replies(start, file, lock, model):
+def test_a_locked_database_does_not_block_other_replies(start, file, lock, model):
     web = start("gunicorn", DATABASE_URL=f"sqlite:///{file}", HEARTBEAT_SECONDS="0.1", **model.settings)
-    waiting, slow = Room(web, "ada", question("waits", WORDS)), Room(web, "bob", question("slow", 30, apart=0.1))
-    with Crowd(web.port) as crowd:
-        other = slow.tab(crowd)
-        assert crowd.wait_for(lambda: other.text, DEADLINE)
-        held = lock()
-        with held:
-            tab = waiting.tab(crowd)
-            assert crowd.wait_for(lambda: tab.text, DEADLINE)
+    waiting, slow = (
+        Conversation(web, "ada", question("waits", WORDS)),
+        Conversation(web, "bob", question("slow", 30, interval=0.1)),
+    )
+    with Clients(web.port) as clients:
+        other = slow.tab(clients)
+        assert clients.wait_for(lambda: other.text, DEADLINE)
+        lock_held = lock()
+        with lock_held:
+            tab = waiting.tab(clients)
+            assert clients.wait_for(lambda: tab.text, DEADLINE)
             seen = len(other.events)
-            assert crowd.wait_for(lambda: len(other.events) > seen + 5, DEADLINE), "nothing blocks"
+            assert clients.wait_for(lambda: len(other.events) > seen + 5, DEADLINE), "the event loop is not blocked"
             with waiting.hear(Last_Event_ID=tab.last_id) as reply:
                 assert [frame for frame, _ in zip(told(reply), range(3), strict=False)][-1] == {"comment": "keepalive"}
             assert not tab.end
-        assert crowd.wait_for(lambda: tab.over and other.over, DEADLINE)
+        assert clients.wait_for(lambda: tab.done and other.done, DEADLINE)
 
-    assert tab.is_whole(waiting.replies)
-    assert other.is_whole(slow.replies)
-    assert set(model.asked.values()) == {1}
+    assert tab.is_complete(waiting.replies)
+    assert other.is_complete(slow.replies)
+    assert set(model.calls.values()) == {1}
     assert status_of(Talk(web).request("GET", "/readyz")) == 200

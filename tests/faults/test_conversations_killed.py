@@ -1,4 +1,4 @@
-"""Conversations' replies around one Redis, while workers and web processes die or are replaced."""
+"""Conversations' replies with Redis, while workers and web processes die or are replaced."""
 
 import os
 import random
@@ -12,10 +12,10 @@ import pytest
 
 from bff.ops.redis import connect
 from tests.db.talk import told
+from tests.faults.conversation_readers import Conversation, assert_stored_completely_or_not_at_all
 from tests.faults.engine import question
-from tests.faults.load import Crowd, all_over
+from tests.faults.load import Clients, all_done
 from tests.faults.model import Model
-from tests.faults.tabs import Room, assert_stored_whole_or_not_at_all
 from tests.live import Server, eventually, in_parallel
 from tests.redis_server import RedisServer
 
@@ -33,143 +33,152 @@ def model() -> Iterator[Model]:
 
 
 class Fleet:
-    """Web processes and workers, all around one Redis, one database and one model."""
+    """Web processes and workers that share one Redis, one database and one model."""
 
     def __init__(self, folder: Path, redis: RedisServer, **settings: str) -> None:
         self.database = folder / "chat.db"
-        room = {"MESSAGES_PER_MINUTE": "100000", "RUN_WORKER": "0", "DATABASE_URL": f"sqlite:///{self.database}"}
+        limits = {"MESSAGES_PER_MINUTE": "100000", "RUN_WORKER": "0", "DATABASE_URL": f"sqlite:///{self.database}"}
         self._folder = folder
-        self._settings = {**room, "REDIS_URL": redis.url, **settings}
+        self._settings = {**limits, "REDIS_URL": redis.url, **settings}
         self.servers: list[Server] = []
 
-    def begin(self, kind: str, **settings: str) -> Server:
+    def start(self, kind: str, **settings: str) -> Server:
         log = self._folder / f"{kind}-{len(self.servers)}.log"
         self.servers.append(Server(kind, log, **{**self._settings, **settings}))
         return self.servers[-1]
 
-    def end(self) -> None:
+    def kill(self) -> None:
         for server in self.servers:
             server.stop(signal.SIGKILL)
 
 
 @pytest.fixture
-def fleet(tmp_path, clean_redis, model):
-    """`fleet(LEASE_SECONDS="1")`"""
-    made: list[Fleet] = []
+def make_fleet(tmp_path, clean_redis, model):
+    """`make_fleet(LEASE_SECONDS="1")`"""
+    fleets: list[Fleet] = []
 
     def make(**settings: str) -> Fleet:
-        made.append(Fleet(tmp_path, clean_redis, **model.settings, **settings))
-        return made[-1]
+        fleets.append(Fleet(tmp_path, clean_redis, **model.settings, **settings))
+        return fleets[-1]
 
     yield make
-    for one in made:
-        one.end()
+    for fleet in fleets:
+        fleet.kill()
 
 
-def rooms_of(web: Server, count: int, apart: float, silence: float) -> list[Room]:
-    return in_parallel(count, lambda number: Room(web, f"user-{number}", question(f"q{number}", WORDS, apart, silence)))
+def start_conversations(web: Server, count: int, interval: float, delay: float) -> list[Conversation]:
+    return in_parallel(
+        count, lambda number: Conversation(web, f"user-{number}", question(f"q{number}", WORDS, interval, delay))
+    )
 
 
-def test_killed_processes_cost_no_reply_more_than_its_run(fleet, model):
-    around = fleet(LEASE_SECONDS="1")
-    web = around.begin("gunicorn", WEB_CONCURRENCY="2")
-    workers = [around.begin("worker") for _ in range(2)]
-    for server in around.servers:
+def test_replies_of_killed_processes_are_stored_once(make_fleet, model):
+    fleet = make_fleet(LEASE_SECONDS="1")
+    web = fleet.start("gunicorn", WEB_CONCURRENCY="2")
+    workers = [fleet.start("worker") for _ in range(2)]
+    for server in fleet.servers:
         server.wait_until_ready()
-    chance = random.Random(1)
-    rooms = rooms_of(web, 40, apart=0.15, silence=0.2)
+    rng = random.Random(1)
+    conversations = start_conversations(web, 40, interval=0.15, delay=0.2)
 
-    with Crowd(web.port) as crowd:
-        first = {room: [room.tab(crowd), room.tab(crowd, CONTINUE)] for room in rooms}
-        assert crowd.wait_for(lambda: sum(bool(tab.text) for tab in crowd.streams) > 5, DEADLINE)
+    with Clients(web.port) as clients:
+        readers = {
+            conversation: [conversation.tab(clients), conversation.tab(clients, CONTINUE)] for conversation in conversations
+        }
+        assert clients.wait_for(lambda: sum(bool(tab.text) for tab in clients.streams) > 5, DEADLINE)
         for victim in ("worker", "web", "worker", "web"):
             if victim == "web":
                 with suppress(ProcessLookupError, IndexError):
-                    os.kill(chance.choice(web.children), signal.SIGKILL)
+                    os.kill(rng.choice(web.children), signal.SIGKILL)
             else:
                 workers.pop(0).kill(signal.SIGKILL)
-                workers.append(around.begin("worker"))
-            crowd.wait_for(all_over(crowd.streams), chance.uniform(0.2, 1))
-        assert crowd.wait_for(all_over(crowd.streams), DEADLINE)
-        ends = {tab.end for tabs in first.values() for tab in tabs}
+                workers.append(fleet.start("worker"))
+            clients.wait_for(all_done(clients.streams), rng.uniform(0.2, 1))
+        assert clients.wait_for(all_done(clients.streams), DEADLINE)
+        ends = {tab.end for tabs in readers.values() for tab in tabs}
         assert ends <= {"done", "interrupted", ""}, ends
-        assert all(tab.statuses[-1] == 204 for tab in crowd.streams if tab.end == ""), "those who came back too late"
+        assert all(tab.statuses[-1] == 204 for tab in clients.streams if tab.end == ""), "those that reconnected too late"
 
-        missing = [room for room in rooms if not room.replies]
-        again = {room: room.tab(crowd) for room in missing}
-        assert crowd.wait_for(all_over(crowd.streams), DEADLINE)
+        missing = [conversation for conversation in conversations if not conversation.replies]
+        retries = {conversation: conversation.tab(clients) for conversation in missing}
+        assert clients.wait_for(all_done(clients.streams), DEADLINE)
 
-    restarted = any(event["type"] == "restart" for tab in crowd.streams for event in tab.events)
-    assert restarted or missing, "some had begun to be told when their worker died"
-    assert any(connection.how == "cut" for tab in crowd.streams for connection in tab.connections)
-    for room in rooms:
-        tabs = [*first[room], *([again[room]] if room in again else [])]
-        assert len(room.replies) == 1
-        assert_stored_whole_or_not_at_all(room, tabs, model)
+    restarted = any(event["type"] == "restart" for tab in clients.streams for event in tab.events)
+    assert restarted or missing, "some had sent output when their worker died"
+    assert any(connection.outcome == "cut" for tab in clients.streams for connection in tab.connections)
+    for conversation in conversations:
+        tabs = [*readers[conversation], *([retries[conversation]] if conversation in retries else [])]
+        assert len(conversation.replies) == 1
+        assert_stored_completely_or_not_at_all(conversation, tabs, model)
 
 
-def test_a_web_process_that_is_killed_costs_no_reply_a_call(fleet, model):
-    around = fleet()
-    dying, staying = around.begin("gunicorn"), around.begin("gunicorn")
-    around.begin("worker")
-    for server in around.servers:
+def test_a_killed_web_process_causes_no_second_model_call(make_fleet, model):
+    fleet = make_fleet()
+    dying, staying = fleet.start("gunicorn"), fleet.start("gunicorn")
+    fleet.start("worker")
+    for server in fleet.servers:
         server.wait_until_ready()
-    rooms = rooms_of(staying, 20, apart=0.2, silence=0.2)
+    conversations = start_conversations(staying, 20, interval=0.2, delay=0.2)
 
-    with Crowd(dying.port) as crowd:
-        tabs = [room.tab(crowd) for room in rooms]
-        assert crowd.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
-        crowd.port = staying.port
+    with Clients(dying.port) as clients:
+        tabs = [conversation.tab(clients) for conversation in conversations]
+        assert clients.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
+        clients.port = staying.port
         dying.crash()
-        assert crowd.wait_for(all_over(tabs), DEADLINE)
+        assert clients.wait_for(all_done(tabs), DEADLINE)
 
-    assert all(tab.connections[0].how == "cut" for tab in tabs)
-    assert all(tab.is_whole(room.replies) for tab, room in zip(tabs, rooms, strict=True)), [tab.events for tab in tabs]
-    assert set(model.asked.values()) == {1}
+    assert all(tab.connections[0].outcome == "cut" for tab in tabs)
+    assert all(tab.is_complete(conversation.replies) for tab, conversation in zip(tabs, conversations, strict=True)), [
+        tab.events for tab in tabs
+    ]
+    assert set(model.calls.values()) == {1}
 
 
-def test_a_rolling_restart_of_all_processes_is_noticed_by_no_reader(fleet, model):
-    around = fleet(DRAIN_SECONDS="6")
-    old = [around.begin("gunicorn"), around.begin("worker")]
+def test_a_rolling_restart_of_all_processes_loses_no_reply(make_fleet, model):
+    fleet = make_fleet(DRAIN_SECONDS="6")
+    old = [fleet.start("gunicorn"), fleet.start("worker")]
     for server in old:
         server.wait_until_ready()
-    rooms = rooms_of(old[0], 20, apart=0.15, silence=0.2)
+    conversations = start_conversations(old[0], 20, interval=0.15, delay=0.2)
 
-    with Crowd(old[0].port) as crowd:
-        tabs = [room.tab(crowd, query) for room in rooms for query in ("", CONTINUE)]
-        assert crowd.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
-        new = [around.begin("gunicorn"), around.begin("worker")]
+    with Clients(old[0].port) as clients:
+        tabs = [conversation.tab(clients, query) for conversation in conversations for query in ("", CONTINUE)]
+        assert clients.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
+        new = [fleet.start("gunicorn"), fleet.start("worker")]
         for server in new:
             server.wait_until_ready()
-        crowd.port = new[0].port
-        for room in rooms:
-            room.talk.url = new[0].url
+        clients.port = new[0].port
+        for conversation in conversations:
+            conversation.talk.url = new[0].url
         for server in old:
             server.kill(signal.SIGTERM)
-        late = [room.tab(crowd, "?regenerate=more") for room in rooms_of(new[0], 5, apart=0, silence=0)]
-        assert crowd.wait_for(all_over(crowd.streams), DEADLINE)
+        late_readers = [
+            conversation.tab(clients, "?regenerate=more")
+            for conversation in start_conversations(new[0], 5, interval=0, delay=0)
+        ]
+        assert clients.wait_for(all_done(clients.streams), DEADLINE)
         assert [server.process.wait(20) for server in old] == [0, 0]
 
-    for tab, room in zip(tabs, [room for room in rooms for _ in range(2)], strict=True):
-        assert tab.is_whole(room.replies), tab.events
-    assert {tab.end for tab in late} == {"done"}
-    assert {connection.how for tab in tabs for connection in tab.connections} <= {"clean", "refused"}
-    assert all(model.asked[room.question] == 1 for room in rooms)
+    for tab, conversation in zip(tabs, [conversation for conversation in conversations for _ in range(2)], strict=True):
+        assert tab.is_complete(conversation.replies), tab.events
+    assert {tab.end for tab in late_readers} == {"done"}
+    assert {connection.outcome for tab in tabs for connection in tab.connections} <= {"clean", "refused"}
+    assert all(model.calls[conversation.question] == 1 for conversation in conversations)
 
 
-# A worker dies at the worst of moments
+# A worker that dies around the commit
 
 
 @pytest.fixture
-def one_room(fleet):
-    """Around one worker, a conversation whose reply waits for the database: SQLite's write lock is held."""
-    around = fleet(LEASE_SECONDS="1")
-    web, worker = around.begin("gunicorn"), around.begin("worker")
-    for server in around.servers:
+def waiting_conversation(make_fleet):
+    """A fleet, its web process, its worker and a conversation with a question that was not sent to the agent yet."""
+    fleet = make_fleet(LEASE_SECONDS="1")
+    web, worker = fleet.start("gunicorn"), fleet.start("worker")
+    for server in fleet.servers:
         server.wait_until_ready()
-    with Room(web, "ada", question("first", 1)).hear() as reply:  # It has opened the database then.
+    with Conversation(web, "ada", question("first", 1)).hear() as reply:  # The worker has opened the database after this.
         assert list(told(reply))[-1]["event"] == "done"
-    return around, web, worker, Room(web, "ada", question("second", WORDS))
+    return fleet, web, worker, Conversation(web, "ada", question("second", WORDS))
 
 
 def lock(file: Path) -> closing:
@@ -179,45 +188,45 @@ def lock(file: Path) -> closing:
 
 
 def is_committed(redis: RedisServer) -> bool:
-    """Whether the reply that runs may be stored, and cannot be stopped any more."""
+    """Whether a running reply is committed: it may be stored and can no longer be stopped."""
     with connect(redis.url) as client:
         return any(client.hexists(key, "committed") for key in client.scan_iter("chat:*:run"))
 
 
-def stored(file: Path) -> int:
+def stored_replies(file: Path) -> int:
     with closing(sqlite3.connect(file)) as connection:
         return int(connection.execute("SELECT count(*) FROM chat_messages WHERE role = 'assistant'").fetchone()[0])
 
 
-def test_a_reply_that_was_stored_when_its_worker_died_is_told_as_it_is(one_room, clean_redis, model):
-    around, web, worker, room = one_room
-    with Crowd(web.port) as crowd:
-        with lock(around.database):
-            tab = room.tab(crowd)
+def test_a_reply_stored_before_its_worker_died_is_delivered(waiting_conversation, clean_redis, model):
+    fleet, web, worker, conversation = waiting_conversation
+    with Clients(web.port) as clients:
+        with lock(fleet.database):
+            tab = conversation.tab(clients)
             assert eventually(lambda: is_committed(clean_redis), DEADLINE)
-            clean_redis.freeze()  # What is stored now cannot be told.
+            clean_redis.freeze()  # The end of the reply cannot be logged.
         try:
-            assert eventually(lambda: stored(around.database) == 2, DEADLINE)
+            assert eventually(lambda: stored_replies(fleet.database) == 2, DEADLINE)
             worker.crash()
         finally:
             clean_redis.thaw()
-        around.begin("worker").wait_until_ready()
-        assert crowd.wait_for(lambda: tab.over, DEADLINE)
+        fleet.start("worker").wait_until_ready()
+        assert clients.wait_for(lambda: tab.done, DEADLINE)
 
-    assert tab.is_whole(room.replies), tab.events
-    assert model.asked[room.question] == 1
+    assert tab.is_complete(conversation.replies), tab.events
+    assert model.calls[conversation.question] == 1
 
 
-def test_a_reply_that_was_not_stored_when_its_worker_died_begins_anew(one_room, clean_redis, model):
-    around, web, worker, room = one_room
-    with Crowd(web.port) as crowd:
-        with lock(around.database):
-            tab = room.tab(crowd)
+def test_a_committed_reply_that_was_not_stored_restarts(waiting_conversation, clean_redis, model):
+    fleet, web, worker, conversation = waiting_conversation
+    with Clients(web.port) as clients:
+        with lock(fleet.database):
+            tab = conversation.tab(clients)
             assert eventually(lambda: is_committed(clean_redis), DEADLINE)
             worker.crash()
-        around.begin("worker").wait_until_ready()
-        assert crowd.wait_for(lambda: tab.over, DEADLINE)
+        fleet.start("worker").wait_until_ready()
+        assert clients.wait_for(lambda: tab.done, DEADLINE)
 
     assert tab.restarts == 1
-    assert tab.is_whole(room.replies), tab.events
-    assert model.asked[room.question] == 2
+    assert tab.is_complete(conversation.replies), tab.events
+    assert model.calls[conversation.question] == 2

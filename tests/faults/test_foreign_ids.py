@@ -1,4 +1,4 @@
-"""Another broker's event ids, whatever they are: what a browser is told it can send back, and nothing is told twice."""
+"""Arbitrary event ids of an external broker: every id sent to a browser can be resumed from, and no event is repeated."""
 
 import json
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from tests.broker_says import COMPLETE, TICKET
 from tests.live import ADA, BROKER_KEY, Browser, content_of, id_of, new_app, take, text_of
 from tests.wire_server import CUT, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
 
-RESUMABLE = ["1", "é-1", "日本/2?#", "👩‍💻", "x" * 256]
-LEFT_OUT = ["a b", "tab\tbed", "nul\x01", "\u2028", "y" * 257, "é" * 129, " "]
+VALID = ["1", "é-1", "日本/2?#", "👩‍💻", "x" * 256]
+INVALID = ["a b", "tab\tbed", "nul\x01", "\u2028", "y" * 257, "é" * 129, " "]
 MIXED = ["1", "a b", "c d", "日本", "e f", "y" * 257, "g h", "à", "last one"]
 
 
 class ForeignBroker:
-    """Says a word for each of `ids` and then completes; each of its streams is cut after as many events as `cuts` says."""
+    """Sends a word per id in `ids`, then completes. Its streams are reset after as many events as `resets` gives, one each."""
 
-    def __init__(self, ids: list[str], *cuts: int) -> None:
+    def __init__(self, ids: list[str], *resets: int) -> None:
         self.ids = ids
-        self._cuts = list(cuts)
-        self.asked_after: list[str] = []
+        self._resets = list(resets)
+        self.last_event_ids: list[str] = []
 
     @property
     def text(self) -> str:
@@ -36,11 +36,11 @@ class ForeignBroker:
         if urlsplit(request.path).path != "/api/v1/stream":
             return iter([reply(b'{"messages":[]}')])
         after = request.headers.get("last-event-id", "").encode("latin-1").decode()
-        self.asked_after.append(after)
+        self.last_event_ids.append(after)
         start = self.ids.index(after) + 1 if after else 0
-        return self._say(start, start + self._cuts.pop(0) if self._cuts else None)
+        return self._stream(start, start + self._resets.pop(0) if self._resets else None)
 
-    def _say(self, start: int, stop: int | None) -> Iterator[Any]:
+    def _stream(self, start: int, stop: int | None) -> Iterator[Any]:
         yield stream_head()
         for number, event_id in list(enumerate(self.ids))[start:stop]:
             yield chunk(f'data: {{"type":"progress","text":"{number} "}}\nid: {event_id}\n\n'.encode())
@@ -48,7 +48,7 @@ class ForeignBroker:
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fast_reconnects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconnect, "RECONNECT_SECONDS", 0.002)
 
 
@@ -61,42 +61,42 @@ def frames_of(response: Any) -> list[str]:
     return response.text.removesuffix("\n\n").split("\n\n")
 
 
-def told(frames: list[str]) -> str:
+def complete_text(frames: list[str]) -> str:
     assert [content_of(frame)["type"] for frame in frames[-1:]] == ["complete"]
     return text_of([content_of(frame) for frame in frames])
 
 
-@pytest.mark.parametrize("by", ["header", "query"])
-@pytest.mark.parametrize("event_id", RESUMABLE)
-def test_an_id_comes_back_to_the_broker_as_it_was(event_id, by):
-    plan = ForeignBroker(["first", event_id, "third"])
-    with WireServer(plan) as broker:
+@pytest.mark.parametrize("location", ["header", "query"])
+@pytest.mark.parametrize("event_id", VALID)
+def test_an_id_is_sent_back_to_the_broker_unchanged(event_id, location):
+    script = ForeignBroker(["first", event_id, "third"])
+    with WireServer(script) as broker:
         browser = client_of(broker)
         frames = frames_of(browser.post("/api/chat/stream", json={"message": "hello"}, headers=ADA))
         last = id_of(frames[1])
-        query, header = ("?last_event_id=" + quote(last), {}) if by == "query" else ("", {"Last-Event-ID": as_sent(last)})
+        query, header = ("?last_event_id=" + quote(last), {}) if location == "query" else ("", {"Last-Event-ID": as_sent(last)})
         rest = frames_of(browser.get(f"/api/chat/stream/m-1{query}", headers=ADA | header))
 
     assert last == event_id
-    assert plan.asked_after == ["", event_id]
-    assert told(rest) == "2 "
+    assert script.last_event_ids == ["", event_id]
+    assert complete_text(rest) == "2 "
 
 
 def as_sent(text: str) -> str:
-    """UTF-8, as WSGI has it."""
+    """Encodes UTF-8 as a WSGI header value."""
     return text.encode().decode("latin-1")
 
 
 @pytest.mark.parametrize("protocol", ["native", "ai-sdk", "ag-ui"])
-@pytest.mark.parametrize("event_id", [*RESUMABLE, *LEFT_OUT, "x" * 252, "1;text"])
-def test_every_id_that_is_sent_is_taken_back(event_id, protocol):
+@pytest.mark.parametrize("event_id", [*VALID, *INVALID, "x" * 252, "1;text"])
+def test_every_id_sent_to_a_client_is_accepted(event_id, protocol):
     body = {
         "native": {"message": "hello"},
         "ai-sdk": {"messages": [{"role": "user", "parts": [{"type": "text", "text": "hello"}]}]},
         "ag-ui": {"threadId": "t", "runId": "r", "messages": [{"id": "1", "role": "user", "content": "hello"}]},
     }
-    plan = ForeignBroker(["first", event_id, "third"])
-    with WireServer(plan) as broker:
+    script = ForeignBroker(["first", event_id, "third"])
+    with WireServer(script) as broker:
         browser, query = client_of(broker), f"?protocol={protocol}"
         frames = frames_of(browser.post(f"/api/chat/stream{query}", json=body[protocol], headers=ADA))
         sent = [id_of(frame) for frame in frames if id_of(frame)]
@@ -106,44 +106,44 @@ def test_every_id_that_is_sent_is_taken_back(event_id, protocol):
 
     marks = ";text" if protocol != "native" else "", ";end"
     resumed_after = [last.removesuffix(marks[1]).removesuffix(marks[0]) for last in sent]
-    assert plan.asked_after == ["", *resumed_after]
+    assert script.last_event_ids == ["", *resumed_after]
     assert "first" in resumed_after
     assert (event_id in resumed_after) == (
-        event_id in RESUMABLE[:4] or (protocol == "native" and event_id not in LEFT_OUT) or event_id == "1;text"
+        event_id in VALID[:4] or (protocol == "native" and event_id not in INVALID) or event_id == "1;text"
     )
 
 
-@pytest.mark.parametrize("cuts", [(1,), (2,), (3, 3), (5, 1, 2, 3), (8, 4), tuple(range(1, 10)), (9, 1), (3, 1, 1, 3)])
-@pytest.mark.parametrize("ids", [MIXED, LEFT_OUT], ids=["some", "all"])
-def test_a_browser_is_told_nothing_twice_where_ids_are_left_out(ids, cuts):
-    plan = ForeignBroker(ids, *cuts)
-    with WireServer(plan) as broker:
+@pytest.mark.parametrize("resets", [(1,), (2,), (3, 3), (5, 1, 2, 3), (8, 4), tuple(range(1, 10)), (9, 1), (3, 1, 1, 3)])
+@pytest.mark.parametrize("ids", [MIXED, INVALID], ids=["some", "all"])
+def test_no_event_is_repeated_if_ids_are_omitted(ids, resets):
+    script = ForeignBroker(ids, *resets)
+    with WireServer(script) as broker:
         frames = frames_of(client_of(broker).post("/api/chat/stream", json={"message": "hello"}, headers=ADA))
 
-    assert told(frames) == plan.text
+    assert complete_text(frames) == script.text
     assert {id_of(frame) for frame in frames} <= {"", *MIXED} - {"a b", "c d", "e f", "g h", "y" * 257, "last one"}
-    assert set(plan.asked_after) <= {"", "1", "日本", "à"}
+    assert set(script.last_event_ids) <= {"", "1", "日本", "à"}
 
 
-def test_a_broker_that_never_gets_further_is_given_up():
-    plan = ForeignBroker(["1", "a b", "c d"], *[3] * 30)
-    with WireServer(plan) as broker:
+def test_a_broker_without_progress_is_given_up():
+    script = ForeignBroker(["1", "a b", "c d"], *[3] * 30)
+    with WireServer(script) as broker:
         frames = frames_of(client_of(broker).post("/api/chat/stream", json={"message": "hello"}, headers=ADA))
 
     assert [content_of(frame)["type"] for frame in frames] == ["progress"] * 3 + ["error"]
-    assert len(plan.asked_after) == 1 + reconnect.MAX_RECONNECTS
+    assert len(script.last_event_ids) == 1 + reconnect.MAX_RECONNECTS
 
 
 @pytest.mark.live
 def test_a_reader_resumes_over_real_sockets(start, kind):
-    plan = ForeignBroker(MIXED)
-    with WireServer(plan) as broker:
+    script = ForeignBroker(MIXED)
+    with WireServer(script) as broker:
         browser = Browser(start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY))
         frames = take(browser.say("hello"))
         last_ids = [id_of(frame) for frame in frames if id_of(frame)]
         rests = [take(browser.follow("m-1", as_sent(last))) for last in last_ids]
 
-    assert plan.asked_after == ["", *last_ids]
+    assert script.last_event_ids == ["", *last_ids]
     assert last_ids[:3] == ["1", "日本", "à"]
     assert all(len(earlier) > len(later) for earlier, later in pairwise([frames, *rests[:3]]))
     assert json.loads(rests[2][0].splitlines()[0][6:])["text"] == "8 "

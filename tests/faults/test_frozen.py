@@ -1,6 +1,6 @@
-"""A Redis that hangs: nothing is refused, nothing is cut, nobody answers. No answer is over because of it.
+"""A Redis that hangs: connections stay open and get no response. No reply ends because of it.
 
-All times are of a real outage, scaled by FREEZE_SCALE; `make soak-freezes` takes them as they are.
+Times are those of a real outage, multiplied by FREEZE_SCALE; `make soak-freezes` uses them unscaled.
 """
 
 import os
@@ -13,47 +13,47 @@ import pytest
 
 from tests.adopted import adoptable_broker
 from tests.adopted import settings_of as adopted_settings
-from tests.faults.judge import OWN_CONNECTION
-from tests.faults.load import Crowd, Stream, all_over
+from tests.faults.consistency import CONNECTION_ERRORS
+from tests.faults.load import Clients, Stream, all_done
 from tests.live import Server, in_parallel
 from tests.original_broker import OriginalBroker
 from tests.redis_server import RedisServer
 
 SCALE = float(os.environ.get("FREEZE_SCALE", "0.1"))
 ROWS = (("scaled", 3.0), ("scaled", 5.0), ("scaled", 15.0), ("scaled flask", 5.0), ("scaled adopted", 5.0))
-"""How the app is served, and its heartbeats: each beside the others, around a Redis of its own."""
+"""How the app is served, and its heartbeat (seconds). All run at the same time, each with its own Redis."""
 FREEZES = (10.0, 60.0) if SCALE < 1 else (10.0, 20.0, 30.0, 45.0, 60.0, 90.0)
-ANSWERS = 8
-ANSWER_SECONDS = 20.0
+REPLIES = 8
+REPLY_SECONDS = 20.0
 WORDS = " ".join(f"word-{number}" for number in range(40))
-DEADLINE = 30.0 + 2 * ANSWER_SECONDS * SCALE
-"""For all to end once Redis is back."""
+DEADLINE = 30.0 + 2 * REPLY_SECONDS * SCALE
+"""Seconds for all replies to end once Redis is back."""
 
 
 class Outage(NamedTuple):
-    """What the readers of one freeze were told, by the code of each end."""
+    """The ends that readers of one freeze received."""
 
-    returning: Counter[str]
+    resumable: Counter[str]
     others: Counter[str]
     inexact: list[str]
 
     def __str__(self) -> str:
-        return f"those who come back: {dict(self.returning)}, others: {dict(self.others)}"
+        return f"resumable: {dict(self.resumable)}, others: {dict(self.others)}"
 
 
 def scaled(seconds: float) -> str:
     return f"{seconds * SCALE:.3f}"
 
 
-def begin(kind: str, folder: Path, redis: RedisServer, heartbeat: float, broker: OriginalBroker) -> Server:
-    """`broker`: numbers nothing; used where the app adopts its replies."""
+def start_server(kind: str, folder: Path, redis: RedisServer, heartbeat: float, broker: OriginalBroker) -> Server:
+    """`broker`: one whose events have no ids, used where the app adopts its replies."""
     settings = {
         "TIME_SCALE": str(SCALE),
         "REDIS_URL": redis.url,
         "HEARTBEAT_SECONDS": scaled(heartbeat),
         "UPSTREAM_READ_SECONDS": scaled(45),
         "UPSTREAM_OPEN_SECONDS": scaled(20),
-        "LEASE_SECONDS": scaled(120),  # Longer than any freeze: a claim that runs out is an end in the log, true for all.
+        "LEASE_SECONDS": scaled(120),  # Longer than any freeze: an expired lease would end the reply for every reader.
         "MAX_STREAMS_PER_USER": "1000",
         "MESSAGES_PER_MINUTE": "100000",
     }
@@ -62,24 +62,26 @@ def begin(kind: str, folder: Path, redis: RedisServer, heartbeat: float, broker:
     return Server(kind, folder / "web.log", **settings).wait_until_ready()
 
 
-def freeze_once(crowd: Crowd, redis: RedisServer, seconds: float) -> Outage:
-    """Tabs come, go and come back before and while Redis is frozen, and some say something new."""
-    said = [crowd.say(f"/slow {scaled(ANSWER_SECONDS)} {WORDS}") for _ in range(ANSWERS)]
-    assert crowd.wait_for(lambda: all(stream.message_id for stream in said), DEADLINE)
-    tabs = [crowd.follow(stream) for stream in said]
-    others = [crowd.say_again(stream, comes_back=False) for stream in said]
-    assert crowd.wait_for(lambda: all(stream.text for stream in said + tabs + others), DEADLINE)
+def freeze_once(clients: Clients, redis: RedisServer, seconds: float) -> Outage:
+    """Opens, resets and resumes streams before and while Redis is frozen, and sends a new message."""
+    sent = [clients.send(f"/slow {scaled(REPLY_SECONDS)} {WORDS}") for _ in range(REPLIES)]
+    assert clients.wait_for(lambda: all(stream.message_id for stream in sent), DEADLINE)
+    tabs = [clients.follow(stream) for stream in sent]
+    others = [clients.resend(stream, resumable=False) for stream in sent]
+    assert clients.wait_for(lambda: all(stream.text for stream in sent + tabs + others), DEADLINE)
     redis.freeze()
-    frozen = monotonic()
+    frozen_at = monotonic()
     for tab in tabs[::2]:
-        crowd.drop(tab)
-    late = [crowd.follow(stream, stream.last_id) for stream in said[::4]]
-    new = [crowd.say("hello")]
-    crowd.wait_for(lambda: monotonic() > frozen + seconds * SCALE, seconds * SCALE)
+        clients.reset(tab)
+    late = [clients.follow(stream, stream.last_id) for stream in sent[::4]]
+    new = [clients.send("hello")]
+    clients.wait_for(lambda: monotonic() > frozen_at + seconds * SCALE, seconds * SCALE)
     redis.thaw()
-    returning = said + tabs + late + new
-    assert crowd.wait_for(all_over(returning + others), DEADLINE), states(returning + others)
-    return Outage(ends_of(returning), ends_of(others), [states([one]) for one in said + tabs + new if not one.is_exact()])
+    returning = sent + tabs + late + new
+    assert clients.wait_for(all_done(returning + others), DEADLINE), states(returning + others)
+    return Outage(
+        ends_of(returning), ends_of(others), [states([stream]) for stream in sent + tabs + new if not stream.is_exact()]
+    )
 
 
 def ends_of(streams: list[Stream]) -> Counter[str]:
@@ -95,14 +97,14 @@ def states(streams: list[Stream]) -> str:
 
 
 def under_freezes(folder: Path, kind: str, heartbeat: float) -> list[tuple[str, Outage]]:
-    """Each outage, and what it was."""
+    """Outages with a description each."""
     folder.mkdir()
     with RedisServer(folder) as redis, adoptable_broker() as broker:
-        server = begin(kind, folder, redis, heartbeat, broker)
+        server = start_server(kind, folder, redis, heartbeat, broker)
         try:
-            with Crowd(server.port) as crowd:
+            with Clients(server.port) as clients:
                 return [
-                    (f"{kind}, heartbeat {heartbeat:.0f} s, frozen for {seconds:.0f} s", freeze_once(crowd, redis, seconds))
+                    (f"{kind}, heartbeat {heartbeat:.0f} s, frozen for {seconds:.0f} s", freeze_once(clients, redis, seconds))
                     for seconds in FREEZES
                 ]
         finally:
@@ -112,13 +114,13 @@ def under_freezes(folder: Path, kind: str, heartbeat: float) -> list[tuple[str, 
 @pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(60 if SCALE < 1 else 900)
-def test_nobody_who_comes_back_is_told_an_end_while_redis_is_frozen(tmp_path):
+def test_resumable_streams_survive_a_frozen_redis(tmp_path):
     rows = in_parallel(len(ROWS), lambda number: under_freezes(tmp_path / str(number), *ROWS[number]), 900)
     outages = [outage for row in rows for outage in row]
 
-    for what, outage in outages:
-        print(f"{what}: {outage}")
-    for what, outage in outages:
-        assert set(outage.returning) == {"complete"}, (what, outage)
-        assert not outage.inexact, (what, outage)
-        assert set(outage.others) <= {"complete", *OWN_CONNECTION}, (what, outage)
+    for name, outage in outages:
+        print(f"{name}: {outage}")
+    for name, outage in outages:
+        assert set(outage.resumable) == {"complete"}, (name, outage)
+        assert not outage.inexact, (name, outage)
+        assert set(outage.others) <= {"complete", *CONNECTION_ERRORS}, (name, outage)

@@ -1,4 +1,4 @@
-"""The embedded default with its journal, as processes: killed, reloaded, started twice, on a slow disk."""
+"""The embedded broker with its journal: killed, reloaded, started twice, and on a slow disk."""
 
 import json
 import os
@@ -30,58 +30,58 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def begin(start, tmp_path, file) -> Callable[..., Server]:
+def start_server(start, tmp_path, file) -> Callable[..., Server]:
     return partial(start, QUEUE_FILE=str(file), DATABASE_URL=f"sqlite:///{tmp_path}/chat.db", MESSAGES_PER_MINUTE="10000")
 
 
-def ended(browser: Browser, message_id: str) -> str:
+def last_type(browser: Browser, message_id: str) -> str:
     return str(list(browser.follow(message_id).events())[-1]["type"])
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "flask", "adopted"])
-def test_after_a_crash_what_waited_is_answered_and_what_had_ended_is_read(begin, kind):
-    begin = partial(begin, kind, ECHO_WORD_SECONDS="0.05", ENGINE_REPEATABLE="1")
-    server = begin()
+def test_after_a_crash_queued_messages_run_and_ended_replies_are_readable(start_server, kind):
+    start_server = partial(start_server, kind, ECHO_WORD_SECONDS="0.05", ENGINE_REPEATABLE="1")
+    server = start_server()
     ada = Browser(server)
     done = ada.say("done")
     before = list(done.events())
     running, waiting = ada.say(WORDS), ada.say("waits")
-    said = next(event for event in running.events() if event["type"] == "progress")
+    token = next(event for event in running.events() if event["type"] == "progress")
     server.crash()
 
-    again = begin(port=server.port)
-    ada = Browser(again)
+    restarted = start_server(port=server.port)
+    ada = Browser(restarted)
 
     assert list(ada.follow(done.message_id).events()) == before
     assert text_of(list(ada.follow(waiting.message_id).events())).strip() == "waits"
-    rest = list(ada.follow(running.message_id, after=said["id"]).events())
+    rest = list(ada.follow(running.message_id, after=token["id"]).events())
     kinds = [event["type"] for event in rest]
     assert (kinds.count("restart"), kinds[-1]) == (1, "complete")
     assert text_of(rest[kinds.index("restart") :]).split() == WORDS.split()
 
 
-def test_a_reply_that_was_committed_and_not_stored_at_the_crash_begins_anew(begin, tmp_path, file):
-    server = begin()
+def test_a_committed_reply_not_stored_before_a_crash_restarts(start_server, tmp_path, file):
+    server = start_server()
     ada = Browser(server)
-    list(ada.say("hello").events())  # The database is open then.
+    list(ada.say("hello").events())  # The database is open after this.
     with closing(sqlite3.connect(tmp_path / "chat.db", timeout=DEADLINE, isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         running = ada.say("one two")
         assert eventually(lambda: is_committed(file, running.message_id), DEADLINE)
         server.crash()
-    again = Browser(begin(port=server.port))
+    restarted = Browser(start_server(port=server.port))
 
-    events = list(again.follow(running.message_id).events())
+    events = list(restarted.follow(running.message_id).events())
 
     kinds = [event["type"] for event in events]
     assert (kinds.count("restart"), kinds[-1]) == (1, "complete")
     assert text_of(events[kinds.index("restart") :]) == "one two"
-    turns = again.request("GET", "/api/chat/history").json()["entries"]
+    turns = restarted.request("GET", "/api/chat/history").json()["entries"]
     assert [turn["assistant_response"] for turn in turns] == ["hello", "one two"]
 
 
 def is_committed(file: Path, message_id: str) -> bool:
-    """Whether its reply may be stored: see `Recorder.note`."""
+    """Whether the reply is committed, so that it may be stored."""
     return any(record[:2] == ["set", message_id] and record[6] for record in records(file))
 
 
@@ -91,22 +91,22 @@ def records(file: Path) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "adopted"])
-def test_one_that_is_stopped_politely_leaves_what_waits(begin, kind):
-    begin = partial(begin, kind)
-    server = begin(ECHO_WORD_SECONDS="0.2", DRAIN_SECONDS="2")
+def test_a_graceful_stop_keeps_queued_messages(start_server, kind):
+    start_server = partial(start_server, kind)
+    server = start_server(ECHO_WORD_SECONDS="0.2", DRAIN_SECONDS="2")
     ada = Browser(server)
     ada.say(WORDS)
     waiting = ada.say("waits")
     server.stop(signal.SIGTERM)
 
-    again = Browser(begin(port=server.port, ECHO_WORD_SECONDS="0.2"))
+    restarted = Browser(start_server(port=server.port, ECHO_WORD_SECONDS="0.2"))
 
-    assert ended(again, waiting.message_id) == "complete"
+    assert last_type(restarted, waiting.message_id) == "complete"
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "adopted"])
-def test_a_reload_keeps_the_order_and_every_answer(begin, kind):
-    server = begin(kind, ECHO_WORD_SECONDS="0.05", DRAIN_SECONDS="10")
+def test_a_reload_keeps_the_order_and_every_reply(start_server, kind):
+    server = start_server(kind, ECHO_WORD_SECONDS="0.05", DRAIN_SECONDS="10")
     ada = Browser(server)
     running, waiting = ada.say(WORDS), ada.say("waits")
     old = server.worker_pid
@@ -114,24 +114,24 @@ def test_a_reload_keeps_the_order_and_every_answer(begin, kind):
     server.kill(signal.SIGHUP)
     assert eventually(lambda: server.children and old not in server.children[-1:], DEADLINE)
     new = server.children[-1]
-    assert eventually(lambda: answers_of(ada, running.message_id), DEADLINE)
-    last = eventually(lambda: left(ada, "last"), DEADLINE)
+    assert eventually(lambda: is_found(ada, running.message_id), DEADLINE)
+    last = eventually(lambda: send_once(ada, "last"), DEADLINE)
 
     for message_id, expected in ((running.message_id, WORDS), (waiting.message_id, "waits"), (last, "last")):
-        assert text_of(list(followed(ada, message_id))).strip() == expected
+        assert text_of(list(follow_to_end(ada, message_id))).strip() == expected
     assert eventually(lambda: server.children == [new], DEADLINE)
     assert "Traceback" not in server.log
 
 
-def answers_of(browser: Browser, message_id: str) -> bool:
+def is_found(browser: Browser, message_id: str) -> bool:
     try:
         return status_of(browser.follow(message_id)) == 200
     except OSError:
         return False
 
 
-def left(browser: Browser, text: str) -> str:
-    """Its id, "" while the server is between two processes."""
+def send_once(browser: Browser, text: str) -> str:
+    """Sends a message. Returns its id, or "" while no process accepts it."""
     try:
         with browser.say(text) as reply:
             return reply.message_id if reply.status == 200 else ""
@@ -139,11 +139,11 @@ def left(browser: Browser, text: str) -> str:
         return ""
 
 
-def followed(browser: Browser, message_id: str) -> list[dict]:
-    """As `EventSource` does: until the last event has come, however often the line breaks."""
+def follow_to_end(browser: Browser, message_id: str) -> list[dict]:
+    """Follows a reply to its terminal event, and reconnects like `EventSource`."""
     events: list[dict] = []
 
-    def over() -> bool:
+    def is_done() -> bool:
         try:
             reply = browser.follow(message_id, after=events[-1]["id"] if events else "")
             events.extend(event for event in reply.events() if "id" in event)
@@ -151,13 +151,13 @@ def followed(browser: Browser, message_id: str) -> list[dict]:
             return False
         return bool(events) and events[-1]["type"] in {"complete", "error", "stopped"}
 
-    assert eventually(over, DEADLINE), events
+    assert eventually(is_done, DEADLINE), events
     return events
 
 
-def test_a_second_server_on_the_file_answers_503_and_stops_for_nothing(begin):
-    first = begin()
-    second = begin()
+def test_a_second_server_with_the_same_file_responds_503_until_the_first_exits(start_server):
+    first = start_server()
+    second = start_server()
 
     assert status_of(Browser(second).say("hello")) == 503
     assert status_of(Browser(first).say("hello")) == 200
@@ -168,7 +168,7 @@ def test_a_second_server_on_the_file_answers_503_and_stops_for_nothing(begin):
 
 
 @pytest.mark.parametrize("command", [["routes"], ["db", "upgrade"], ["doctor"]])
-def test_no_command_opens_the_file(file, tmp_path, command):
+def test_commands_do_not_open_the_file(file, tmp_path, command):
     environment = {**INHERITED, **BASE_ENVIRONMENT, "QUEUE_FILE": str(file), "DATABASE_URL": f"sqlite:///{tmp_path}/chat.db"}
 
     subprocess.run([sys.executable, "-m", "flask", *command], cwd=ROOT, env=environment, timeout=60, capture_output=True)
@@ -176,63 +176,62 @@ def test_no_command_opens_the_file(file, tmp_path, command):
     assert not file.parent.exists()
 
 
-def test_the_file_is_opened_when_the_server_starts_and_only_its_owner_reads_it(begin, file):
-    begin()
+def test_the_file_is_created_at_start_and_readable_by_its_owner_only(start_server, file):
+    start_server()
 
     assert {path.stat().st_mode & 0o777 for path in file.parent.iterdir()} == {0o600}
 
 
-def test_a_damaged_file_keeps_no_server_from_starting(begin, file):
+def test_a_server_starts_with_a_damaged_file(start_server, file):
     file.parent.mkdir()
     file.write_bytes(os.urandom(5000))
 
-    server = begin()
+    server = start_server()
 
     assert status_of(Browser(server).say("hello")) == 200
     assert server.log.count("was damaged") == 1
 
 
-def test_with_redis_there_is_no_file(begin, file, clean_redis):
-    begin(REDIS_URL=clean_redis.url)
+def test_with_redis_no_file_is_created(start_server, file, clean_redis):
+    start_server(REDIS_URL=clean_redis.url)
 
     assert not file.parent.exists()
 
 
 STREAMS = 200
-GAP_MOST = 0.05
-"""Seconds."""
+MAX_GAP_SECONDS = 0.05
 
 
-def test_two_hundred_answers_do_not_wait_for_a_slow_disk(begin):
-    """Each commit takes 0.2 s, and there is always one."""
-    server = begin("slow disk", ECHO_WORD_SECONDS="0.2")
+def test_two_hundred_replies_do_not_wait_for_a_slow_disk(start_server):
+    """Each commit takes 0.2 s, and one is always running."""
+    server = start_server("slow disk", ECHO_WORD_SECONDS="0.2")
     text = " ".join(f"word-{number}" for number in range(60))
-    all_began = threading.Barrier(STREAMS + 1)
-    hearing = threading.Thread(
-        target=in_parallel, args=(STREAMS, lambda number: hear(server, f"user-{number}", text, all_began)), daemon=True
+    all_started = threading.Barrier(STREAMS + 1)
+    readers = threading.Thread(
+        target=in_parallel, args=(STREAMS, lambda number: read_reply(server, f"user-{number}", text, all_started)), daemon=True
     )
-    hearing.start()
-    all_began.wait(60)
+    readers.start()
+    all_started.wait(60)
 
-    # What blocks of our own blocks at any time; a machine that stops for a moment does not.
+    # Blocking code would block in every second; a pause of the machine does not.
     longest = []
-    while hearing.is_alive() and min(longest[1:], default=1.0) >= GAP_MOST:
+    while readers.is_alive() and min(longest[1:], default=1.0) >= MAX_GAP_SECONDS:
         time.sleep(1)
         longest.append(Browser(server).request("GET", "/longest").json())
 
-    assert min(longest[1:]) < GAP_MOST, longest
-    hearing.join(60)
+    assert min(longest[1:]) < MAX_GAP_SECONDS, longest
+    readers.join(60)
 
 
-def hear(server: Server, user: str, text: str, all_began: threading.Barrier) -> None:
+def read_reply(server: Server, user: str, text: str, all_started: threading.Barrier) -> None:
     events = Browser(server, user).say(text).events()
     first = next(events)
-    all_began.wait(60)
+    all_started.wait(60)
     assert text_of([first, *events]).strip() == text
 
 
-def test_the_file_holds_nothing_that_expired(begin, file):
-    server = begin(RETENTION_SECONDS="1", ECHO_WORD_SECONDS="0")
+def test_expired_replies_are_removed_from_the_file(start_server, file):
+    server = start_server(RETENTION_SECONDS="1", ECHO_WORD_SECONDS="0")
     for number in range(3):
         list(Browser(server).say(f"{number} " + "secret " * 100).events())
 

@@ -1,4 +1,4 @@
-"""The embedded default, killed again and again under load: one process, its journal and the bundled engine."""
+"""The embedded broker with its journal and the bundled engine, killed repeatedly under load."""
 
 import os
 import random
@@ -13,29 +13,29 @@ from pathlib import Path
 import pytest
 
 from bff.broker.queue.journal.file import ROW_BYTES, SPARE_PAGES, WAL_BYTES
-from tests.faults.houses import ROOM
-from tests.faults.load import Crowd, Stream, all_over
-from tests.faults.verdicts import assert_answered_exactly, assert_one_after_the_other, more_readers, read_again, spoke_at
+from tests.faults.deployments import HIGH_LIMITS
+from tests.faults.load import Clients, Stream, all_done
+from tests.faults.reply_checks import add_readers, assert_exact_reply, assert_reread, assert_sequential, first_token_at
 from tests.live import Browser, Server, eventually, free_port, in_parallel
 
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
-"""`make soak`: for so long, and not once only."""
+"""Repeats the test for this long, in `make soak`."""
 DEADLINE = 120.0
 USERS, MESSAGES, KILLS = 50, 10, 10
 """Each user sends two messages around each of the first five kills."""
 MAX_KILLING_SECONDS = 30.0
-"""Of one round."""
+"""Seconds of one round in which processes are killed."""
 WORDS, WORD_SECONDS, WORD_CHARACTERS = (3, 10), 0.1, 400
-ENDED_BETWEEN = USERS // 2
-"""Replies that end before a server that is up is killed again: so it is rare that one is killed four times."""
-AFTERWARDS = (0.0, 1.0)
-"""Seconds from then to the kill."""
-STARTING = (0.2, 2.0)
-"""Seconds after its start, for a server that is killed while it reads its journal, or a moment later."""
+MIN_ENDED = USERS // 2
+"""Replies that must end before the next late kill, so that few replies are killed four times."""
+LATE_KILL_SECONDS = (0.0, 1.0)
+"""Seconds from then to the kill, between these bounds."""
+EARLY_KILL_SECONDS = (0.2, 2.0)
+"""Seconds from the start to an early kill, which may come while the server reads its journal; between these bounds."""
 
 PAGE_BYTES = 4096
-REMEMBERED_BYTES = 1000
-"""Of one message, for a day: its Idempotency-Key with a digest (200 bytes) and that it expired (120), in half full pages."""
+EXPIRED_ENTRY_BYTES = 1000
+"""Per expired message, for a day: its idempotency key with a digest (200) and a tombstone (120), in half-full pages."""
 
 pytestmark = [pytest.mark.live]
 
@@ -45,7 +45,7 @@ def message(name: str, words: int) -> str:
 
 
 class Embedded:
-    """One server at a time, always on the same port, file and database."""
+    """One server at a time, always with the same port, file and database."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "queue" / "queue.db"
@@ -57,7 +57,7 @@ class Embedded:
 
     def start(self, **settings: str) -> Server:
         self._starts += 1
-        settings = {**ROOM, **self._files, "ECHO_WORD_SECONDS": str(WORD_SECONDS), **settings}
+        settings = {**HIGH_LIMITS, **self._files, "ECHO_WORD_SECONDS": str(WORD_SECONDS), **settings}
         self.server = Server("gunicorn", self._folder / f"web-{self._starts}.log", self.port, **settings)
         return self.server
 
@@ -71,7 +71,7 @@ class Embedded:
         self.start()
 
     def kill_worker(self) -> None:
-        """gunicorn starts another one in its place."""
+        """Kills the gunicorn worker, which gunicorn replaces."""
         self.kills += 1
         with suppress(ProcessLookupError, IndexError):
             os.kill(self.server.children[0], signal.SIGKILL)
@@ -95,14 +95,14 @@ def embedded(tmp_path) -> Iterator[Embedded]:
 
 
 @pytest.mark.timeout(400 + 3 * SOAK_SECONDS)
-def test_a_server_killed_at_random_answers_each_message_once(embedded):
+def test_a_server_killed_at_random_stores_each_reply_once(embedded):
     embedded.server.wait_until_ready()
     deadline = time.monotonic() + SOAK_SECONDS
 
     rounds = 0
     while rounds == 0 or time.monotonic() < deadline:
         rounds += 1
-        streams = under_fire(embedded, rounds)
+        streams = run_under_kills(embedded, rounds)
         in_parallel(USERS, partial(assert_stored_once, embedded.server, streams), DEADLINE)
         assert_shrinks(embedded, rounds * USERS * MESSAGES)
 
@@ -110,73 +110,73 @@ def test_a_server_killed_at_random_answers_each_message_once(embedded):
     print(f"{rounds} times {USERS * MESSAGES} messages, {embedded.kills} kills")
 
 
-def under_fire(embedded: Embedded, seed: int) -> list[Stream]:
-    chance = random.Random(seed)
-    with Crowd(embedded.port, seed) as crowd:
+def run_under_kills(embedded: Embedded, seed: int) -> list[Stream]:
+    rng = random.Random(seed)
+    with Clients(embedded.port, seed) as clients:
         streams: list[Stream] = []
         tabs: list[Stream] = []
         deadline = time.monotonic() + MAX_KILLING_SECONDS
         for number in range(KILLS):
-            before, after = to_send(seed, number, chance)
-            streams += [crowd.say(*one) for one in before]
+            before, after = messages_around_kill(seed, number, rng)
+            streams += [clients.send(*message_and_user) for message_and_user in before]
             if time.monotonic() < deadline:
-                embedded.kill_worker() if number and chance.random() < 0.3 else embedded.kill()
-            streams += [crowd.say(*one) for one in after]
+                embedded.kill_worker() if number and rng.random() < 0.3 else embedded.kill()
+            streams += [clients.send(*message_and_user) for message_and_user in after]
             if number % 3 == 1:
-                crowd.wait_for(all_over(streams), chance.uniform(*STARTING))
+                clients.wait_for(all_done(streams), rng.uniform(*EARLY_KILL_SECONDS))
             else:
-                wait_until_some_ended(crowd, embedded, streams, chance)
-            tabs += drop_and_add(crowd, streams, tabs, number)
+                wait_until_some_ended(clients, embedded, streams, rng)
+            tabs += reset_and_add_readers(clients, streams, tabs, number)
         embedded.server.wait_until_ready()
-        assert crowd.wait_for(all_over([*streams, *tabs]), DEADLINE), [stream.events for stream in streams if not stream.over]
+        assert clients.wait_for(all_done([*streams, *tabs]), DEADLINE), [stream.events for stream in streams if not stream.done]
 
-        assert all(tab.end for tab in tabs), "whoever comes back learns the end"
-        assert_round(crowd, streams)
+        assert all(tab.end for tab in tabs), "resumed streams receive the end"
+        assert_round(clients, streams)
         return streams
 
 
-def wait_until_some_ended(crowd: Crowd, embedded: Embedded, streams: list[Stream], chance: random.Random) -> None:
+def wait_until_some_ended(clients: Clients, embedded: Embedded, streams: list[Stream], rng: random.Random) -> None:
     embedded.server.wait_until_ready()
-    enough = ended(streams) + ENDED_BETWEEN
-    crowd.wait_for(lambda: ended(streams) >= enough, MAX_KILLING_SECONDS / 4)
-    crowd.wait_for(all_over(streams), chance.uniform(*AFTERWARDS))
+    enough = ended(streams) + MIN_ENDED
+    clients.wait_for(lambda: ended(streams) >= enough, MAX_KILLING_SECONDS / 4)
+    clients.wait_for(all_done(streams), rng.uniform(*LATE_KILL_SECONDS))
 
 
 def ended(streams: list[Stream]) -> int:
     return sum(bool(stream.end) for stream in streams)
 
 
-def to_send(seed: int, kill: int, chance: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Messages with their users: before and right after a kill, in any order."""
+def messages_around_kill(seed: int, kill: int, rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Messages with their users, shuffled: those to send before a kill, and those to send right after it."""
     numbers = range(2 * kill, min(2 * kill + 2, MESSAGES))
     sent = [
-        (message(f"{seed}/{user}/{number}", chance.randint(*WORDS)), f"user-{seed}-{user}")
+        (message(f"{seed}/{user}/{number}", rng.randint(*WORDS)), f"user-{seed}-{user}")
         for number in numbers
-        for user in chance.sample(range(USERS), USERS)
+        for user in rng.sample(range(USERS), USERS)
     ]
     return sent[: len(sent) // 4], sent[len(sent) // 4 :]
 
 
-def drop_and_add(crowd: Crowd, streams: list[Stream], tabs: list[Stream], number: int) -> list[Stream]:
-    """Further readers of what is being answered; some of those that are there lose their line."""
+def reset_and_add_readers(clients: Clients, streams: list[Stream], tabs: list[Stream], number: int) -> list[Stream]:
+    """Resets some tabs, and adds readers of the running replies."""
     for tab in tabs[number::3]:
-        crowd.drop(tab)
-    return more_readers(crowd, [stream for stream in streams if not stream.over])[0]
+        clients.reset(tab)
+    return add_readers(clients, [stream for stream in streams if not stream.done])[0]
 
 
-def assert_round(crowd: Crowd, streams: list[Stream]) -> None:
+def assert_round(clients: Clients, streams: list[Stream]) -> None:
     for stream in streams:
-        assert_answered_exactly(stream)
-    # That a reply began may be told before its log has it. Its first word is not, nor is the end of the one before it.
-    assert_one_after_the_other(streams, spoke_at)
-    assert_one_after_the_other(read_again(crowd, streams))
-    assert any(stream.restarts for stream in streams), "some had begun to be told when their process died"
-    assert any(connection.how == "cut" for stream in streams for connection in stream.connections)
-    assert any(stream.connections[0].how == "refused" for stream in streams), "some were sent while nobody listened"
+        assert_exact_reply(stream)
+    # "Processing..." may be sent before it is logged; a first word, or the end of the previous reply, is not.
+    assert_sequential(streams, first_token_at)
+    assert_sequential(assert_reread(clients, streams))
+    assert any(stream.restarts for stream in streams), "some had sent output when their process died"
+    assert any(connection.outcome == "cut" for stream in streams for connection in stream.connections)
+    assert any(stream.connections[0].outcome == "refused" for stream in streams), "some were sent while no process listened"
 
 
 def assert_stored_once(server: Server, streams: list[Stream], number: int) -> None:
-    """One user's history has each message with its reply, in the order of the replies."""
+    """Checks that one user's history has each message with its reply exactly once."""
     user = sorted({stream.user for stream in streams})[number]
     turns = Browser(server, user).request("GET", "/api/chat/history?limit=50").json()["entries"]
     complete = [stream.message for stream in streams if stream.user == user and stream.end == "complete"]
@@ -185,13 +185,13 @@ def assert_stored_once(server: Server, streams: list[Stream], number: int) -> No
 
 
 def assert_shrinks(embedded: Embedded, messages: int) -> None:
-    """Once all of it has expired, only what is remembered for a day and some spare pages are there.
+    """Checks that the file shrinks to the entries kept for a day, and spare pages, once all replies have expired.
 
-    Free pages are given back from twice SPARE_PAGES on; the last row stays, as it has the last event's id.
+    Free pages are released above twice SPARE_PAGES; the last row stays, as it has the last event's id.
     """
-    bound = 2 * SPARE_PAGES * PAGE_BYTES + messages * REMEMBERED_BYTES + 2 * ROW_BYTES
+    bound = 2 * SPARE_PAGES * PAGE_BYTES + messages * EXPIRED_ENTRY_BYTES + 2 * ROW_BYTES
     before = embedded.sizes
-    assert sum(before) > bound, "there is nothing to see"
+    assert sum(before) > bound, "the file must be larger than the bound before"
     embedded.restart(RETENTION_SECONDS="1")
 
     assert eventually(lambda: embedded.sizes[0] < bound and embedded.sizes[1] <= WAL_BYTES, 20), (before, embedded.sizes, bound)

@@ -1,4 +1,4 @@
-"""Bounds: beyond each there is a plain answer at once, and what was taken is given back."""
+"""Limits: exceeding one gets an error at once, and every slot is released."""
 
 import threading
 from itertools import cycle
@@ -17,51 +17,51 @@ PROGRESS = chunk(b'data: {"type":"progress","text":"so far"}\n\n')
 
 
 def refusal(reply) -> tuple[int, str]:
-    """Its status and code, and what it tells of when to come back is checked."""
+    """Returns status and code, and checks `Retry-After`."""
     status, code, seconds = reply.status, reply.json()["code"], reply.headers["Retry-After"]
     assert 1 <= int(seconds) <= 60
     return status, code
 
 
 @over_single
-def test_streams_are_bounded_for_each_user_and_for_all(start, single):
+def test_streams_are_limited_per_user_and_in_total(start, single):
     server = start(single, MAX_STREAMS_PER_USER="2", MAX_STREAMS="3")
     ada, bob, eve = Browser(server, "ada"), Browser(server, "bob"), Browser(server, "eve")
-    held = [ada.say("/slow 20 one two"), ada.say("/slow 20 one two")]
+    open_replies = [ada.say("/slow 20 one two"), ada.say("/slow 20 one two")]
 
     assert refusal(ada.say("one too many")) == (429, "too_many_requests")
-    assert refusal(ada.follow(held[0].message_id)) == (429, "too_many_requests")
-    assert len(ada.active()) == 2, "what was refused is not answered either"
+    assert refusal(ada.follow(open_replies[0].message_id)) == (429, "too_many_requests")
+    assert len(ada.active()) == 2, "refused messages are not enqueued"
 
-    held.append(bob.say("/slow 20 one two"))
-    began = monotonic()
+    open_replies.append(bob.say("/slow 20 one two"))
+    started = monotonic()
     assert refusal(bob.say("one too many")) == (503, "server_full")
     assert refusal(eve.say("one too many")) == (503, "server_full")
     assert refusal(eve.follow("any")) == (503, "server_full")
-    assert monotonic() - began < 1
+    assert monotonic() - started < 1
     with eve.follow("any", Accept="text/event-stream") as reply:
-        said = reply.read().decode()
+        body = reply.read().decode()
         assert (reply.status, reply.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
-    assert 500 <= int(said.removeprefix("retry: ").removesuffix("\n\n")) <= 3000
+    assert 500 <= int(body.removeprefix("retry: ").removesuffix("\n\n")) <= 3000
 
-    for reply in held:
+    for reply in open_replies:
         reply.leave()
     assert eventually(lambda: status_of(eve.say("now there is room")) == 200)
 
 
 @over_adopted
-def test_an_event_source_over_its_users_bound_is_told_to_come_back(start, kind):
+def test_an_event_source_over_the_users_limit_gets_retry(start, kind):
     browser = Browser(start(kind, MAX_STREAMS_PER_USER="1"))
-    held = browser.say("/slow 20 one two")
+    open_reply = browser.say("/slow 20 one two")
 
-    with browser.follow(held.message_id, Accept="text/event-stream") as reply:
+    with browser.follow(open_reply.message_id, Accept="text/event-stream") as reply:
         assert (reply.status, reply.read()[:7]) == (200, b"retry: ")
 
-    held.leave()
+    open_reply.leave()
 
 
 @over_adopted
-def test_waiting_messages_are_bounded_for_each_user(start, kind):
+def test_queued_messages_are_limited_per_user(start, kind):
     server = start(kind, QUEUE_DEPTH_PER_USER="2")
     ada = Browser(server, "ada")
     seconds = 4 if kind == "adopted" else 20  # An adopted reply is read to its end, also once it was stopped.
@@ -78,7 +78,7 @@ def test_waiting_messages_are_bounded_for_each_user(start, kind):
     assert last_of(ada.say("now there is room"))["type"] == "complete"
 
 
-def test_messages_a_minute_are_bounded_for_each_user(start, kind):
+def test_messages_per_minute_are_limited_per_user(start, kind):
     server = start(kind, MESSAGES_PER_MINUTE="3")
     ada = Browser(server, "ada")
     for number in range(3):
@@ -91,47 +91,47 @@ def test_messages_a_minute_are_bounded_for_each_user(start, kind):
     assert status_of(Browser(server, "bob").say("hello")) == 200
 
 
-@pytest.mark.parametrize("steps", [[HANG], [stream_head(), PROGRESS, HANG]], ids=["unheard", "begun"])
-def test_an_answer_that_takes_too_long_is_ended_and_the_next_one_runs(start, kind, steps):
+@pytest.mark.parametrize("steps", [[HANG], [stream_head(), PROGRESS, HANG]], ids=["no response", "started"])
+def test_a_reply_that_takes_too_long_is_ended_and_the_next_one_runs(start, kind, steps):
     with WireServer(steps, [stream_head(), COMPLETED, LAST_CHUNK]) as engine:
         browser = Browser(start(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", ANSWER_MAX_SECONDS="0.5"))
-        began = monotonic()
+        started = monotonic()
         reply, waiting = browser.say("slow"), browser.say("next")
 
         contents = [content_of(frame) for frame in take(reply)]
 
-        assert 0.4 < monotonic() - began < 3
+        assert 0.4 < monotonic() - started < 3
         assert (contents[-1]["type"], contents[-1]["code"]) == ("error", "answer_timeout")
         assert [content["type"] for content in contents[:-1]].count("progress") == len(steps) // 2
-        assert engine.wait_for(lambda: engine.hung_up == 1), "the engine need not go on"
+        assert engine.wait_for(lambda: engine.hung_up == 1), "the engine is disconnected"
         assert last_of(waiting)["type"] == "complete"
 
 
-def test_more_users_than_places_are_all_answered(start, kind):
-    lock, running, most = threading.Lock(), 0, 0
+def test_more_users_than_slots_all_get_replies(start, kind):
+    lock, running, peak = threading.Lock(), 0, 0
 
-    def answer(_request):
-        nonlocal running, most
+    def engine_reply(_request):
+        nonlocal running, peak
         with lock:
             running += 1
-            most = max(most, running)
+            peak = max(peak, running)
         yield stream_head() + PROGRESS
         yield 0.05
         with lock:
             running -= 1
         yield COMPLETED + LAST_CHUNK
 
-    with WireServer(answer) as engine:
+    with WireServer(engine_reply) as engine:
         server = start(kind, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key", MAX_RUNNING="2")
 
         ends = in_parallel(20, lambda number: last_of(Browser(server, f"user-{number}").say("hello"))["type"])
 
         assert ends == ["complete"] * 20
-        assert 2 <= most <= (6 if kind == "fleet" else 2), "two a process"
+        assert 2 <= peak <= (6 if kind == "fleet" else 2), "two per process"
 
 
 @over_adopted
-def test_an_answer_too_long_to_be_kept_ends_in_one_error(start, kind):
+def test_a_reply_larger_than_its_log_ends_in_one_error(start, kind):
     browser = Browser(start(kind, LOG_MAX_BYTES="20000"))
 
     kinds = [content_of(frame)["type"] for frame in take(browser.say("/big 300"))]
@@ -144,7 +144,7 @@ def test_an_answer_too_long_to_be_kept_ends_in_one_error(start, kind):
     assert last_of(browser.say("/big 4"))["type"] == "complete"
 
 
-def test_the_oldest_answers_go_first_when_logs_fill_up(start, kind):
+def test_the_oldest_replies_are_evicted_first(start, kind):
     browser = Browser(start(kind, LOG_MAX_BYTES="30000"))
     ids = []
     for _ in range(4):
@@ -159,23 +159,23 @@ def test_the_oldest_answers_go_first_when_logs_fill_up(start, kind):
 
 
 @over_adopted
-def test_every_place_is_given_back(start, kind):
+def test_every_slot_is_released(start, kind):
     settings = {"MAX_STREAMS": "6", "MAX_STREAMS_PER_USER": "3", "MESSAGES_PER_MINUTE": "1000", "ON_BUSY": "reject"}
     server = start(kind, **settings)
-    reached = cycle([0, 1, 2, None])
+    frame_counts = cycle([0, 1, 2, None])
 
-    def come_and_go(number: int) -> None:
+    def open_and_close(number: int) -> None:
         browser = Browser(server, f"user-{number}")
         for _ in range(25):
             reply = browser.say("one two three")
             if reply.status == 200:
-                take(reply, next(reached))
+                take(reply, next(frame_counts))
             else:
                 reply.close()
             browser.follow("unknown").close()
             browser.request("HEAD", "/api/chat/stream/unknown").close()
 
-    in_parallel(4, come_and_go)
+    in_parallel(4, open_and_close)
 
     def fill() -> bool:
         users = [Browser(server, f"new-{number}") for number in range(6)]
@@ -189,7 +189,7 @@ def test_every_place_is_given_back(start, kind):
 
 
 @over_single
-def test_places_follow_each_other_at_once(start, single):
+def test_a_slot_can_be_reused_at_once(start, single):
     browser = Browser(start(single, MAX_STREAMS="1", MESSAGES_PER_MINUTE="1000"))
 
     ends = [content_of(list(browser.say("one two").frames())[-1])["type"] for _ in range(30)]

@@ -1,4 +1,4 @@
-"""Cut and gone on with, the answer is the same: greenlets, threads, and with the broker in a process of its own."""
+"""A resumed reply is the same as an uninterrupted one: under greenlets, threads, and with a separate broker."""
 
 import random
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ import pytest
 
 from tests.live import BROKER_KEY, Browser, Server, content_of, eventually, id_of, in_parallel, status_of, take, text_of
 
-SENTENCE = " ".join(f"word-{number}" for number in range(57))
-EVENTS = 60
-"""Of its answer: two statuses, 57 words, complete."""
+MESSAGE = " ".join(f"word-{number}" for number in range(57))
+EVENT_COUNT = 60
+"""Events of its reply: two statuses, 57 words, complete."""
 
 pytestmark = pytest.mark.live
 
@@ -34,13 +34,13 @@ def server(request, share) -> Server:
 
 @pytest.fixture
 def browser(server, request) -> Browser:
-    """A user of each test's own."""
+    """A browser of a different user in each test."""
     return Browser(server, request.node.name[:60])
 
 
 def read_in_pieces(browser: Browser, lengths: Iterator[float]) -> tuple[str, list[str]]:
-    """An answer's frames, read with a connection for each of `lengths` frames; and its message's id."""
-    reply = browser.say(SENTENCE)
+    """Reads a reply with one connection for each of `lengths`, the number of frames. Returns message id and frames."""
+    reply = browser.say(MESSAGE)
     message_id, frames = reply.message_id, []
     for length in lengths:
         frames += take(reply, None if length == inf else int(length))
@@ -51,44 +51,44 @@ def read_in_pieces(browser: Browser, lengths: Iterator[float]) -> tuple[str, lis
     return message_id, frames
 
 
-def assert_whole(browser: Browser, message_id: str, frames: list[str]) -> None:
-    assert frames == take(browser.follow(message_id)), "as an uncut reader gets it"
-    assert len(frames) == EVENTS
-    assert content_of(frames[-1])["response"]["responses"] == [SENTENCE]
+def assert_complete(browser: Browser, message_id: str, frames: list[str]) -> None:
+    assert frames == take(browser.follow(message_id)), "as an uninterrupted reader receives it"
+    assert len(frames) == EVENT_COUNT
+    assert content_of(frames[-1])["response"]["responses"] == [MESSAGE]
 
 
-# Cuts
+# Interruptions
 
 
-def test_an_answer_cut_after_any_of_its_events_is_whole(server):
+def test_a_reply_interrupted_after_any_event_is_complete(server):
     def cut_after(number: int) -> None:
         browser = Browser(server, f"user-{number % 6}")
-        for length in range(1 + number, EVENTS + 1, 6):
-            assert_whole(browser, *read_in_pieces(browser, iter([length, inf, inf])))
+        for length in range(1 + number, EVENT_COUNT + 1, 6):
+            assert_complete(browser, *read_in_pieces(browser, iter([length, inf, inf])))
 
     in_parallel(6, cut_after)
 
 
 @in_a_fleet_too
-def test_an_answer_cut_after_each_of_its_events_is_whole(browser):
-    assert_whole(browser, *read_in_pieces(browser, repeat(1)))
+def test_a_reply_interrupted_after_every_event_is_complete(browser):
+    assert_complete(browser, *read_in_pieces(browser, repeat(1)))
 
 
 @in_a_fleet_too
-def test_answers_cut_at_random_several_times_are_whole(server):
+def test_replies_interrupted_at_random_are_complete(server):
     def cut(number: int) -> int:
-        chance, browser, cuts = random.Random(number), Browser(server, f"random-{number}"), 0
+        rng, browser, cuts = random.Random(number), Browser(server, f"random-{number}"), 0
         while cuts < 50:
-            lengths = [chance.choice([1, 2, 5, 12]) for _ in range(8)]
-            assert_whole(browser, *read_in_pieces(browser, chain(lengths, repeat(inf))))
-            cuts += len([end for end in accumulate(lengths) if end < EVENTS])
+            lengths = [rng.choice([1, 2, 5, 12]) for _ in range(8)]
+            assert_complete(browser, *read_in_pieces(browser, chain(lengths, repeat(inf))))
+            cuts += len([end for end in accumulate(lengths) if end < EVENT_COUNT])
         return cuts
 
     assert sum(in_parallel(4, cut)) >= 200
 
 
 @in_a_fleet_too
-def test_an_answer_goes_on_while_nobody_reads_it(browser):
+def test_a_reply_continues_without_readers(browser):
     reply = browser.say("/slow 0.5 one two three four five")
     first = take(reply, 3)
 
@@ -103,98 +103,98 @@ def test_an_answer_goes_on_while_nobody_reads_it(browser):
 
 
 @in_a_fleet_too
-def test_each_of_eight_tabs_gets_every_event(browser):
-    reply = browser.say(SENTENCE)
+def test_each_of_eight_tabs_receives_every_event(browser):
+    reply = browser.say(MESSAGE)
     message_id = reply.message_id
 
     tabs = in_parallel(8, lambda number: take(reply if number == 0 else browser.follow(message_id)))
 
     assert all(tab == tabs[0] for tab in tabs)
-    assert_whole(browser, message_id, tabs[0])
+    assert_complete(browser, message_id, tabs[0])
 
 
 @in_a_fleet_too
-def test_a_tab_that_closes_takes_nothing_from_the_others(browser):
+def test_a_closed_tab_does_not_affect_others(browser):
     reply = browser.say("/slow 0.6 one two three four")
     message_id = reply.message_id
-    staying = browser.follow(message_id)
+    other = browser.follow(message_id)
 
     take(reply, 3)
     for _ in range(5):
         take(browser.follow(message_id), 1)
 
-    assert text_of(list(staying.events())) == "one two three four"
+    assert text_of(list(other.events())) == "one two three four"
 
 
-def test_ids_of_one_answer_are_different_and_in_order(browser):
-    frames = take(browser.say(SENTENCE))
+def test_ids_of_a_reply_increase(browser):
+    frames = take(browser.say(MESSAGE))
 
     ids = [tuple(map(int, id_of(frame).split("-"))) for frame in frames]
     assert all(earlier < later for earlier, later in pairwise(ids))
 
 
-# Where to go on
+# The resume point
 
 
-def test_the_last_event_id_may_stand_in_the_address(browser):
+def test_the_last_event_id_may_be_in_the_query(browser):
     reply = browser.say("one two three")
     frames = take(reply)
 
-    asked = browser.request("GET", f"/api/chat/stream/{reply.message_id}?last_event_id={id_of(frames[2])}")
+    response = browser.request("GET", f"/api/chat/stream/{reply.message_id}?last_event_id={id_of(frames[2])}")
 
-    assert take(asked) == frames[3:]
+    assert take(response) == frames[3:]
 
 
-def test_the_header_is_newer_than_the_address(browser):
+def test_the_header_takes_precedence_over_the_query(browser):
     reply = browser.say("one two three")
     frames = take(reply)
 
     path = f"/api/chat/stream/{reply.message_id}?last_event_id={id_of(frames[0])}"
-    asked = browser.request("GET", path, Last_Event_ID=id_of(frames[-2]))
+    response = browser.request("GET", path, Last_Event_ID=id_of(frames[-2]))
 
-    assert take(asked) == frames[-1:]
+    assert take(response) == frames[-1:]
 
 
-def test_who_has_seen_the_end_is_told_not_to_come_back(browser):
+def test_resuming_after_the_end_gets_204(browser):
     reply = browser.say("one")
     frames = take(reply)
 
-    asked = browser.follow(reply.message_id, id_of(frames[-1]))
+    response = browser.follow(reply.message_id, id_of(frames[-1]))
 
-    assert (asked.status, asked.read()) == (204, b"")
+    assert (response.status, response.read()) == (204, b"")
 
 
 @pytest.mark.parametrize("last_event_id", ["x", "1", "1-", "-1", "1-x", "1-1-1", "9" * 50 + "-0", "\xe9", "\xc3\xa9", "a b"])
-def test_a_last_event_id_that_is_none_is_a_bad_request(browser, last_event_id):
+def test_an_invalid_last_event_id_is_a_bad_request(browser, last_event_id):
     reply = browser.say("one")
     take(reply)
 
-    asked = browser.follow(reply.message_id, last_event_id, Accept="text/event-stream")
+    response = browser.follow(reply.message_id, last_event_id, Accept="text/event-stream")
 
-    assert (asked.status, asked.json()["code"]) == (400, "invalid_request")
+    assert (response.status, response.json()["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("message_id", ["unknown", "a%20b", "%2e%2e", "a%2Fb", "x" * 129, "%00"])
-def test_an_answer_that_nobody_knows_is_not_found(browser, message_id):
-    asked = browser.follow(message_id)
+def test_an_unknown_message_id_is_not_found(browser, message_id):
+    response = browser.follow(message_id)
 
-    assert (asked.status, asked.json()["code"]) == (404, "not_found")
+    assert (response.status, response.json()["code"]) == (404, "not_found")
 
 
-def test_somebody_elses_answer_is_not_found(server, browser):
+def test_another_users_reply_is_not_found(server, browser):
     reply = browser.say("my secret")
     frames = take(reply)
     eve = Browser(server, "eve")
 
     for after in ("", id_of(frames[0]), id_of(frames[-1])):
-        asked = eve.follow(reply.message_id, after)
-        assert (asked.status, asked.json()["code"]) == (404, "not_found")
+        response = eve.follow(reply.message_id, after)
+        assert (response.status, response.json()["code"]) == (404, "not_found")
 
 
-# What a GET says and what it leaves
+# Details of GET and HEAD
 
 
-def test_only_the_first_frame_of_a_get_says_when_to_come_back(browser):
+def test_only_the_first_frame_of_a_get_has_retry(browser):
     reply = browser.say("one two three")
     posted = list(reply.frames())
     followed = list(browser.follow(reply.message_id).frames())
@@ -209,7 +209,7 @@ def test_only_the_first_frame_of_a_get_says_when_to_come_back(browser):
         assert not any("retry:" in frame for frame in frames[1:])
 
 
-def test_readers_do_not_all_come_back_at_once(browser):
+def test_retry_is_jittered(browser):
     message_id = browser.say("one").message_id
 
     waits = set()
@@ -220,7 +220,7 @@ def test_readers_do_not_all_come_back_at_once(browser):
     assert len(waits) > 5
 
 
-def test_ids_are_left_out_for_who_cannot_read_them(browser):
+def test_ids_0_omits_ids(browser):
     reply = browser.request("POST", "/api/chat/stream?ids=0", {"message": "one two"})
     posted = take(reply)
     followed = take(browser.request("GET", f"/api/chat/stream/{reply.message_id}?ids=0"))
@@ -230,22 +230,22 @@ def test_ids_are_left_out_for_who_cannot_read_them(browser):
     assert all(frame.startswith("data: ") and frame.count("\n") == 1 for frame in posted)
 
 
-def test_asking_for_the_head_alone_leaves_nothing_open(server, browser):
+def test_head_requests_leave_nothing_open(server, browser):
     reply = browser.say("/slow 20 one two")
     take(reply, 3)
-    base = server.descriptors()
+    baseline = server.descriptors()
 
     for _ in range(70):
-        asked = browser.request("HEAD", f"/api/chat/stream/{reply.message_id}")
-        assert (asked.status, asked.headers["X-Message-ID"], asked.read()) == (200, reply.message_id, b"")
+        response = browser.request("HEAD", f"/api/chat/stream/{reply.message_id}")
+        assert (response.status, response.headers["X-Message-ID"], response.read()) == (200, reply.message_id, b"")
 
-    assert eventually(lambda: server.descriptors() <= base + 4), "70 is more than a user may have open"
+    assert eventually(lambda: server.descriptors() <= baseline + 4), "70 exceeds the user's limit of streams"
     assert content_of(take(browser.follow(reply.message_id), 1)[0])["type"] == "status"
     browser.stop(reply.message_id).close()
 
 
 @bundled_only
-def test_a_new_tab_learns_what_waits_and_what_runs(server, browser):
+def test_active_lists_running_and_queued_messages(server, browser):
     replies = [browser.say("/slow 20 one two"), browser.say("second"), browser.say("third")]
     ids = [reply.message_id for reply in replies]
     assert eventually(lambda: browser.active() and browser.active()[0]["state"] == "running")
@@ -263,20 +263,20 @@ def test_a_new_tab_learns_what_waits_and_what_runs(server, browser):
     assert browser.active() == []
 
 
-def test_readers_that_reset_the_connection_hold_nothing(start, kind):
+def test_readers_that_reset_the_connection_release_their_slots(start, kind):
     server = start(kind, MAX_STREAMS_PER_USER="4")
     browser = Browser(server)
     message_id = browser.say("one two three").message_id
 
-    # Left with bytes unread, which makes it a reset. A busy machine notices late, and refuses some meanwhile.
+    # Closing with unread bytes resets the connection. A busy machine detects it late and refuses some requests meanwhile.
     served = [status_of(browser.follow(message_id)) for _ in range(100)].count(200)
 
-    assert served > 4, "more than there are places"
+    assert served > 4, "more than there are slots"
     assert eventually(lambda: status_of(browser.follow(message_id)) == 200)
     assert eventually(lambda: len([line for line in server.log_lines if line.get("message_id") == message_id]) > served)
 
 
-def test_a_log_that_is_gone_is_said_to_be_gone(start, kind):
+def test_an_expired_reply_gets_410(start, kind):
     server = start(kind, RETENTION_SECONDS="0.3")
     browser = Browser(server)
     reply = browser.say("one")
@@ -285,7 +285,7 @@ def test_a_log_that_is_gone_is_said_to_be_gone(start, kind):
     assert eventually(lambda: status_of(browser.follow(reply.message_id)) == 410)
 
     for after in ("", id_of(frames[1])):
-        asked = browser.follow(reply.message_id, after)
-        assert (asked.status, asked.json()["code"]) == (410, "expired")
+        response = browser.follow(reply.message_id, after)
+        assert (response.status, response.json()["code"]) == (410, "expired")
     assert status_of(Browser(server, "eve").follow(reply.message_id)) == 404
-    assert status_of(browser.stop(reply.message_id)) == 202, "a stale stop"
+    assert status_of(browser.stop(reply.message_id)) == 202, "a late stop succeeds"

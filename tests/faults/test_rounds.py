@@ -1,4 +1,4 @@
-"""Rounds of readers that leave, stop and come back, at every door: after each, memory is what it was before."""
+"""Rounds of readers that disconnect, stop and resume through every API do not increase memory use."""
 
 import base64
 import json
@@ -8,25 +8,25 @@ from uuid import uuid4
 import pytest
 
 from tests.db.talk import Talk
-from tests.faults.test_churn import MIB, YOUNG, counts, settled
+from tests.faults.test_churn import MIB, UNCOLLECTED_OBJECTS, counts, settled_counts
 from tests.live import Browser, Reply, Server, eventually, in_parallel, last_of, status_of, take
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
 WORDS = "one two three four five six"
 WARM_UP, ROUNDS = 3, 20
-AT_ONCE = 2
-"""Of each kind of reader."""
-SLACK = {"greenlets": 0, "descriptors": 0, "threads": 0, "ours": 50, "objects": YOUNG, "memory": 8 * MIB}
-"""By how much each may have grown: a reader that leaves a cycle leaves some ten of ours."""
-VOICE_BYTES, VOICES = 15_000_000, 12
+CONCURRENCY = 2
+"""Readers of each kind at a time."""
+SLACK = {"greenlets": 0, "descriptors": 0, "threads": 0, "ours": 50, "objects": UNCOLLECTED_OBJECTS, "memory": 8 * MIB}
+"""Allowed growth. A reader that disconnects may leave a reference cycle of about ten objects."""
+VOICE_BYTES, VOICE_MESSAGES = 15_000_000, 12
 
 
-def leave(browser: Talk) -> None:
+def disconnect(browser: Talk) -> None:
     take(browser.say(WORDS), 3)
 
 
-def leave_at_once(browser: Talk) -> None:
+def disconnect_at_once(browser: Talk) -> None:
     browser.say(WORDS).leave()
 
 
@@ -42,43 +42,51 @@ def resume(browser: Talk) -> None:
     assert last_of(browser.follow(reply.message_id))["type"] == "complete"
 
 
-def leave_v1(browser: Talk) -> None:
-    asked = {"model": "default", "stream": True, "messages": [{"role": "user", "content": WORDS}]}
-    leave_started(browser.request("POST", "/v1/chat/completions", asked))
+def disconnect_v1(browser: Talk) -> None:
+    body = {"model": "default", "stream": True, "messages": [{"role": "user", "content": WORDS}]}
+    disconnect_after_first_frame(browser.request("POST", "/v1/chat/completions", body))
 
 
-def leave_ai_sdk(browser: Talk) -> None:
-    asked = {"messages": [{"id": str(uuid4()), "role": "user", "parts": [{"type": "text", "text": WORDS}]}]}
-    leave_started(browser.request("POST", "/api/chat/stream?protocol=ai-sdk", asked))
+def disconnect_ai_sdk(browser: Talk) -> None:
+    body = {"messages": [{"id": str(uuid4()), "role": "user", "parts": [{"type": "text", "text": WORDS}]}]}
+    disconnect_after_first_frame(browser.request("POST", "/api/chat/stream?protocol=ai-sdk", body))
 
 
-def leave_conversation(browser: Talk) -> None:
-    leave_started(browser.hear(browser.begin(WORDS)))
+def disconnect_conversation(browser: Talk) -> None:
+    disconnect_after_first_frame(browser.hear(browser.begin(WORDS)))
 
 
-def leave_started(reply: Reply) -> None:
+def disconnect_after_first_frame(reply: Reply) -> None:
     assert reply.status == 200
     next(reply.frames())
     reply.leave()
 
 
-READERS: list[Callable[[Talk], None]] = [leave, leave_at_once, stop, resume, leave_v1, leave_ai_sdk, leave_conversation]
+READERS: list[Callable[[Talk], None]] = [
+    disconnect,
+    disconnect_at_once,
+    stop,
+    resume,
+    disconnect_v1,
+    disconnect_ai_sdk,
+    disconnect_conversation,
+]
 
 
-def play(server: Server, rounds: int) -> None:
-    """Few users, so that what is kept for a user must not grow either."""
+def run_rounds(server: Server, rounds: int) -> None:
+    """Uses few users, so that a user's data must not grow either."""
     for _ in range(rounds):
-        in_parallel(len(READERS) * AT_ONCE, lambda number: READERS[number % len(READERS)](Talk(server, f"user-{number}")))
+        in_parallel(len(READERS) * CONCURRENCY, lambda number: READERS[number % len(READERS)](Talk(server, f"user-{number}")))
 
 
-def grown(server: Server, base: dict[str, int]) -> dict[str, tuple[int, int]]:
-    """What there is more of than before. A connection's last moments, after its stream has ended, are waited for."""
-    now = counts(server) | {"memory": server.memory()}
-    return {name: (base[name], now[name]) for name, slack in SLACK.items() if now[name] > base[name] + slack}
+def growth(server: Server, baseline: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """The counts that exceed the baseline by more than SLACK."""
+    current = counts(server) | {"memory": server.memory()}
+    return {name: (baseline[name], current[name]) for name, slack in SLACK.items() if current[name] > baseline[name] + slack}
 
 
 @pytest.mark.parametrize("kind", ["counted", "counted-flask"])
-def test_rounds_of_every_reader_leave_nothing_behind(start, kind, tmp_path):
+def test_rounds_of_every_kind_of_reader_leak_nothing(start, kind, tmp_path):
     server = start(
         kind,
         ECHO_WORD_SECONDS="0.01",
@@ -87,22 +95,22 @@ def test_rounds_of_every_reader_leave_nothing_behind(start, kind, tmp_path):
         DATABASE_URL=f"sqlite:///{tmp_path}/chat.db",
     )
 
-    play(server, WARM_UP)
-    base = settled(server)
-    play(server, ROUNDS)
-    settled(server)
+    run_rounds(server, WARM_UP)
+    baseline = settled_counts(server)
+    run_rounds(server, ROUNDS)
+    settled_counts(server)
 
-    assert eventually(lambda: not grown(server, base), 10), grown(server, base)
+    assert eventually(lambda: not growth(server, baseline), 10), growth(server, baseline)
 
 
-def test_voice_messages_that_were_stopped_are_not_kept(start, single):
+def test_stopped_voice_messages_are_freed(start, single):
     browser = Browser(server := start(single))
     assert last_of(browser.say("hello"))["type"] == "complete"
     before = server.memory()
-    asked = {"message": "/silence 30", "message_type": "audio", "audio_format": "wav"}
-    voice = json.dumps(asked | {"audio_base64": base64.b64encode(bytes(VOICE_BYTES)).decode()}).encode()
+    body = {"message": "/silence 30", "message_type": "audio", "audio_format": "wav"}
+    voice = json.dumps(body | {"audio_base64": base64.b64encode(bytes(VOICE_BYTES)).decode()}).encode()
 
-    for _ in range(VOICES):
+    for _ in range(VOICE_MESSAGES):
         reply = browser.request("POST", "/api/chat/stream", voice)
         assert next(reply.events())["type"] == "status"
         assert status_of(browser.stop(reply.message_id)) == 202

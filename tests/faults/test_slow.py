@@ -1,4 +1,4 @@
-"""Readers that do not read, and requests that trickle: they cost little, for a while, and hold up nobody."""
+"""Slow readers and slow requests use little memory, are disconnected, and delay nobody else."""
 
 import json
 import socket
@@ -6,16 +6,16 @@ from time import monotonic
 
 import pytest
 
-from tests.faults.load import Crowd, Stream, Wire, in_order
+from tests.faults.load import Clients, Stream, Wire, in_order
 from tests.live import BROKER_KEY, Server, eventually, head, text_of
 
 WORDS = " ".join("." * 1000 + str(number) for number in range(700))
-"""Of about a KiB each."""
+"""Words of about 1 KiB each."""
 MIB = 1024 * 1024
 
 
 def lateness(streams: list[Stream]) -> list[float]:
-    """Seconds between an event's entry into the broker's log, which its id tells, and its arrival; in order of size."""
+    """Seconds from an event's entry into the broker's log, according to its id, to its arrival; sorted."""
     events = (event for stream in streams for event in stream.events if "id" in event)
     return sorted(event["at"] - int(event["id"].split("-")[0]) / 1000 for event in events)
 
@@ -25,7 +25,7 @@ def percentile(values: list[float], percent: int) -> float:
 
 
 def connected(server: Server, request: bytes) -> socket.socket:
-    """The request is sent; whatever comes back is left in a small buffer."""
+    """Sends the request; the response stays in a small receive buffer."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
     sock.settimeout(20)
@@ -47,31 +47,31 @@ def read_to_the_end(sock: socket.socket, wire: Wire) -> list[dict]:
 @pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(90)
-def test_a_reader_that_stalls_costs_little_and_loses_nothing(start):
+def test_a_stalled_reader_is_disconnected_and_can_resume(start):
     broker = start("broker", BROKER_API_KEY=BROKER_KEY)
     server = start(BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, SLOW_READER_SECONDS="8")
     message = json.dumps({"message": f"/slow 14 {WORDS}"}).encode()
     request = head("POST", "/api/chat/stream", body=message) + message
 
-    with Crowd(server.port) as crowd:
-        before = [crowd.say(f"/slow 3 {' '.join('x' * 150)}") for _ in range(20)]
-        assert crowd.wait_for(lambda: all(stream.over for stream in before))
+    with Clients(server.port) as clients:
+        before = [clients.send(f"/slow 3 {' '.join('x' * 150)}") for _ in range(20)]
+        assert clients.wait_for(lambda: all(stream.done for stream in before))
 
         wire, memory = Wire(), server.memory()
         sock = connected(server, request)
         assert eventually(lambda: sock.recv(65536, socket.MSG_PEEK))
-        stalled = monotonic()
-        during = [crowd.say(f"/slow 9 {' '.join('x' * 450)}") for _ in range(20)]
-        most = 0
+        stalled_at = monotonic()
+        during = [clients.send(f"/slow 9 {' '.join('x' * 450)}") for _ in range(20)]
+        peak = 0
 
         def is_disconnected() -> bool:
-            nonlocal most
-            most = max(most, server.memory())
+            nonlocal peak
+            peak = max(peak, server.memory())
             return "aborted" in server.ended
 
         assert eventually(is_disconnected, 30)
-        took = monotonic() - stalled
-        assert crowd.wait_for(lambda: all(stream.over for stream in during), 20)
+        elapsed = monotonic() - stalled_at
+        assert clients.wait_for(lambda: all(stream.done for stream in during), 20)
 
     events = read_to_the_end(sock, wire)
     sock.close()
@@ -80,51 +80,51 @@ def test_a_reader_that_stalls_costs_little_and_loses_nothing(start):
     events += read_to_the_end(rest, Wire())
     rest.close()
 
-    assert 6 < took < 20, "SLOW_READER_SECONDS after its buffers were full"
+    assert 6 < elapsed < 20, "SLOW_READER_SECONDS after the buffers were full"
     assert not wire.ended
     assert (text_of(events), events[-1]["type"]) == (WORDS, "complete")
     assert in_order(events)
-    assert most - memory < 2 * MIB
+    assert peak - memory < 2 * MIB
     assert percentile(lateness(during), 50) < percentile(lateness(before), 50) + 0.02
     assert percentile(lateness(during), 99) < 2 * percentile(lateness(before), 99) + 0.1
 
 
-def trickled(server: Server, begun: bytes, body: bytes = b"") -> tuple[bytes, float]:
-    """What is answered to a request of which a byte comes each 0.2 s, and the seconds until it is closed."""
+def trickled(server: Server, head_bytes: bytes, body: bytes = b"") -> tuple[bytes, float]:
+    """Sends a byte every 0.2 s. Returns the response, and the seconds until the connection is closed."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=0.2) as sock:
-        sock.sendall(begun)
-        began = monotonic()
-        answer = b""
+        sock.sendall(head_bytes)
+        started = monotonic()
+        response = b""
         for byte in body:
             try:
                 data = sock.recv(65536)
-                answer += data
+                response += data
                 if not data:
                     break
             except TimeoutError:
                 sock.sendall(bytes([byte]))
             except ConnectionResetError:
                 break
-        return answer, monotonic() - began
+        return response, monotonic() - started
 
 
 @pytest.mark.live
-def test_a_body_that_trickles_is_cut_off(start):
+def test_a_slow_request_body_is_disconnected(start):
     server = start(REQUEST_SECONDS="0.6")
     body = b'{"message": "' + b"x" * 84 + b'"}'
 
-    answer, took = trickled(server, head("POST", "/api/chat/stream", body=body), body[:93])
+    response, elapsed = trickled(server, head("POST", "/api/chat/stream", body=body), body[:93])
 
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b'"invalid_request"' in answer
-    assert 0.4 < took < 3
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert b'"invalid_request"' in response
+    assert 0.4 < elapsed < 3
 
 
 @pytest.mark.live
-def test_a_head_that_trickles_is_cut_off(start):
+def test_a_slow_request_head_is_disconnected(start):
     server = start()
 
-    answer, took = trickled(server, b"GET /healthz HTTP/1.1\r\nX-Long: ", b"x" * 80)
+    response, elapsed = trickled(server, b"GET /healthz HTTP/1.1\r\nX-Long: ", b"x" * 80)
 
-    assert not answer
-    assert 4 < took < 10, "gunicorn's keepalive bounds a request's head, too"
+    assert not response
+    assert 4 < elapsed < 10, "gunicorn's keepalive also limits a request's head"

@@ -1,4 +1,4 @@
-"""Stop: the engine is let go of at once, readers are told what had been said, and the user's queue goes on."""
+"""Stop disconnects the engine at once, readers receive the text so far, and the user's queue continues."""
 
 import json
 from time import monotonic
@@ -12,17 +12,17 @@ from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
 pytestmark = pytest.mark.live
 
-SOON = 1.0
-"""Seconds in which the engine is let go of, and what a busy machine adds."""
+MAX_RELEASE_SECONDS = 1.0
+"""Seconds until the engine is disconnected, with a margin for a busy machine."""
 
 
-def said(text: str) -> bytes:
+def progress(text: str) -> bytes:
     return chunk(f'data: {{"type":"progress","text":"{text}"}}\n\n'.encode())
 
 
-MUTE = [HANG]
-SO_FAR = [stream_head(), said("so "), said("far "), HANG]
-WHOLE = [stream_head(), COMPLETED, LAST_CHUNK]
+SILENT = [HANG]
+PARTIAL = [stream_head(), progress("so "), progress("far "), HANG]
+COMPLETE_REPLY = [stream_head(), COMPLETED, LAST_CHUNK]
 
 
 def start_with(start, kind: str, engine: WireServer, **settings: str) -> Server:
@@ -31,7 +31,7 @@ def start_with(start, kind: str, engine: WireServer, **settings: str) -> Server:
 
 @pytest.fixture
 def browser_of(share, kind, user):
-    """`browser_of(engine)`: of a user of the test's own, on a server that the tests share."""
+    """`browser_of(engine)` returns a browser of a user of this test, on a shared server."""
     return lambda engine: Browser(start_with(share, kind, engine), user)
 
 
@@ -40,28 +40,28 @@ def stopped_with(*responses: str) -> dict:
     return {"type": "stopped", "response": response}
 
 
-@pytest.mark.parametrize("steps", [MUTE, SO_FAR], ids=["before its headers", "in the middle"])
-def test_a_stop_lets_go_of_the_engine_at_once_and_the_next_message_runs(browser_of, port, steps):
-    with WireServer(steps, WHOLE, port=port) as engine:
+@pytest.mark.parametrize("steps", [SILENT, PARTIAL], ids=["before its headers", "in the middle"])
+def test_a_stop_disconnects_the_engine_at_once_and_the_next_message_runs(browser_of, port, steps):
+    with WireServer(steps, COMPLETE_REPLY, port=port) as engine:
         browser = browser_of(engine)
         reply = browser.say("hello")
-        frames = take(browser.follow(reply.message_id), 2 if steps is MUTE else 4)
+        frames = take(browser.follow(reply.message_id), 2 if steps is SILENT else 4)
         waiting = browser.say("next")
         assert engine.wait_for(lambda: len(engine.requests) == 1)
 
-        began = monotonic()
+        started = monotonic()
         assert status_of(browser.stop(reply.message_id)) == 202
         assert engine.wait_for(lambda: engine.hung_up == 1)
-        assert monotonic() - began < SOON
+        assert monotonic() - started < MAX_RELEASE_SECONDS
 
-        assert last_of(reply) == (stopped_with() if steps is MUTE else stopped_with("so far "))
-        assert last_of(browser.follow(reply.message_id, id_of(frames[-1])))["type"] == "stopped", "for those who come later too"
+        assert last_of(reply) == (stopped_with() if steps is SILENT else stopped_with("so far "))
+        assert last_of(browser.follow(reply.message_id, id_of(frames[-1])))["type"] == "stopped", "later readers receive it too"
         assert last_of(waiting)["type"] == "complete"
         assert len(engine.requests) == 2
 
 
-def test_a_message_that_waits_is_taken_out_and_never_runs(browser_of, port):
-    with WireServer(SO_FAR, WHOLE, port=port) as engine:
+def test_a_stopped_message_in_the_queue_never_runs(browser_of, port):
+    with WireServer(PARTIAL, COMPLETE_REPLY, port=port) as engine:
         browser = browser_of(engine)
         running, waiting, last = browser.say("running"), browser.say("waiting"), browser.say("last")
 
@@ -79,7 +79,7 @@ def test_a_message_that_waits_is_taken_out_and_never_runs(browser_of, port):
 
 
 @over_adopted
-def test_a_stop_that_comes_too_late_changes_nothing(share, kind, user):
+def test_a_stop_after_the_end_changes_nothing(share, kind, user):
     browser = Browser(share(kind), user)
     reply = browser.say("one two")
     frames = take(reply)
@@ -91,8 +91,8 @@ def test_a_stop_that_comes_too_late_changes_nothing(share, kind, user):
 
 
 @over_all
-def test_a_second_stop_is_as_good_as_the_first(browser_of, port):
-    with WireServer(SO_FAR, port=port) as engine:
+def test_a_stop_is_idempotent(browser_of, port):
+    with WireServer(PARTIAL, port=port) as engine:
         browser = browser_of(engine)
         reply = browser.say("hello")
         take(browser.follow(reply.message_id), 4)
@@ -103,8 +103,8 @@ def test_a_second_stop_is_as_good_as_the_first(browser_of, port):
         assert kinds == ["status", "status", "progress", "progress", "stopped"]
 
 
-def test_an_answer_that_nobody_reads_can_be_stopped(browser_of, port):
-    with WireServer(SO_FAR, port=port) as engine:
+def test_a_reply_without_readers_can_be_stopped(browser_of, port):
+    with WireServer(PARTIAL, port=port) as engine:
         browser = browser_of(engine)
         reply = browser.say("hello")
         take(reply, 4)
@@ -116,19 +116,19 @@ def test_an_answer_that_nobody_reads_can_be_stopped(browser_of, port):
 
 
 @over_adopted
-def test_only_ones_own_answers_can_be_stopped(share, kind, user):
+def test_only_ones_own_replies_can_be_stopped(share, kind, user):
     server = share(kind)
     browser = Browser(server, user)
     reply = browser.say("/slow 0.5 one two three")
 
-    for asked in (Browser(server, "eve").stop(reply.message_id), browser.stop("unknown"), browser.stop("%2e%2e")):
-        assert (asked.status, asked.json()["code"]) == (404, "not_found")
+    for response in (Browser(server, "eve").stop(reply.message_id), browser.stop("unknown"), browser.stop("%2e%2e")):
+        assert (response.status, response.json()["code"]) == (404, "not_found")
 
     assert last_of(reply)["type"] == "complete"
 
 
-def test_a_stop_may_be_the_answer_to_a_newer_message(start, kind):
-    with WireServer(SO_FAR, WHOLE) as engine:
+def test_on_busy_interrupt_stops_the_running_reply(start, kind):
+    with WireServer(PARTIAL, COMPLETE_REPLY) as engine:
         browser = Browser(start_with(start, kind, engine, ON_BUSY="interrupt"))
         first = browser.say("first")
         take(browser.follow(first.message_id), 4)
@@ -139,11 +139,11 @@ def test_a_stop_may_be_the_answer_to_a_newer_message(start, kind):
         assert last_of(second)["type"] == "complete"
 
 
-# What becomes of an answer whose readers have all left
+# Replies without readers
 
 
 @over_adopted
-def test_an_answer_without_readers_goes_on_if_it_is_to(start, kind):
+def test_with_on_disconnect_continue_a_reply_finishes_without_readers(start, kind):
     browser = Browser(start(kind, ON_DISCONNECT="continue"))
     reply = browser.say("/slow 0.5 one two three")
 
@@ -155,20 +155,20 @@ def test_an_answer_without_readers_goes_on_if_it_is_to(start, kind):
 
 @pytest.mark.parametrize("kind", ["gunicorn", "adopted"], indirect=True)
 @pytest.mark.timeout(40)
-def test_an_answer_without_readers_is_stopped_after_a_while_if_it_is_to(start, kind):
-    with WireServer(SO_FAR) as engine:
+def test_with_on_disconnect_cancel_a_reply_without_readers_is_stopped(start, kind):
+    with WireServer(PARTIAL) as engine:
         server = start_with(start, kind, engine, ON_DISCONNECT="cancel")
         read, unread = Browser(server, "ada"), Browser(server, "bob")
-        watched, left = read.say("hello"), unread.say("hello")
-        tab = unread.follow(left.message_id)
+        watched, abandoned = read.say("hello"), unread.say("hello")
+        tab = unread.follow(abandoned.message_id)
 
-        take(left, 4)
-        began = monotonic()
+        take(abandoned, 4)
+        started = monotonic()
         take(tab, 4)
 
         assert eventually(lambda: unread.active() == [], 10)
-        assert 4.5 < monotonic() - began < 8
+        assert 4.5 < monotonic() - started < 8
         assert kind == "adopted" or engine.wait_for(lambda: engine.hung_up == 1)
-        assert last_of(unread.follow(left.message_id)) == stopped_with("so far ")
+        assert last_of(unread.follow(abandoned.message_id)) == stopped_with("so far ")
         assert read.active() == [{"message_id": watched.message_id, "state": "running", "position": 0}]
         watched.leave()

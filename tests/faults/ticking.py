@@ -1,4 +1,4 @@
-"""The app, with a door that tells how long its process did nothing for others: what only a clock inside it can see."""
+"""The app with `/longest`, the longest time its event loop was blocked, measured by a clock inside the process."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ _app = create_app()
 
 
 class Ticker:
-    """The longest time (seconds) between two ticks, less what the machine gave to others meanwhile."""
+    """Measures the longest delay (seconds) of a tick, without the time the machine ran other processes."""
 
     def __init__(self) -> None:
         self.longest = 0.0
@@ -23,14 +23,14 @@ class Ticker:
 
     def _tick(self) -> None:
         while True:
-            began, waited = time.monotonic(), ready_but_not_run()
+            started, waited = time.monotonic(), run_queue_seconds()
             time.sleep(TICK_SECONDS)
-            stolen = ready_but_not_run() - waited
-            self.longest = max(self.longest, time.monotonic() - began - TICK_SECONDS - stolen)
+            stolen = run_queue_seconds() - waited
+            self.longest = max(self.longest, time.monotonic() - started - TICK_SECONDS - stolen)
 
 
-def ready_but_not_run() -> float:
-    """Seconds that this thread waited for a processor, 0 where the kernel does not say."""
+def run_queue_seconds() -> float:
+    """Seconds this thread has waited for a CPU; 0 if the kernel does not tell."""
     try:
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError, ValueError):
@@ -41,7 +41,7 @@ ticker = Ticker()
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """`/longest` tells it, and begins again."""
+    """`/longest` returns the longest delay and resets it."""
     if environ["PATH_INFO"] != "/longest":
         return _app(environ, start_response)
     longest, ticker.longest = ticker.longest, 0.0
@@ -49,4 +49,4 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     return [json.dumps(longest).encode()]
 
 
-app.extensions = _app.extensions  # type: ignore[attr-defined] - where gunicorn.conf.py finds the drain
+app.extensions = _app.extensions  # type: ignore[attr-defined] - gunicorn.conf.py finds the drain here

@@ -1,4 +1,4 @@
-"""One browser and one server for all tests of the page, and a new visitor for each of them."""
+"""One browser and one server for all tests of the page, and a new visitor per test."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.chromium import chromium
 from tests.live import Server
-from tests.web.page import MILLISECONDS, settings
+from tests.web.page import TIMEOUT_MS, page_settings
 
 
 @pytest.fixture(scope="package")
@@ -18,28 +18,28 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    place = tmp_path_factory.mktemp("page")
-    server = Server("gunicorn", place / "web.log", **settings(place))
+    folder = tmp_path_factory.mktemp("page")
+    server = Server("gunicorn", folder / "web.log", **page_settings(folder))
     yield server.wait_until_ready()
     server.stop()
 
 
 @pytest.fixture
 def visit(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
-    """`visit(color_scheme="dark")`: the page, as somebody sees it who was never here. What goes wrong in it fails the test."""
+    """`visit(color_scheme="dark")` opens the page as a new visitor. Errors and dialogs in the page fail the test."""
     problems: list[str] = []
     contexts = []
 
-    def begin(url: str = "", **options: object) -> Page:
+    def open_page(url: str = "", **options: object) -> Page:
         contexts.append(browser.new_context(**options))
-        contexts[-1].set_default_timeout(MILLISECONDS)
+        contexts[-1].set_default_timeout(TIMEOUT_MS)
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
         page.goto(url or server.url)
         return page
 
-    yield begin
+    yield open_page
     for context in contexts:
         context.close()
     assert problems == []

@@ -1,4 +1,4 @@
-"""The line between a browser and a server, as bad as lines get: cut, half closed, silent, late, or never open."""
+"""A TCP proxy that injects connection faults between a browser and a server: resets, silence, delays and refusals."""
 
 import contextlib
 import random
@@ -17,25 +17,25 @@ LATE_SECONDS = 0.2
 
 class Fault(NamedTuple):
     kind: str
-    """none, refused, cut (a reset), ended (as if all had been said), silent (and open) or late."""
+    """none, refused, cut (a reset), ended (a clean close), silent (but open) or late."""
     after: int = 0
-    """So many bytes of what the server says."""
+    """Bytes from the server that are passed on before the fault."""
 
 
-def bad_line(seed: int, most: int) -> Callable[[], Fault]:
-    """Nine of ten connections have a fault, somewhere in the first `most` bytes of what the server says."""
-    dice = random.Random(seed)
+def random_faults(seed: int, max_bytes: int) -> Callable[[], Fault]:
+    """Nine of ten connections have a fault, within the first `max_bytes` bytes from the server."""
+    generator = random.Random(seed)
     kinds = ["none", "late", "refused", "silent", *["cut"] * 4, *["ended"] * 2]
-    return lambda: Fault(dice.choice(kinds), dice.randint(0, most))
+    return lambda: Fault(generator.choice(kinds), generator.randint(0, max_bytes))
 
 
 class FaultProxy:
-    """Passes connections on to `port`; `faults()` says what is to happen to the next one."""
+    """Forwards connections to `port`; `faults()` returns the fault of the next one."""
 
     def __init__(self, port: int, faults: Callable[[], Fault]) -> None:
         self.port = port
         self.seen: Counter[str] = Counter()
-        """How often each kind of fault has come true."""
+        """How often each kind of fault has occurred."""
         self._faults = faults
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class FaultProxy:
         self.cut()
 
     def cut(self) -> None:
-        """All connections that are open now."""
+        """Closes all open connections."""
         with self._lock:
             for sock in self._open:
                 with contextlib.suppress(OSError):
@@ -68,24 +68,24 @@ class FaultProxy:
                 browser, _ = self._listener.accept()
                 with self._lock:
                     fault = self._faults()
-                threading.Thread(target=self._pass_on, args=(browser, fault), daemon=True).start()
+                threading.Thread(target=self._forward, args=(browser, fault), daemon=True).start()
 
-    def _pass_on(self, browser: socket.socket, fault: Fault) -> None:
-        with self._kept(browser), contextlib.suppress(OSError):
+    def _forward(self, browser: socket.socket, fault: Fault) -> None:
+        with self._tracked(browser), contextlib.suppress(OSError):
             if fault.kind == "late":
                 time.sleep(LATE_SECONDS)
             if fault.kind in {"late", "refused"}:
-                self._note(fault)
+                self._count(fault)
             if fault.kind != "refused":
                 server = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-                with self._kept(server):
-                    self._talk(browser, server, fault)
+                with self._tracked(server):
+                    self._relay(browser, server, fault)
             if fault.kind in {"cut", "refused"}:
                 browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
-    def _talk(self, browser: socket.socket, server: socket.socket, fault: Fault) -> None:
-        """Until one of them hangs up, or the fault comes true. One thread for both, so that a reset is one at once."""
-        left = fault.after if fault.kind in {"cut", "ended", "silent"} else 2**62
+    def _relay(self, browser: socket.socket, server: socket.socket, fault: Fault) -> None:
+        """Relays until one side closes or the fault occurs. One thread serves both, so that a reset takes effect at once."""
+        remaining = fault.after if fault.kind in {"cut", "ended", "silent"} else 2**62
         while True:
             for source in select.select([browser, server], [], [])[0]:
                 data = source.recv(65536)
@@ -94,20 +94,20 @@ class FaultProxy:
                 if source is browser:
                     server.sendall(data)
                     continue
-                if left >= 0:
-                    browser.sendall(data[:left])
-                left -= len(data)
-                if left < 0 <= left + len(data):
-                    self._note(fault)
-                if left < 0 and fault.kind != "silent":
+                if remaining >= 0:
+                    browser.sendall(data[:remaining])
+                remaining -= len(data)
+                if remaining < 0 <= remaining + len(data):
+                    self._count(fault)
+                if remaining < 0 and fault.kind != "silent":
                     return
 
-    def _note(self, fault: Fault) -> None:
+    def _count(self, fault: Fault) -> None:
         with self._lock:
             self.seen[fault.kind] += 1
 
     @contextlib.contextmanager
-    def _kept(self, sock: socket.socket) -> Iterator[None]:
+    def _tracked(self, sock: socket.socket) -> Iterator[None]:
         with self._lock:
             self._open.add(sock)
         try:

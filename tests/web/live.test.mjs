@@ -1,85 +1,85 @@
-// streamChat and a server of ours.
+// streamChat against a live server.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { eventually, listen, hearOut, textOf } from "./library.mjs";
-import { here, say, words } from "./live_library.mjs";
+import { eventually, openStream, streamToEnd, textOf } from "./library.mjs";
+import { serverOptions, send, numberedWords } from "./live_library.mjs";
 
-test("an answer streams, word by word", async () => {
-  const heard = await say("Hello, streaming world");
+test("a reply streams word by word", async () => {
+  const received = await send("Hello, streaming world");
 
-  assert.equal(textOf(heard), "Hello, streaming world");
-  assert.deepEqual(heard.last.response.responses, ["Hello, streaming world"]);
+  assert.equal(textOf(received), "Hello, streaming world");
+  assert.deepEqual(received.last.response.responses, ["Hello, streaming world"]);
   assert.deepEqual(
-    heard.events.map(({ type }) => type),
+    received.events.map(({ type }) => type),
     ["status", "status", "progress", "progress", "progress", "complete"],
   );
 });
 
-test("what breaks careless readers is read", async () => {
-  const heard = await say("/unicode");
+test("Unicode line separators are read correctly", async () => {
+  const received = await send("/unicode");
 
-  assert.match(textOf(heard), /line\u2028separator\u2029, next\u0085line/);
-  assert.equal(heard.last.response.responses[0], textOf(heard));
+  assert.match(textOf(received), /line\u2028separator\u2029, next\u0085line/);
+  assert.equal(received.last.response.responses[0], textOf(received));
 });
 
-test("an answer of a mebibyte is read", async () => {
-  assert.equal(textOf(await say("/big 1024")).length, 2 ** 20);
+test("a reply of a mebibyte is read", async () => {
+  assert.equal(textOf(await send("/big 1024")).length, 2 ** 20);
 });
 
-test("an answer is stopped", async () => {
-  const heard = listen({ ...here(), message: `/slow 60 ${words(60)}` });
-  await eventually(() => textOf(heard));
+test("stop ends a reply with the text so far", async () => {
+  const received = openStream({ ...serverOptions(), message: `/slow 60 ${numberedWords(60)}` });
+  await eventually(() => textOf(received));
 
-  const last = await heard.answer.stop();
+  const last = await received.reply.stop();
 
   assert.equal(last.type, "stopped");
-  assert.deepEqual(last.response.responses, [textOf(heard)]);
+  assert.deepEqual(last.response.responses, [textOf(received)]);
 });
 
-test("an answer goes on while its reader is away, and is read again from anywhere", async () => {
-  const options = here();
+test("a reply continues without its reader and can be read again from any event", async () => {
+  const options = serverOptions();
   const controller = new AbortController();
-  const left = listen({ ...options, message: "/slow 1 one two three four five", signal: controller.signal });
-  await eventually(() => textOf(left));
+  const interrupted = openStream({ ...options, message: "/slow 1 one two three four five", signal: controller.signal });
+  await eventually(() => textOf(interrupted));
   controller.abort();
-  await assert.rejects(left.answer.done, { name: "AbortError" });
-  const { messageId } = left.answer;
+  await assert.rejects(interrupted.reply.done, { name: "AbortError" });
+  const { messageId } = interrupted.reply;
 
-  const rest = await hearOut({ ...options, ...left.answer });
-  const again = await hearOut({ ...options, messageId });
-  const end = await hearOut({ ...options, messageId, lastEventId: again.answer.lastEventId });
+  const rest = await streamToEnd({ ...options, ...interrupted.reply });
+  const repeated = await streamToEnd({ ...options, messageId });
+  const end = await streamToEnd({ ...options, messageId, lastEventId: repeated.reply.lastEventId });
 
-  assert.equal(textOf(left) + textOf(rest), "one two three four five");
-  assert.equal(textOf(again), "one two three four five");
-  assert.deepEqual([end.events, end.last], [[again.last], again.last]);
+  assert.equal(textOf(interrupted) + textOf(rest), "one two three four five");
+  assert.equal(textOf(repeated), "one two three four five");
+  assert.deepEqual([end.events, end.last], [[repeated.last], repeated.last]);
 });
 
-test("the same message said twice is answered once", async () => {
-  const options = { ...here(), message: "hello", clientMessageId: "once" };
+test("the same message sent twice gets one reply", async () => {
+  const options = { ...serverOptions(), message: "hello", clientMessageId: "once" };
 
-  const [first, second] = await Promise.all([hearOut(options), hearOut(options)]);
+  const [first, second] = await Promise.all([streamToEnd(options), streamToEnd(options)]);
 
-  assert.equal(first.answer.messageId, second.answer.messageId);
+  assert.equal(first.reply.messageId, second.reply.messageId);
 });
 
-test("an error of the engine is the answer's last event", async () => {
-  const { last } = await say("/error");
+test("an error of the engine is the last event", async () => {
+  const { last } = await send("/error");
 
   assert.equal(last.code, "upstream_error");
 });
 
 for (const [name, options, code] of [
-  ["nothing to say", { message: " " }, "invalid_request"],
-  ["an answer nobody knows", { messageId: "unknown" }, "not_found"],
-  ["another message under the same name", { message: "other", clientMessageId: "taken" }, "idempotency_conflict"],
+  ["an empty message", { message: " " }, "invalid_request"],
+  ["an unknown message id", { messageId: "unknown" }, "not_found"],
+  ["another message under the same key", { message: "other", clientMessageId: "taken" }, "idempotency_conflict"],
 ]) {
-  test(`${name} is refused in the server's words`, async () => {
-    const same = here("refused");
-    await hearOut({ ...same, message: "hello", clientMessageId: "taken" });
+  test(`${name} is refused with the server's numberedWords`, async () => {
+    const same = serverOptions("refused");
+    await streamToEnd({ ...same, message: "hello", clientMessageId: "taken" });
 
-    const { last, connections } = await hearOut({ ...same, ...options });
+    const { last, connections } = await streamToEnd({ ...same, ...options });
 
     assert.equal(last.code, code);
     assert.match(last.error, /\.$/);

@@ -1,14 +1,14 @@
-// streamChat over a bad line: every answer is exact, however often it was cut.
+// streamChat over an unreliable connection: every reply is exact, however often it is interrupted.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { textOf } from "./library.mjs";
-import { say, words } from "./live_library.mjs";
+import { send, numberedWords } from "./live_library.mjs";
 
 const CUTS = Number(process.env.CUTS);
-const AT_ONCE = Number(process.env.AT_ONCE);
-const TEXT = words(50);
+const CONCURRENCY = Number(process.env.CONCURRENCY);
+const TEXT = numberedWords(50);
 
 const network = new EventTarget();
 globalThis.addEventListener = network.addEventListener.bind(network);
@@ -18,13 +18,13 @@ test(`text is exact over ${CUTS} breaks`, async () => {
   const onConnection = ({ state }) => {
     if (state !== "waiting") return;
     breaks++;
-    if (breaks % 10) network.dispatchEvent(new Event("online")); // The tenth waits in full: the test has not all day.
+    if (breaks % 10) network.dispatchEvent(new Event("online")); // Only every tenth pause is waited out, to keep the test short.
   };
 
   while (breaks < CUTS) {
-    for (const heard of await Promise.all(Array.from({ length: AT_ONCE }, () => say(TEXT, { onConnection })))) {
-      assert.equal(textOf(heard).trimEnd(), TEXT);
-      assert.equal(heard.last.type, "complete");
+    for (const received of await Promise.all(Array.from({ length: CONCURRENCY }, () => send(TEXT, { onConnection })))) {
+      assert.equal(textOf(received).trimEnd(), TEXT);
+      assert.equal(received.last.type, "complete");
     }
   }
 });

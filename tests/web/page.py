@@ -1,12 +1,12 @@
-"""The chat page in a visitor's hands."""
+"""Actions and locators for tests of the chat page."""
 
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
-MILLISECONDS = 30_000
-"""Until something is seen: the machine may be busy."""
-expect.set_options(timeout=MILLISECONDS)
+TIMEOUT_MS = 30_000
+"""Timeout of expectations (milliseconds); allows for a busy machine."""
+expect.set_options(timeout=TIMEOUT_MS)
 
 WORDS = " ".join(f"word-{number}" for number in range(60))
 EVERYTHING = """\
@@ -27,34 +27,34 @@ print("A line that is too long for a narrow page, so that its block scrolls from
 |---|---|
 | λόγος | word |
 """
-"""What Markdown has."""
+"""A text with every Markdown element."""
 
 
-def settings(place: Path) -> dict[str, str]:
-    """Of a server with the page."""
+def page_settings(folder: Path) -> dict[str, str]:
+    """The settings of a server with the page."""
     return {
         "AUTH_MODE": "anonymous",
-        "DATABASE_URL": f"sqlite:///{place}/chat.db",
+        "DATABASE_URL": f"sqlite:///{folder}/chat.db",
         "ECHO_WORD_SECONDS": "0.02",
         "MESSAGES_PER_MINUTE": "10000",
     }
 
 
-def log(page: Page) -> Locator:
+def transcript(page: Page) -> Locator:
     return page.locator(".transcript:not([hidden]) .log")
 
 
-def say(page: Page, text: str) -> None:
+def send(page: Page, text: str) -> None:
     page.fill("#text", text)
     page.press("#text", "Enter")
 
 
-def answers(page: Page) -> Locator:
-    return log(page).locator(".answer:not([hidden]) > .text")
+def replies(page: Page) -> Locator:
+    return transcript(page).locator(".answer:not([hidden]) > .text")
 
 
 def questions(page: Page) -> Locator:
-    return log(page).locator(".question > .text")
+    return transcript(page).locator(".question > .text")
 
 
 def direct_chat(page: Page) -> Page:
@@ -64,26 +64,26 @@ def direct_chat(page: Page) -> Page:
 
 
 def conversation_id(page: Page) -> str:
-    """Of the conversation that is shown, once it has been created by its first message."""
+    """The id of the conversation shown, once its first message has created it."""
     page.wait_for_url("**/#/c/*")
     return page.url.rpartition("/")[2]
 
 
-def wait_until_answered(page: Page) -> None:
-    expect(log(page).locator(".answer").last.get_by_role("button", name="Copy answer")).to_be_attached()
+def wait_for_reply(page: Page) -> None:
+    expect(transcript(page).locator(".answer").last.get_by_role("button", name="Copy answer")).to_be_attached()
 
 
 def conversations(page: Page) -> Locator:
-    """In the list at the side."""
+    """Links in the sidebar."""
     return page.locator("#conversations a:not(#direct)")
 
 
 def root(page: Page) -> str:
-    """The page's address, without what it shows."""
+    """The page's URL without the fragment."""
     return page.url.partition("#")[0]
 
 
-def kept(page: Page, id_: str = "") -> list[str]:
-    """The roles of the messages that the server keeps of a conversation, of the one that is shown where none is named."""
+def stored_roles(page: Page, id_: str = "") -> list[str]:
+    """The roles of a conversation's stored messages; by default of the conversation shown."""
     url = f"{root(page)}api/conversations/{id_ or conversation_id(page)}/messages"
     return [message["role"] for message in page.request.get(url).json()["messages"]]

@@ -1,4 +1,4 @@
-// streamChat in a page: networks that come and go, tabs that are hidden, machines that sleep.
+// streamChat in a page: lost networks, hidden tabs and sleeping machines.
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
@@ -6,24 +6,24 @@ import { mock, test } from "node:test";
 import {
   CUT,
   HANG,
-  assertNothingIsLeft,
+  assertCleanedUp,
   complete,
-  dice,
+  random,
   eventually,
-  later,
-  listen,
-  listenToTheEnd,
-  problem,
-  refuse,
-  said,
+  sleep,
+  openStream,
+  streamToCleanEnd,
+  errorBody,
+  refusal,
+  progress,
   stream,
   streamChat,
   textOf,
-  whole,
-  wire,
-} from "./scripted.mjs";
+  helloWorld,
+  scriptedFetch,
+} from "./scripted_fetch.mjs";
 
-/** A page's or worker's globals, for as long as `run` lasts. */
+/** Defines a page's globals while `run` runs. */
 async function inPage(run) {
   const page = Object.assign(new EventTarget(), { hidden: false });
   const network = new EventTarget();
@@ -32,97 +32,103 @@ async function inPage(run) {
     navigator: { onLine: true },
     addEventListener: network.addEventListener.bind(network),
   };
-  const before = Object.keys(globals).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]);
+  const originals = Object.keys(globals).map((name) => [name, Object.getOwnPropertyDescriptor(globalThis, name)]);
   for (const [name, value] of Object.entries(globals)) Object.defineProperty(globalThis, name, { value, configurable: true });
-  const seen = () => page.dispatchEvent(new Event("visibilitychange"));
+  const visible = () => page.dispatchEvent(new Event("visibilitychange"));
   const online = () => network.dispatchEvent(new Event("online"));
   try {
-    await run({ page, navigator: globals.navigator, seen, online });
+    await run({ page, navigator: globals.navigator, visible, online });
   } finally {
-    for (const [name, old] of before) old ? Object.defineProperty(globalThis, name, old) : delete globalThis[name];
+    for (const [name, original] of originals) {
+      if (original) Object.defineProperty(globalThis, name, original);
+      else delete globalThis[name];
+    }
   }
 }
 
-for (const what of ["online", "seen"]) {
-  test(`a pause ends at once when the page is ${what} again`, () =>
+for (const event of ["online", "visible"]) {
+  test(`a pause ends at once when the page is ${event} again`, () =>
     inPage(async (world) => {
-      dice.chance = 1000;
-      const { fetch, requests } = wire(CUT, CUT, CUT, CUT, CUT, CUT, CUT, CUT, whole);
-      const heard = listen({ fetch });
+      random.value = 1000;
+      const { fetch, requests } = scriptedFetch(CUT, CUT, CUT, CUT, CUT, CUT, CUT, CUT, helloWorld);
+      const received = openStream({ fetch });
 
       for (let count = 1; count <= 8; count++) {
-        await eventually(() => requests.length === count && heard.connections.at(-1).state === "waiting");
-        world[what]();
+        await eventually(() => requests.length === count && received.connections.at(-1).state === "waiting");
+        world[event]();
       }
 
-      await heard.answer.done; // Eight pauses of as long as we are patient.
-      assertNothingIsLeft();
+      await received.reply.done; // None of the eight pauses was waited out.
+      assertCleanedUp();
     }));
 }
 
-test("a page that is hidden is no reason to hurry, nor is one the server told to wait", () =>
-  inPage(async ({ page, seen, online }) => {
-    const { fetch, requests } = wire(refuse(429, problem("too_many_requests"), { "Retry-After": "0.3" }), CUT, whole);
-    const heard = listen({ fetch });
-    await eventually(() => heard.connections.at(-1)?.state === "waiting");
+test("a pause is not cut short in a hidden page, or if the server asked for it", () =>
+  inPage(async ({ page, visible, online }) => {
+    const tooMany = refusal(429, errorBody("too_many_requests"), { "Retry-After": "0.3" });
+    const { fetch, requests } = scriptedFetch(tooMany, CUT, helloWorld);
+    const received = openStream({ fetch });
+    await eventually(() => received.connections.at(-1)?.state === "waiting");
     online();
-    seen();
-    dice.chance = 1000;
-    await eventually(() => requests.length === 2 && heard.connections.at(-1).state === "waiting");
+    visible();
+    random.value = 1000;
+    await eventually(() => requests.length === 2 && received.connections.at(-1).state === "waiting");
     assert.ok(requests[1].at - requests[0].at >= 290);
 
     page.hidden = true;
-    seen();
-    await later(0.02);
+    visible();
+    await sleep(0.02);
     assert.equal(requests.length, 2);
     page.hidden = false;
-    seen();
-    await heard.answer.done;
+    visible();
+    await received.reply.done;
   }));
 
 test("a page that is offline waits until it is online", () =>
   inPage(async ({ navigator, online }) => {
     navigator.onLine = false;
-    const { fetch, requests } = wire(CUT, whole);
-    const heard = listen({ fetch, giveUpAfterSeconds: Infinity });
-    await eventually(() => heard.connections.at(-1)?.state === "waiting");
-    await later(0.1);
+    const { fetch, requests } = scriptedFetch(CUT, helloWorld);
+    const received = openStream({ fetch, giveUpAfterSeconds: Infinity });
+    await eventually(() => received.connections.at(-1)?.state === "waiting");
+    await sleep(0.1);
     assert.equal(requests.length, 1);
 
     navigator.onLine = true;
     online();
 
-    assert.equal((await heard.answer.done).type, "complete");
-    assertNothingIsLeft();
+    assert.equal((await received.reply.done).type, "complete");
+    assertCleanedUp();
   }));
 
-test("a page that stays offline is told, once we have been patient", () =>
+test("a page that stays offline gets connection_lost after giveUpAfterSeconds", () =>
   inPage(async ({ navigator }) => {
     navigator.onLine = false;
 
-    assert.equal((await listenToTheEnd({ fetch: wire(CUT).fetch, giveUpAfterSeconds: 0.05 })).last.code, "connection_lost");
+    const { last } = await streamToCleanEnd({ fetch: scriptedFetch(CUT).fetch, giveUpAfterSeconds: 0.05 });
+
+    assert.equal(last.code, "connection_lost");
   }));
 
-test("a line that died while the machine slept is noticed when the page is seen again", () =>
-  inPage(async ({ seen }) => {
-    const { fetch, requests } = wire(stream(said("a", "1"), HANG), stream(complete("a", "2")));
-    const heard = listen({ fetch });
-    await eventually(() => heard.events.length);
-    seen();
-    await later(0.02);
-    assert.equal(requests.length, 1, "it is alive, for all we know");
+test("a connection that died while the machine slept is replaced when the page is visible again", () =>
+  inPage(async ({ visible }) => {
+    const { fetch, requests } = scriptedFetch(stream(progress("a", "1"), HANG), stream(complete("a", "2")));
+    const received = openStream({ fetch });
+    await eventually(() => received.events.length);
+    visible();
+    await sleep(0.02);
+    assert.equal(requests.length, 1, "the connection is not known to be dead");
 
     const clock = mock.method(Date, "now", () => performance.timeOrigin + performance.now() + 60_000);
-    seen();
-    await heard.answer.done;
+    visible();
+    await received.reply.done;
     clock.mock.restore();
 
     assert.equal(requests.length, 2);
   }));
 
-test("a callback that throws is reported, and the answer goes on", async () => {
+test("an exception in a callback is reported, and the stream continues", async () => {
   const reported = [];
-  const before = process.listeners("unhandledRejection"); // The test runner's own: a failure.
+  const listeners = process.listeners("unhandledRejection"); // The test runner's listener fails the test.
   process.removeAllListeners("unhandledRejection").on("unhandledRejection", (error) => reported.push(error.message));
   const events = [];
   const onEvent = (event) => {
@@ -130,18 +136,18 @@ test("a callback that throws is reported, and the answer goes on", async () => {
     throw new Error(`mistake ${events.length}`);
   };
 
-  const last = await streamChat({ url: "http://chat.test/", fetch: wire(whole).fetch, onEvent }).done;
+  const last = await streamChat({ url: "http://chat.test/", fetch: scriptedFetch(helloWorld).fetch, onEvent }).done;
   await eventually(() => reported.length === 3);
 
   process.removeAllListeners("unhandledRejection");
-  before.forEach((listener) => process.on("unhandledRejection", listener));
+  listeners.forEach((listener) => process.on("unhandledRejection", listener));
   assert.deepEqual([last.type, events.length, reported[0]], ["complete", 3, "mistake 1"]);
 });
 
-test("a long answer is told in full", async () => {
+test("a long reply is delivered completely", async () => {
   const ids = Array.from({ length: 20_000 }, (_, number) => number);
-  const frames = ids.map((number) => said(`${number} `, `${number}-0`)).join("");
-  const { fetch } = wire(stream(frames.slice(0, 400_001), CUT), stream(frames, complete("all", "end")));
+  const frames = ids.map((number) => progress(`${number} `, `${number}-0`)).join("");
+  const { fetch } = scriptedFetch(stream(frames.slice(0, 400_001), CUT), stream(frames, complete("all", "end")));
 
-  assert.equal(textOf(await listenToTheEnd({ fetch })), ids.map((number) => `${number} `).join(""));
+  assert.equal(textOf(await streamToCleanEnd({ fetch })), ids.map((number) => `${number} `).join(""));
 });

@@ -1,4 +1,4 @@
-// The parser against the standard's cases, in every cut.
+// The parser against the standard's cases, split at every byte.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -23,28 +23,28 @@ function inPieces(bytes, size) {
 for (const { name, chunks_base64, expected, final_last_event_id, final_retry } of cases) {
   test(name, () => {
     const chunks = chunks_base64.map((chunk) => Buffer.from(chunk, "base64"));
-    const whole = Buffer.concat(chunks);
-    const right = { events: plain(expected), id: final_last_event_id, retry: final_retry };
+    const input = Buffer.concat(chunks);
+    const correct = { events: plain(expected), id: final_last_event_id, retry: final_retry };
 
-    assert.deepEqual(parsed(chunks), right);
-    const sizes = whole.length > LARGE ? [1, 2, 3, 7, 1024] : whole.keys();
-    for (const size of sizes) assert.deepEqual(parsed(inPieces(whole, size || 1)), right, `pieces of ${size} bytes`);
-    const places = whole.length > LARGE ? [1, LARGE] : whole.keys();
-    for (const place of places) {
-      assert.deepEqual(parsed([whole.subarray(0, place), whole.subarray(place)]), right, `cut at ${place}`);
+    assert.deepEqual(parsed(chunks), correct);
+    const sizes = input.length > LARGE ? [1, 2, 3, 7, 1024] : input.keys();
+    for (const size of sizes) assert.deepEqual(parsed(inPieces(input, size || 1)), correct, `pieces of ${size} bytes`);
+    const positions = input.length > LARGE ? [1, LARGE] : input.keys();
+    for (const position of positions) {
+      assert.deepEqual(parsed([input.subarray(0, position), input.subarray(position)]), correct, `cut at ${position}`);
     }
   });
 }
 
-test("there are all the cases", () => assert.equal(cases.length, 173));
+test("all cases are present", () => assert.equal(cases.length, 173));
 
-test("U+2028 and its like stand in the data", () => {
+test("Unicode line separators do not end a line", () => {
   const data = "a\u2028b\u2029c\u0085d\u000be\u000cf";
 
   assert.deepEqual(parsed([new TextEncoder().encode(`data: ${data}\n\n`)]).events, [{ event: "message", data, id: "" }]);
 });
 
-test("an event tells whether its id is its own", () => {
+test("`numbered` tells whether an event set its id", () => {
   const events = new EventParser().feed(new TextEncoder().encode("data: a\nid: 1\n\ndata: b\n\ndata: c\nid:\n\n"));
 
   assert.deepEqual(
@@ -58,14 +58,14 @@ test("an event tells whether its id is its own", () => {
 });
 
 test("a long line in small pieces takes linear time", () => {
-  const whole = Buffer.from(`data: ${"x".repeat(2 ** 24)}\n\n`);
+  const input = Buffer.from(`data: ${"x".repeat(2 ** 24)}\n\n`);
 
-  const { events } = parsed(inPieces(whole, 128)); // Quadratic, this would be minutes: the file's timeout.
+  const { events } = parsed(inPieces(input, 128)); // In quadratic time this would exceed the file's timeout.
 
   assert.equal(events[0].data.length, 2 ** 24);
 });
 
-test("a body is read to its end, or until nobody wants more", async () => {
+test("a body is read to its end, and cancelled when the loop is left", async () => {
   let cancelled = false;
   const body = (pull) =>
     new ReadableStream({
@@ -86,7 +86,7 @@ test("a body is read to its end, or until nobody wants more", async () => {
   assert.equal(cancelled, true);
 });
 
-test("what breaks a body is thrown", async () => {
+test("an error of the body is thrown", async () => {
   const body = new ReadableStream({ pull: (controller) => controller.error(new TypeError("terminated")) });
 
   await assert.rejects(readEvents(body).next(), /terminated/);

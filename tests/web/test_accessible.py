@@ -1,4 +1,4 @@
-"""Whoever cannot see the page, or not well, can use it: axe-core finds nothing, in light and dark, wide and narrow."""
+"""axe-core finds no accessibility violations in the page: light and dark, wide and narrow."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.missing import missing
-from tests.web.page import EVERYTHING, answers, direct_chat, log, say, wait_until_answered
+from tests.web.page import EVERYTHING, direct_chat, replies, send, transcript, wait_for_reply
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -30,10 +30,10 @@ def test_axe_finds_no_violation(visit, axe, scheme, width):
 
     direct_chat(page)
     assert violations(page) == []
-    say(page, EVERYTHING)
-    expect(answers(page)).to_contain_text("λόγος")
-    say(page, "/error")
-    expect(log(page).locator(".error")).to_be_visible()
+    send(page, EVERYTHING)
+    expect(replies(page)).to_contain_text("λόγος")
+    send(page, "/error")
+    expect(transcript(page).locator(".error")).to_be_visible()
     assert violations(page) == []
     if width < 500:
         page.click("#menu")
@@ -41,13 +41,13 @@ def test_axe_finds_no_violation(visit, axe, scheme, width):
         assert violations(page) == []
     page.locator("#new").click()
     expect(page.get_by_role("heading", name="New conversation")).to_be_visible()
-    say(page, "Who was Saul?")
-    wait_until_answered(page)
-    log(page).locator(".question").get_by_role("button", name="Edit", exact=True).click()
+    send(page, "Who was Saul?")
+    wait_for_reply(page)
+    transcript(page).locator(".question").get_by_role("button", name="Edit", exact=True).click()
     assert violations(page) == []
     page.locator(".edit textarea").fill("Who was Paul?")
     page.get_by_role("button", name="Save", exact=True).click()
-    expect(log(page).get_by_role("button", name="Edited")).to_be_visible()
+    expect(transcript(page).get_by_role("button", name="Edited")).to_be_visible()
     page.get_by_role("button", name="Delete").click()
     assert violations(page) == []
 

@@ -1,4 +1,4 @@
-"""docs/sse-js.md says nothing that does not run."""
+"""Every example in docs/sse-js.md runs and does what it says."""
 
 import re
 import shutil
@@ -16,16 +16,16 @@ DOCS = LIBRARY.parents[3] / "docs" / "sse-js.md"
 BLOCKS = re.findall(r"```js\n(.*?)```", DOCS.read_text(), re.DOTALL)
 HELLO = "Hello, streaming world"
 
-THEN = {
+SUFFIXES = {
     "in a page": 'await answer.done; console.log(page.element("#answer").textContent);',
     "in a worker": 'self.onmessage({ data: "Hello, streaming world" });'
-    'await page.until(() => page.posted.at(-1)?.type === "complete"); console.log(page.posted.at(-1).response.responses[0]);',
+    'await page.waitFor(() => page.posted.at(-1)?.type === "complete"); console.log(page.posted.at(-1).response.responses[0]);',
     "in Node": "",
     "in a conversation": "",
-    "gone on with": "",
+    "resumed": "",
     "read by the parser": "",
 }
-SAYS = {"gone on with": "progress\ncomplete\n", "read by the parser": '{"type":"complete",'}
+OUTPUTS = {"resumed": "progress\ncomplete\n", "read by the parser": '{"type":"complete",'}
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
 
@@ -39,30 +39,30 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture
 def run(node, server, tmp_path):
-    """`run(source)`: what a module prints that runs in a page of ours, or in what Node has of one."""
+    """`run(source)` runs a module with the globals of a page, and returns its output."""
     shutil.copytree(LIBRARY.parent, tmp_path / "static")
-    shutil.copy(HERE / "page_stand_in.mjs", tmp_path)
+    shutil.copy(HERE / "fake_page.mjs", tmp_path)
     (tmp_path / "package.json").write_text('{"type": "module"}')
 
-    def begin(source: str) -> str:
-        (tmp_path / "page.js").write_text(f'import * as page from "./page_stand_in.mjs";\n{source}')
+    def run_module(source: str) -> str:
+        (tmp_path / "page.js").write_text(f'import * as page from "./fake_page.mjs";\n{source}')
         environment = {"CHAT_URL": server.url, "PROXY_SECRET": PROXY_SECRET}
         command = [node, str(tmp_path / "page.js")]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40)
         assert done.returncode == 0, done.stderr
         return done.stdout.replace("http://localhost:8000", server.url)
 
-    return begin
+    return run_module
 
 
-def test_every_example_is_run():
-    assert len(BLOCKS) == len(THEN)
+def test_every_example_has_a_test():
+    assert len(BLOCKS) == len(SUFFIXES)
 
 
-@pytest.mark.parametrize(("block", "where"), list(zip(BLOCKS, THEN, strict=True)), ids=list(THEN))
-def test_an_example_does_what_it_says(run, block, where):
+@pytest.mark.parametrize(("block", "where"), list(zip(BLOCKS, SUFFIXES, strict=True)), ids=list(SUFFIXES))
+def test_examples_run(run, block, where):
     source = re.sub(r'"(/static/sse\.js|\./sse\.mjs)"', '"./static/sse.js"', block)
 
-    said = run(source.replace('"http://localhost:8000', 'process.env.CHAT_URL + "') + THEN[where])
+    output = run(source.replace('"http://localhost:8000', 'process.env.CHAT_URL + "') + SUFFIXES[where])
 
-    assert SAYS.get(where, HELLO) in said
+    assert OUTPUTS.get(where, HELLO) in output

@@ -1,4 +1,4 @@
-"""Markdown that streams in: the same in any pieces, and what stands stays."""
+"""Streamed Markdown: the result does not depend on the pieces, and finished blocks are not replaced."""
 
 import pytest
 
@@ -6,44 +6,44 @@ from tests.web.page import EVERYTHING
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
-PIECES = """async ([text, size]) => {
+RENDER_IN_PIECES = """async ([text, size]) => {
     const { Markdown } = await import("/static/markdown.js");
     const frame = () => new Promise(requestAnimationFrame);
-    const place = document.querySelector(".log").appendChild(document.createElement("li"));
-    const markdown = new Markdown(place);
-    const standing = [];
+    const container = document.querySelector(".log").appendChild(document.createElement("li"));
+    const markdown = new Markdown(container);
+    const finished = [];
     let replaced = 0;
     for (let at = 0; at < text.length; at += size) {
         markdown.write(text.slice(at, at + size));
         if (size < text.length) await frame();
-        if (standing.some((node, index) => place.children[index] !== node)) replaced++;
-        standing.splice(0, standing.length, ...[...place.children].slice(0, -1));
+        if (finished.some((node, index) => container.children[index] !== node)) replaced++;
+        finished.splice(0, finished.length, ...[...container.children].slice(0, -1));
     }
     markdown.end();
-    return [place.innerHTML, replaced];
+    return [container.innerHTML, replaced];
 }"""
-SHOWN = """async (text) => {
+RENDER = """async (text) => {
     const { render } = await import("/static/markdown.js");
-    const place = document.createElement("div");
-    render(place, text);
-    place.querySelectorAll("figcaption").forEach((one) => one.remove());
-    return place.innerHTML;
+    const container = document.createElement("div");
+    render(container, text);
+    container.querySelectorAll("figcaption").forEach((caption) => caption.remove());
+    return container.innerHTML;
 }"""
 
-TWICE = """async ([text, twice]) => {
+COMPARE = """async ([text, twice]) => {
     const { render } = await import("/static/markdown.js");
-    const place = document.createElement("div");
-    const took = (text, times) => {
-        const began = performance.now();
-        for (let left = times; left; left--) place.replaceChildren(), render(place, text);
-        return performance.now() - began;
+    const container = document.createElement("div");
+    const measure = (text, times) => {
+        const start = performance.now();
+        for (let count = times; count; count--) container.replaceChildren(), render(container, text);
+        return performance.now() - start;
     };
     let times = 1;
-    while (took(text, times) < 10) times *= 2;
-    const least = (text) => Math.min(...Array.from({ length: 5 }, () => took(text, times)));
+    while (measure(text, times) < 10) times *= 2;
+    const least = (text) => Math.min(...Array.from({ length: 5 }, () => measure(text, times)));
     return least(twice) / least(text);
 }"""
-"""How many times as long the second takes."""
+"""How many times as long rendering the second text takes as the first."""
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +53,11 @@ def page(browser, server):
     return page
 
 
-def test_pieces_make_the_same_as_the_whole_and_replace_nothing_that_stands(page):
-    whole, _ = page.evaluate(PIECES, [EVERYTHING * 2, 10_000])
+def test_pieces_render_like_the_whole_text_and_replace_no_finished_block(page):
+    whole, _ = page.evaluate(RENDER_IN_PIECES, [EVERYTHING * 2, 10_000])
 
     for size in (2, 40):
-        pieces, replaced = page.evaluate(PIECES, [EVERYTHING * 2, size])
+        pieces, replaced = page.evaluate(RENDER_IN_PIECES, [EVERYTHING * 2, size])
         assert (pieces, replaced) == (whole, 0)
 
 
@@ -80,23 +80,23 @@ def test_pieces_make_the_same_as_the_whole_and_replace_nothing_that_stands(page)
         ("a\n\n---\n\nb", "<p>a</p><hr><p>b</p>"),
     ],
 )
-def test_what_is_written_is_shown(page, text, html):
-    assert page.evaluate(SHOWN, text) == html
+def test_markdown_is_rendered(page, text, html):
+    assert page.evaluate(RENDER, text) == html
 
 
-def test_a_link_leads_to_the_web_and_takes_nothing_along(page):
+def test_links_open_web_addresses_without_referrer(page):
     link = 'rel="noopener noreferrer" target="_blank"'
 
-    shown = page.evaluate(SHOWN, "[x](https://a.test/b_(c)) http://d.test/e, mailto:f")
+    html = page.evaluate(RENDER, "[x](https://a.test/b_(c)) http://d.test/e, mailto:f")
 
-    assert shown == (
+    assert html == (
         f'<p><a href="https://a.test/b_(c)" {link}>x</a> <a href="http://d.test/e" {link}>http://d.test/e</a>, mailto:f</p>'
     )
 
 
 @pytest.mark.parametrize("piece", ["*a ", "`", "[", "[a](", "> ", "- ", "**a*", "| a ", "http://", "\\"])
-def test_a_hostile_text_takes_no_longer_than_any_other(page, piece):
-    assert page.evaluate(SHOWN, piece * 20_000 + "\n\n" + piece * 200)
+def test_hostile_texts_are_rendered_in_time(page, piece):
+    assert page.evaluate(RENDER, piece * 20_000 + "\n\n" + piece * 200)
 
 
 @pytest.mark.alone
@@ -112,9 +112,9 @@ def test_a_hostile_text_takes_no_longer_than_any_other(page, piece):
         ("http://a", ".", "b"),
     ],
 )
-def test_a_text_of_twice_the_length_takes_about_twice_the_time(page, parts):
+def test_rendering_time_is_linear(page, parts):
     head, piece, tail = parts
 
-    ratio = page.evaluate(TWICE, [head + piece * length + tail for length in (1500, 3000)])
+    ratio = page.evaluate(COMPARE, [head + piece * length + tail for length in (1500, 3000)])
 
-    assert ratio < 3, "of the squares, four"
+    assert ratio < 3, "quadratic time would be 4"

@@ -9,17 +9,17 @@ from tests.engine.agents.openai_server import BEGIN, HEAD, settings_of, whole, w
 from tests.live import eventually
 from tests.web.page import (
     WORDS,
-    answers,
     conversation_id,
     conversations,
     direct_chat,
-    kept,
-    log,
+    page_settings,
     questions,
+    replies,
     root,
-    say,
-    settings,
-    wait_until_answered,
+    send,
+    stored_roles,
+    transcript,
+    wait_for_reply,
 )
 from tests.wire_server import HANG, WireServer
 
@@ -33,73 +33,73 @@ DURATION = """audio => new Promise((done) => {
 MAX_BYTES = 90_000
 
 
-def test_a_newcomer_sees_the_first_reply_after_90_kb_and_nothing_from_elsewhere(visit, server):
+def test_first_reply_takes_under_90_kb_from_this_server_only(visit, server):
     page = visit("about:blank")
-    answered = []
-    page.on("response", lambda response: answered.append(response))
+    responses = []
+    page.on("response", lambda response: responses.append(response))
     page.goto(server.url)
 
-    say(page, "Hello, streaming world")
-    expect(answers(page)).to_have_text("Hello, streaming world")
-    wait_until_answered(page)
+    send(page, "Hello, streaming world")
+    expect(replies(page)).to_have_text("Hello, streaming world")
+    wait_for_reply(page)
 
-    assert all(response.url.startswith((server.url, "data:")) for response in answered)
-    loaded = [response.body() for response in answered if response.url.startswith(server.url) and "/api/" not in response.url]
+    assert all(response.url.startswith((server.url, "data:")) for response in responses)
+    loaded = [response.body() for response in responses if response.url.startswith(server.url) and "/api/" not in response.url]
     assert sum(map(len, loaded)) < MAX_BYTES
 
 
-def test_an_answer_is_markdown_and_what_was_asked_is_text(visit):
+def test_replies_are_markdown_and_questions_are_plain_text(visit):
     page = visit()
 
-    say(page, "# Title\n\nSome **bold** `code`\n\n- one\n- two\n\n```python\nprint(1)\n```\n\n[x](https://example.org)")
-    wait_until_answered(page)
+    send(page, "# Title\n\nSome **bold** `code`\n\n- one\n- two\n\n```python\nprint(1)\n```\n\n[x](https://example.org)")
+    wait_for_reply(page)
 
     expect(questions(page)).to_contain_text("# Title")
-    answer = answers(page)
-    expect(answer.locator("h2")).to_have_text("Title")
-    expect(answer.locator("strong")).to_have_text("bold")
-    expect(answer.locator("ul li")).to_have_text(["one", "two"])
-    expect(answer.locator("pre code")).to_have_text("print(1)")
-    expect(answer.locator("a")).to_have_attribute("rel", "noopener noreferrer")
-    expect(answer.get_by_role("button", name="Copy code")).to_be_visible()
+    reply = replies(page)
+    expect(reply.locator("h2")).to_have_text("Title")
+    expect(reply.locator("strong")).to_have_text("bold")
+    expect(reply.locator("ul li")).to_have_text(["one", "two"])
+    expect(reply.locator("pre code")).to_have_text("print(1)")
+    expect(reply.locator("a")).to_have_attribute("rel", "noopener noreferrer")
+    expect(reply.get_by_role("button", name="Copy code")).to_be_visible()
 
 
-def test_stop_ends_an_answer_and_keeps_what_was_said(visit):
+def test_stop_ends_a_direct_reply_and_keeps_its_text(visit):
     page = direct_chat(visit())
 
-    say(page, f"/slow 600 {WORDS}")
-    expect(answers(page)).to_contain_text("word-0")
+    send(page, f"/slow 600 {WORDS}")
+    expect(replies(page)).to_contain_text("word-0")
     page.keyboard.press("Escape")
 
-    expect(log(page).locator(".note")).to_have_text("Stopped.")
-    expect(answers(page)).to_contain_text("word-0")
+    expect(transcript(page).locator(".note")).to_have_text("Stopped.")
+    expect(replies(page)).to_contain_text("word-0")
     expect(page.locator("#stop")).to_be_hidden()
 
 
-def test_a_message_waits_behind_another_and_says_so(visit):
+def test_a_queued_message_shows_its_position(visit):
     page = direct_chat(visit())
 
-    say(page, f"/slow 600 {WORDS}")
-    expect(answers(page).first).to_contain_text("word-0")
-    say(page, "and then this")
-    expect(log(page).locator(".status:visible")).to_contain_text("Waiting, number 1 in the queue")
+    send(page, f"/slow 600 {WORDS}")
+    expect(replies(page).first).to_contain_text("word-0")
+    send(page, "and then this")
+    expect(transcript(page).locator(".status:visible")).to_contain_text("Waiting, number 1 in the queue")
     page.click("#stop")
 
-    expect(answers(page).nth(1)).to_have_text("and then this")
+    expect(replies(page).nth(1)).to_have_text("and then this")
 
 
-def test_what_fails_can_be_tried_again(visit):
+def test_a_failed_direct_message_can_be_retried(visit):
     page = direct_chat(visit())
 
-    say(page, "/error")
-    expect(log(page).locator(".error")).to_contain_text("The assistant could not answer.")
+    send(page, "/error")
+    expect(transcript(page).locator(".error")).to_contain_text("The assistant could not answer.")
     page.get_by_role("button", name="Try again").click()
 
-    expect(log(page).locator(".error")).to_have_count(2)
+    expect(transcript(page).locator(".error")).to_have_count(2)
     expect(questions(page)).to_have_text(["/error", "/error"])
 
 
-def test_shift_enter_is_a_new_line(visit):
+def test_shift_enter_inserts_a_new_line(visit):
     page = visit()
 
     page.fill("#text", "one")
@@ -110,50 +110,50 @@ def test_shift_enter_is_a_new_line(visit):
     expect(questions(page)).to_have_text("one\ntwo")
 
 
-def test_a_reload_in_mid_answer_goes_on_where_it_was(visit):
+def test_a_reload_continues_a_running_direct_reply(visit):
     page = direct_chat(visit())
-    say(page, f"/slow 3 {WORDS}")
-    expect(answers(page)).to_contain_text("word-3")
+    send(page, f"/slow 3 {WORDS}")
+    expect(replies(page)).to_contain_text("word-3")
 
     page.reload()
 
-    expect(answers(page)).to_have_text(WORDS)
+    expect(replies(page)).to_have_text(WORDS)
     expect(questions(page)).to_have_text(f"/slow 3 {WORDS}")
 
 
-def test_another_tab_sees_the_same(visit):
+def test_another_tab_shows_a_running_direct_reply(visit):
     page = direct_chat(visit())
     other = page.context.new_page()
     other.goto(page.url)
     expect(other.get_by_role("heading", name="Direct chat")).to_be_visible()
 
-    say(page, f"/slow 1 {WORDS}")
+    send(page, f"/slow 1 {WORDS}")
 
     for tab in (page, other):
         expect(questions(tab)).to_have_text(f"/slow 1 {WORDS}")
-        expect(answers(tab)).to_have_text(WORDS)
+        expect(replies(tab)).to_have_text(WORDS)
 
 
-def test_older_turns_are_loaded_as_one_scrolls_to_them(visit):
+def test_older_turns_are_loaded_on_scrolling(visit):
     page = direct_chat(visit())
     for number in range(45):
         content = {"message": f"message {number}"}
-        said = page.request.post(f"{root(page)}api/chat", data=content, headers={"Origin": root(page)[:-1]})
-        assert said.ok, said.text()
+        response = page.request.post(f"{root(page)}api/chat", data=content, headers={"Origin": root(page)[:-1]})
+        assert response.ok, response.text()
     page.reload()
-    expect(answers(page).last).to_have_text("message 44")
-    assert answers(page).count() < 45
+    expect(replies(page).last).to_have_text("message 44")
+    assert replies(page).count() < 45
 
-    expect(answers(page).last).to_be_in_viewport()
-    while answers(page).count() < 45:
-        before = answers(page).count()
-        log(page).locator("..").evaluate("scroller => scroller.scrollTo(0, 0)")
-        expect(answers(page).nth(before)).to_be_attached()
+    expect(replies(page).last).to_be_in_viewport()
+    while replies(page).count() < 45:
+        count = replies(page).count()
+        transcript(page).locator("..").evaluate("scroller => scroller.scrollTo(0, 0)")
+        expect(replies(page).nth(count)).to_be_attached()
 
     expect(questions(page)).to_have_text([f"message {number}" for number in range(45)])
 
 
-def test_a_voice_message_is_recorded_sent_and_answered_by_voice(visit):
+def test_a_voice_message_gets_a_spoken_reply(visit):
     page = direct_chat(visit(permissions=["microphone"]))
 
     page.get_by_role("button", name="Record a voice message").click()
@@ -161,19 +161,19 @@ def test_a_voice_message_is_recorded_sent_and_answered_by_voice(visit):
     page.click("#send")
 
     expect(questions(page)).to_have_text("Voice message")
-    audio = log(page).locator("audio")
+    audio = transcript(page).locator("audio")
     expect(audio).to_be_visible()
     assert audio.evaluate(DURATION) > 0
 
 
-def test_a_conversation_is_kept_renamed_and_deleted(visit):
+def test_a_conversation_is_stored_renamed_and_deleted(visit):
     page = visit()
     expect(page.get_by_role("button", name="Rename")).to_be_hidden()
-    say(page, "Where is Bethlehem?")
-    expect(answers(page)).to_have_text("Where is Bethlehem?")
+    send(page, "Where is Bethlehem?")
+    expect(replies(page)).to_have_text("Where is Bethlehem?")
     expect(conversations(page)).to_have_text("Where is Bethlehem?")
-    wait_until_answered(page)
-    assert kept(page) == ["user", "assistant"]
+    wait_for_reply(page)
+    assert stored_roles(page) == ["user", "assistant"]
 
     page.get_by_role("button", name="Rename").click()
     page.get_by_role("textbox", name="Title").fill("Bethlehem")
@@ -181,7 +181,7 @@ def test_a_conversation_is_kept_renamed_and_deleted(visit):
     expect(conversations(page)).to_have_text("Bethlehem")
     page.reload()
     expect(page.get_by_role("heading", name="Bethlehem")).to_be_visible()
-    expect(answers(page)).to_have_text("Where is Bethlehem?")
+    expect(replies(page)).to_have_text("Where is Bethlehem?")
 
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
@@ -189,16 +189,16 @@ def test_a_conversation_is_kept_renamed_and_deleted(visit):
     expect(conversations(page)).to_have_count(0)
 
 
-def test_an_edited_message_is_answered_anew_and_its_original_one_click_away(visit):
+def test_an_edited_question_gets_a_new_reply_and_shows_its_original(visit):
     page = visit()
-    say(page, "Who was Saul?")
-    wait_until_answered(page)
-    question = log(page).locator(".question")
+    send(page, "Who was Saul?")
+    wait_for_reply(page)
+    question = transcript(page).locator(".question")
 
     question.get_by_role("button", name="Edit", exact=True).click()
     page.locator(".edit textarea").fill("Who was Paul?")
     page.get_by_role("button", name="Save and ask again").click()
-    expect(answers(page)).to_have_text("Who was Paul?")
+    expect(replies(page)).to_have_text("Who was Paul?")
     expect(page.get_by_text("2 of 2")).to_be_visible()
 
     page.reload()
@@ -206,42 +206,42 @@ def test_an_edited_message_is_answered_anew_and_its_original_one_click_away(visi
     question.get_by_role("button", name="Edited").click()
     expect(questions(page)).to_have_text("Who was Saul?")
     page.get_by_role("button", name="Reply before").click()
-    expect(answers(page)).to_have_text("Who was Saul?")
-    assert kept(page) == ["user", "assistant", "assistant"]
+    expect(replies(page)).to_have_text("Who was Saul?")
+    assert stored_roles(page) == ["user", "assistant", "assistant"]
 
 
-def test_another_agent_replies_anew(visit, start, tmp_path):
+def test_another_agent_regenerates_a_reply(visit, start, tmp_path):
     with WireServer(whole("For God ", "so loved the world.")) as model:
-        page = visit(start(**settings(tmp_path), **settings_of(model)).url)
+        page = visit(start(**page_settings(tmp_path), **settings_of(model)).url)
         page.select_option("#agent", "openai")
-        say(page, "What is written?")
-        expect(answers(page)).to_have_text("For God so loved the world.")
-        wait_until_answered(page)
+        send(page, "What is written?")
+        expect(replies(page)).to_have_text("For God so loved the world.")
+        wait_for_reply(page)
 
         page.select_option("#agent", "echo")
         page.get_by_role("button", name="Regenerate").click()
-        expect(answers(page)).to_have_text("What is written?")
+        expect(replies(page)).to_have_text("What is written?")
         expect(page.get_by_text("2 of 2")).to_be_visible()
 
-    assert kept(page) == ["user", "assistant", "assistant"]
+    assert stored_roles(page) == ["user", "assistant", "assistant"]
 
 
 def test_a_conversation_is_created_by_its_first_message(visit):
     page = visit()
     expect(page.get_by_role("heading", name="New conversation")).to_be_visible()
-    expect(page.locator("#kept")).to_have_text("Replies are finished and kept when you close this page.")
+    expect(page.locator("#persistence")).to_have_text("Replies are finished and kept when you close this page.")
     page.get_by_role("link", name="Direct chat").click()
-    expect(page.locator("#kept")).to_be_hidden()
+    expect(page.locator("#persistence")).to_be_hidden()
     page.locator("#new").click()
     expect(conversations(page)).to_have_count(0)
 
-    say(page, "first")
-    wait_until_answered(page)
+    send(page, "first")
+    wait_for_reply(page)
     first = conversation_id(page)
     page.locator("#new").click()
     expect(questions(page)).to_have_count(0)
-    say(page, "second")
-    wait_until_answered(page)
+    send(page, "second")
+    wait_for_reply(page)
 
     expect(conversations(page)).to_have_text(["second", "first"])
     assert first != conversation_id(page)
@@ -249,159 +249,159 @@ def test_a_conversation_is_created_by_its_first_message(visit):
     expect(questions(page)).to_have_text("first")
 
 
-def test_a_stopped_reply_is_not_kept_and_may_be_asked_for_again(visit):
+def test_a_stopped_reply_is_not_stored_and_can_be_requested_again(visit):
     page = visit()
-    say(page, WORDS * 20)
-    expect(answers(page)).to_contain_text("word-3")
+    send(page, WORDS * 20)
+    expect(replies(page)).to_contain_text("word-3")
     page.keyboard.press("Escape")
-    expect(log(page).locator(".note")).to_have_text("Stopped, and not kept.")
+    expect(transcript(page).locator(".note")).to_have_text("Stopped, and not kept.")
 
     page.reload()
     expect(page.get_by_role("button", name="Ask for a reply")).to_be_visible()
-    assert kept(page) == ["user"]
+    assert stored_roles(page) == ["user"]
 
     page.get_by_role("button", name="Ask for a reply").click()
-    expect(answers(page)).to_contain_text("word-3")
+    expect(replies(page)).to_contain_text("word-3")
 
 
-def test_a_reload_in_mid_reply_goes_on_with_it(visit):
+def test_a_reload_continues_a_running_reply(visit):
     page = visit()
-    say(page, WORDS)
-    expect(answers(page)).to_contain_text("word-3")
+    send(page, WORDS)
+    expect(replies(page)).to_contain_text("word-3")
     conversation_id(page)
 
     page.reload()
 
-    expect(answers(page)).to_have_text(WORDS)
-    wait_until_answered(page)
-    expect(log(page).locator(".note:visible")).to_have_count(0)
-    assert kept(page) == ["user", "assistant"]
+    expect(replies(page)).to_have_text(WORDS)
+    wait_for_reply(page)
+    expect(transcript(page).locator(".note:visible")).to_have_count(0)
+    assert stored_roles(page) == ["user", "assistant"]
 
 
-def test_a_reload_in_mid_regeneration_goes_on_with_it(visit, start, tmp_path):
+def test_a_reload_continues_a_running_regeneration(visit, start, tmp_path):
     with WireServer(whole("hello"), [HEAD, BEGIN, *words("Once ", "more"), HANG]) as model:
-        page = visit(start(**settings(tmp_path), **settings_of(model)).url)
+        page = visit(start(**page_settings(tmp_path), **settings_of(model)).url)
         page.select_option("#agent", "openai")
-        say(page, "Greet me")
-        wait_until_answered(page)
+        send(page, "Greet me")
+        wait_for_reply(page)
         page.get_by_role("button", name="Regenerate").click()
-        expect(answers(page)).to_have_text("Once more")
+        expect(replies(page)).to_have_text("Once more")
 
         page.reload()
-        expect(answers(page)).to_have_text("Once more")
+        expect(replies(page)).to_have_text("Once more")
         page.get_by_role("button", name="Stop").click()
 
-        expect(answers(page)).to_have_text(["hello", "Once more"])
+        expect(replies(page)).to_have_text(["hello", "Once more"])
         assert model.wait_for(lambda: model.hung_up)
-    expect(log(page).locator(".note:visible")).to_have_text("Stopped, and not kept.")
-    assert kept(page) == ["user", "assistant"]
+    expect(transcript(page).locator(".note:visible")).to_have_text("Stopped, and not kept.")
+    assert stored_roles(page) == ["user", "assistant"]
 
 
-def test_a_reply_is_finished_when_the_page_is_closed(visit, server):
+def test_a_reply_is_finished_after_the_page_is_closed(visit, server):
     page = visit()
     context = page.context
-    say(page, WORDS)
-    expect(answers(page)).to_contain_text("word-3")
+    send(page, WORDS)
+    expect(replies(page)).to_contain_text("word-3")
     address = page.url
     page.close()
 
-    again = context.new_page()
-    again.goto(server.url)
-    assert eventually(lambda: kept(again, address.rpartition("/")[2]) == ["user", "assistant"], 20)
-    again.goto(address)
+    reopened = context.new_page()
+    reopened.goto(server.url)
+    assert eventually(lambda: stored_roles(reopened, address.rpartition("/")[2]) == ["user", "assistant"], 20)
+    reopened.goto(address)
 
-    expect(answers(again)).to_have_text(WORDS)
-    expect(again.locator("#stop")).to_be_hidden()
+    expect(replies(reopened)).to_have_text(WORDS)
+    expect(reopened.locator("#stop")).to_be_hidden()
 
 
 @pytest.mark.parametrize("opened", ["before", "in mid-reply"])
 def test_two_tabs_show_the_same_reply(visit, opened):
     page = visit()
-    say(page, "hello")
-    wait_until_answered(page)
+    send(page, "hello")
+    wait_for_reply(page)
     other = page.context.new_page()
     if opened == "before":
         other.goto(page.url)
         expect(questions(other)).to_have_text("hello")
-    say(page, WORDS)
-    expect(answers(page).last).to_contain_text("word-3")
+    send(page, WORDS)
+    expect(replies(page).last).to_contain_text("word-3")
     if opened != "before":
         other.goto(page.url)
 
     for tab in (page, other):
         expect(questions(tab)).to_have_text(["hello", WORDS])
-        expect(answers(tab)).to_have_text(["hello", WORDS])
-        wait_until_answered(tab)
-    assert kept(page) == ["user", "assistant", "user", "assistant"]
+        expect(replies(tab)).to_have_text(["hello", WORDS])
+        wait_for_reply(tab)
+    assert stored_roles(page) == ["user", "assistant", "user", "assistant"]
 
 
 def test_stop_in_another_tab_stops_the_reply_in_every_tab(visit):
     page = visit()
-    say(page, WORDS * 20)
-    expect(answers(page)).to_contain_text("word-3")
+    send(page, WORDS * 20)
+    expect(replies(page)).to_contain_text("word-3")
     other = page.context.new_page()
     other.goto(page.url)
-    expect(answers(other)).to_contain_text("word-3")
+    expect(replies(other)).to_contain_text("word-3")
 
     other.get_by_role("button", name="Stop").click()
 
     for tab in (page, other):
-        expect(log(tab).locator(".note")).to_have_text("Stopped, and not kept.")
+        expect(transcript(tab).locator(".note")).to_have_text("Stopped, and not kept.")
         expect(tab.locator("#stop")).to_be_hidden()
-    assert kept(page) == ["user"]
+    assert stored_roles(page) == ["user"]
 
     page.get_by_role("button", name="Try again").click()
     for tab in (page, other):
-        expect(answers(tab)).to_contain_text("word-3")
+        expect(replies(tab)).to_contain_text("word-3")
         expect(tab.locator("#stop")).to_be_visible()
 
 
-def test_an_edit_is_shown_in_another_tab_and_its_reply_followed(visit):
+def test_an_edit_and_its_reply_are_shown_in_another_tab(visit):
     page = visit()
-    say(page, "hello")
-    wait_until_answered(page)
+    send(page, "hello")
+    wait_for_reply(page)
     other = page.context.new_page()
     other.goto(page.url)
     expect(questions(other)).to_have_text("hello")
 
-    log(page).locator(".question").get_by_role("button", name="Edit", exact=True).click()
+    transcript(page).locator(".question").get_by_role("button", name="Edit", exact=True).click()
     page.locator(".edit textarea").fill(WORDS)
     page.get_by_role("button", name="Save and ask again").click()
 
     for tab in (page, other):
         expect(questions(tab)).to_have_text(WORDS)
-        expect(answers(tab)).to_have_text(WORDS)
+        expect(replies(tab)).to_have_text(WORDS)
         expect(tab.get_by_text("2 of 2")).to_be_visible()
 
 
-def test_a_reply_goes_on_while_another_chat_is_looked_at_and_its_stream_is_closed(visit):
+def test_switching_chats_closes_the_stream_and_the_reply_continues(visit):
     page = visit()
     text = " ".join([WORDS] * 5)
-    say(page, text)
-    expect(answers(page)).to_contain_text("word-3")
+    send(page, text)
+    expect(replies(page)).to_contain_text("word-3")
 
     with page.expect_event("requestfailed", lambda request: "/stream?" in request.url):
         page.get_by_role("link", name="Direct chat").click()
     page.go_back()
 
-    expect(answers(page)).to_have_text(text)
+    expect(replies(page)).to_have_text(text)
     expect(questions(page)).to_have_text(text)
-    wait_until_answered(page)
-    assert kept(page) == ["user", "assistant"]
+    wait_for_reply(page)
+    assert stored_roles(page) == ["user", "assistant"]
 
 
-def test_a_message_is_answered_though_another_chat_is_looked_at_at_once(visit):
+def test_a_message_gets_its_reply_after_switching_chats_at_once(visit):
     page = visit()
-    say(page, "hello")
+    send(page, "hello")
     page.get_by_role("link", name="Direct chat").click()
     expect(page.get_by_role("heading", name="Direct chat")).to_be_visible()
     conversations(page).click()
 
-    expect(answers(page)).to_have_text("hello")
-    assert eventually(lambda: kept(page) == ["user", "assistant"], 20)
+    expect(replies(page)).to_have_text("hello")
+    assert eventually(lambda: stored_roles(page) == ["user", "assistant"], 20)
 
 
-def test_the_side_is_opened_and_closed_by_keyboard_where_the_page_is_narrow(visit):
+def test_the_sidebar_of_a_narrow_page_works_by_keyboard(visit):
     page = visit(viewport={"width": 360, "height": 640})
     expect(page.locator("#side")).to_be_hidden()
 
@@ -414,7 +414,7 @@ def test_the_side_is_opened_and_closed_by_keyboard_where_the_page_is_narrow(visi
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_an_address_that_names_no_conversation_leads_to_a_new_one(visit, server):
+def test_an_unknown_conversation_redirects_to_a_new_one(visit, server):
     page = visit(f"{server.url}/#/c/00000000-0000-4000-8000-000000000000")
 
     expect(page.locator("#complaint")).to_contain_text("There is nothing here.")
@@ -422,7 +422,7 @@ def test_an_address_that_names_no_conversation_leads_to_a_new_one(visit, server)
     assert re.fullmatch(r".*/#/", page.url)
 
 
-def test_the_connection_can_be_checked_for_what_holds_streams_back(visit):
+def test_the_connection_check_finds_no_buffering(visit):
     page = visit()
 
     page.get_by_role("button", name="Check the connection").click()

@@ -39,8 +39,10 @@ class Message(BaseModel):
 
 
 class CompletionRequest(BaseModel):
-    """The model `default` gets the last message only, since its engine stores the history itself. Any other model is an agent,
-    which gets all messages of user and assistant. Sampling parameters are ignored.
+    """The body of `POST /v1/chat/completions`; sampling parameters are ignored.
+
+    The model `default` gets the last message only, since its engine stores the history itself. Any other model is an agent,
+    which gets all messages of user and assistant.
     """
 
     model: str

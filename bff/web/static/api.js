@@ -3,7 +3,7 @@
 export const LOST = { error: "The connection was lost.", code: "connection_lost" };
 const UNEXPECTED = { error: "The server's answer makes no sense.", code: "unexpected_response" };
 
-/** Its message is a sentence for the user. */
+/** A failed request. `message` is shown to the user. */
 export class Failure extends Error {
   constructor({ error, code }) {
     super(error);
@@ -11,7 +11,7 @@ export class Failure extends Error {
   }
 }
 
-/** The response's JSON; null for a 204. Throws a Failure. */
+/** Returns the response's JSON, or null for a 204. Throws a Failure. */
 export async function fetchJSON(method, path, content) {
   const headers = content ? { "Content-Type": "application/json" } : undefined;
   const response = await fetch(path, { method, headers, body: content && JSON.stringify(content) }).catch(() => null);
@@ -22,14 +22,14 @@ export async function fetchJSON(method, path, content) {
   throw new Failure(typeof parsed?.error === "string" ? parsed : UNEXPECTED);
 }
 
-/** A module that is loaded when it is first needed. Throws a Failure. */
+/** Imports a module on demand. Throws a Failure. */
 export function load(path) {
   return import(path).catch(() => Promise.reject(new Failure(LOST)));
 }
 
 const channel = new BroadcastChannel("chat");
 
-/** To this browser's other tabs. */
+/** Sends a message to this browser's other tabs. */
 export function broadcast(message) {
   channel.postMessage(message);
 }

@@ -1,5 +1,5 @@
-// The page: it shows one chat, named by the address: `#/` is a new conversation, `#/c/<id>` one of the list, `#/direct` direct
-// chat.
+// The page. It shows the chat named in the URL's fragment: `#/` is a new conversation, `#/c/<id>` an existing one, `#/direct`
+// direct chat.
 
 import { fetchJSON, load, subscribe } from "./api.js";
 import { ChatView } from "./chat_view.js";
@@ -10,7 +10,7 @@ import { DirectChat } from "./direct.js";
 import { announce, button, find, make } from "./dom.js";
 import { addTools, listAgents, showTools } from "./tools.js";
 
-const place = find("place");
+const container = find("chat");
 const composer = new Composer({
   send: (text) => ready.then(() => shown.send(text)),
   stop: () => shown.stop(),
@@ -46,7 +46,7 @@ async function route() {
   const { hash } = location;
   toggleSide(false);
   const view = await viewAt(hash).catch((failure) => location.hash === hash && notFound(failure));
-  if (!view || location.hash !== hash) return; // The user has gone elsewhere.
+  if (!view || location.hash !== hash) return; // The user has navigated on.
   show(view);
   await open(view);
 }
@@ -66,14 +66,14 @@ function notFound(failure) {
 function show(view) {
   if (shown !== view) hide(shown);
   shown = view;
-  if (!view.transcript.element.isConnected) place.append(view.transcript.element);
+  if (!view.transcript.element.isConnected) container.append(view.transcript.element);
   conversations.mark(location.hash || "#/");
   drawState();
   view.transcript.show();
   if (matchMedia("(hover: hover)").matches) composer.focus();
 }
 
-/** Holds no stream for a chat that nobody sees, unless leaving could end its answers. */
+/** Closes the streams of a hidden chat, unless that could end its replies. */
 function hide(view) {
   view.transcript.hide();
   if (!view.source.continues) return;
@@ -89,16 +89,16 @@ async function open(view) {
   }
 }
 
-function complain(message, again) {
-  const retry = again && button("Try again", () => (complaint.remove(), again()));
+function complain(message, retry) {
+  const retryButton = retry && button("Try again", () => (complaint.remove(), retry()));
   const close = button("Close", () => complaint.remove());
-  const complaint = make("div", { id: "complaint" }, make("span", {}, message), retry, close);
+  const complaint = make("div", { id: "complaint" }, make("span", {}, message), retryButton, close);
   find("complaint")?.remove();
-  place.prepend(complaint);
+  container.prepend(complaint);
   announce(message);
 }
 
-/** Shows the message of whatever fails. */
+/** Runs `work` and shows the message of an error. */
 async function attempt(work) {
   try {
     return await work();
@@ -115,12 +115,12 @@ function drawState() {
   const { title, conversation, draft, continues } = shown.source;
   find("title").textContent = title;
   document.title = `${title} – Chat`;
-  find("kept").hidden = !continues;
+  find("persistence").hidden = !continues;
   showTools(continues ? conversation : undefined, (conversation ?? draft)?.agentId ?? agents[0]?.id);
   composer.show(shown);
 }
 
-/** Activity in a conversation changes its place in the list, and may have given it a title. */
+/** Activity in a conversation moves it in the list, and may give it a title. */
 function drawChange(activity) {
   if (activity && shown.source.continues) refresh();
   else drawState();
@@ -148,27 +148,27 @@ function remove() {
   const { id } = shown.source;
   return attempt(async () => {
     await conversations.remove(id);
-    wasDeleted(id);
+    onDeleted(id);
   });
 }
 
-function wasDeleted(id) {
+function onDeleted(id) {
   if (shown.source.id === id) location.hash = "#/";
 }
 
-/** From another tab. */
+/** Handles a message from another tab. */
 function onMessage({ chat, list, deleted }) {
-  if (document.hidden) return; // All is looked at again when the tab is.
+  if (document.hidden) return; // `refreshAll` runs when the tab is shown.
   if (list) refresh();
-  if (deleted) wasDeleted(deleted);
+  if (deleted) onDeleted(deleted);
   if (chat && chat === shown.source.id) shown.changed();
 }
 
-/** What happened while nobody looked. */
-function lookAgain() {
+/** Loads what changed while the tab was hidden. */
+function refreshAll() {
   if (document.hidden) return;
   refresh();
-  shown.open().catch(({ code }) => code === "not_found" && wasDeleted(shown.source.id));
+  shown.open().catch(({ code }) => code === "not_found" && onDeleted(shown.source.id));
 }
 
 function toggleSide(open) {
@@ -178,7 +178,7 @@ function toggleSide(open) {
   if (before !== open) find(open ? "new" : "menu").focus();
 }
 
-/** A newcomer gets a cookie with the first response: nothing else is requested before. */
+/** A new visitor gets a cookie with the first response, so no other request is sent before it. */
 async function start() {
   if (!idInAddress()) show(location.hash === "#/direct" ? direct : shown);
   ({ agents } = await fetchJSON("GET", "/api/agents"));
@@ -195,11 +195,11 @@ onClick("shade", () => toggleSide(false));
 addTools({ change, remove, title: () => shown.source.conversation?.title ?? "" });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || !document.body.classList.contains("side")) return;
-  event.preventDefault(); // Otherwise it would stop a reply, too.
+  event.preventDefault(); // Otherwise it would also stop a reply.
   toggleSide(false);
 }, true);
 addEventListener("hashchange", () => attempt(route));
-addEventListener("focus", lookAgain);
-document.addEventListener("visibilitychange", lookAgain);
+addEventListener("focus", refreshAll);
+document.addEventListener("visibilitychange", refreshAll);
 subscribe(onMessage);
 const ready = attempt(start);

@@ -1,33 +1,33 @@
-// One chat: what was said, the replies that are being written, and what can be done with them.
+// One chat: its messages, the running replies, and the actions on them.
 
 import { Failure } from "./api.js";
 import { button, make } from "./dom.js";
 import { addEditing, effective } from "./editing.js";
 import { Run } from "./run.js";
-import { Answer, Question, Transcript } from "./transcript.js";
+import { QuestionView, ReplyView, Transcript } from "./transcript.js";
 import { newTurn, randomKey } from "./turns.js";
 
 /**
  * @typedef {import("./turns.js").Turn} Turn
- * @typedef {object} Source Where a chat is stored: a Conversation, or DirectChat.
- * @property {boolean} queues Whether messages may wait behind one that is being answered.
- * @property {boolean} continues Whether replies are finished without a reader.
+ * @typedef {object} Source The chat's storage: a Conversation or DirectChat.
+ * @property {boolean} queues Whether messages can be sent while a reply runs.
+ * @property {boolean} continues Whether replies continue without a reader.
  * @property {(turns: Turn[]) => Promise<{turns: Turn[] | null, running: Turn[], accept?: () => void}>} load The newest turns,
- *   null where they are those given; those whose replies are being written; `accept` is called once they are shown.
+ *   or null if they are the given ones; turns whose replies are running; `accept` is called once they are shown.
  * @property {() => Promise<Turn[]>} older
  * @property {(turn: Turn) => Promise<void>} send Throws a Failure.
- * @property {(turn: Turn, options: object) => object} stream The reply, as sse.js gives it.
+ * @property {(turn: Turn, options: object) => object} stream Returns the reply of sse.js.
  * @property {(turn: Turn, messageId: string) => void} opened
  * @property {(turn: Turn, last: object, text: string) => {text?: string, reply?: object, note?: string,
- *   again?: "ask" | "resume" | "send" | null, reload?: boolean}} ended
+ *   retry?: "request" | "resume" | "send" | null, reload?: boolean}} ended What to show at the end, and which retry to offer.
  */
 export class ChatView {
   transcript = new Transcript(() => this.#older());
   #on;
   #turns = [];
   #loading = null;
-  #stale = false; // Something changed that could not be shown while a reply was being written.
-  #left = false;
+  #isStale = false; // A change could not be shown while a reply was running.
+  #hasLeft = false;
 
   /**
    * @param {Source} source
@@ -50,30 +50,31 @@ export class ChatView {
     return this.#turns.length === 0;
   }
 
-  /** Shows what is new, by this tab or by others. Throws a Failure. */
+  /** Loads and shows new messages and running replies. Throws a Failure. */
   open() {
     this.#loading ??= this.#open().finally(() => (this.#loading = null));
     return this.#loading;
   }
 
   async #open() {
-    this.#stale = this.locked;
+    this.#isStale = this.locked;
     if (this.locked) return;
     const { turns, running, accept } = await this.source.load(this.#turns);
-    this.#stale = this.locked || this.#turns.some(({ run }) => run && !run.messageId); // Ours might be one of `running`.
-    if (this.#left || this.locked) return;
+    // A run of ours without an id yet might be one of `running`.
+    this.#isStale = this.locked || this.#turns.some(({ run }) => run && !run.messageId);
+    if (this.#hasLeft || this.locked) return;
     if (turns && !this.busy) this.#draw(turns);
     if (!turns || !this.busy) accept?.();
-    if (!this.#stale) running.forEach((turn) => this.#follow(turn));
-    this.#offer();
+    if (!this.#isStale) running.forEach((turn) => this.#follow(turn));
+    this.#offerRequest();
     this.transcript.fill();
     this.#on.change(this);
   }
 
-  /** Another tab changed something. */
+  /** Another tab changed this chat. */
   async changed() {
     await this.#loading?.catch(() => {});
-    await this.open().catch(() => {}); // It is looked at again when the tab is.
+    await this.open().catch(() => {}); // It is opened again when the tab gets the focus.
   }
 
   #draw(turns) {
@@ -92,29 +93,29 @@ export class ChatView {
 
   #elements(turn) {
     const question = turn.question ? [this.#question(turn)] : [];
-    return turn.replies.length ? [...question, this.#shown(turn, turn.replies.length - 1)] : question;
+    return turn.replies.length ? [...question, this.#reply(turn, turn.replies.length - 1)] : question;
   }
 
   #follow(turn) {
     if (!this.#turns.includes(turn)) this.#add(turn);
-    if (!turn.run) this.#begin(turn);
+    if (!turn.run) this.#start(turn);
   }
 
-  /** Nobody writes a reply to the last question: it was stopped, or failed. */
-  #offer() {
+  /** Offers to request a reply if the last one was stopped or failed. */
+  #offerRequest() {
     const turn = this.#turns.at(-1);
     if (!turn?.question?.id || turn.replies.length || turn.pending) return;
-    turn.pending = new Answer();
-    turn.pending.actions.append(button("Ask for a reply", () => this.#begin(turn)));
+    turn.pending = new ReplyView();
+    turn.pending.actions.append(button("Ask for a reply", () => this.#start(turn)));
     this.transcript.append(turn.pending.element);
   }
 
   send(content) {
-    this.#begin(this.#add(newTurn({ content })));
+    this.#start(this.#add(newTurn({ content })));
   }
 
   sendVoice(body) {
-    this.#begin(this.#add(this.source.voiceTurn(body)));
+    this.#start(this.#add(this.source.voiceTurn(body)));
   }
 
   #add(turn) {
@@ -123,32 +124,32 @@ export class ChatView {
     return turn;
   }
 
-  /** The one that runs; the others wait behind it. */
+  /** Stops the running reply; the others are queued behind it. */
   stop() {
     this.#turns.find(({ run }) => run)?.run.stop();
   }
 
-  /** Closes its streams; the replies go on. */
+  /** Closes the streams; the replies continue. */
   leave() {
-    this.#left = true;
+    this.#hasLeft = true;
     for (const { run } of this.#turns) run?.leave();
   }
 
-  async #begin(turn) {
+  async #start(turn) {
     if (turn.run) return;
-    const answer = this.#showPending(turn);
-    const run = new Run(answer, () => this.source.opened(turn, run.messageId));
+    const view = this.#showPending(turn);
+    const run = new Run(view, () => this.source.opened(turn, run.messageId));
     turn.run = run;
     this.#on.change(this);
-    const start = run.start(() => this.#send(turn), (options) => this.source.stream(turn, options));
-    const last = await start.catch((problem) => this.#failed(problem));
+    const done = run.start(() => this.#send(turn), (options) => this.source.stream(turn, options));
+    const last = await done.catch((problem) => this.#failed(problem));
     turn.run = null;
-    if (!this.#left) this.#end(turn, answer, last);
+    if (!this.#hasLeft) this.#end(turn, view, last);
   }
 
   #failed(problem) {
     const error = problem instanceof Failure ? problem.message : "Something went wrong.";
-    if (this.#left && problem instanceof Failure) this.#on.complain(`${error} Your message was not sent.`);
+    if (this.#hasLeft && problem instanceof Failure) this.#on.complain(`${error} Your message was not sent.`);
     return { type: "error", error, code: problem.code };
   }
 
@@ -156,42 +157,42 @@ export class ChatView {
     const isNew = !turn.question?.id;
     await this.source.send(turn);
     if (!isNew || !turn.question?.id) return;
-    const before = turn.element;
+    const before = turn.questionElement;
     before.replaceWith(this.#question(turn));
     this.#on.change(this, true);
   }
 
   #showPending(turn) {
-    const answer = new Answer();
-    if (turn.answer) turn.answer.element.hidden = true; // Of several replies to one question one is shown.
-    if (turn.pending) turn.pending.element.replaceWith(answer.element);
-    else this.transcript.append(answer.element);
-    turn.pending = answer;
+    const view = new ReplyView();
+    if (turn.replyView) turn.replyView.element.hidden = true; // Only one of the replies to a question is shown.
+    if (turn.pending) turn.pending.element.replaceWith(view.element);
+    else this.transcript.append(view.element);
+    turn.pending = view;
     this.transcript.toEnd();
-    return answer;
+    return view;
   }
 
-  #end(turn, answer, last) {
-    const { text, reply, note, again, reload } = this.source.ended(turn, last, answer.said);
-    if (turn.answer) turn.answer.element.hidden = false;
-    answer.end(text);
-    if (note !== undefined) answer.note(note);
-    if (last.type === "error") answer.fail(last.error, again && (() => this.#again(turn, again, last)));
-    else if (again) answer.actions.append(button("Try again", () => this.#again(turn, again, last)));
-    if (reply) this.#keep(turn, answer, reply);
+  #end(turn, view, last) {
+    const { text, reply, note, retry, reload } = this.source.ended(turn, last, view.content);
+    if (turn.replyView) turn.replyView.element.hidden = false;
+    view.end(text);
+    if (note !== undefined) view.note(note);
+    if (last.type === "error") view.fail(last.error, retry && (() => this.#retry(turn, retry, last)));
+    else if (retry) view.actions.append(button("Try again", () => this.#retry(turn, retry, last)));
+    if (reply) this.#addReply(turn, view, reply);
     if (reload) this.#discard(turn);
-    if (last.type === "complete" && reply) answer.announce();
+    if (last.type === "complete" && reply) view.announce();
     this.#on.change(this, true);
-    if (reload || this.#stale) this.changed();
+    if (reload || this.#isStale) this.changed();
   }
 
-  #keep(turn, answer, reply) {
+  #addReply(turn, view, reply) {
     turn.replies.push(reply);
-    turn.answer?.element.remove();
-    turn.answer = answer;
+    turn.replyView?.element.remove();
+    turn.replyView = view;
     turn.pending = null;
-    answer.speak(reply);
-    this.#equip(turn, turn.replies.length - 1, answer);
+    view.addAudio(reply);
+    this.#addActions(turn, turn.replies.length - 1, view);
   }
 
   #discard(turn) {
@@ -199,53 +200,54 @@ export class ChatView {
     turn.pending = null;
   }
 
-  #again(turn, how, { resume }) {
-    if (how === "send" && !turn.body) return this.send(turn.question.content);
-    if (how === "send") return this.sendVoice(turn.body);
-    if (how === "resume") Object.assign(turn, resume);
-    this.#begin(turn);
+  #retry(turn, kind, { resume }) {
+    if (kind === "send" && !turn.body) return this.send(turn.question.content);
+    if (kind === "send") return this.sendVoice(turn.body);
+    if (kind === "resume") Object.assign(turn, resume);
+    this.#start(turn);
   }
 
   #question(turn) {
-    const view = new Question(effective(turn.question));
+    const view = new QuestionView(effective(turn.question));
     const isLast = () => turn === this.#turns.at(-1) && !this.busy;
-    const next = () => (isLast() ? () => isLast() && this.#ask(turn, "") : null); // Edited, it counts as unanswered.
+    // The server replies again to an edited question.
+    const next = () => (isLast() ? () => isLast() && this.#requestReply(turn, "") : null);
     if (turn.question.id) addEditing(turn.question, view, this.#save, next);
-    turn.element = view.element;
+    turn.questionElement = view.element;
     return view.element;
   }
 
-  #shown(turn, index) {
-    const view = new Answer();
+  #reply(turn, index) {
+    const view = new ReplyView();
     view.end(effective(turn.replies[index]));
-    view.speak(turn.replies[index]);
-    this.#equip(turn, index, view);
-    turn.answer = view;
+    view.addAudio(turn.replies[index]);
+    this.#addActions(turn, index, view);
+    turn.replyView = view;
     return view.element;
   }
 
-  #equip(turn, index, view) {
+  #addActions(turn, index, view) {
     const { length } = turn.replies;
     if (!turn.replies[index].id) return;
     addEditing(turn.replies[index], view, this.#save, () => null);
-    view.actions.append(button("Regenerate", () => this.busy || this.#ask(turn, randomKey()), { class: "again" }));
+    view.actions.append(button("Regenerate", () => this.busy || this.#requestReply(turn, randomKey()), { class: "again" }));
     if (length < 2) return;
     const to = (other, label, sign) =>
-      button(sign, () => this.#exchange(turn, other), { "aria-label": label, disabled: !turn.replies[other] });
-    const place = make("span", {}, `${index + 1} of ${length}`);
-    view.actions.append(to(index - 1, "Reply before", "‹"), place, to(index + 1, "Reply after", "›"));
+      button(sign, () => this.#switchTo(turn, other), { "aria-label": label, disabled: !turn.replies[other] });
+    const position = make("span", {}, `${index + 1} of ${length}`);
+    view.actions.append(to(index - 1, "Reply before", "‹"), position, to(index + 1, "Reply after", "›"));
   }
 
   #save = (message, content) => this.source.edit(message, content);
 
-  #exchange(turn, index) {
-    const before = turn.answer.element;
-    before.replaceWith(this.#shown(turn, index));
-    turn.answer.element.querySelector(".actions button:not(:disabled)").focus();
+  #switchTo(turn, index) {
+    const before = turn.replyView.element;
+    before.replaceWith(this.#reply(turn, index));
+    turn.replyView.element.querySelector(".actions button:not(:disabled)").focus();
   }
 
-  #ask(turn, regenerate) {
+  #requestReply(turn, regenerate) {
     turn.regenerate = regenerate;
-    this.#begin(turn);
+    this.#start(turn);
   }
 }

@@ -1,4 +1,4 @@
-// Where one writes: Enter sends, Shift+Enter is a new line, Esc stops.
+// The message field: Enter sends, Shift+Enter inserts a new line, Esc stops the reply.
 
 import { load } from "./api.js";
 import { find } from "./dom.js";
@@ -12,7 +12,7 @@ export class Composer {
   #locked = false;
   #on;
 
-  /** `on`: `send(text)`, `voice(body)` and `stop()`. */
+  /** @param {{send: (text: string) => void, voice: (body: object) => void, stop: () => void}} on */
   constructor(on) {
     this.#on = on;
     find("form").addEventListener("submit", (event) => {
@@ -33,7 +33,7 @@ export class Composer {
     this.#text.focus({ preventScroll: true });
   }
 
-  /** `locked`: nothing is sent while something runs. */
+  /** `locked`: sending is disabled while a reply runs. */
   show({ busy, locked, source: { voice, placeholder } }) {
     this.#text.placeholder = placeholder;
     this.#locked = locked;
@@ -57,7 +57,7 @@ export class Composer {
     if (!this.#stop.hidden) this.#on.stop();
   }
 
-  /** As high as what is written, up to what the style allows. */
+  /** Grows the field with its text, up to the style's maximum height. */
   #grow() {
     this.#text.style.height = "auto";
     this.#text.style.height = `${this.#text.scrollHeight + 2}px`;

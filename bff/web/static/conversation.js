@@ -1,24 +1,24 @@
-// A conversation, as a ChatView's source. It is created with its first message.
+// A conversation as a ChatView source. It is created with its first message.
 
 import { broadcast, fetchJSON } from "./api.js";
 import { forget, remember, running } from "./running.js";
 import { followReply } from "./sse.js";
 import { signature, turnsOf } from "./turns.js";
 
-const PAGE = 100; // Messages a request.
-const MAX_DRAWN = 30; // Turns at once; earlier ones as one scrolls to them.
+const PAGE = 100; // Messages per request.
+const MAX_DRAWN = 30; // Turns drawn at once; earlier ones are drawn on scrolling.
 
 export class Conversation {
   placeholder = "Say something";
   voice = false;
   queues = false;
-  continues = true; // Its replies are finished and kept without a reader.
-  draft = {}; // What it is created with.
+  continues = true; // Replies are finished and stored without a reader.
+  draft = {}; // Fields to create the conversation with.
   #onCreate;
-  #earlier = []; // Turns that are not drawn yet.
+  #earlier = []; // Turns not drawn yet.
   #lastQuestion = "";
 
-  /** @param {object | null} conversation As the server has it; null for one that is to be created. */
+  /** @param {object | null} conversation From the server; null if it is not created yet. */
   constructor(conversation, onCreate) {
     this.conversation = conversation;
     this.#onCreate = onCreate;
@@ -41,17 +41,17 @@ export class Conversation {
     const [conversation, messages] = await Promise.all([fetchJSON("GET", this.#path), this.#messages()]);
     const loaded = turnsOf(messages);
     const sent = turns.filter(({ question }) => !question || question.id);
-    const changed = signature(loaded) !== signature([...this.#earlier, ...sent]);
-    const last = (changed ? loaded : sent).at(-1);
+    const hasChanged = signature(loaded) !== signature([...this.#earlier, ...sent]);
+    const last = (hasChanged ? loaded : sent).at(-1);
     const accept = () => {
       this.conversation = conversation;
-      if (changed) this.#earlier = loaded.slice(0, -MAX_DRAWN);
+      if (hasChanged) this.#earlier = loaded.slice(0, -MAX_DRAWN);
       this.#lastQuestion = last?.question?.id ?? "";
     };
-    return { turns: changed ? loaded.slice(-MAX_DRAWN) : null, running: this.#running(last), accept };
+    return { turns: hasChanged ? loaded.slice(-MAX_DRAWN) : null, running: this.#running(last), accept };
   }
 
-  /** The last turn, where its reply is being written as far as this browser knows. */
+  /** The last turn in a list, if this browser knows that its reply is running. */
   #running(turn) {
     const run = running(this.id);
     if (!run || run.messageId !== turn?.question?.id || turn.replies.length > run.replies) return [];
@@ -75,14 +75,14 @@ export class Conversation {
     return this.#earlier.splice(-MAX_DRAWN);
   }
 
-  /** Posts a question that the server does not have yet. */
+  /** Posts the question unless the server has it. */
   async send(turn) {
     if (turn.question.id) return;
     if (!this.conversation) await this.#create();
     const { content } = turn.question;
-    const arrived = turn.sent && (await this.#arrived(content)); // Its sending broke off: it may be there all the same.
+    const stored = turn.sent && (await this.#findStored(content)); // A request that failed may have arrived.
     turn.sent = true;
-    turn.question = arrived || (await fetchJSON("POST", `${this.#path}/messages`, { content }));
+    turn.question = stored || (await fetchJSON("POST", `${this.#path}/messages`, { content }));
     this.#lastQuestion = turn.question.id;
   }
 
@@ -91,7 +91,7 @@ export class Conversation {
     this.#onCreate(this.conversation);
   }
 
-  async #arrived(content) {
+  async #findStored(content) {
     const last = (await this.#messages()).at(-1);
     return last?.role === "user" && last.content === content && last.id !== this.#lastQuestion ? last : null;
   }
@@ -108,16 +108,16 @@ export class Conversation {
     remember(this.id, this.id, { messageId: question.id, regenerate, replies: replies.length });
   }
 
-  /** What is shown of the end, and what may be asked again. */
+  /** What to show at the end, and which retry to offer. */
   ended(turn, last, text) {
     turn.remembered = false;
     if (this.id) forget(this.id, this.id);
-    if (last.type === "error") return { again: "ask" };
+    if (last.type === "error") return { retry: "request" };
     if (last.messageId) {
       const reply = { id: last.messageId, role: "assistant", content: text, editedContent: null };
       return { reply, note: last.type === "stopped" ? "Stopped." : undefined };
     }
-    return last.type === "complete" ? { reload: true } : { note: "Stopped, and not kept.", again: "ask" };
+    return last.type === "complete" ? { reload: true } : { note: "Stopped, and not kept.", retry: "request" };
   }
 
   async edit(message, content) {

@@ -1,4 +1,4 @@
-// The list at the side: direct chat, and the conversations, the newest activity first.
+// The sidebar's list: direct chat, then conversations by newest activity.
 
 import { broadcast, fetchJSON } from "./api.js";
 import { find, make } from "./dom.js";
@@ -28,7 +28,7 @@ export class Conversations {
     this.#draw();
   }
 
-  /** The entry with this address is the current one. */
+  /** Marks the entry with this address as the current one. */
   mark(address) {
     this.#current = address;
     this.#draw();

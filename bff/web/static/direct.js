@@ -1,4 +1,4 @@
-// Direct chat, as a ChatView's source: the user's queue with the engine behind the broker.
+// Direct chat as a ChatView source: messages in the user's queue.
 
 import { broadcast, fetchJSON } from "./api.js";
 import { forget, remember, running } from "./running.js";
@@ -14,10 +14,10 @@ export class DirectChat {
   placeholder = "Say something, or /help";
   voice = true;
   queues = true;
-  continues = false; // Whether its answers outlive their readers is the server's setting, so they are followed while hidden.
+  continues = false; // Whether replies continue without a reader is a setting of the server, so they are followed while hidden.
   conversation = null;
-  #known = new Set(); // Message ids of answers that were followed.
-  #first = 0; // Of all turns in the history, the first that is shown.
+  #known = new Set(); // Message ids of replies that have been followed.
+  #firstShown = 0; // Index in the history of the first turn that is shown.
   #total = 0;
 
   async load() {
@@ -28,12 +28,12 @@ export class DirectChat {
     return { turns, running: unknown, accept: () => this.#accept(history, turns.length) };
   }
 
-  #accept({ total_count }, shown) {
+  #accept({ total_count }, shownCount) {
     this.#total = total_count;
-    this.#first = total_count - shown;
+    this.#firstShown = total_count - shownCount;
   }
 
-  /** An answer that ends between the two requests must not be missing from both. */
+  /** Retries if a reply starts or ends in between: it must not be missing from both. */
   async #historyAndActive() {
     for (let tries = 3; ; tries--) {
       const before = await activeIds();
@@ -44,10 +44,10 @@ export class DirectChat {
   }
 
   async older() {
-    if (this.#first <= 0) return [];
-    const start = Math.max(0, this.#first - PAGE);
-    const { entries } = await fetchJSON("GET", `/api/chat/history?offset=${start}&limit=${this.#first - start}`);
-    this.#first = start;
+    if (this.#firstShown <= 0) return [];
+    const start = Math.max(0, this.#firstShown - PAGE);
+    const { entries } = await fetchJSON("GET", `/api/chat/history?offset=${start}&limit=${this.#firstShown - start}`);
+    this.#firstShown = start;
     return entries.map(turnOf);
   }
 
@@ -55,7 +55,7 @@ export class DirectChat {
     return newTurn({ content: SPOKEN }, { body });
   }
 
-  async send() {} // The message is posted with the request for its answer.
+  async send() {} // `stream` posts the message.
 
   stream({ question, body, messageId, clientMessageId }, options) {
     return streamChat({ message: body ? "" : question?.content, body, messageId, clientMessageId, ...options });
@@ -68,16 +68,16 @@ export class DirectChat {
     else broadcast({ chat: this.id });
   }
 
-  /** What is shown of the end, and what may be asked again. */
+  /** What to show at the end, and which retry to offer. */
   ended(turn, last) {
     if (last.resume?.messageId) forget("", last.resume.messageId);
-    if (last.type === "stopped") return { text: textOf(last), note: "Stopped.", again: null };
+    if (last.type === "stopped") return { text: textOf(last), note: "Stopped.", retry: null };
     if (last.type === "complete") {
       this.#total++;
       return { text: textOf(last), reply: { ...last.response, content: textOf(last) } };
     }
-    if (last.code === "connection_lost") return { again: "resume" };
-    return { again: turn.body || (turn.question && turn.question.content !== SPOKEN) ? "send" : null };
+    if (last.code === "connection_lost") return { retry: "resume" };
+    return { retry: turn.body || (turn.question && turn.question.content !== SPOKEN) ? "send" : null };
   }
 }
 

@@ -1,6 +1,6 @@
-// Elements in one line each. Whatever is said becomes text: nothing here, or in this page, reads HTML.
+// Creates elements. Text is never parsed as HTML, here or elsewhere in the page.
 
-/** Attributes that are functions listen to the event of that name; attributes and children that are nothing are left out. */
+/** Functions in `attributes` become event listeners; null, undefined, false and empty children are omitted. */
 export function make(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -15,7 +15,7 @@ export function button(text, click, attributes = {}) {
   return make("button", { type: "button", click, ...attributes }, text);
 }
 
-/** What only a screen reader says. */
+/** Text for screen readers only. */
 export function unseen(text) {
   return make("span", { class: "unseen" }, text);
 }
@@ -24,10 +24,10 @@ export function find(id) {
   return document.getElementById(id);
 }
 
-/** Copies what `text` gives, and says so; nothing where the page came over plain http and may not. */
+/** A button that copies the result of `text()`. Empty if the clipboard is not available, as over plain http. */
 export function copyButton(text, what) {
   if (!navigator.clipboard) return "";
-  const show = (word) => element.replaceChildren(word, unseen(` ${what}`));
+  const show = (label) => element.replaceChildren(label, unseen(` ${what}`));
   const element = button("", async () => {
     await navigator.clipboard.writeText(text());
     show("Copied");
@@ -37,7 +37,7 @@ export function copyButton(text, what) {
   return element;
 }
 
-/** Said aloud where a screen reader listens, once it has nothing else to say. */
+/** Announces `text` through the page's live region. */
 export function announce(text) {
   find("announcer").textContent = text;
 }

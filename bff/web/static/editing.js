@@ -1,15 +1,15 @@
-// A message that is edited, with what it was before one click away.
+// Edits a message; the original stays one click away.
 
 import { button, make } from "./dom.js";
 
-/** What counts. */
+/** The edited text, or the original. */
 export function effective(message) {
   return message.editedContent ?? message.content;
 }
 
 /**
- * Its buttons, in `view.actions`. `save(message, content)` changes the message, or throws a Failure; `next()` gives what
- * may be done after that, or nothing.
+ * Adds the buttons to `view.actions`. `save(message, content)` stores the text or throws a Failure. `next()` returns a function
+ * to call on "Save and ask again", or null.
  */
 export function addEditing(message, view, save, next) {
   const original = button("Edited", () => press(original.getAttribute("aria-pressed") !== "true"), {
@@ -21,12 +21,12 @@ export function addEditing(message, view, save, next) {
     original.setAttribute("aria-pressed", String(pressed));
     view.show(pressed ? message.content : effective(message));
   };
-  const saved = async (content) => {
+  const saveAndShow = async (content) => {
     await save(message, content);
     original.hidden = false;
     press(false);
   };
-  const edit = button("Edit", () => open(view, effective(message), saved, next(), edit));
+  const edit = button("Edit", () => open(view, effective(message), saveAndShow, next(), edit));
   view.actions.append(edit, original);
 }
 
@@ -34,11 +34,11 @@ function open(view, text, save, next, opener) {
   const area = make("textarea", { "aria-label": "Message", rows: Math.min(12, text.split("\n").length + 1) });
   const problem = make("p", { class: "problem", role: "alert" });
   const close = () => {
-    const { activeElement } = document; // Saving takes time: the user may be elsewhere by now.
-    const isHere = activeElement === document.body || form.contains(activeElement);
+    const { activeElement } = document; // The user may have moved the focus while saving.
+    const hasFocus = activeElement === document.body || form.contains(activeElement);
     form.replaceWith(view.text);
     view.actions.hidden = false;
-    if (isHere) opener.focus();
+    if (hasFocus) opener.focus();
   };
   const finish = async (then) => {
     if (!area.value.trim()) return area.focus();

@@ -1,19 +1,19 @@
-// Markdown within a block.
+// Inline Markdown, within a block.
 
 import { make } from "./dom.js";
 
-const DEEPEST = 8;
-const LONGEST = 50_000; // Characters; what is longer, in one block, is no prose.
+const MAX_DEPTH = 8;
+const MAX_LENGTH = 50_000; // Characters; a longer block is shown as plain text.
 const MARK = /\\[!-/:-@[-`{-~]|`+|\*{1,3}|_{1,3}|~~|!?\[|https?:\/\//g;
 const LINK = /!?\[([^[\]\n]{0,500})\]\(<?([^\s()<>]{0,2000}(?:\([^\s()<>]{0,200}\)[^\s()<>]{0,200}){0,9})>?(?: "[^"\n]{0,200}")?\)/y;
 const BARE = /https?:\/\/[^\s<>"'`]*[^\s<>"'`.,;:!?*_~)\]]/y;
 const TAGS = { "*": ["em"], _: ["em"], "**": ["strong"], __: ["strong"], "***": ["strong", "em"], ___: ["strong", "em"], "~~": ["s"] };
 
-/** Nodes and strings. In time that grows with the text's length: nothing is looked for twice. */
+/** Returns nodes and strings, in linear time. `open`: more text may follow, so unclosed bold text is shown as bold. */
 export function inline(text, open) {
-  if (text.length > LONGEST) return [text];
+  if (text.length > MAX_LENGTH) return [text];
   const stack = [{ mark: "", nodes: [] }];
-  const unclosed = new Set(); // Lengths of runs of backticks that nothing closes.
+  const unclosed = new Set(); // Lengths of backtick runs without a closing run.
   const put = (node) => node !== "" && stack.at(-1).nodes.push(node);
   const mark = new RegExp(MARK);
   let at = 0;
@@ -28,7 +28,7 @@ export function inline(text, open) {
   return stack[0].nodes;
 }
 
-/** What a mark makes, and where the text goes on. */
+/** Returns the node for a mark, and the index after it. */
 function special(text, { 0: mark, index }, stack, unclosed) {
   const end = index + mark.length;
   if (mark[0] === "\\") return [mark[1], end];
@@ -51,9 +51,9 @@ function inlineCode(text, mark, start, unclosed) {
 
 function link(text, index) {
   LINK.lastIndex = index;
-  const [whole, label, address] = LINK.exec(text) ?? [];
-  const anchor = whole && linkTo(address, label || address);
-  return anchor && [anchor, index + whole.length];
+  const [match, label, address] = LINK.exec(text) ?? [];
+  const anchor = match && linkTo(address, label || address);
+  return anchor && [anchor, index + match.length];
 }
 
 function bare(text, index) {
@@ -62,13 +62,13 @@ function bare(text, index) {
   return [linkTo(address, address) ?? address, index + address.length];
 }
 
-/** Nowhere but to the web and to mail: `javascript:` and its like stay text. */
+/** Links to http, https and mailto only; `javascript:` and others stay text. */
 function linkTo(address, label) {
   if (!/^(https?:\/\/|mailto:)/i.test(address) || !URL.canParse(address)) return null;
   return make("a", { href: new URL(address).href, rel: "noopener noreferrer", target: "_blank" }, label);
 }
 
-/** Opens a level or closes one; a mark that does neither is text. */
+/** Opens or closes a level of emphasis. Returns the mark as text if it does neither. */
 function emphasis(text, mark, index, stack) {
   const before = text[index - 1] ?? " ";
   const after = text[index + mark.length] ?? " ";
@@ -77,12 +77,12 @@ function emphasis(text, mark, index, stack) {
   if (opened > 0 && /\S/.test(before) && !inWord(after)) {
     while (stack.length - 1 > opened) fold(stack, false);
     fold(stack, true);
-  } else if (/\S/.test(after) && !inWord(before) && stack.length < DEEPEST) stack.push({ mark, nodes: [] });
+  } else if (/\S/.test(after) && !inWord(before) && stack.length < MAX_DEPTH) stack.push({ mark, nodes: [] });
   else return mark;
   return "";
 }
 
-/** The innermost level becomes a part of the one around it: an element, or its mark and what followed that. */
+/** Merges the innermost level into its parent, as an element if closed, otherwise as the mark and its content. */
 function fold(stack, closed) {
   const { mark, nodes } = stack.pop();
   const { nodes: outer } = stack.at(-1);

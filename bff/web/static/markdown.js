@@ -1,9 +1,9 @@
-// Markdown as nodes, never as HTML: text that streams in, of which what stands is not touched again.
+// Renders streamed Markdown as DOM nodes, never as HTML. Finished blocks are not rendered again.
 
 import { copyButton, make } from "./dom.js";
 import { inline } from "./inline.js";
 
-const DEEPEST = 8;
+const MAX_DEPTH = 8;
 const FENCE = /^ {0,3}(`{3,}(?![^`]*`)|~{3,})\s*(\S*)/;
 const HEADING = /^ {0,3}(#{1,6})\s([^]*)/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
@@ -11,20 +11,20 @@ const QUOTE = /^ {0,3}> ?/;
 const ITEM = /^( *)([-*+]|\d{1,9}[.)])\s+(?=\S)/;
 const DASHES = /^ *(?:\| *)?:?-+:? *(?:\| *:?-+:? *)*(?:\| *)?$/;
 
-/** Text on its way into `place`: only the last block, which may go on, is made anew. */
+/** Appends Markdown to `container`; only the last block, which may still grow, is rendered again. */
 export class Markdown {
-  #place;
-  #source = ""; // From the last block on.
+  #container;
+  #source = ""; // Starts with the last block.
   #node = null;
-  #code = null; // The last block's, where that is code: it only grows.
+  #code = null; // The last block's text node if it is code, which is only appended to.
   #frame = 0;
-  #level = 1; // The last heading's: no answer skips one.
+  #level = 1; // The last heading's; levels are not skipped.
 
-  constructor(place) {
-    this.#place = place;
+  constructor(container) {
+    this.#container = container;
   }
 
-  /** Shown with the next frame, together with what else comes until then. */
+  /** Renders with the next animation frame. */
   write(text) {
     this.#source += text;
     this.#frame ||= requestAnimationFrame(() => this.#show(false));
@@ -37,13 +37,13 @@ export class Markdown {
     this.#source = "";
   }
 
-  #show(over) {
+  #show(ended) {
     this.#frame = 0;
     const lines = this.#source.split(/\r\n?|\n/);
     const blocks = split(lines);
-    // A block that has begun in a line that is not over might yet turn out to be none.
-    if (!over && blocks.length > 1 && blocks.at(-1).start === lines.length - 1) blocks.pop();
-    blocks.forEach((block, index) => this.#put(block, !over && index === blocks.length - 1));
+    // A block that starts in the last, incomplete line may turn out to belong to the previous block.
+    if (!ended && blocks.length > 1 && blocks.at(-1).start === lines.length - 1) blocks.pop();
+    blocks.forEach((block, index) => this.#put(block, !ended && index === blocks.length - 1));
     if (blocks.length) this.#source = lines.slice(blocks.at(-1).start).join("\n");
   }
 
@@ -55,34 +55,34 @@ export class Markdown {
   }
 
   #replace(block, open) {
-    const node = this.#made(block, open);
+    const node = this.#render(block, open);
     if (this.#node) this.#node.replaceWith(node);
-    else this.#place.append(node);
+    else this.#container.append(node);
     this.#node = node;
     this.#code = block.kind === "code" ? node.querySelector("code").firstChild : null;
   }
 
-  #made(block, open) {
-    if (block.kind !== "heading") return made(block, 0, open);
+  #render(block, open) {
+    if (block.kind !== "heading") return renderBlock(block, 0, open);
     const level = Math.min(block.level + 1, this.#level + 1, 6);
     if (!open) this.#level = level;
     return make(`h${level}`, {}, ...inline(block.text, open));
   }
 }
 
-/** The same, at once. */
-export function render(place, text) {
-  const markdown = new Markdown(place);
+/** Renders a complete text. */
+export function render(container, text) {
+  const markdown = new Markdown(container);
   markdown.write(text);
   markdown.end();
 }
 
 function grow(node, text) {
   if (text.startsWith(node.data)) node.appendData(text.slice(node.data.length));
-  else node.data = text; // Half a closing fence looked like code.
+  else node.data = text; // A partial closing fence was taken for code.
 }
 
-/** Blocks and the number of the line each starts with. */
+/** Returns blocks, each with the index of its first line. */
 function split(lines) {
   const blocks = [];
   for (let at = 0; at < lines.length; ) {
@@ -104,10 +104,10 @@ function take(lines, at) {
   const heading = HEADING.exec(line);
   if (heading) return { kind: "heading", level: heading[1].length, text: heading[2].trim().replace(/ #+$/, ""), next: at + 1 };
   if (RULE.test(line)) return { kind: "rule", next: at + 1 };
-  if (QUOTE.test(line)) return takeWhile(lines, at, "quote", (one) => QUOTE.test(one));
+  if (QUOTE.test(line)) return takeWhile(lines, at, "quote", (line) => QUOTE.test(line));
   if (ITEM.test(line)) return takeList(lines, at);
-  if (isTable(lines, at)) return takeWhile(lines, at, "table", (one) => one.includes("|"));
-  return takeWhile(lines, at, "paragraph", (one, index) => one.trim() && (index === at || !interrupts(lines, index)));
+  if (isTable(lines, at)) return takeWhile(lines, at, "table", (line) => line.includes("|"));
+  return takeWhile(lines, at, "paragraph", (line, index) => line.trim() && (index === at || !interrupts(lines, index)));
 }
 
 function takeWhile(lines, at, kind, belongs) {
@@ -145,51 +145,51 @@ function takeList(lines, at) {
     const deeper = line.search(/\S/) > indent + 1;
     if (item && !deeper && /\d/.test(item[2]) !== ordered) break;
     if (item && !deeper) items.push({ width: item[0].length, lines: [line.slice(item[0].length)] });
-    else if (line.trim() ? deeper || (lines[next - 1].trim() && !interrupts(lines, next)) : goesOn(lines[next + 1], indent, ordered))
+    else if (line.trim() ? deeper || (lines[next - 1].trim() && !interrupts(lines, next)) : listContinues(lines[next + 1], indent, ordered))
       items.at(-1).lines.push(line.slice(Math.min(items.at(-1).width, Math.max(0, line.search(/\S/)))));
     else break;
   }
   return { kind: "list", ordered, first: parseInt(mark, 10), items: items.map((item) => item.lines), next };
 }
 
-/** Whether a list does, after a blank line. */
-function goesOn(line, indent, ordered) {
+/** Whether a list continues with `line` after a blank line. */
+function listContinues(line, indent, ordered) {
   const item = ITEM.exec(line ?? "");
   return line?.search(/\S/) > indent + 1 || (item !== null && /\d/.test(item[2]) === ordered);
 }
 
-function made(block, depth, open) {
+function renderBlock(block, depth, open) {
   if (block.kind === "code") return code(block);
   if (block.kind === "rule") return make("hr");
   if (block.kind === "table") return table(block.lines, open);
   if (block.kind === "heading") return make("p", {}, make("strong", {}, ...inline(block.text, open)));
-  if (block.kind === "quote" && depth < DEEPEST)
-    return make("blockquote", {}, ...inside(block.lines.map((line) => line.replace(QUOTE, "")), depth, open));
-  if (block.kind === "list" && depth < DEEPEST) return list(block, depth, open);
+  if (block.kind === "quote" && depth < MAX_DEPTH)
+    return make("blockquote", {}, ...renderNested(block.lines.map((line) => line.replace(QUOTE, "")), depth, open));
+  if (block.kind === "list" && depth < MAX_DEPTH) return list(block, depth, open);
   return make("p", {}, ...inline((block.lines ?? block.items.flat()).join("\n").trim(), open));
 }
 
-function inside(lines, depth, open) {
-  return split(lines).map((block) => made(block, depth + 1, open));
+function renderNested(lines, depth, open) {
+  return split(lines).map((block) => renderBlock(block, depth + 1, open));
 }
 
 function list({ ordered, first, items }, depth, open) {
   const start = ordered && first !== 1 ? first : null;
-  return make(ordered ? "ol" : "ul", { start }, ...items.map((lines) => make("li", {}, ...tight(lines, depth, open))));
+  return make(ordered ? "ol" : "ul", { start }, ...items.map((lines) => make("li", {}, ...renderItem(lines, depth, open))));
 }
 
-/** An item's first paragraph stands beside its mark. */
-function tight(lines, depth, open) {
+/** Renders an item's first paragraph inline, next to its marker. */
+function renderItem(lines, depth, open) {
   const [first, ...rest] = split(lines);
-  const others = rest.map((block) => made(block, depth + 1, open));
-  if (first?.kind !== "paragraph") return first ? [made(first, depth + 1, open), ...others] : [];
+  const others = rest.map((block) => renderBlock(block, depth + 1, open));
+  if (first?.kind !== "paragraph") return first ? [renderBlock(first, depth + 1, open), ...others] : [];
   return [make("span", {}, ...inline(first.lines.join("\n").trim(), open)), ...others];
 }
 
 function code({ language, text }) {
-  const place = make("code", {}, document.createTextNode(text));
-  const head = make("figcaption", {}, make("span", {}, language || "code"), copyButton(() => place.textContent, "code"));
-  return make("figure", { class: "code" }, head, make("pre", { tabindex: "0" }, place));
+  const element = make("code", {}, document.createTextNode(text));
+  const head = make("figcaption", {}, make("span", {}, language || "code"), copyButton(() => element.textContent, "code"));
+  return make("figure", { class: "code" }, head, make("pre", { tabindex: "0" }, element));
 }
 
 function table(lines, open) {

@@ -1,23 +1,23 @@
-// One reply on its way into the page.
+// Shows one reply in the page while it streams.
 
 import { button } from "./dom.js";
 
 export class Run {
-  #answer;
+  #view;
   #onOpen;
   #handle = null;
-  #leaving = new AbortController();
-  #wasLeft = false;
-  #stopped = false;
-  #opened = false;
-  #brokenBy = "";
-  #takeBack = button("Take back", () => this.stop());
+  #controller = new AbortController();
+  #isLeft = false;
+  #isStopped = false;
+  #isOpened = false;
+  #interruptionCode = "";
+  #takeBackButton = button("Take back", () => this.stop());
 
-  /** @param {() => void} onOpen Called whenever the stream is open. */
-  constructor(answer, onOpen) {
-    this.#answer = answer;
+  /** @param {() => void} onOpen Called each time the stream opens. */
+  constructor(view, onOpen) {
+    this.#view = view;
     this.#onOpen = onOpen;
-    answer.status("…");
+    view.status("…");
   }
 
   get messageId() {
@@ -25,71 +25,71 @@ export class Run {
   }
 
   /**
-   * The last event. Rejects with a Failure of `prepare`, and when the run was left.
-   * @param {() => Promise<void>} prepare What has to be done before there is a stream.
+   * Resolves with the last event. Rejects with a Failure of `prepare`, and after `leave`.
+   * @param {() => Promise<void>} prepare Runs before the stream is opened.
    * @param {(options: import("./sse.js").ChatOptions) => ReturnType<typeof import("./sse.js").streamChat>} stream
    */
   async start(prepare, stream) {
     await prepare();
-    if (this.#stopped) return { type: "stopped", messageId: null };
+    if (this.#isStopped) return { type: "stopped", messageId: null };
     this.#handle = stream({
       onEvent: (event) => this.#onEvent(event),
       onConnection: (connection) => this.#onConnection(connection),
-      signal: this.#leaving.signal,
+      signal: this.#controller.signal,
     });
     const last = await this.#handle.done;
     return { ...last, resume: { messageId: this.messageId, clientMessageId: this.#handle.clientMessageId } };
   }
 
   stop() {
-    this.#stopped = true;
-    this.#answer.status("Stopping…");
+    this.#isStopped = true;
+    this.#view.status("Stopping…");
     this.#handle?.stop();
   }
 
-  /** Stops following; the reply goes on. One that has not begun yet is begun first. */
+  /** Disconnects; the reply continues. A stream that is not open yet is opened first, so that the reply starts. */
   leave() {
-    this.#wasLeft = true;
-    if (this.#opened) this.#leaving.abort();
+    this.#isLeft = true;
+    if (this.#isOpened) this.#controller.abort();
   }
 
   #onEvent(event) {
-    this.#showMended(event);
+    this.#showReconnected(event);
     if (event.type === "status") this.#showStatus(event);
-    else if (event.type === "tool_use") this.#answer.status(`Using ${event.tool ?? "a tool"}…`);
-    else if (event.type === "progress") this.#answer.write(event.text);
+    else if (event.type === "tool_use") this.#view.status(`Using ${event.tool ?? "a tool"}…`);
+    else if (event.type === "progress") this.#view.write(event.text);
     else if (event.type === "restart") this.#restart();
   }
 
   #showStatus({ message, position = 0 }) {
-    this.#answer.status(position ? `Waiting, number ${position} in the queue` : message);
-    if (position) this.#answer.state.append(" ", this.#takeBack);
+    this.#view.status(position ? `Waiting, number ${position} in the queue` : message);
+    if (position) this.#view.state.append(" ", this.#takeBackButton);
   }
 
   #restart() {
-    this.#answer.restart();
-    this.#answer.status("…");
-    this.#answer.note("The reply was interrupted, and begins again.");
+    this.#view.restart();
+    this.#view.status("…");
+    this.#view.note("The reply was interrupted, and begins again.");
   }
 
   #onConnection({ state, failure }) {
     if (state === "open") this.#open();
-    if (state !== "waiting" || this.#stopped) return;
-    if (failure.code === "busy") return this.#answer.status("Another reply in this conversation is being written…");
-    this.#brokenBy = failure.code;
-    this.#answer.note(`${failure.error} It goes on by itself…`);
+    if (state !== "waiting" || this.#isStopped) return;
+    if (failure.code === "busy") return this.#view.status("Another reply in this conversation is being written…");
+    this.#interruptionCode = failure.code;
+    this.#view.note(`${failure.error} It goes on by itself…`);
   }
 
   #open() {
-    this.#opened = true;
+    this.#isOpened = true;
     this.#onOpen();
-    if (this.#wasLeft) this.#leaving.abort();
+    if (this.#isLeft) this.#controller.abort();
   }
 
-  #showMended({ code, type }) {
-    if (!this.#brokenBy) return;
-    const mended = this.#brokenBy !== "too_many_requests" && code !== "connection_lost" && type !== "restart";
-    this.#answer.note(mended ? "Continued after a break in the connection." : "");
-    this.#brokenBy = "";
+  #showReconnected({ code, type }) {
+    if (!this.#interruptionCode) return;
+    const continued = this.#interruptionCode !== "too_many_requests" && code !== "connection_lost" && type !== "restart";
+    this.#view.note(continued ? "Continued after a break in the connection." : "");
+    this.#interruptionCode = "";
   }
 }

@@ -1,20 +1,20 @@
-// Replies that are being written, for reloads and other tabs: the server lists neither their questions nor which of them a
-// conversation has. Kept in `localStorage`; where that is denied, in this tab's and the other open tabs' memory.
+// Running replies, for reloads and other tabs: the server lists neither their questions nor the conversations they belong to.
+// Stored in `localStorage`; if that is denied, in the memory of the open tabs.
 
 import { broadcast, subscribe } from "./api.js";
 
 const KEY = "chat.running";
 const MAX_ENTRIES = 20;
-const MAX_AGE = 600_000; // Milliseconds; the server's ANSWER_MAX_SECONDS. Older ones have ended while nobody followed them.
+const MAX_AGE = 600_000; // Milliseconds, as the server's ANSWER_MAX_SECONDS: older replies have ended.
 let entries = {};
 
-/** What was remembered under `id`, a direct message's or a conversation's. */
+/** The value remembered for `id`, of a direct message or a conversation; undefined if there is none. */
 export function running(id) {
-  const { value, at = 0 } = all()[id] ?? {};
+  const { value, at = 0 } = readEntries()[id] ?? {};
   return Date.now() - at < MAX_AGE ? value : undefined;
 }
 
-/** `chat`: the conversation's id, "direct", or "" where other tabs need not look at it. */
+/** `chat`: the conversation's id, "direct", or "" if other tabs need not refresh. */
 export function remember(chat, id, value) {
   save(id, value);
   broadcast({ chat, running: { id, value } });
@@ -27,9 +27,9 @@ export function forget(chat, id) {
 subscribe(({ running: entry }) => entry && save(entry.id, entry.value));
 
 function save(id, value) {
-  const others = Object.entries(all()).filter(([other]) => other !== id);
-  const kept = value === undefined ? others : [...others, [id, { value, at: Date.now() }]];
-  entries = Object.fromEntries(kept.slice(-MAX_ENTRIES));
+  const others = Object.entries(readEntries()).filter(([other]) => other !== id);
+  const remaining = value === undefined ? others : [...others, [id, { value, at: Date.now() }]];
+  entries = Object.fromEntries(remaining.slice(-MAX_ENTRIES));
   try {
     localStorage.setItem(KEY, JSON.stringify(entries));
   } catch {
@@ -37,7 +37,7 @@ function save(id, value) {
   }
 }
 
-function all() {
+function readEntries() {
   try {
     return JSON.parse(localStorage.getItem(KEY)) ?? {};
   } catch {

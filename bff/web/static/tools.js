@@ -1,4 +1,4 @@
-// What can be done with a conversation: another agent, another title, delete it.
+// The conversation's tools: choose an agent, rename, delete.
 
 import { button, find, make } from "./dom.js";
 
@@ -30,23 +30,23 @@ export function listAgents(agents) {
   find("agent").replaceChildren(...agents.map(({ id, name, description }) => make("option", { value: id, title: description }, name)));
 }
 
-/** `conversation`: null before it is created; undefined where there is none. */
+/** `conversation`: null if it is not created yet; undefined for direct chat. */
 export function showTools(conversation, agentId) {
   find("tools").hidden = conversation === undefined;
   find("rename").hidden = find("delete").hidden = !conversation;
   if (agentId) find("agent").value = agentId;
 }
 
-function showField(yes) {
-  field.hidden = !yes;
-  find("title").hidden = yes;
+function showField(visible) {
+  field.hidden = !visible;
+  find("title").hidden = visible;
 }
 
-/** A dialog; true if `word` is clicked. */
-function confirm(question, word) {
+/** Opens a dialog. Resolves with true if the button `label` is clicked. */
+function confirm(question, label) {
   return new Promise((resolve) => {
-    const answer = (yes) => () => (resolve(yes), dialog.close());
-    const buttons = [button("Cancel", answer(false)), button(word, answer(true), { class: "main" })];
+    const choose = (confirmed) => () => (resolve(confirmed), dialog.close());
+    const buttons = [button("Cancel", choose(false)), button(label, choose(true), { class: "main" })];
     const dialog = make(
       "dialog",
       { "aria-label": question, close: () => (resolve(false), dialog.remove()) },

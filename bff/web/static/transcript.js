@@ -1,12 +1,12 @@
-// What was said, from the oldest to the newest, in a place that scrolls.
+// The scrolling list of messages, oldest first.
 
 import { announce, button, copyButton, make, unseen } from "./dom.js";
 import { Markdown, render } from "./markdown.js";
 
-const NEAR = 80; // Pixels from an edge that count as being there.
-const READ_ALOUD = 600; // Characters: who wants the rest reads it.
+const EDGE_PIXELS = 80; // Closer than this to an edge counts as being there.
+const MAX_ANNOUNCED = 600; // Characters of a reply announced to screen readers.
 
-/** `older()` puts more before the oldest, where there is more, and says whether it did. */
+/** `older()` prepends older messages. Resolves with whether there were any. */
 export class Transcript {
   #older;
   #loading = false;
@@ -41,7 +41,7 @@ export class Transcript {
     this.#follow();
   }
 
-  /** What is in view stays where it is. */
+  /** Keeps the visible messages where they are. */
   prepend(items) {
     const { scrollHeight, scrollTop } = this.scroller;
     this.list.prepend(...items);
@@ -54,12 +54,12 @@ export class Transcript {
     this.fill();
   }
 
-  /** As long as nothing is there to scroll, or its beginning is in view, more is loaded. */
+  /** Loads older messages until the list overflows and its start is out of view. */
   async fill() {
     if (this.#loading || this.element.hidden) return;
     this.#loading = true;
     try {
-      while (this.scroller.scrollTop < NEAR && (await this.#older()));
+      while (this.scroller.scrollTop < EDGE_PIXELS && (await this.#older()));
     } catch (failure) {
       announce(failure.message);
     } finally {
@@ -73,14 +73,14 @@ export class Transcript {
 
   #scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-    this.#following = scrollHeight - scrollTop - clientHeight < NEAR;
+    this.#following = scrollHeight - scrollTop - clientHeight < EDGE_PIXELS;
     this.#jump.hidden = this.#following;
     this.fill();
   }
 }
 
-/** What the user said, as it was typed. */
-export class Question {
+/** A user's message, shown as plain text. */
+export class QuestionView {
   constructor(text) {
     this.text = make("div", { class: "text" }, text);
     this.actions = make("div", { class: "actions" });
@@ -92,17 +92,17 @@ export class Question {
   }
 }
 
-/** What is answered, from the first status to its end. */
-export class Answer {
-  said = "";
+/** A reply, from its first status to its end. */
+export class ReplyView {
+  content = "";
   #markdown;
 
   constructor() {
     this.text = make("div", { class: "text" });
     this.state = make("p", { class: "status", hidden: true });
-    this.line = make("p", { class: "note", hidden: true });
+    this.noteLine = make("p", { class: "note", hidden: true });
     this.actions = make("div", { class: "actions" });
-    const parts = [this.text, this.state, this.line, this.actions];
+    const parts = [this.text, this.state, this.noteLine, this.actions];
     this.element = make("li", { class: "answer" }, unseen("Answer:"), ...parts);
     this.#markdown = new Markdown(this.text);
   }
@@ -114,53 +114,53 @@ export class Answer {
   }
 
   write(piece) {
-    if (!this.said) this.status("");
-    this.said += piece;
+    if (!this.content) this.status("");
+    this.content += piece;
     this.#markdown.write(piece);
   }
 
-  /** All that was said so far is forgotten. */
+  /** Discards the text so far. */
   restart() {
     this.#finish();
-    this.said = "";
+    this.content = "";
     this.text.replaceChildren();
     this.#markdown = new Markdown(this.text);
   }
 
-  end(text = this.said) {
+  end(text = this.content) {
     this.#finish();
-    if (text !== this.said) this.show(text);
-    if (text) this.actions.append(copyButton(() => this.said, "answer"));
+    if (text !== this.content) this.show(text);
+    if (text) this.actions.append(copyButton(() => this.content, "answer"));
   }
 
   show(text) {
-    this.said = text;
+    this.content = text;
     this.text.replaceChildren();
     render(this.text, text);
   }
 
-  fail(sentence, again) {
+  fail(message, retry) {
     this.#finish();
-    const retry = again && button("Try again", again);
-    this.state.before(make("p", { class: "error" }, make("span", {}, sentence), retry));
-    announce(sentence);
+    const retryButton = retry && button("Try again", retry);
+    this.state.before(make("p", { class: "error" }, make("span", {}, message), retryButton));
+    announce(message);
   }
 
-  /** One discreet line; an empty one takes it away. */
+  /** Shows a line below the reply; an empty text hides it. */
   note(text) {
-    this.line.textContent = text;
-    this.line.hidden = !text;
+    this.noteLine.textContent = text;
+    this.noteLine.hidden = !text;
     if (text) announce(text);
   }
 
-  speak({ voice_audio_url: url, voice_audio_base64: base64 }) {
+  addAudio({ voice_audio_url: url, voice_audio_base64: base64 }) {
     const src = url ? `/api/audio?url=${encodeURIComponent(url)}` : base64 && `data:audio/mpeg;base64,${base64}`;
     if (src) this.state.before(make("audio", { controls: true, preload: "none", src, "aria-label": "Spoken answer" }));
   }
 
-  /** Read aloud once, and not word by word. */
+  /** Announces the finished reply to screen readers, once instead of per token. */
   announce() {
-    announce(`Answer: ${this.text.textContent.slice(0, READ_ALOUD)}`);
+    announce(`Answer: ${this.text.textContent.slice(0, MAX_ANNOUNCED)}`);
   }
 
   #finish() {

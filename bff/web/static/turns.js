@@ -1,13 +1,13 @@
-// Turns: a question and its replies.
+// A turn is a question and its replies.
 
 /**
  * @typedef {{id?: string, content: string, editedContent?: string | null, [more: string]: any}} Message
  * @typedef {object} Turn
- * @property {Message | null} question Null where nobody knows it.
+ * @property {Message | null} question Null if unknown.
  * @property {Message[]} replies The last one is shown.
- * @property {object} [body] More of the request: a voice message.
- * @property {string} [regenerate] Asks for a further reply under this key.
- * @property {string} [messageId] The answer's, where one of direct chat is being followed.
+ * @property {object} [body] Other fields of the request, for a voice message.
+ * @property {string} [regenerate] Key of a further reply to the same question.
+ * @property {string} [messageId] Id of the direct chat's reply to follow.
  */
 
 /** @returns {Turn} */
@@ -15,7 +15,7 @@ export function newTurn(question, more) {
   return { question, replies: [], ...more };
 }
 
-/** The messages up to the next question are replies to it. */
+/** Groups messages into turns: the messages between two questions are replies to the first. */
 export function turnsOf(messages) {
   const turns = [];
   for (const message of messages) {
@@ -26,13 +26,13 @@ export function turnsOf(messages) {
   return turns;
 }
 
-/** Equal for equal messages. */
+/** A string that changes when ids or texts change. */
 export function signature(turns) {
   const messages = turns.flatMap(({ question, replies }) => [question, ...replies]).filter(Boolean);
   return JSON.stringify(messages.map(({ id, content, editedContent }) => [id, content, editedContent]));
 }
 
-/** Random: names a further reply. `crypto.randomUUID` is missing where the page came over plain http. */
+/** A random key. `crypto.randomUUID` is missing on pages loaded over plain http. */
 export function randomKey() {
   return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }

@@ -1,17 +1,17 @@
-// A voice message: recorded here, sent as base64.
+// Records voice messages, which are sent as base64.
 
 import { announce, find } from "./dom.js";
 
 const FORMATS = { "audio/webm": "webm", "audio/mp4": "m4a", "audio/ogg": "ogg" };
-const LONGEST = 300; // Seconds.
+const MAX_SECONDS = 300;
 
-/** What the microphone's button does, and what stands in the message's place meanwhile. */
+/** The microphone button, and the hint that replaces the message field while recording. */
 export class Recorder {
-  #asking = false; // The browser asks whether it may, and nobody has cancelled that.
+  #asking = false; // The browser's permission prompt is open, and recording was not cancelled.
   #recording = null;
   #send;
 
-  /** `send(body)`: the rest of a request. */
+  /** `send(body)` gets the fields of the request. */
   constructor(send) {
     this.#send = send;
   }
@@ -32,23 +32,23 @@ export class Recorder {
     }
   }
 
-  /** Whether there was something to send. */
+  /** Sends the recording. Returns whether there was one. */
   finish() {
-    const recording = this.#taken();
+    const recording = this.#takeRecording();
     recording?.finish().then(this.#send);
     return recording !== null;
   }
 
-  /** Whether there was something to give up. */
+  /** Discards the recording. Returns whether there was one, or a prompt for one. */
   cancel() {
     const asking = this.#asking;
     this.#asking = false;
-    const recording = this.#taken();
+    const recording = this.#takeRecording();
     recording?.cancel();
     return asking || recording !== null;
   }
 
-  #taken() {
+  #takeRecording() {
     const recording = this.#recording;
     this.#recording = null;
     if (recording) {
@@ -74,13 +74,13 @@ class Recording {
   #pieces = [];
   #timer = 0;
 
-  constructor(stream, onLongest) {
+  constructor(stream, onMaxLength) {
     this.#stream = stream;
-    const type = Object.keys(FORMATS).find((one) => MediaRecorder.isTypeSupported(one));
+    const type = Object.keys(FORMATS).find((format) => MediaRecorder.isTypeSupported(format));
     this.#recorder = new MediaRecorder(stream, type ? { mimeType: type } : {});
     this.#recorder.addEventListener("dataavailable", ({ data }) => this.#pieces.push(data));
     this.#recorder.start();
-    this.#timer = setTimeout(onLongest, LONGEST * 1000);
+    this.#timer = setTimeout(onMaxLength, MAX_SECONDS * 1000);
   }
 
   cancel() {
@@ -89,7 +89,7 @@ class Recording {
     release(this.#stream);
   }
 
-  /** `audio_base64` and `audio_format`. */
+  /** Returns the request's fields for a voice message. */
   async finish() {
     const stopped = new Promise((resolve) => this.#recorder.addEventListener("stop", resolve));
     this.cancel();
@@ -100,7 +100,7 @@ class Recording {
   }
 }
 
-/** Gives the microphone back. */
+/** Turns the microphone off. */
 function release(stream) {
   stream?.getTracks().forEach((track) => track.stop());
 }

@@ -1,4 +1,4 @@
-// As much of a page, or of a worker, as the examples in docs/sse-js.md touch.
+// The parts of a page and of a worker that the examples in docs/sse-js.md use.
 
 const { CHAT_URL, PROXY_SECRET } = process.env;
 const { fetch, Request } = globalThis;
@@ -12,8 +12,8 @@ export const element = (name) => elements.get(name) ?? elements.set(name, new El
 
 export const posted = [];
 
-/** Until `condition` is true: the test that started this has the deadline. */
-export async function until(condition) {
+/** Waits until `condition` is true. The calling test has the timeout. */
+export async function waitFor(condition) {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 

@@ -1,4 +1,4 @@
-"""The app as it may stand in production, for tests that share one: a process, or many around one Redis."""
+"""Deployments of the app shared by tests: one process, or several with one Redis."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,13 +7,13 @@ from pathlib import Path
 from tests.live import Server
 from tests.redis_server import RedisServer
 
-ROOM = {"MAX_STREAMS_PER_USER": "1000", "MESSAGES_PER_MINUTE": "100000"}
+HIGH_LIMITS = {"MAX_STREAMS_PER_USER": "1000", "MESSAGES_PER_MINUTE": "100000"}
 
 
 @contextmanager
-def house(kind: str, folder: Path, redis: RedisServer | None = None, **settings: str) -> Iterator[Server]:
-    """The web server. A "fleet" has two web processes behind its port, and two workers."""
-    settings = {**ROOM, "DATABASE_URL": f"sqlite:///{folder}/chat.db", **settings}
+def deployment(kind: str, folder: Path, redis: RedisServer | None = None, **settings: str) -> Iterator[Server]:
+    """Yields the web server. A "fleet" has two web processes behind one port, and two workers."""
+    settings = {**HIGH_LIMITS, "DATABASE_URL": f"sqlite:///{folder}/chat.db", **settings}
     servers: list[Server] = []
     if redis is not None:
         settings |= {"REDIS_URL": redis.url, "WEB_CONCURRENCY": "2", "RUN_WORKER": "0"}
