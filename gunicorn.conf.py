@@ -18,7 +18,7 @@ from bff.errors import SettingsError
 # Import nothing here that imports urllib3, requests or ssl: workers monkey-patch after this file has run.
 
 try:
-    settings = load_settings(neighbour=True)
+    settings = load_settings(backend_only=True)
 except SettingsError as error:
     print(error, file=sys.stderr)
     sys.exit(3)

@@ -147,14 +147,14 @@ def follow(queue: Any, message: Any, subscribed: list[Any], latencies: list[floa
     """Reads the log to its end. Adds each event's latency in seconds to `latencies`."""
     from bff.http import waiting
 
-    waiter, after, over = waiting.new_waiter(), "", False
+    waiter, after, ended = waiting.new_waiter(), "", False
     with queue.subscribe(message.user_id, message.id, waiter.wake):
         subscribed.append(message)
-        while not over:
+        while not ended:
             page, now = queue.read(message.user_id, message.id, after), time.time()
             latencies += [now - float(event.data) for event in page.events if event.event == "message" and event.data]
-            after, over = page.events[-1].id if page.events else after, page.over
-            if not (over or page.more):
+            after, ended = page.events[-1].id if page.events else after, page.ended
+            if not (ended or page.has_more):
                 waiter.wait()
 
 

@@ -35,7 +35,7 @@ from bff.config import checks
 from bff.config.settings import Settings
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
-from bff.engine.agents.registry import DEFAULT
+from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.http.streams import StreamLimiter
 from bff.ops import memory
 from bff.ops.connections import BoundedResponses, Connections
@@ -94,7 +94,7 @@ def build(settings: Settings) -> Flask:
 
 
 def _set_up_logging(settings: Settings) -> None:
-    configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
+    configure_logging(settings.log_level, settings.log_format, checks.secret_values(settings))
     for message in (*checks.dangers(settings), *checks.warnings(settings)):
         logging.getLogger(__name__).warning(message)
 
@@ -172,7 +172,7 @@ def _health_probes(
 def _reply_runs(services: Services, broker: BrokerClient, rate_limiter: RateLimiter) -> ReplyRuns:
     settings = services.settings
     replies = Replies(services.database, settings.history_characters)
-    return ReplyRuns(replies, broker, services.agent_infos, DEFAULT, rate_limiter, settings.conversation_on_disconnect)
+    return ReplyRuns(replies, broker, services.agent_infos, DEFAULT_AGENT, rate_limiter, settings.conversation_on_disconnect)
 
 
 def _lifecycle(

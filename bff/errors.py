@@ -164,7 +164,7 @@ def subclasses(root: type[ChatError] = ChatError) -> list[type[ChatError]]:
 BY_CODE: Final = {cls.code: cls for cls in subclasses() if cls not in {UpstreamFailure, StorageUnavailable}}
 
 
-def by_status(status: int | None) -> ChatError:
+def error_for_status(status: int | None) -> ChatError:
     """The error for the status of a werkzeug HTTPException; InvalidRequest if none has that status."""
     error_class: type[ChatError] = next((cls for cls in BY_CODE.values() if cls.status == status), InvalidRequest)
     return error_class()

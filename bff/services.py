@@ -3,7 +3,7 @@
 from bff.config.settings import Settings
 from bff.db.database import open_database
 from bff.engine.agents.broker import BrokerUpstream, EngineUpstream, OpenReplies, Upstream
-from bff.engine.agents.registry import DEFAULT, create_agents, for_direct_chat
+from bff.engine.agents.registry import DEFAULT_AGENT, create_agents, for_direct_chat
 from bff.engine.app import bundled_engine
 from bff.upstream.agents import AgentInfo
 from bff.upstream.broker_client import BrokerClient
@@ -40,13 +40,13 @@ class Services:
         """
         if handler == "external" or (handler == "engine" and self.external_engine is not None):
             return self.settings.engine_repeatable
-        default = for_direct_chat(self.settings, self.agents) if handler == "engine" else self.agents[DEFAULT]
+        default = for_direct_chat(self.settings, self.agents) if handler == "engine" else self.agents[DEFAULT_AGENT]
         return getattr(self.agents.get(agent_id, default), "repeatable", False)
 
     def own_broker(self, bundled: Service) -> BrokerClient:
         in_memory = not self.settings.redis_url
-        outlives_us = not in_memory or self.settings.journal_file() is not None
-        return self._broker_client(bundled, outlives_us=outlives_us, is_ours=True, answers_here=in_memory)
+        survives_restart = not in_memory or self.settings.journal_file() is not None
+        return self._broker_client(bundled, survives_restart=survives_restart, is_bundled=True, runs_in_process=in_memory)
 
     def _broker_client(self, service: Service, **traits: bool) -> BrokerClient:
         settings = self.settings
@@ -64,7 +64,7 @@ class Services:
         if not settings.broker_base_url:
             return None
         service = Remote(settings.broker_base_url, settings.broker_api_key)
-        return self._broker_client(service, outlives_us=True, is_ours=False)
+        return self._broker_client(service, survives_restart=True, is_bundled=False)
 
     def _engine_client(self, service: Service) -> EngineClient:
         settings = self.settings

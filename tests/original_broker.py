@@ -42,20 +42,20 @@ class OriginalBroker:
         self.lock_seconds = lock_seconds
         self.messages: dict[str, tuple[str, str]] = {}
         """User and text, by message id."""
-        self.left: list[str] = []
+        self.received: list[str] = []
         """The texts received, in order."""
         self.opened: list[str] = []
         """The message id of each stream."""
-        self.answered: list[str] = []
+        self.completed: list[str] = []
         """The texts replied to, in order of completion."""
         self.given_up: list[str] = []
-        self.at_once: Counter[str] = Counter()
+        self.max_concurrent: Counter[str] = Counter()
         """The maximum of concurrently open streams, by user."""
         self.stray_streams = 0
         """The next streams to be opened in another process, which sends `done` and nothing of the reply."""
         self.history: dict[str, list[dict[str, Any]]] = {}
         """The engine's turns, by user."""
-        self.keeps_history = True
+        self.stores_history = True
         self._killed = False
         self._open: Counter[str] = Counter()
         self._connections: list[socket.socket] = []
@@ -75,9 +75,9 @@ class OriginalBroker:
         while any(self._open.values()) and time.monotonic() < deadline:
             time.sleep(0.01)
         with self._condition:
-            for state in (self.messages, self.left, self.opened, self.answered, self.given_up, self.history, self._locks):
+            for state in (self.messages, self.received, self.opened, self.completed, self.given_up, self.history, self._locks):
                 state.clear()
-            self.at_once.clear()
+            self.max_concurrent.clear()
             self._open.clear()
             self._connections.clear()
 
@@ -97,7 +97,7 @@ class OriginalBroker:
             self._locks.clear()
             self.messages.clear()
 
-    def come_back(self) -> None:
+    def restart(self) -> None:
         """Serves again after `kill`, on the same port."""
         self._server = _Server(self, self.port)
         self._killed = False
@@ -119,7 +119,7 @@ class OriginalBroker:
     def receive(self, content: dict[str, Any]) -> dict[str, Any]:
         message_id = str(uuid.uuid4())
         self.messages[message_id] = (content["user_id"], content["message"])
-        self.left.append(content["message"])
+        self.received.append(content["message"])
         return {"status": "queued", "message_id": message_id, "queue_position": 1}
 
     def stream(self, message_id: str, send: Send, connection: socket.socket) -> None:
@@ -129,7 +129,7 @@ class OriginalBroker:
         self.opened.append(message_id)
         with self._condition:
             self._open[user] += 1
-            self.at_once[user] = max(self.at_once[user], self._open[user])
+            self.max_concurrent[user] = max(self.max_concurrent[user], self._open[user])
             stray, self.stray_streams = self.stray_streams > 0, max(0, self.stray_streams - 1)
         try:
             send("queued", json.dumps({"message_id": message_id}))
@@ -178,10 +178,10 @@ class OriginalBroker:
             pieces.append(piece)
             send("message", json.dumps({"type": "progress", "text": piece}, ensure_ascii=False))
         reply = "".join(pieces) if self._reply else text
-        self.answered.append(text)
+        self.completed.append(text)
         now = datetime.now(UTC).isoformat()
         turn = {"user_message": text, "assistant_response": reply, "timestamp": now, "created_at": now}
-        if self.keeps_history:
+        if self.stores_history:
             self.history.setdefault(user, []).append(turn)
         response = {"responses": [reply], "response_language": "en", "voice_audio_base64": None}
         send("message", json.dumps({"type": "complete", "response": response}, ensure_ascii=False))

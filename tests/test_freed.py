@@ -35,7 +35,7 @@ from bff.upstream.relay import Relay
 from bff.upstream.services import Remote, Timeouts
 from bff.upstream.unnumbered import Question, UnnumberedReply
 from tests.api.chat_requests import client_of
-from tests.broker_says import TICKET
+from tests.broker_responses import RECEIPT
 from tests.live import ADA, BASE_ENVIRONMENT, DEADLINE, eventually, new_app
 from tests.wire_server import CUT, UNNUMBERED, WireServer, chunk, reply, stream_head
 
@@ -130,7 +130,7 @@ def a_failed_call_in_a_thread_executor(_: Canary) -> None:
 
 def an_unnumbered_reply_whose_connection_is_lost(canary: Canary) -> None:
     with (
-        WireServer([TICKET], [stream_head(), ONE_WORD, CUT], queue=UNNUMBERED) as server,
+        WireServer([RECEIPT], [stream_head(), ONE_WORD, CUT], queue=UNNUMBERED) as server,
         closing(waiting.new_waiter()) as waiter,
         suppress(UpstreamUnavailable),
     ):
@@ -232,7 +232,7 @@ def a_not_found_response(canary: Canary) -> None:
 
 def a_failed_completion(canary: Canary) -> None:
     content = {"model": "default", "messages": [{"role": "user", "content": "hello"}]}
-    with WireServer([TICKET], [stream_head(), CUT]) as broker:
+    with WireServer([RECEIPT], [stream_head(), CUT]) as broker:
         app = client_of(broker).application
         assert status_of(app, canary, "/v1/chat/completions", method="POST", json=content) == "503"
 

@@ -62,16 +62,16 @@ def stream() -> Response:
     """Enqueues the message and opens its stream before the response starts, so that earlier failures are plain JSON."""
     identity = hooks.identity()
     protocol = _requested_protocol()
-    parsed = protocol.parsed(hooks.body())
+    parsed = protocol.parse_request(hooks.body())
     message = messages.parse(parsed.body, request.headers.get("Idempotency-Key"))
     parts = services.parts()
     parts.rate.acquire(identity.user_id)
-    with parts.streams.acquire(identity.user_id, comes_back=hooks.client_resumes()) as slot:
+    with parts.streams.acquire(identity.user_id, resumable=hooks.client_resumes()) as slot:
         broker, deadline, more = choose_destination(identity.user_id)
         content = enqueue_content(message, parts.settings) | more
         message_id = broker.enqueue(identity, content, deadline).message_id
         reply = broker.follow(identity.user_id, message_id, deadline)
-        encoder = protocol.encoder and protocol.encoder(message_id, parsed.about, Sent.NOTHING)
+        encoder = protocol.encoder and protocol.encoder(message_id, parsed.context, Sent.NOTHING)
         return reply_stream.stream_response(reply, message_id, slot, protocol, encoder, broker=broker)
 
 
@@ -108,7 +108,7 @@ def resume(message_id: str) -> Response:
     after, sent = (after, Sent.NOTHING) if protocol is NATIVE else ResumePoint.of(after)
     # Clients of other protocols take a clean end of the stream for the end of the reply, unless they say otherwise.
     resumable = protocol is NATIVE or hooks.client_resumes()
-    with services.parts().streams.acquire(identity.user_id, comes_back=resumable) as slot:
+    with services.parts().streams.acquire(identity.user_id, resumable=resumable) as slot:
         _check_message_id(message_id, identity)
         broker, reply = _try_brokers(
             identity, lambda broker: broker.resume(identity.user_id, message_id, broker.open_deadline(), after)
@@ -163,9 +163,9 @@ def active() -> Response:
 def _active_messages(identity: Identity) -> list[dict[str, Any]]:
     """The user's messages in this org that wait or run, in order: message_id, state and position each."""
     parts = services.parts()
-    messages = parts.own_broker.places(identity.user_id)
+    messages = parts.own_broker.queue_positions(identity.user_id)
     if parts.own_broker is not parts.broker and parts.broker.numbers_events(identity.user_id):
-        messages += parts.broker.places(identity.user_id)
+        messages += parts.broker.queue_positions(identity.user_id)
     return [message for message in messages if message_ids.may_be_of(str(message["message_id"]), identity.org)]
 
 

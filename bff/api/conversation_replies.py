@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID
 
-from bff.api.schemas import StreamMessage
+from bff.api.schemas import StreamQuery
 from bff.auth.identity import Identity
 from bff.db.replies import Question, Replies
 from bff.errors import Busy, Expired, InvalidRequest, NotFound
@@ -94,7 +94,7 @@ class ReplyRuns:
             raise InvalidRequest("agentId: is none of GET /api/agents.")
         return agent
 
-    def open(self, identity: Identity, conversation_id: UUID, query: StreamMessage, after: str) -> OpenedReply | None:
+    def open(self, identity: Identity, conversation_id: UUID, query: StreamQuery, after: str) -> OpenedReply | None:
         """Finds or starts the requested reply. None if it is stored already, or if nothing follows the event `after`.
 
         Raises Busy while the conversation has another run, InvalidRequest, NotFound, TooManyRequests, an UpstreamFailure.

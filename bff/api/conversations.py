@@ -23,7 +23,7 @@ from bff.api.openapi import (
 from bff.api.openapi.parameters import CURSOR_PAGE, EVENT_SOURCE, IDS
 from bff.api.openapi.responses import CONVERSATION_STREAM, STOPPING
 from bff.api.openapi.schemas import Agents, Conversation, ConversationMessage, Conversations, Messages
-from bff.api.schemas import EditMessage, NewConversation, NewMessage, StreamMessage, UpdateConversation
+from bff.api.schemas import EditMessage, NewConversation, NewMessage, StreamQuery, UpdateConversation
 from bff.db.store import ConversationStore
 from bff.errors import ChatError, InvalidRequest
 from bff.http import event_ids, request_body
@@ -150,7 +150,7 @@ def edit_message(conversation_id: UUID, message_id: UUID) -> Response:
         204: ResponseSpec("The message has a reply already, or the reader has seen its end."),
     },
     (*STORE_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.Busy),
-    query=StreamMessage,
+    query=StreamQuery,
     parameters=(*EVENT_SOURCE, IDS),
 )
 def stream(conversation_id: UUID) -> Response:
@@ -161,7 +161,7 @@ def stream(conversation_id: UUID) -> Response:
     if request.method == "HEAD":
         _store().get(identity.owner, conversation_id)
         return Response(content_type="text/event-stream; charset=utf-8", headers=HEADERS)
-    with services.parts().streams.acquire(identity.user_id, comes_back=True) as slot:
+    with services.parts().streams.acquire(identity.user_id, resumable=True) as slot:
         opened = _runs().open(identity, conversation_id, query, after)
         if opened is not None:
             return _stream_response(opened, slot)
@@ -185,7 +185,7 @@ def _stream_response(opened: OpenedReply, slot: Slot) -> Response:
         opened.message_id,
         kind="conversation",
         resumed=opened.resumed,
-        resumable=slot.comes_back,
+        resumable=slot.resumable,
         own=True,
         on_reader_gone=reply_stream.disconnect_callback(broker, slot.user_id, opened.message_id),
     )
@@ -219,12 +219,12 @@ def _owner() -> str:
 
 
 def _body(model: type[Model]) -> Model:
-    return request_body.validated(model, hooks.body(MAX_BODY_BYTES))
+    return request_body.parse(model, hooks.body(MAX_BODY_BYTES))
 
 
-def _stream_query() -> StreamMessage:
+def _stream_query() -> StreamQuery:
     try:
-        return StreamMessage.model_validate(request.args.to_dict())
+        return StreamQuery.model_validate(request.args.to_dict())
     except ValidationError as error:
         raise InvalidRequest(request_body.error_message(error)) from None
 

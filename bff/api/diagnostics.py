@@ -33,7 +33,7 @@ SHARED_USER: Final = "\0diagnostics"
 )
 def stream() -> Response:
     """Raises ServerFull, TooManyRequests."""
-    with services.parts().streams.acquire(SHARED_USER, comes_back=True) as slot:
+    with services.parts().streams.acquire(SHARED_USER, resumable=True) as slot:
         options = StreamOptions(comment("keepalive"), services.parts().settings.heartbeat_seconds)
         return EventStream(_ticks, options, environ=request.environ, slot=slot)
 

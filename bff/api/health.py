@@ -37,7 +37,7 @@ def readyz() -> tuple[Response, int]:
 )
 def healthz() -> tuple[Response, int]:
     """Fails late: a failed liveness probe restarts the process, which ends its streams."""
-    alive = services.parts().lag.is_there()
+    alive = services.parts().lag.is_responsive()
     return jsonify(status="ok" if alive else "stuck"), 200 if alive else 503
 
 

@@ -65,7 +65,7 @@ def identity_or_ticket() -> Identity:
     """Like `identity`, but accepts a ticket in the query, as `EventSource` cannot send headers. For streams."""
     ticket = request.args.get("ticket", "")
     if ticket and "identity" not in g:
-        redeemed = parts().tickets.redeem(ticket, request.path, comes_back="Last-Event-ID" in request.headers)
+        redeemed = parts().tickets.redeem(ticket, request.path, resumable="Last-Event-ID" in request.headers)
         g.identity = redeemed.identity
         g.unused_ticket = ticket if redeemed.first else ""
     return identity()
@@ -216,7 +216,7 @@ def _map_error(error: Exception) -> ChatError:
         return error
     if isinstance(error, HTTPException):
         request.routing_exception = None  # Its traceback refers to the request: that would be a reference cycle.
-        return errors.by_status(error.code)
+        return errors.error_for_status(error.code)
     log.error("unhandled exception", exc_info=error, extra={"request_id": request_id()})
     return InternalError()
 

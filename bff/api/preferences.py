@@ -42,6 +42,6 @@ def read() -> Response:
 )
 def update() -> Response:
     hooks.identity()
-    changes = request_body.validated(Changes, hooks.body()).model_dump(exclude_unset=True)
+    changes = request_body.parse(Changes, hooks.body()).model_dump(exclude_unset=True)
     with engine_request() as (identity, _, waiter):
-        return jsonify(services.parts().engine.prefer(identity, changes, waiter))
+        return jsonify(services.parts().engine.update_preferences(identity, changes, waiter))

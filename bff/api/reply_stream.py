@@ -63,7 +63,7 @@ class ReplyStream:
 
     @property
     def error(self) -> ChatError | None:
-        return self._relay.problem
+        return self._relay.error
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         """To be iterated once. Raises ClientDisconnected."""
@@ -140,7 +140,7 @@ def stream_response(
         kind=kind,
         encoder=encoder,
         resumed=retry is not None,
-        resumable=slot.comes_back,
+        resumable=slot.resumable,
         own=True,
         on_reader_gone=on_reader_gone,
     )
@@ -167,8 +167,8 @@ def message_headers(message_id: str) -> dict[str, str]:
 
 def prepare_for_drain(slot: Slot, broker: BrokerClient) -> None:
     """A drain ends a stream early only if the client can resume it in another process, and its reply is not produced here."""
-    slot.comes_back = slot.comes_back and broker.outlives_us
-    slot.leaves_early = not broker.answers_here
+    slot.resumable = slot.resumable and broker.survives_restart
+    slot.may_end_early = not broker.runs_in_process
 
 
 def disconnect_callback(broker: BrokerClient, user_id: str, message_id: str) -> Callable[[], None]:

@@ -56,7 +56,7 @@ class EditMessage(NewMessage):
     pass
 
 
-class StreamMessage(_RequestBody):
+class StreamQuery(_RequestBody):
     """The query of `GET /api/conversations/<id>/stream`."""
 
     agent_id: Annotated[AgentId | None, NoneIfEmpty] = Field(default=None, alias="agentId")

@@ -68,8 +68,8 @@ MAX_CHARACTERS: Final = 1_000_000
 )
 def complete() -> Response:
     identity, parts = hooks.identity(), services.parts()
-    parsed = OPENAI.parsed(hooks.body())
-    model = parsed.about["model"]
+    parsed = OPENAI.parse_request(hooks.body())
+    model = parsed.context["model"]
     _check_model(model)
     message = messages.parse(parsed.body, request.headers.get("Idempotency-Key"))
     parts.rate.acquire(identity.user_id)
@@ -82,7 +82,7 @@ def complete() -> Response:
         is_own = broker is parts.own_broker
         callback = reply_stream.disconnect_callback(broker, identity.user_id, message_id) if is_own else None
         completion = {"model": model, "created": int(time.time())}
-        if not parsed.about["stream"]:
+        if not parsed.context["stream"]:
             return _completion_response(reply, message_id, slot, completion, callback)
         encoder = OpenAiEncoder(message_id, completion, Sent.NOTHING)
         return reply_stream.stream_response(
@@ -100,13 +100,13 @@ def _destination(model: str, user_id: str) -> Destination:
 def _content(message: ChatRequest, parsed: ParsedRequest) -> dict[str, Any]:
     """For direct chat the last message only, as its engine stores the history. An agent gets all messages, in a new group."""
     content = enqueue_content(message, services.parts().settings)
-    if parsed.about["model"] == DEFAULT_MODEL:
+    if parsed.context["model"] == DEFAULT_MODEL:
         return content
-    history = [{"role": role, "content": text} for role, text in parsed.about["history"]]
+    history = [{"role": role, "content": text} for role, text in parsed.context["history"]]
     if sum(len(message["content"]) for message in history) > MAX_CHARACTERS:
         raise TooLarge("messages: too much for an agent.")
     own_group = {"group": f"v1:{uuid.uuid4()}", "on_busy": "enqueue"}
-    return content | own_group | {"handler": "bundled", "agent_id": parsed.about["model"], "messages": history}
+    return content | own_group | {"handler": "bundled", "agent_id": parsed.context["model"], "messages": history}
 
 
 @bp.get("/models")

@@ -42,14 +42,14 @@ class Tickets:
     def issue(self, identity: Identity) -> str:
         return str(self._signer.dumps([secrets.token_urlsafe(12), self._clock(), identity.user_id, identity.org]))
 
-    def redeem(self, ticket: str, path: str, *, comes_back: bool) -> Redeemed:
-        """`comes_back`: whether the client resumes the stream, with a `Last-Event-ID`. Raises Unauthorized."""
+    def redeem(self, ticket: str, path: str, *, resumable: bool) -> Redeemed:
+        """`resumable`: whether the client resumes the stream, with a `Last-Event-ID`. Raises Unauthorized."""
         nonce, issued_at, user_id, org = self._load(ticket)
         now = self._clock()
-        deadline = issued_at + (self._stream_seconds if comes_back else OPEN_SECONDS)
+        deadline = issued_at + (self._stream_seconds if resumable else OPEN_SECONDS)
         with self._lock:
             opened_path, _ = self._redeemed.get(nonce, ("", 0.0))
-            if now > deadline or (opened_path and (opened_path != path or not comes_back)):
+            if now > deadline or (opened_path and (opened_path != path or not resumable)):
                 raise Unauthorized("This ticket is used up. Please ask for another one.")
             if not opened_path:
                 self._make_room(now)

@@ -38,20 +38,20 @@ def create_broker() -> "Flask":
     key = settings.broker_api_key
     if len(key.encode()) < KEY_BYTES:
         _exit(f"BROKER_API_KEY is required for a broker on a port of its own, {KEY_BYTES} bytes at least.")
-    return built(settings, key, alone=True)
+    return build_broker(settings, key, standalone=True)
 
 
-def built(
+def build_broker(
     settings: Settings,
     key: str,
     services: "Services | None" = None,
     client: "Client | None" = None,
     *,
-    alone: bool = False,
+    standalone: bool = False,
 ) -> "Flask":
     """`key`: the X-API-Key of callers. `services` and the Redis `client` are the web process's, where it runs inside one.
 
-    `alone`: it is a process of its own.
+    `standalone`: it is a process of its own.
     """
     from flask import Flask
 
@@ -61,18 +61,18 @@ def built(
     from bff.ops.lifecycle import Lifecycle
     from bff.services import Services
 
-    queue = _create_queue(settings, client, journal=settings.journal_file(alone=alone))
+    queue = _create_queue(settings, client, journal=settings.journal_file(standalone=standalone))
     services = services or Services(settings)
     worker = _create_worker(settings, queue, services, claims=settings.run_worker)
     # Not resumable: readers can reconnect, but replies in memory would be lost, so streams stay open while there is time.
-    streams = StreamLimiter(settings.max_streams, settings.max_streams, farewell=Draining)
+    streams = StreamLimiter(settings.max_streams, settings.max_streams, drain_error=Draining)
     connections = Connections(settings.slow_reader_seconds)
     app = Flask(__name__)
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     start = partial(_start, queue, worker)
     drain = partial(_drain, settings, streams, connections, partial(_stop_worker, queue, worker))
     lifecycle = Lifecycle(start, drain, streams.__len__)
-    if settings.journal_file(alone=alone):
+    if settings.journal_file(standalone=standalone):
         app.before_request(partial(_start_at_first_request, start))
     register(app, Parts(queue, worker, streams, key, settings, services.is_repeatable, lifecycle))
     return app
@@ -82,7 +82,7 @@ def bundled_broker(settings: Settings, services: "Services", client: "Client | N
     """The broker inside this process. `client`: the process's Redis client, if REDIS_URL is set."""
     from bff.upstream.http import InProcessService
 
-    return InProcessService("broker", lambda key: built(settings, key, services, client))
+    return InProcessService("broker", lambda key: build_broker(settings, key, services, client))
 
 
 def run_worker() -> None:
@@ -204,10 +204,10 @@ def _load_settings() -> Settings:
 
     memory.unmap_large_blocks()
     try:
-        settings = load_settings(neighbour=True)
+        settings = load_settings(backend_only=True)
     except SettingsError as error:
         _exit(str(error))
-    configure_logging(settings.log_level, settings.log_format, checks.secrets_of(settings))
+    configure_logging(settings.log_level, settings.log_format, checks.secret_values(settings))
     return settings
 
 

@@ -25,7 +25,7 @@ class Reply(Protocol):
 
     @property
     def open(self) -> bool:
-        """Whether the upstream continues after its terminal event: then `read_out` has to be called."""
+        """Whether the upstream continues after its terminal event: then `discard_rest` has to be called."""
 
     def start(self, waiter: Waiter) -> None:
         """Submits the message, where that can fail before the reply begins. Raises a ChatError, and what cancels `waiter`."""
@@ -36,7 +36,7 @@ class Reply(Protocol):
         Raises an UpstreamFailure, and what cancels `waiter`.
         """
 
-    def read_out(self, waiter: Waiter) -> None:
+    def discard_rest(self, waiter: Waiter) -> None:
         """Reads and drops the rest, until `waiter.wake_at`. Raises what cancels `waiter`."""
 
     def close(self) -> None: ...
@@ -68,7 +68,7 @@ class Engines(NamedTuple):
         content = {name: value for name, value in message.content.items() if name in EXTERNAL_BROKER_FIELDS}
         identity = Identity(message.user_id, message.content["org"])
         question = Question(identity, content | {"client_message_id": message.id}, time.time() - claim.waited)
-        return UnnumberedReply(self.external_broker, self.external_engine, question, left_before=claim.token > 1)
+        return UnnumberedReply(self.external_broker, self.external_engine, question, may_be_enqueued=claim.token > 1)
 
 
 class EngineReply:
@@ -78,7 +78,7 @@ class EngineReply:
         self._open_replies = open_replies
         self._content = claim.message.content
         if is_bundled:
-            self._content = self._content | {"message_id": claim.message.id, "begun": claim.begun}
+            self._content = self._content | {"message_id": claim.message.id, "begun": claim.was_started}
 
     @property
     def open(self) -> bool:
@@ -107,7 +107,7 @@ class EngineReply:
                 raise AnswerTimeout from None
             raise
 
-    def read_out(self, waiter: Waiter) -> None:
+    def discard_rest(self, waiter: Waiter) -> None:
         """Waits for the agent, which reads the rest in the background."""
         if self._open_replies is not None:
             self._open_replies.wait(self._message.user_id, waiter)

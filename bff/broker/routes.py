@@ -23,7 +23,7 @@ from bff.errors import (
     ServerRestarting,
     StorageUnavailable,
     Unauthorized,
-    by_status,
+    error_for_status,
 )
 from bff.http import request_body, tracing
 from bff.http.responses import EventStream, StreamOptions
@@ -87,7 +87,7 @@ def enqueue() -> Response:
     if parts.streams.draining:
         raise ServerRestarting  # A queue in memory would lose the message.
     body = request_body.read(request.environ, parts.settings.max_body_bytes, parts.settings.request_seconds)
-    content = request_body.validated(MessageRequest, body)
+    content = request_body.parse(MessageRequest, body)
     message = _message(content, len(body))
     add = partial(parts.queue.enqueue, message, content.client_message_id, content.on_busy or parts.settings.on_busy)
     receipt = parts.worker.start_now(partial(add, claim=True)) if content.handler == "external" else add()
@@ -113,7 +113,7 @@ def _message(content: MessageRequest, size: int) -> Message:
         content=content.for_engine(),
         size=size,
         cancel_on_disconnect=(content.on_disconnect or parts.settings.on_disconnect) == "cancel",
-        trace=tracing.kept(),
+        trace=tracing.inject(),
         handler=content.handler,
         run_scope=content.run_scope,
         run_key=content.run_key,
@@ -130,7 +130,7 @@ def follow() -> Response:
     if request.args.get("on_disconnect") == "continue":
         queue.continue_without_readers(user_id, message_id)
     page = queue.read(user_id, message_id, after)
-    if after and page.over and all(event.event == "done" for event in page.events):
+    if after and page.ended and all(event.event == "done" for event in page.events):
         return Response(status=204)  # Ends an EventSource's reconnects: it has the whole reply.
 
     def events(waiter: Waiter) -> Iterator[Event | None]:
@@ -151,10 +151,10 @@ def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Wai
             for event in page.events:
                 yield event
                 after = event.id
-            if page.over:
+            if page.ended:
                 return
             yield None  # Flushes this page before the next one is read.
-            if not page.more:
+            if not page.has_more:
                 waiter.wait()
 
 
@@ -226,7 +226,7 @@ def _queue_sizes(queue: Queue) -> dict[str, float]:
 def _error_response(error: Exception) -> Response:
     if isinstance(error, HTTPException):
         request.routing_exception = None  # Breaks a reference cycle: its traceback refers to the request.
-        error = by_status(error.code)
+        error = error_for_status(error.code)
     if not isinstance(error, ChatError):
         current_app.logger.error("unexpected error in the broker", exc_info=error)
         error = InternalError()

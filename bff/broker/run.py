@@ -33,7 +33,7 @@ T = TypeVar("T")
 END_SECONDS: Final = 5.0
 """How long an external broker's stream is read after its terminal event: the broker may count an earlier close as a
 disconnect."""
-AWAY_SECONDS: Final = 0.25
+RETRY_SECONDS: Final = 0.25
 """Between two attempts to write while the queue is unavailable."""
 
 log = logging.getLogger(__name__)
@@ -177,12 +177,12 @@ class Run:
             if data is None:
                 self._write()
                 continue
-            content = events.parsed_object(data)
+            content = events.parse_object(data)
             kind = content.get("type")
             if not isinstance(kind, str) or kind == "keepalive":
                 continue
             if self._is_unstored(content) and self._retry_write(lambda: self._queue.restart(self.claim)):
-                self.claim = self.claim._replace(begun=False)
+                self.claim = self.claim._replace(was_started=False)
                 self._restart = True
                 return
             if kind in {"complete", "error"}:
@@ -195,7 +195,7 @@ class Run:
 
     def _is_unstored(self, content: dict[str, Any]) -> bool:
         """Whether the bundled engine reports that it has not stored a reply which an earlier worker had committed."""
-        return self.claim.begun and self._is_bundled and content.get("code") == Interrupted.code
+        return self.claim.was_started and self._is_bundled and content.get("code") == Interrupted.code
 
     def _store_stopped(self, text: str, reason: StopReason) -> str | None:
         """Stores the output of a reply that its user stopped. Its id; None if it is not to be stored, or could not be."""
@@ -228,7 +228,7 @@ class Run:
         old_waiter.close()
         self.waiter.wake_at = deadline
         with suppress(Requeued, LeaseLost):
-            reply.read_out(self.waiter)
+            reply.discard_rest(self.waiter)
 
     def _retry_write(self, write: Callable[[], T]) -> T:
         """Repeats an idempotent write while the queue is unavailable or full; the run and its engine wait meanwhile."""
@@ -238,7 +238,7 @@ class Run:
             except (StorageUnavailable, ServerFull):
                 if monotonic() >= self._give_up_at:
                     raise
-                time.sleep(AWAY_SECONDS)
+                time.sleep(RETRY_SECONDS)
 
 
 def _without_code(content: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bff.broker.engines import Engines
 from bff.broker.queue.base import Claim, LeaseLost, Message, Queue, StopReason
-from bff.broker.run import AWAY_SECONDS, Requeued, Run, StopRequested
+from bff.broker.run import RETRY_SECONDS, Requeued, Run, StopRequested
 from bff.errors import StorageUnavailable
 from bff.http import tracing, waiting
 from bff.ops import metrics
@@ -88,7 +88,7 @@ class Runner:
 
     def _run(self, run: Run, on_end: Callable[[], object], submit_first: bool) -> None:
         message = run.claim.message
-        tracing.go_on(message.trace)
+        tracing.extract(message.trace)
         try:
             with suppress(StorageUnavailable):  # The renewing thread tries again.
                 self._renew(run)  # The message may have been stopped before its run was registered here.
@@ -111,7 +111,7 @@ class Runner:
     def _renew_forever(self) -> None:
         while True:
             interval = self._times.lease / 3
-            time.sleep(interval if self._renew_all() else min(AWAY_SECONDS, interval))
+            time.sleep(interval if self._renew_all() else min(RETRY_SECONDS, interval))
 
     def _renew_all(self) -> bool:
         """False if the queue is unavailable."""

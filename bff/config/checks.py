@@ -15,17 +15,17 @@ PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".lan", ".home.a
 """Of host names that no public resolver knows, in a platform's or a home's own network."""
 
 
-def refusals(settings: Settings, *, neighbour: bool) -> Iterator[str]:
-    """Why this process must not start. `neighbour`: leaves out the checks for processes that serve browsers."""
+def refusals(settings: Settings, *, backend_only: bool) -> Iterator[str]:
+    """Why this process must not start. `backend_only`: leaves out the checks for processes that serve browsers."""
     if not settings.run_worker and not settings.redis_url:
         yield "RUN_WORKER=0 needs REDIS_URL: without Redis no other process can produce replies."
-    if not neighbour:
+    if not backend_only:
         yield from _authentication(settings)
     if not settings.development:
         yield from dangers(settings)
         if settings.expose_upstream_errors:
             yield "EXPOSE_UPSTREAM_ERRORS=1 is for development only: users must not see upstream errors."
-        if not neighbour:
+        if not backend_only:
             yield from _production_only(settings)
 
 
@@ -46,7 +46,7 @@ def warnings(settings: Settings) -> Iterator[str]:
         yield "REDIS_URL with SQLite: other machines do not see the conversations; DATABASE_URL can name PostgreSQL."
 
 
-def secrets_of(settings: Settings) -> list[str]:
+def secret_values(settings: Settings) -> list[str]:
     """All values to redact in logs: the secret settings, and the passwords inside secret URLs."""
     secret_fields = [field for field in fields(settings) if field.metadata.get("secret")]
     values = [str(getattr(settings, field.name)) for field in secret_fields if getattr(settings, field.name) != field.default]

@@ -16,17 +16,17 @@ from bff.config.settings import Settings, streams_by_descriptors
 from bff.errors import SettingsError
 
 
-def load_settings(environment: Mapping[str, str] | None = None, *, neighbour: bool = False) -> Settings:
+def load_settings(environment: Mapping[str, str] | None = None, *, backend_only: bool = False) -> Settings:
     """Raises SettingsError, whose message names the setting and what is wrong with it.
 
-    `neighbour`: leaves out the checks for processes that serve browsers; a broker or worker process serves none.
+    `backend_only`: leaves out the checks for processes that serve browsers; a broker or worker process serves none.
     """
     environment = dict(os.environ if environment is None else environment)
     if environment.get("FLASK_RUN_FROM_CLI") == "true" and not environment.get("APP_ENV", "").strip():
         environment["APP_ENV"] = "development"
     values = {f.name: value for f in fields(Settings) if (value := _read(f, environment)) is not None}
     settings = _with_defaults(Settings(**values))
-    for message in checks.refusals(settings, neighbour=neighbour):
+    for message in checks.refusals(settings, backend_only=backend_only):
         raise SettingsError(message)
     return settings
 

@@ -147,16 +147,16 @@ class Settings:
         each = 2 if self.broker_base_url or self.engine_base_url or self.openai_base_url else 1
         return each, 0 if self.broker_base_url else self.max_running
 
-    def journal_file(self, *, alone: bool = False) -> Path | None:
+    def journal_file(self, *, standalone: bool = False) -> Path | None:
         """The file that journals the queue in memory; None if there is no journal.
 
-        `alone`: for a broker in a process of its own. It has another default file than a web process, which may run beside it.
+        `standalone`: for a broker in a process of its own, whose default is not the file of a web process beside it.
         """
         if self.redis_url or self.queue_file == "off":
             return None
         if self.queue_file != DEFAULT_QUEUE_FILE:
             return Path(self.queue_file)
-        return None if self.dyno else Path(DEFAULT_QUEUE_FILE).with_stem("broker-queue" if alone else "queue")
+        return None if self.dyno else Path(DEFAULT_QUEUE_FILE).with_stem("broker-queue" if standalone else "queue")
 
     def signing_key(self) -> str:
         """SECRET_KEY. In development a random one is stored at the first start, so that cookies stay valid after a restart."""

@@ -95,7 +95,7 @@ class DirectChat:
         """Two letters; "" if the user has chosen none."""
         return self._database.read(lambda session: session.scalar(_language_of(owner))) or ""
 
-    def choose_language(self, owner: str, language: str) -> None:
+    def set_language(self, owner: str, language: str) -> None:
         def work(session: Session) -> None:
             session.merge(Preference(owner_id=owner, response_language=language))
 

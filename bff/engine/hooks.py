@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from bff.auth.identity import Identity
 from bff.engine.turns import Turns
-from bff.errors import ChatError, ClientDisconnected, InternalError, Unauthorized, by_status
+from bff.errors import ChatError, ClientDisconnected, InternalError, Unauthorized, error_for_status
 from bff.http import request_body, tracing
 
 log = logging.getLogger("bff.engine")
@@ -61,7 +61,7 @@ def error_response(error: Exception) -> Response:
         return Response(status=ClientDisconnected.status)
     if isinstance(error, HTTPException):
         request.routing_exception = None  # Breaks a reference cycle: its traceback refers to the request.
-        error = by_status(error.code)
+        error = error_for_status(error.code)
     if not isinstance(error, ChatError):
         log.error("unexpected error in the engine", exc_info=error)
         error = InternalError()

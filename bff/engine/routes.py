@@ -118,7 +118,7 @@ def stream() -> Response:
 @bp.post("/api/v1/chat/stopped")
 def keep_stopped() -> Response:
     """Stores the output of a conversation's reply that its user stopped."""
-    stopped = request_body.validated(StoppedTurn, hooks.body())
+    stopped = request_body.parse(StoppedTurn, hooks.body())
     if (turn := stopped.conversation_turn) is None:
         raise InvalidRequest("conversation_id: is required.")
     return jsonify(message_id=str(hooks.parts().turns.keep_stopped(turn, stopped.text).id))
@@ -138,4 +138,4 @@ def chat() -> Response:
 
 
 def _parse_request() -> EngineRequest:
-    return request_body.validated(EngineRequest, hooks.body())
+    return request_body.parse(EngineRequest, hooks.body())

@@ -14,7 +14,7 @@ from bff.db.direct_chat import DirectChat
 from bff.db.models import Message
 from bff.db.replies import Replies
 from bff.engine.agents.base import MAX_REPLY_CHARACTERS, Agent, ReplyBuffer
-from bff.engine.agents.registry import DEFAULT
+from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Waiter
 from bff.upstream import events
@@ -22,7 +22,7 @@ from bff.upstream.messages import ChatMessage
 
 DATABASE_SECONDS: Final = 30.0
 """How long a turn retries while the database is unavailable."""
-AGAIN_SECONDS: Final = 0.25
+RETRY_SECONDS: Final = 0.25
 MAX_DIRECT_CHARACTERS: Final = 16 * 1024 * 1024
 """Characters of a direct chat's reply. Events and logs have bounds of their own."""
 LANGUAGE: Final = "en"
@@ -110,7 +110,7 @@ class Turns:
         return self._replies.store(*turn.key, version, turn.regenerate, text)
 
     def _agent(self, agent_id: str) -> Agent:
-        agent = self._agents.get(agent_id or DEFAULT)
+        agent = self._agents.get(agent_id or DEFAULT_AGENT)
         if agent is None:
             raise InvalidRequest("agentId: is none of GET /api/agents.")
         return agent
@@ -154,7 +154,7 @@ def _retry(call: Callable[[], T], waiter: Waiter) -> Generator[None, None, T]:
         except UpstreamUnavailable:
             if monotonic() >= deadline:
                 raise
-        yield from waiter.sleep(AGAIN_SECONDS)
+        yield from waiter.sleep(RETRY_SECONDS)
 
 
 def _complete(reply: Message) -> dict[str, Any]:

@@ -64,9 +64,9 @@ def set_preferences(org: str, user_id: str) -> Response:
     owner = Identity(user_id, org).owner
     if len(owner) > MAX_OWNER_CHARACTERS:
         raise InvalidRequest
-    changes = request_body.validated(PreferenceChanges, hooks.body())
+    changes = request_body.parse(PreferenceChanges, hooks.body())
     if changes.response_language:
-        _direct().choose_language(owner, changes.response_language)
+        _direct().set_language(owner, changes.response_language)
     return jsonify(response_language=_direct().language(owner) or None)
 
 

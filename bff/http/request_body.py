@@ -48,7 +48,7 @@ def read(environ: Mapping[str, Any], limit: int, seconds: float) -> bytes:
     return body
 
 
-def validated(model: type[Model], body: bytes, max_strings: int = MAX_STRINGS) -> Model:
+def parse(model: type[Model], body: bytes, max_strings: int = MAX_STRINGS) -> Model:
     """`max_strings`: checked for bodies of more than SMALL_BYTES.
 
     Raises InvalidRequest, which names the field and the error, never the value.

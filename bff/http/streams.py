@@ -11,7 +11,7 @@ from typing import Final, Protocol, Self
 from bff.errors import Draining, ServerFull, ServerRestarting, TooManyRequests, detached
 from bff.http.waiting import Waiter
 
-MANY_STREAMS: Final = "Too many of your answers are streaming."
+TOO_MANY_STREAMS: Final = "Too many of your answers are streaming."
 SPREAD: Final = 0.4
 """The part of a drain during which resumable streams are ended, spread out so that they do not all reconnect at once."""
 FINAL_EVENT_SECONDS: Final = 1.0
@@ -30,11 +30,11 @@ class SharedCounts(Protocol):
 class Slot:
     """One stream's slot, from before it is opened until after it is closed."""
 
-    def __init__(self, limiter: "StreamLimiter", user_id: str, comes_back: bool) -> None:
+    def __init__(self, limiter: "StreamLimiter", user_id: str, resumable: bool) -> None:
         self._limiter = limiter
         self.user_id = user_id
-        self.comes_back = comes_back
-        self.leaves_early = True
+        self.resumable = resumable
+        self.may_end_early = True
         """Whether a drain may end it early if it is resumable: its reply continues in another process."""
         self.shared_token = ""
         """From `SharedCounts.acquire_stream`."""
@@ -78,13 +78,13 @@ class StreamLimiter:
         self,
         max_streams: int,
         max_per_user: int,
-        farewell: Callable[[], Exception] = ServerRestarting,
+        drain_error: Callable[[], Exception] = ServerRestarting,
         shared: SharedCounts | None = None,
     ) -> None:
-        """`farewell`: makes the error that ends streams that are not resumable at the end of a drain."""
+        """`drain_error`: makes the error that ends streams that are not resumable at the end of a drain."""
         self._max_streams = max_streams
         self._max_per_user = max_per_user
-        self._drain_error = farewell
+        self._drain_error = drain_error
         self._shared = shared
         self._lock = threading.Lock()
         self._open: set[Slot] = set()
@@ -94,8 +94,8 @@ class StreamLimiter:
     def __len__(self) -> int:
         return len(self._open)
 
-    def acquire(self, user_id: str, *, comes_back: bool = False) -> Slot:
-        """`comes_back`: the client reconnects by itself when its stream ends without a terminal event.
+    def acquire(self, user_id: str, *, resumable: bool = False) -> Slot:
+        """`resumable`: the client reconnects by itself when its stream ends without a terminal event.
 
         Raises ServerRestarting, ServerFull, TooManyRequests.
         """
@@ -105,9 +105,9 @@ class StreamLimiter:
             if len(self._open) >= self._max_streams:
                 raise ServerFull
             if self._per_user[user_id] >= self._max_per_user:
-                raise TooManyRequests(MANY_STREAMS)
+                raise TooManyRequests(TOO_MANY_STREAMS)
             self._per_user[user_id] += 1
-            slot = Slot(self, user_id, comes_back)
+            slot = Slot(self, user_id, resumable)
             self._open.add(slot)
         if self._shared:
             with slot:
@@ -133,7 +133,7 @@ class StreamLimiter:
         start = monotonic()
         with self._lock:
             self.draining = True
-            early = [slot for slot in self._open if slot.comes_back and slot.leaves_early and slot.waiter is not None]
+            early = [slot for slot in self._open if slot.resumable and slot.may_end_early and slot.waiter is not None]
         random.shuffle(early)
         for number, slot in enumerate(early):
             _sleep_until(start + seconds * SPREAD * number / len(early))
@@ -142,7 +142,7 @@ class StreamLimiter:
         while self._open and monotonic() < final_event_at:
             _sleep_until(min(monotonic() + 0.05, final_event_at))
         for slot in list(self._open):
-            slot.cancel(Draining() if slot.comes_back else self._drain_error())
+            slot.cancel(Draining() if slot.resumable else self._drain_error())
         while self._open and monotonic() < start + seconds:
             _sleep_until(monotonic() + 0.05)
         for slot in list(self._open):

@@ -47,12 +47,12 @@ def begin(headers: Fields) -> Trace:
     return trace
 
 
-def kept() -> str:
+def inject() -> str:
     """The current trace as a string, to be stored with a message; "" if there is none."""
     return " ".join(current.get() or ())
 
 
-def go_on(serialized: str) -> None:
+def extract(serialized: str) -> None:
     """Continues the trace that was stored with a message, perhaps by another process."""
     match = _SERIALIZED.fullmatch(serialized)
     current.set(Trace(*match.groups()) if match else None)

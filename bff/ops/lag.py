@@ -30,7 +30,7 @@ class LagMonitor:
                 self._beat_at = monotonic()
                 threading.Thread(target=self._beat, name="lag", daemon=True).start()
 
-    def is_there(self) -> bool:
+    def is_responsive(self) -> bool:
         """Whether there was a beat within STALLED_SECONDS. Starts the monitor if necessary."""
         self.start()
         return monotonic() < self._beat_at + STALLED_SECONDS

@@ -97,7 +97,7 @@ def count_stream(end: StreamEnd, first: float | None, seconds: float) -> None:
 
 
 @contextmanager
-def failures(upstream: Upstream) -> Iterator[None]:
+def count_failures(upstream: Upstream) -> Iterator[None]:
     """Counts an UpstreamFailure that is raised within."""
     try:
         yield

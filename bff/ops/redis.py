@@ -91,13 +91,13 @@ def about(client: Client) -> ServerInfo:
     return ServerInfo(version, str(info.get("maxmemory_policy", "noeviction")))
 
 
-def key_of(user_id: str) -> str:
+def hash_user_id(user_id: str) -> str:
     """A hash of the user id for use in keys: user ids may be long, and contain braces, which mark a cluster's hash slot."""
     return sha256(user_id.encode()).hexdigest()[:32]
 
 
-def keys_of(user: str) -> str:
-    """The prefix of a user's keys, which share one hash slot of a cluster. `user`: see `key_of`."""
+def key_prefix(user: str) -> str:
+    """The prefix of a user's keys, which share one hash slot of a cluster. `user`: see `hash_user_id`."""
     return f"chat:{{{user}}}:"
 
 

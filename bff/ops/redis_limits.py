@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bff.errors import ServerFull, StorageUnavailable, TooManyRequests
-from bff.http.streams import MANY_STREAMS
-from bff.ops.redis import Client, Scripts, key_of, keys_of
+from bff.http.streams import TOO_MANY_STREAMS
+from bff.ops.redis import Client, Scripts, hash_user_id, key_prefix
 
 STREAM_TTL_SECONDS: Final = 30.0
 """Streams of a killed process are no longer counted after this time."""
@@ -37,7 +37,7 @@ class RedisLimits:
 
     def acquire(self, user_id: str) -> None:
         """Raises TooManyRequests with `retry_after`."""
-        wait_us = self._run("acquire", f"{keys_of(key_of(user_id))}minute", self._per_minute, secrets.token_hex(8))
+        wait_us = self._run("acquire", f"{key_prefix(hash_user_id(user_id))}minute", self._per_minute, secrets.token_hex(8))
         if wait_us:
             raise TooManyRequests(retry_after=math.ceil(wait_us / 1_000_000))
 
@@ -45,7 +45,7 @@ class RedisLimits:
         """Returns an id for `release_stream`. Raises TooManyRequests."""
         stream = secrets.token_hex(8)
         if self._run("acquire_stream", _streams_key(user_id), self._streams, _STREAM_TTL_MS, stream) == 0:
-            raise TooManyRequests(MANY_STREAMS)
+            raise TooManyRequests(TOO_MANY_STREAMS)
         with self._lock:
             if not self._renewing:
                 threading.Thread(target=self._renew, name="limits", daemon=True).start()
@@ -91,4 +91,4 @@ _STREAM_TTL_MS: Final = int(STREAM_TTL_SECONDS * 1000)
 
 
 def _streams_key(user_id: str) -> str:
-    return f"{keys_of(key_of(user_id))}streams"
+    return f"{key_prefix(hash_user_id(user_id))}streams"

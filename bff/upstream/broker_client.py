@@ -62,22 +62,22 @@ class BrokerClient:
         *,
         client_id: str,
         max_event_bytes: int,
-        outlives_us: bool,
-        is_ours: bool,
-        answers_here: bool = False,
+        survives_restart: bool,
+        is_bundled: bool,
+        runs_in_process: bool = False,
     ) -> None:
-        """`is_ours`: it is the bundled broker, in this process."""
+        """`is_bundled`: it is the bundled broker, in this process."""
         self._service = service
         self._session = session
         self._timeouts = timeouts
         self._client_id = client_id
         self._max_event_bytes = max_event_bytes
-        self.outlives_us = outlives_us
+        self.survives_restart = survives_restart
         """Whether replies continue in another process, or after a restart, when this process ends."""
-        self.answers_here = answers_here
+        self.runs_in_process = runs_in_process
         """Whether replies run in this process only, until it ends."""
-        self._accepted_codes = BUNDLED_CODES if is_ours else EXTERNAL_CODES
-        self._numbers_events: bool | None = True if is_ours else None
+        self._accepted_codes = BUNDLED_CODES if is_bundled else EXTERNAL_CODES
+        self._numbers_events: bool | None = True if is_bundled else None
 
     def open_deadline(self) -> float:
         """The moment (monotonic) by which a message that is sent now must be enqueued and its stream open."""
@@ -163,7 +163,7 @@ class BrokerClient:
         runs = [Run(run["message_id"], run["run_scope"], run["run_key"], run["stopping"]) for run in content["messages"]]
         return Runs(runs, content.get("located"))
 
-    def places(self, user_id: str) -> list[dict[str, Any]]:
+    def queue_positions(self, user_id: str) -> list[dict[str, Any]]:
         """The user's messages that wait or run, each with message_id, state, position.
 
         Raises an UpstreamFailure, or TooManyRequests.
@@ -211,7 +211,7 @@ class BrokerClient:
     def _send(
         self, method: str, path: str, deadline: float, headers: Mapping[str, str | bytes] | None = None, **parts: Any
     ) -> Response:
-        with metrics.failures("broker"):
+        with metrics.count_failures("broker"):
             response = http.send(
                 self._session,
                 method,

@@ -53,7 +53,7 @@ class EngineClient:
         Raises an UpstreamFailure, and the reason if `waiter` is cancelled.
         """
         deadline = min(monotonic() + self._timeouts.open, waiter.wake_at)
-        with metrics.failures("engine"):
+        with metrics.count_failures("engine"):
             response = self._send("POST", "/api/v1/chat/stream", deadline, waiter, accept="text/event-stream", body=content)
             if response.status_code != 200:
                 response.close()
@@ -108,7 +108,7 @@ class EngineClient:
         """Raises NotFound, too, for a user that the engine does not know."""
         return self._request("GET", _user_path(who, "preferences"), waiter)
 
-    def prefer(self, who: Identity, changes: Mapping[str, Any], waiter: Waiter) -> dict[str, Any]:
+    def update_preferences(self, who: Identity, changes: Mapping[str, Any], waiter: Waiter) -> dict[str, Any]:
         """Returns all preferences after `changes`."""
         if not changes:
             return self.preferences(who, waiter)
@@ -118,7 +118,7 @@ class EngineClient:
         """Opens a voice recording; returns it with its file name. Raises NotFound, too, and InvalidRequest for another URL."""
         path, file = recordings.address(url, self._service.url, who)
         deadline = monotonic() + self._timeouts.open
-        with metrics.failures("engine"):
+        with metrics.count_failures("engine"):
             response = self._check_status(self._send("GET", path, deadline, waiter, accept="*/*"), deadline, waiter)
         source = ByteStream(response, self._timeouts.silence)
         return Recording(source, monotonic() + self._timeouts.engine, waiter), file
@@ -128,7 +128,7 @@ class EngineClient:
     ) -> dict[str, Any]:
         """Returns the JSON response. Raises NotFound, too, for a GET."""
         deadline = monotonic() + self._timeouts.engine
-        with metrics.failures("engine"):
+        with metrics.count_failures("engine"):
             response = self._check_status(self._send(method, path, deadline, waiter, **parts), deadline, waiter)
             return http.read_json(response, deadline, waiter, max_bytes)
 

@@ -53,7 +53,7 @@ def parse(data: str) -> Any:
         return None
 
 
-def parsed_object(data: str) -> dict[str, Any]:
+def parse_object(data: str) -> dict[str, Any]:
     """The JSON object in `data`, or an empty one."""
     content = parse(data)
     return content if isinstance(content, dict) else {}
@@ -61,7 +61,7 @@ def parsed_object(data: str) -> dict[str, Any]:
 
 def progress_text(data: str) -> str:
     """The text of a `progress` event, "" for any other event."""
-    return text_in(parsed_object(data))
+    return text_in(parse_object(data))
 
 
 def text_in(content: dict[str, Any]) -> str:

@@ -70,7 +70,7 @@ class ChatRequest(BaseModel):
 
 def parse(body: bytes, idempotency_key: str | None = None) -> ChatRequest:
     """Raises InvalidRequest, or TooLarge for audio over AUDIO_MAX_BYTES. `idempotency_key` overrides the body's."""
-    request = request_body.validated(ChatRequest, body)
+    request = request_body.parse(ChatRequest, body)
     if idempotency_key is not None:
         try:
             request = ChatRequest.model_validate(request.model_dump() | {"client_message_id": idempotency_key})

@@ -57,7 +57,7 @@ class Relay:
         self._codes = BY_CODE if own else _CODES_OF_ANY_BROKER
         self._irrevocable = irrevocable
         self.ended = ""
-        self.problem: ChatError | None = None
+        self.error: ChatError | None = None
         self.events = 0
         self.first_at: float | None = None
         """The moment (monotonic) of the first event."""
@@ -104,7 +104,7 @@ class Relay:
         return self._translate_message(event)
 
     def _translate_message(self, event: Event) -> Event | None:
-        content = events.parsed_object(event.data)
+        content = events.parse_object(event.data)
         kind = content.get("type")
         if not isinstance(kind, str):
             self.dropped += 1
@@ -133,7 +133,7 @@ class Relay:
 
     def _fail(self, problem: ChatError, event_id: str = "") -> Event:
         self.ended = problem.code
-        self.problem = problem
+        self.error = problem
         if self._expose_errors and problem.detail:
             problem = type(problem)(problem.detail)
         return events.error(problem, self._request_id, event_id)
@@ -145,5 +145,5 @@ def _id(event: Event) -> str:
 
 
 def _position(data: str) -> int | None:
-    position = events.parsed_object(data).get("position")
+    position = events.parse_object(data).get("position")
     return position if type(position) is int else None

@@ -50,16 +50,16 @@ class _NoSlot(UpstreamTimeout):
 
 class UnnumberedReply:
     def __init__(
-        self, broker: BrokerClient, engine: EngineClient | None, question: Question, *, left_before: bool = False
+        self, broker: BrokerClient, engine: EngineClient | None, question: Question, *, may_be_enqueued: bool = False
     ) -> None:
         """`engine`: its history may have a reply that the broker lost.
 
-        `left_before`: a process that died may have enqueued the message.
+        `may_be_enqueued`: a process that died may have enqueued the message.
         """
         self._broker = broker
         self._engine = engine
         self._question = question
-        self._may_be_enqueued = left_before
+        self._may_be_enqueued = may_be_enqueued
         self._message_id = ""
         self._source: EventSource | None = None
         self._started = False
@@ -68,7 +68,7 @@ class UnnumberedReply:
 
     @property
     def open(self) -> bool:
-        """Whether the broker may still be producing the reply: see `read_out`."""
+        """Whether the broker may still be producing the reply: see `discard_rest`."""
         return self._source is not None
 
     def start(self, waiter: Waiter) -> None:
@@ -95,7 +95,7 @@ class UnnumberedReply:
                 raise detached(problem)
             problem = yield from self._retry(problem, waiter)
 
-    def read_out(self, waiter: Waiter) -> None:
+    def discard_rest(self, waiter: Waiter) -> None:
         """Reads and discards the rest, until `waiter.wake_at`, so that the broker can process the user's next message.
 
         Raises the reason if `waiter` is cancelled.

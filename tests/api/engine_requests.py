@@ -10,7 +10,7 @@ from tests.wire_server import Request
 
 ENGINE = "http://engine.test"
 KEY = "the-engines-key-that-must-not-leave"
-RECORDING = "/api/v1/audio/replies/unfoldingWord/ada/1.mp3"
+RECORDING = "/api/v1/audio/replies/default/ada/1.mp3"
 UNREACHABLE = "http://127.0.0.1:9"
 """Nothing listens there."""
 
@@ -22,7 +22,7 @@ class Route(NamedTuple):
     engine_path: str
 
 
-USER = "/api/v1/orgs/unfoldingWord/users/ada"
+USER = "/api/v1/orgs/default/users/ada"
 ROUTES = {
     "chat": Route("POST", "/api/chat", {"message": "hello"}, "/api/v1/chat"),
     "history": Route("GET", "/api/chat/history", None, f"{USER}/history"),

@@ -185,7 +185,7 @@ def test_other_headers_of_the_engine_are_dropped():
 
 
 def test_the_filename_is_sanitized():
-    path = "/api/v1/voice-submissions/k/unfoldingWord/ada/" + quote('a"; x=é 漢.mp3', safe="")
+    path = "/api/v1/voice-submissions/k/default/ada/" + quote('a"; x=é 漢.mp3', safe="")
 
     with WireServer(recording()) as engine:
         response = get_audio(engine.url + path, engine)
@@ -254,7 +254,7 @@ def test_a_truncated_recording_is_shorter_than_its_content_length():
         "http://[::1]" + RECORDING,
         f"{ENGINE}/api/v1/chat",
         f"{ENGINE}/api/v1/audio/../chat",
-        f"{ENGINE}/api/v1/audio/replies/unfoldingWord/ada/..%2f..%2feve%2f1.mp3",
+        f"{ENGINE}/api/v1/audio/replies/default/ada/..%2f..%2feve%2f1.mp3",
     ],
 )
 @responses.activate
@@ -265,7 +265,7 @@ def test_a_url_that_is_no_recording_is_refused_without_a_request(url):
     assert not responses.calls
 
 
-@pytest.mark.parametrize("owner", ["unfoldingWord/eve", "other/ada"])
+@pytest.mark.parametrize("owner", ["default/eve", "other/ada"])
 @responses.activate
 def test_another_users_recording_is_not_found_without_a_request(owner):
     url = f"{ENGINE}/api/v1/audio/replies/{owner}/1.mp3"

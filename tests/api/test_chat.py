@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 
 from tests.api.chat_requests import client, client_of
-from tests.broker_says import ANSWER, TICKET
+from tests.broker_responses import RECEIPT, REPLY
 from tests.live import ADA, BROKER_KEY, Browser, eventually, head, in_parallel, text_of
 from tests.original_broker import OriginalBroker
 from tests.wire_server import CUT, END, HANG, LAST_CHUNK, UNNUMBERED, WireServer, chunk, reply, stream_head
@@ -66,12 +66,12 @@ def test_a_frame_is_a_data_line_and_an_id_line():
 def test_the_identity_comes_from_the_session_only():
     body = json.dumps({"message": "hi", "user_id": "eve", "org_id": "evil", "client_id": "evil"}).encode()
 
-    with WireServer([TICKET], ANSWER) as broker:
+    with WireServer([RECEIPT], REPLY) as broker:
         post_message(client_of(broker), body).get_data()
 
     enqueued, followed = broker.requests
     sent = json.loads(enqueued.body)
-    assert (sent["user_id"], sent["org_id"], sent["client_id"]) == ("ada", "unfoldingWord", "web")
+    assert (sent["user_id"], sent["org_id"], sent["client_id"]) == ("ada", "default", "web")
     assert followed.path == "/api/v1/stream?user_id=ada&message_id=m-1"
     assert enqueued.headers["x-api-key"] == followed.headers["x-api-key"] == BROKER_KEY
 
@@ -83,7 +83,7 @@ def test_the_identity_comes_from_the_session_only():
 def test_on_busy_is_passed_to_the_broker(setting, requested, sent):
     body = json.dumps({"message": "hi"} | ({"on_busy": requested} if requested else {})).encode()
 
-    with WireServer([TICKET], ANSWER) as broker:
+    with WireServer([RECEIPT], REPLY) as broker:
         post_message(client_of(broker, ON_BUSY=setting), body).get_data()
 
     assert json.loads(broker.requests[0].body).get("on_busy") == sent
@@ -92,7 +92,7 @@ def test_on_busy_is_passed_to_the_broker(setting, requested, sent):
 def test_audio_is_passed_to_the_broker_unchanged():
     audio = {"message": "", "message_type": "audio", "audio_base64": "QUJD", "audio_format": "audio/ogg"}
 
-    with WireServer([TICKET], ANSWER) as broker:
+    with WireServer([RECEIPT], REPLY) as broker:
         response = post_message(client_of(broker), json.dumps(audio).encode())
         response.get_data()
 
@@ -119,7 +119,7 @@ BAD_BODIES = {
 
 @pytest.mark.parametrize(("body", "status", "code"), BAD_BODIES.values(), ids=BAD_BODIES)
 def test_an_invalid_body_is_refused_and_not_enqueued(body, status, code):
-    with WireServer([TICKET], ANSWER) as broker:
+    with WireServer([RECEIPT], REPLY) as broker:
         response = post_message(client_of(broker, MAX_BODY_BYTES="4096"), body)
 
         assert (response.status_code, response.json["code"]) == (status, code)
@@ -198,7 +198,7 @@ NO_STREAMS = {
 
 @pytest.mark.parametrize(("steps", "status", "code"), NO_STREAMS.values(), ids=NO_STREAMS)
 def test_a_stream_that_cannot_be_opened_is_a_json_error(steps, status, code):
-    with WireServer([TICKET], steps) as broker:
+    with WireServer([RECEIPT], steps) as broker:
         response = post_message(client_of(broker, UPSTREAM_OPEN_SECONDS=open_seconds(steps)))
 
     assert (response.status_code, response.json["code"]) == (status, code)
@@ -253,7 +253,7 @@ def test_a_failure_is_logged_once_without_the_message(capfd):
 
 
 def test_a_stream_without_a_terminal_event_ends_with_an_error():
-    with WireServer([TICKET], [*QUEUED, LAST_CHUNK], queue=UNNUMBERED) as broker:
+    with WireServer([RECEIPT], [*QUEUED, LAST_CHUNK], queue=UNNUMBERED) as broker:
         response = post_message(client_of(broker))
         last = contents(response)[-1]
 
@@ -262,17 +262,17 @@ def test_a_stream_without_a_terminal_event_ends_with_an_error():
 
 
 def test_a_broken_stream_ends_with_an_error():
-    with WireServer([TICKET], [*QUEUED, CUT]) as broker:
+    with WireServer([RECEIPT], [*QUEUED, CUT]) as broker:
         assert contents(post_message(client_of(broker)))[-1]["code"] == "upstream_unavailable"
 
 
 def test_a_silent_stream_ends_with_an_error():
-    with WireServer([TICKET], [*QUEUED, HANG]) as broker:
+    with WireServer([RECEIPT], [*QUEUED, HANG]) as broker:
         assert contents(post_message(client_of(broker, UPSTREAM_READ_SECONDS="0.2")))[-1]["code"] == "upstream_timeout"
 
 
 def test_an_event_over_the_size_limit_ends_with_an_error():
-    with WireServer([TICKET], [*QUEUED, chunk(b"data: " + b"x" * 5000), HANG]) as broker:
+    with WireServer([RECEIPT], [*QUEUED, chunk(b"data: " + b"x" * 5000), HANG]) as broker:
         assert contents(post_message(client_of(broker, MAX_EVENT_BYTES="1024")))[-1]["code"] == "upstream_error"
 
 
@@ -280,7 +280,7 @@ def test_an_event_over_the_size_limit_ends_with_an_error():
 
 
 def test_an_unread_response_closes_the_brokers_stream():
-    with WireServer([TICKET], [stream_head(), HANG]) as broker:
+    with WireServer([RECEIPT], [stream_head(), HANG]) as broker:
         post_message(client_of(broker)).close()
 
         assert broker.wait_for(lambda: broker.open_connections == 0)
@@ -290,7 +290,7 @@ def test_a_failing_start_response_closes_the_brokers_stream():
     def refuse(*_):
         raise AssertionError("an invalid header")
 
-    with WireServer([TICKET], [stream_head(), HANG]) as broker:
+    with WireServer([RECEIPT], [stream_head(), HANG]) as broker:
         app = client_of(broker).application
         environ = app.test_request_context(
             "/api/chat/stream", method="POST", data=b'{"message":"x"}', content_type="application/json", headers=ADA
@@ -317,7 +317,7 @@ def test_words_arrive_one_at_a_time(start, kind):
 
 @pytest.mark.live
 def test_headers_arrive_before_the_first_event(start, kind):
-    with WireServer([TICKET], [stream_head(), HANG]) as broker:
+    with WireServer([RECEIPT], [stream_head(), HANG]) as broker:
         server = start(kind, BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY)
         started_at = monotonic()
 
@@ -350,7 +350,7 @@ def test_rapid_messages_to_the_original_broker_are_answered_in_order(start, kind
         texts = in_parallel(10, lambda number: text_of(list(replies[number].events())))
 
         assert texts == [f"number {number} " for number in range(10)]
-        assert broker.answered == [f"number {number}" for number in range(10)]
+        assert broker.completed == [f"number {number}" for number in range(10)]
 
 
 @pytest.mark.live

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.api.chat_requests import client, client_of
-from tests.broker_says import ANSWER, COMPLETE, TICKET
+from tests.broker_responses import COMPLETE, RECEIPT, REPLY
 from tests.live import ADA, BROKER_KEY, PROXY_SECRET
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
 
@@ -91,7 +91,7 @@ def test_an_unknown_protocol_is_refused():
     ],
 )
 def test_an_invalid_body_is_refused_as_json(name, content):
-    with WireServer([TICKET]) as broker:
+    with WireServer([RECEIPT]) as broker:
         response = post_message(client_of(broker), content, f"/api/chat/stream?protocol={name}")
 
         assert response.status_code == 400
@@ -109,7 +109,7 @@ def test_an_invalid_body_is_refused_as_json(name, content):
     ids=["a new one", "edited", "regenerated"],
 )
 def test_ai_sdk_messages_are_idempotent_unless_edited_or_regenerated(extra, sent):
-    with WireServer([TICKET], ANSWER) as broker:
+    with WireServer([RECEIPT], REPLY) as broker:
         post_message(client_of(broker), UI_MESSAGES | extra, "/api/chat/stream?protocol=ai-sdk").get_data()
 
     enqueued = json.loads(broker.requests[0].body)
@@ -131,7 +131,7 @@ def turns(name: str, count: int) -> dict:
 
 @pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
 def test_a_long_history_is_accepted(name):
-    with WireServer([TICKET], ANSWER) as broker:
+    with WireServer([RECEIPT], REPLY) as broker:
         response = post_message(client_of(broker), turns(name, 500), f"/api/chat/stream?protocol={name}")
 
         assert response.status_code == 200, response.json
@@ -166,7 +166,7 @@ def ids_of(response) -> list[str]:
 
 
 def test_the_native_protocol_has_a_restart_event():
-    with WireServer([TICKET], RESTARTED) as broker:
+    with WireServer([RECEIPT], RESTARTED) as broker:
         events = [json.loads(data) for data in data_of(post_message(client_of(broker), BODIES["native"]))]
 
     assert [event["type"] for event in events] == ["progress", "restart", "status", "progress", "complete"]
@@ -175,7 +175,7 @@ def test_the_native_protocol_has_a_restart_event():
 @pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
 def test_a_restart_after_output_ends_other_protocols_with_an_error(name):
     path = f"?protocol={name}"
-    with WireServer([TICKET], RESTARTED) as broker:
+    with WireServer([RECEIPT], RESTARTED) as broker:
         browser = client_of(broker)
         streamed = post_message(browser, BODIES[name], f"/api/chat/stream{path}")
         sent, ids = data_of(streamed), ids_of(streamed)

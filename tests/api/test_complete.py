@@ -52,7 +52,7 @@ def test_the_identity_comes_from_the_session_only():
     assert json.loads(responses.calls[0].request.body) == {
         "client_id": "web",
         "user_id": "ada",
-        "org": "unfoldingWord",
+        "org": "default",
         "message": "hello",
         "message_type": "text",
     }

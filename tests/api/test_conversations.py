@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.engine.agents.openai_server import DONE, HEAD, piece, refusal, settings_of, whole, words
+from tests.engine.agents.openai_server import DONE, HEAD, error_reply, full_reply, piece, settings_of, text_deltas
 from tests.live import new_app, who
 from tests.wire_server import CUT, WireServer
 
@@ -399,12 +399,12 @@ def test_an_edited_question_gets_a_new_reply(client):
 def test_a_reply_is_resumed_after_any_event(client):
     conversation_id = client.create()
     client.add_message(conversation_id, "In the beginning")
-    whole = frames(client.stream(conversation_id))
+    full_reply = frames(client.stream(conversation_id))
 
-    for number, frame in enumerate(whole[:-1], start=1):
-        assert frames(client.stream(conversation_id, Last_Event_ID=frame["id"])) == whole[number:]
-        assert frames(client.stream(conversation_id, f"?last_event_id={frame['id']}")) == whole[number:]
-    assert client.stream(conversation_id, Last_Event_ID=whole[-1]["id"]).status_code == 204
+    for number, frame in enumerate(full_reply[:-1], start=1):
+        assert frames(client.stream(conversation_id, Last_Event_ID=frame["id"])) == full_reply[number:]
+        assert frames(client.stream(conversation_id, f"?last_event_id={frame['id']}")) == full_reply[number:]
+    assert client.stream(conversation_id, Last_Event_ID=full_reply[-1]["id"]).status_code == 204
 
 
 def test_an_unknown_event_id_gets_restart_first(client):
@@ -418,7 +418,7 @@ def test_an_unknown_event_id_gets_restart_first(client):
 
 
 def test_a_failed_reply_is_not_retried_by_a_client_that_saw_it(make):
-    with WireServer([refusal("500 Internal Server Error")]) as server:
+    with WireServer([error_reply("500 Internal Server Error")]) as server:
         client = make(**settings_of(server))
         conversation_id = client.create(agentId="openai")
         client.add_message(conversation_id, "hello")
@@ -477,7 +477,7 @@ def test_only_the_users_messages_of_this_conversation_get_replies(client):
 
 
 def test_an_agent_gets_the_edited_messages(make):
-    with WireServer(whole("first"), whole("second")) as server:
+    with WireServer(full_reply("first"), full_reply("second")) as server:
         client = make(**settings_of(server))
         conversation_id = client.create(agentId="openai")
         first = client.add_message(conversation_id, "said")
@@ -495,7 +495,7 @@ def test_an_agent_gets_the_edited_messages(make):
 
 
 def test_the_agent_is_chosen_by_stream_conversation_or_default(make):
-    with WireServer(whole("from a model")) as server:
+    with WireServer(full_reply("from a model")) as server:
         client = make(**settings_of(server))
         by_default, its_own = client.create(), client.create(agentId="openai")
         for conversation_id in (by_default, its_own):
@@ -512,12 +512,12 @@ def test_the_agent_is_chosen_by_stream_conversation_or_default(make):
 
 
 FAILURES = {
-    "an error status": ([refusal("500 Internal Server Error")], "upstream_error"),
-    "no text": (whole(), "answer_incomplete"),
-    "only blanks": (whole(" ", "\0\n"), "answer_incomplete"),
-    "too much text": ([HEAD, *words("x" * 150_000, "x" * 150_000)], "upstream_error"),
-    "a broken stream": ([HEAD, *words("so far"), CUT], "upstream_unavailable"),
-    "rate limited": ([refusal("429 Too Many Requests", Retry_After="99")], "too_many_requests"),
+    "an error status": ([error_reply("500 Internal Server Error")], "upstream_error"),
+    "no text": (full_reply(), "answer_incomplete"),
+    "only blanks": (full_reply(" ", "\0\n"), "answer_incomplete"),
+    "too much text": ([HEAD, *text_deltas("x" * 150_000, "x" * 150_000)], "upstream_error"),
+    "a broken stream": ([HEAD, *text_deltas("so far"), CUT], "upstream_unavailable"),
+    "rate limited": ([error_reply("429 Too Many Requests", Retry_After="99")], "too_many_requests"),
 }
 
 
@@ -553,7 +553,7 @@ def test_surrogate_pairs_split_over_tokens_are_joined(make):
 
 
 def test_replies_are_rate_limited(make):
-    with WireServer([refusal("500 Internal Server Error")]) as server:
+    with WireServer([error_reply("500 Internal Server Error")]) as server:
         client = make(MESSAGES_PER_MINUTE="3", **settings_of(server))
         conversation_id = client.create(agentId="openai")
         client.add_message(conversation_id, "hello")

@@ -183,7 +183,7 @@ def test_a_user_id_is_one_path_segment(user, segment, route):
 
         assert response.status_code == 200
         leaf = route.engine_path.rpartition("/")[2]
-        assert engine.requests[0].path.partition("?")[0] == f"/api/v1/orgs/unfoldingWord/users/{segment}/{leaf}"
+        assert engine.requests[0].path.partition("?")[0] == f"/api/v1/orgs/default/users/{segment}/{leaf}"
         assert query(engine.requests[0]) == ("limit=50&offset=0" if leaf == "history" else "")
 
 

@@ -13,7 +13,7 @@ from bff.broker.queue.redis import RedisQueue
 from bff.ops.redis import connect
 from bff.upstream.events import response
 from tests.api.chat_requests import client
-from tests.broker.queue.queues import claimed
+from tests.broker.queue.queues import claim_next
 from tests.live import ADA, eventually
 
 REPLY = str(uuid.uuid4())
@@ -48,7 +48,7 @@ COMPLETE = entry("complete", response=response(["whole"]) | {"message_id": REPLY
 
 
 def restart(queue: RedisQueue, *before: LogEntry) -> Claim:
-    claim = claimed(queue)
+    claim = claim_next(queue)
     queue.append(claim, [*before, RESTART])
     return claim
 

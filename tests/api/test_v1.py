@@ -6,7 +6,7 @@ import pytest
 from bff.api.adapters.openai import error
 from bff.errors import BY_CODE
 from tests.api.chat_requests import client, client_of
-from tests.broker_says import ANSWER, COMPLETED, TICKET
+from tests.broker_responses import COMPLETED, RECEIPT, REPLY
 from tests.live import ADA, PROXY_SECRET, in_parallel, new_app
 from tests.wire_server import CUT, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
@@ -34,7 +34,7 @@ def test_a_streamed_completion_ends_with_done_and_has_no_ids():
 
 
 def test_the_last_message_is_enqueued_and_cancelled_on_disconnect():
-    with WireServer([TICKET], ANSWER) as broker:
+    with WireServer([RECEIPT], REPLY) as broker:
         complete(client_of(broker), {"user": "eve", "temperature": 0})
 
     enqueued = json.loads(broker.requests[0].body)
@@ -61,7 +61,7 @@ INVALID = {
 
 @pytest.mark.parametrize(("extra", "status"), INVALID.values(), ids=INVALID)
 def test_an_invalid_request_is_refused_in_openais_shape(extra, status):
-    with WireServer([TICKET]) as broker:
+    with WireServer([RECEIPT]) as broker:
         response = complete(client_of(broker), extra)
 
         assert response.status_code == status
@@ -88,7 +88,7 @@ def test_errors_of_the_broker_have_openais_shape(steps, status, code):
 def test_a_failed_reply_has_an_error_status_unless_streamed(stream):
     broken = [stream_head(), chunk(b'data: {"type":"error","error":"secret"}\n\n')]
 
-    with WireServer([TICKET], broken) as broker:
+    with WireServer([RECEIPT], broken) as broker:
         response = complete(client_of(broker), {"stream": stream})
         body = response.get_data(as_text=True)
 
@@ -101,7 +101,7 @@ RESTART = b'data: {"type":"progress","text":"Half"}\n\ndata: {"type":"restart"}\
 
 
 def test_a_completion_has_the_text_after_a_restart():
-    with WireServer([TICKET], [stream_head(), chunk(RESTART), COMPLETED, LAST_CHUNK]) as broker:
+    with WireServer([RECEIPT], [stream_head(), chunk(RESTART), COMPLETED, LAST_CHUNK]) as broker:
         response = complete(client_of(broker))
 
     assert response.json["choices"][0]["message"]["content"] == "ok"
@@ -109,7 +109,7 @@ def test_a_completion_has_the_text_after_a_restart():
 
 @pytest.mark.parametrize(("events", "code"), [(RESTART, "interrupted"), (RESTART.partition(b"\n\n")[2], None)])
 def test_a_restart_after_streamed_text_is_an_error(events, code):
-    with WireServer([TICKET], [stream_head(), chunk(events), COMPLETED, LAST_CHUNK]) as broker:
+    with WireServer([RECEIPT], [stream_head(), chunk(events), COMPLETED, LAST_CHUNK]) as broker:
         lines = complete(client_of(broker), {"stream": True}).get_data(as_text=True).split("\n\n")
         chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
 

@@ -30,9 +30,9 @@ def issuer(clock):
     return Tickets("k" * 32, SECONDS, clock)
 
 
-def opens(issuer: Tickets, ticket: str, path: str = PATH, *, comes_back: bool = False) -> bool:
+def opens(issuer: Tickets, ticket: str, path: str = PATH, *, resumable: bool = False) -> bool:
     try:
-        return issuer.redeem(ticket, path, comes_back=comes_back).identity == ADA
+        return issuer.redeem(ticket, path, resumable=resumable).identity == ADA
     except Unauthorized:
         return False
 
@@ -47,7 +47,7 @@ def test_a_ticket_opens_one_stream(issuer):
     assert opens(issuer, ticket)
     assert not opens(issuer, ticket)
     assert not opens(issuer, ticket, "/api/chat/stream/m-2")
-    assert not opens(issuer, ticket, "/api/chat/stream/m-2", comes_back=True)
+    assert not opens(issuer, ticket, "/api/chat/stream/m-2", resumable=True)
 
 
 def test_a_ticket_resumes_its_stream_until_it_expires(issuer, clock):
@@ -56,10 +56,10 @@ def test_a_ticket_resumes_its_stream_until_it_expires(issuer, clock):
 
     for _ in range(5):
         clock.now += SECONDS / 5 - 1
-        assert opens(issuer, ticket, comes_back=True)
+        assert opens(issuer, ticket, resumable=True)
 
     clock.now += 10
-    assert not opens(issuer, ticket, comes_back=True)
+    assert not opens(issuer, ticket, resumable=True)
 
 
 def test_an_unused_ticket_expires(issuer, clock):
@@ -88,8 +88,8 @@ def test_another_process_accepts_a_ticket_for_a_resume(issuer, clock):
     clock.now += OPEN_SECONDS + 1
 
     assert not opens(other_process, ticket)
-    assert opens(other_process, ticket, comes_back=True)
-    assert not opens(other_process, ticket, "/api/chat/stream/m-2", comes_back=True)
+    assert opens(other_process, ticket, resumable=True)
+    assert not opens(other_process, ticket, "/api/chat/stream/m-2", resumable=True)
 
 
 def test_every_ticket_is_unique(issuer):
@@ -135,4 +135,4 @@ def test_the_longest_user_id_fits_into_a_url(issuer):
     ticket = issuer.issue(identity)
 
     assert len(ticket) < 3000
-    assert issuer.redeem(ticket, PATH, comes_back=False).identity == identity
+    assert issuer.redeem(ticket, PATH, resumable=False).identity == identity

@@ -7,10 +7,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
 
-from bff.broker.app import built
+from bff.broker.app import build_broker
 from bff.broker.queue.base import PAGE_EVENTS, Message, Queue
 from bff.config.environment import load_settings
-from bff.ops.redis import connect, key_of
+from bff.ops.redis import connect, hash_user_id
 from tests.live import BROKER_KEY
 from tests.redis_server import RedisServer
 
@@ -18,7 +18,7 @@ KEY = {"X-API-Key": BROKER_KEY}
 
 
 def new_app(**environment: str) -> Flask:
-    return built(load_settings({"QUEUE_FILE": "off"} | environment, neighbour=True), BROKER_KEY)
+    return build_broker(load_settings({"QUEUE_FILE": "off"} | environment, backend_only=True), BROKER_KEY)
 
 
 def queue_of(app: Flask) -> Queue:
@@ -90,7 +90,7 @@ def test_a_log_deleted_in_redis_ends_the_stream(clean_redis, caplog):
     assert b'"number":0' in next(pieces)
 
     with connect(clean_redis.url) as client:
-        client.delete(f"chat:{{{key_of('ada')}}}:l:m-1")
+        client.delete(f"chat:{{{hash_user_id('ada')}}}:l:m-1")
 
     assert list(pieces) == []
     assert "a stream broke" not in caplog.text

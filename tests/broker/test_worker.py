@@ -17,8 +17,8 @@ from bff.ops.redis import connect
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import new_session
 from bff.upstream.services import Remote, Timeouts
-from tests.broker.queue.queues import claimed, left, types, whole
-from tests.broker_says import COMPLETED
+from tests.broker.queue.queues import claim_next, enqueue, event_types, read_log
+from tests.broker_responses import COMPLETED
 from tests.live import DEADLINE, eventually
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
@@ -59,7 +59,7 @@ def queue_behind_line(line) -> Iterator[RedisQueue]:
 
 
 def is_finished(queue: Queue, message: Message) -> bool:
-    return bool(eventually(lambda: whole(queue, message).over, DEADLINE))
+    return bool(eventually(lambda: read_log(queue, message).ended, DEADLINE))
 
 
 def test_a_message_is_released_if_its_thread_cannot_start(start_worker, monkeypatch, caplog):
@@ -73,7 +73,7 @@ def test_a_message_is_released_if_its_thread_cannot_start(start_worker, monkeypa
 
     monkeypatch.setattr(threading.Thread, "start", start)
     queue = MemoryQueue()
-    messages = [left(queue, "ann"), left(queue, "ann"), left(queue, "bob")]
+    messages = [enqueue(queue, "ann"), enqueue(queue, "ann"), enqueue(queue, "bob")]
 
     with WireServer(REPLY) as engine:
         start_worker(queue, engine)
@@ -87,38 +87,38 @@ def test_unreadable_events_and_keepalives_are_not_logged(start_worker):
     ignored = b'data: {"type":[]}\n\ndata: {"type":null}\n\ndata: []\n\ndata: nonsense\n\ndata: {"type":"keepalive"}\n\n'
     queue = MemoryQueue()
     with WireServer([stream_head(), chunk(ignored), COMPLETED, LAST_CHUNK]) as engine:
-        message = left(queue)
+        message = enqueue(queue)
         start_worker(queue, engine)
 
         assert is_finished(queue, message)
-    assert json.loads(whole(queue, message).events[-2].data)["type"] == "complete"
-    assert types(queue, message) == ["queued", "processing", "message", "done"]
+    assert json.loads(read_log(queue, message).events[-2].data)["type"] == "complete"
+    assert event_types(queue, message) == ["queued", "processing", "message", "done"]
 
 
 def test_a_lost_response_to_the_first_renewal_costs_no_reply(start_worker, redis_queue, queue_behind_line, line):
     with WireServer(REPLY) as engine:
-        message = left(redis_queue)
-        line.lose_the_answer_to(message.id.encode())
+        message = enqueue(redis_queue)
+        line.drop_reply_to(message.id.encode())
 
         start_worker(queue_behind_line, engine)
 
         assert is_finished(redis_queue, message)
-    assert line.losses == 1
-    assert types(redis_queue, message) == ["queued", "processing", "message", "done"]
+    assert line.cuts == 1
+    assert event_types(redis_queue, message) == ["queued", "processing", "message", "done"]
 
 
 def test_a_release_whose_response_is_lost_counts_as_handed_back(start_worker, redis_queue, queue_behind_line, line):
     handed_back, lost = ANSWERS.labels("handed_back", "chat")._value.get(), LEASES_LOST._value.get()
     with WireServer([HANG]) as engine:
-        message = left(redis_queue)
-        redis_queue.release(claimed(redis_queue))  # Loads the script into Redis.
+        message = enqueue(redis_queue)
+        redis_queue.release(claim_next(redis_queue))  # Loads the script into Redis.
         worker = start_worker(queue_behind_line, engine)
         assert engine.wait_for(lambda: engine.requests, DEADLINE)
 
-        line.lose_the_answer_to(b'"interrupted"')  # Part of a release command.
+        line.drop_reply_to(b'"interrupted"')  # Part of a release command.
         worker.drain(3)
 
-    assert line.losses == 1
+    assert line.cuts == 1
     assert eventually(lambda: ANSWERS.labels("handed_back", "chat")._value.get() == handed_back + 1, DEADLINE)
     assert LEASES_LOST._value.get() == lost
     assert redis_queue.positions(message.user_id)[0].state == "queued"

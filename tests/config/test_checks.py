@@ -1,6 +1,6 @@
 import pytest
 
-from bff.config.checks import dangers, secrets_of, warnings
+from bff.config.checks import dangers, secret_values, warnings
 from bff.config.environment import load_settings
 from tests.live import Server
 from tests.refusal import refusal
@@ -101,7 +101,7 @@ def test_development_accepts_missing_settings_without_a_warning(name):
 def test_a_standalone_broker_refuses_unsafe_upstream_settings(name):
     environment, message = UNSAFE[name]
 
-    assert refusal(environment, neighbour=True) == message
+    assert refusal(environment, backend_only=True) == message
 
 
 @pytest.mark.parametrize(
@@ -166,11 +166,11 @@ def test_a_local_model_server_needs_no_key():
 def test_secrets_include_passwords_of_urls():
     settings = load_settings(PRODUCTION | BROKER | {"DATABASE_URL": "postgres://chat:swordfish@db/chat"})
 
-    assert set(secrets_of(settings)) == {KEY, "postgres://chat:swordfish@db/chat", "swordfish"}
+    assert set(secret_values(settings)) == {KEY, "postgres://chat:swordfish@db/chat", "swordfish"}
 
 
 def test_short_secrets_are_not_redacted():
-    assert not secrets_of(load_settings({"APP_ENV": "development", "ENGINE_API_KEY": "key"}))
+    assert not secret_values(load_settings({"APP_ENV": "development", "ENGINE_API_KEY": "key"}))
 
 
 @pytest.mark.live

@@ -37,7 +37,7 @@ def test_valid_proxy_settings_are_accepted():
 
 @pytest.mark.parametrize("environment", [{}, {"AUTH_MODE": "anonymous"}, {"AUTH_MODE": "proxy"}])
 def test_a_process_without_browsers_needs_no_authentication_settings(environment):
-    settings = load_settings(environment, neighbour=True)
+    settings = load_settings(environment, backend_only=True)
 
     assert not settings.development
     assert settings.log_format == "json"
@@ -95,5 +95,5 @@ def test_the_path_of_the_journal(environment, file):
 
 
 def test_a_standalone_broker_has_a_journal_of_its_own():
-    assert read().journal_file(alone=True) == Path("instance/broker-queue.db")
-    assert read(QUEUE_FILE="/data/q.db").journal_file(alone=True) == Path("/data/q.db")
+    assert read().journal_file(standalone=True) == Path("instance/broker-queue.db")
+    assert read(QUEUE_FILE="/data/q.db").journal_file(standalone=True) == Path("/data/q.db")

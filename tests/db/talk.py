@@ -9,7 +9,7 @@ from tests.live import Browser, Reply
 ROOM = "/api/conversations"
 
 
-class Talk(Browser):
+class ConversationBrowser(Browser):
     def begin(self, text: str = "", **content: Any) -> str:
         """Creates a conversation, posts `text` to it if there is one, and returns the id."""
         conversation = self.request("POST", ROOM, content).json()["id"]
@@ -20,20 +20,20 @@ class Talk(Browser):
     def tell(self, conversation: str, text: str) -> str:
         return str(self.request("POST", f"{ROOM}/{conversation}/messages", {"content": text}).json()["id"])
 
-    def hear(self, conversation: str, query: str = "", **headers: str) -> Reply:
+    def open_stream(self, conversation: str, query: str = "", **headers: str) -> Reply:
         return self.request("GET", f"{ROOM}/{conversation}/stream{query}", **headers)
 
-    def kept(self, conversation: str) -> list[dict[str, Any]]:
+    def stored_messages(self, conversation: str) -> list[dict[str, Any]]:
         return list(self.request("GET", f"{ROOM}/{conversation}/messages").json()["messages"])
 
     def replies(self, conversation: str) -> list[dict[str, Any]]:
-        return [message for message in self.kept(conversation) if message["role"] == "assistant"]
+        return [message for message in self.stored_messages(conversation) if message["role"] == "assistant"]
 
     def change(self, conversation: str, **content: Any) -> dict[str, Any]:
         return dict(self.request("PATCH", f"{ROOM}/{conversation}", content).json())
 
 
-def told(reply: Reply) -> Iterator[dict[str, Any]]:
+def parse_frames(reply: Reply) -> Iterator[dict[str, Any]]:
     """The fields of each frame, with `data` parsed as JSON. A comment is {"comment": "…"}."""
     for frame in reply.frames():
         if frame.startswith(":"):

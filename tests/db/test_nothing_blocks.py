@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.db.talk import ROOM, Talk, told
+from tests.db.talk import ROOM, ConversationBrowser, parse_frames
 from tests.live import eventually, in_parallel
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
@@ -24,14 +24,14 @@ LONG = "word " * 2_000
 class BackgroundReader:
     """Reads a reply in a thread and counts its tokens."""
 
-    def __init__(self, talk: Talk, conversation: str) -> None:
-        self._reply = talk.hear(conversation)
+    def __init__(self, talk: ConversationBrowser, conversation: str) -> None:
+        self._reply = talk.open_stream(conversation)
         self.tokens = 0
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         with suppress(OSError, http.client.IncompleteRead):  # The server is stopped before the reply has ended.
-            for frame in told(self._reply):
+            for frame in parse_frames(self._reply):
                 self.tokens += frame.get("event") == "token"
 
     def receives(self, count: int) -> bool:
@@ -58,7 +58,7 @@ def postgres_url(postgres):
 
 
 def test_a_slow_query_does_not_block_other_streams(start, postgres_url):
-    ada = Talk(start("gunicorn", DATABASE_URL=postgres_url, ECHO_WORD_SECONDS="0.02"))
+    ada = ConversationBrowser(start("gunicorn", DATABASE_URL=postgres_url, ECHO_WORD_SECONDS="0.02"))
     conversation, slow = ada.begin(LONG), ada.begin()
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(
@@ -80,7 +80,7 @@ def test_a_slow_query_does_not_block_other_streams(start, postgres_url):
 
 
 def test_a_locked_row_does_not_block_other_streams(start, postgres_url):
-    ada = Talk(start("gunicorn", DATABASE_URL=postgres_url, ECHO_WORD_SECONDS="0.02"))
+    ada = ConversationBrowser(start("gunicorn", DATABASE_URL=postgres_url, ECHO_WORD_SECONDS="0.02"))
     conversation, locked = ada.begin(LONG), ada.begin()
     reader = BackgroundReader(ada, conversation)
 
@@ -96,7 +96,7 @@ def test_a_locked_row_does_not_block_other_streams(start, postgres_url):
 
 def test_a_locked_sqlite_file_blocks_neither_streams_nor_reads(start, tmp_path):
     file = tmp_path / "chat.db"
-    ada = Talk(start("gunicorn", DATABASE_URL=f"sqlite:///{file}", ECHO_WORD_SECONDS="0.02"))
+    ada = ConversationBrowser(start("gunicorn", DATABASE_URL=f"sqlite:///{file}", ECHO_WORD_SECONDS="0.02"))
     conversation, other = ada.begin(LONG), ada.begin()
     reader = BackgroundReader(ada, conversation)
     assert reader.receives(1)
@@ -122,17 +122,20 @@ MAX_BLOCK_SECONDS = 0.1
 def test_edits_do_not_block_two_hundred_streams(start, url):
     server = start("ticking", DATABASE_URL=url, ECHO_WORD_SECONDS="0.05", MESSAGES_PER_MINUTE="99999")
     text = " ".join(f"word-{number}" for number in range(40))
-    talks = [Talk(server, f"user-{number}") for number in range(STREAMS)]
+    talks = [ConversationBrowser(server, f"user-{number}") for number in range(STREAMS)]
     conversations = [talk.begin(text) for talk in talks]
-    Talk(server).request("GET", "/longest").close()
+    ConversationBrowser(server).request("GET", "/longest").close()
     stop = threading.Event()
-    editors = [BackgroundCall(lambda number=number: edit_until(Talk(server, f"editor-{number}"), stop)) for number in range(3)]
+    editors = [
+        BackgroundCall(lambda number=number: edit_until(ConversationBrowser(server, f"editor-{number}"), stop))
+        for number in range(3)
+    ]
 
     # The best of three rounds: a pause of the machine affects one round, blocking code all of them.
     longest = []
     for turn in range(3):
         in_parallel(STREAMS, lambda number, turn=turn: read_reply(talks[number], conversations[number], f"?regenerate={turn}"))
-        longest.append(Talk(server).request("GET", "/longest").json())
+        longest.append(ConversationBrowser(server).request("GET", "/longest").json())
         if longest[-1] < MAX_BLOCK_SECONDS:
             break
     stop.set()
@@ -145,15 +148,15 @@ def test_edits_do_not_block_two_hundred_streams(start, url):
         assert [message["content"] for message in talk.replies(conversation)] == [text] * len(longest)
 
 
-def read_reply(talk: Talk, conversation: str, query: str) -> None:
-    with talk.hear(conversation, query) as reply:
-        assert list(told(reply))[-1]["event"] == "done"
+def read_reply(talk: ConversationBrowser, conversation: str, query: str) -> None:
+    with talk.open_stream(conversation, query) as reply:
+        assert list(parse_frames(reply))[-1]["event"] == "done"
 
 
-def edit_until(talk: Talk, stop: threading.Event) -> int:
+def edit_until(talk: ConversationBrowser, stop: threading.Event) -> int:
     """Lists, posts, edits and updates until `stop` is set. Returns the number of rounds."""
     conversation = talk.begin("said")
-    message = talk.kept(conversation)[0]["id"]
+    message = talk.stored_messages(conversation)[0]["id"]
     for count, agent in enumerate(cycle(["echo", None])):
         talk.change(conversation, title=f"title {count}", agentId=agent)
         talk.tell(conversation, f"message {count}")

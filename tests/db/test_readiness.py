@@ -14,7 +14,7 @@ from bff.db.database import Database
 from bff.db.store import ConversationStore
 from bff.errors import UpstreamUnavailable
 from tests.db.postgres import Postgres, running_postgres
-from tests.db.talk import Talk
+from tests.db.talk import ConversationBrowser
 from tests.live import Browser, Server, eventually, status_of
 
 UNREADY = {"status": "unready", "broker": "ok", "database": "upstream_unavailable"}
@@ -96,13 +96,13 @@ def test_readyz_fails_while_the_disk_is_full(start, tmp_path):
     """RLIMIT_FSIZE keeps the process's files from growing, as a full disk does."""
     file = tmp_path / "chat.db"
     server = start(DATABASE_URL=f"sqlite:///{file}")
-    talk = Talk(server)
+    talk = ConversationBrowser(server)
     conversation = talk.begin("before")
     _, hard = resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE)
 
     resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE, (Path(f"{file}-wal").stat().st_size, hard))
     assert readiness(server) == (503, UNREADY)
-    assert [message["content"] for message in talk.kept(conversation)] == ["before"], "reads still work"
+    assert [message["content"] for message in talk.stored_messages(conversation)] == ["before"], "reads still work"
 
     resource.prlimit(server.worker_pid, resource.RLIMIT_FSIZE, (hard, hard))
     assert eventually(lambda: readiness(server) == (200, READY), 15)
@@ -112,7 +112,7 @@ def test_readyz_fails_while_the_disk_is_full(start, tmp_path):
 def test_a_write_check_waits_for_a_lock(start, tmp_path):
     file = tmp_path / "chat.db"
     server = start(DATABASE_URL=f"sqlite:///{file}")
-    Talk(server).begin()
+    ConversationBrowser(server).begin()
 
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

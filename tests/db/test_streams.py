@@ -11,8 +11,8 @@ from itertools import islice
 import pytest
 
 from tests.db.conftest import KINDS
-from tests.db.talk import ROOM, Talk, tokens, told
-from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, piece, refusal, settings_of, words
+from tests.db.talk import ROOM, ConversationBrowser, parse_frames, tokens
+from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, error_reply, piece, settings_of, text_deltas
 from tests.live import DEADLINE, eventually, in_parallel, status_of
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 
@@ -48,11 +48,11 @@ def share_each(share, shared_url):
 
 
 def test_the_streamed_reply_is_the_stored_one(share_each, user):
-    ada = Talk(share_each(), user)
+    ada = ConversationBrowser(share_each(), user)
     conversation = ada.begin(LONG)
 
-    with ada.hear(conversation) as reply:
-        headers, frames = reply.headers, list(told(reply))
+    with ada.open_stream(conversation) as reply:
+        headers, frames = reply.headers, list(parse_frames(reply))
 
     assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert headers["Cache-Control"] == "no-store, no-transform"
@@ -63,15 +63,15 @@ def test_the_streamed_reply_is_the_stored_one(share_each, user):
     [stored] = ada.replies(conversation)
     assert (frames[-1]["event"], frames[-1]["data"]) == ("done", {"messageId": stored["id"]})
     assert stored["content"] == LONG
-    assert status_of(ada.hear(conversation)) == 204
+    assert status_of(ada.open_stream(conversation)) == 204
 
 
 def test_heartbeats_are_sent_before_the_agent_replies(serve, kind):
     with WireServer([HANG]) as model:
-        ada = Talk(serve(kind, HEARTBEAT_SECONDS="0.1", **settings_of(model)))
+        ada = ConversationBrowser(serve(kind, HEARTBEAT_SECONDS="0.1", **settings_of(model)))
         conversation = ada.begin("hello", agentId="openai")
-        with ada.hear(conversation) as reply:
-            frames = told(reply)
+        with ada.open_stream(conversation) as reply:
+            frames = parse_frames(reply)
             assert [next(frames) for _ in range(5)] == [{"comment": "ok"}, *[{"comment": "keepalive"}] * 4]
         assert model.wait_for(lambda: model.hung_up == 1, DEADLINE)
 
@@ -79,8 +79,8 @@ def test_heartbeats_are_sent_before_the_agent_replies(serve, kind):
 ABORTS = {
     "before the model answered": ([HANG], 0),
     "before the first token": ([HEAD, BEGIN, HANG], 0),
-    "in the middle": ([HEAD, BEGIN, *words("one ", "two "), HANG], 2),
-    "after the last": ([HEAD, BEGIN, *words("one ", "two"), piece({}, "stop"), HANG], 2),
+    "in the middle": ([HEAD, BEGIN, *text_deltas("one ", "two "), HANG], 2),
+    "after the last": ([HEAD, BEGIN, *text_deltas("one ", "two"), piece({}, "stop"), HANG], 2),
 }
 
 
@@ -99,10 +99,10 @@ def test_a_disconnect_stops_the_agent_on_each_database(share_each, port, user):
 
 def disconnect_after(count, steps, serve, port, user):
     with WireServer(steps, port=port) as model:
-        ada = Talk(serve(**settings_of(model)), user)
+        ada = ConversationBrowser(serve(**settings_of(model)), user)
         conversation = ada.begin("hello")
-        reply = ada.hear(conversation, "?agentId=openai")
-        frames = told(reply)
+        reply = ada.open_stream(conversation, "?agentId=openai")
+        frames = parse_frames(reply)
         assert next(frames) == {"comment": "ok"}
         assert model.wait_for(lambda: model.requests, DEADLINE)
         received = [next(frames) for _ in range(count)]
@@ -116,18 +116,18 @@ def disconnect_after(count, steps, serve, port, user):
 
 def reply_with_text(talk, conversation, text):
     """Opens a stream; returns it if its text is `text`. While the previous run has not ended, the stream is that run's."""
-    reply = talk.hear(conversation)
-    return reply if reply.status == 200 and "".join(tokens(list(told(reply)))) == text else reply.close()
+    reply = talk.open_stream(conversation)
+    return reply if reply.status == 200 and "".join(tokens(list(parse_frames(reply)))) == text else reply.close()
 
 
 def test_a_disconnect_at_the_end_stores_the_complete_reply_or_nothing(serve):
     resume = threading.Event()
-    with WireServer([HEAD, *words("one"), resume, 0.01, piece({}, "stop"), DONE, LAST_CHUNK]) as model:
+    with WireServer([HEAD, *text_deltas("one"), resume, 0.01, piece({}, "stop"), DONE, LAST_CHUNK]) as model:
         server = serve(**settings_of(model))
-        ada = Talk(server)
+        ada = ConversationBrowser(server)
         conversation = ada.begin("hello", agentId="openai")
-        reply = ada.hear(conversation)
-        frames = told(reply)
+        reply = ada.open_stream(conversation)
+        frames = parse_frames(reply)
         assert tokens([next(frames), next(frames)]) == ["one"]
         reply.leave()
         resume.set()
@@ -139,10 +139,10 @@ def test_a_disconnect_at_the_end_stores_the_complete_reply_or_nothing(serve):
 
 def test_a_disconnect_stops_the_engine_of_the_broker_agent(serve):
     with WireServer([stream_head(), *progress("one ", "two "), HANG]) as engine:
-        ada = Talk(serve(ENGINE_BASE_URL=engine.url))
+        ada = ConversationBrowser(serve(ENGINE_BASE_URL=engine.url))
         conversation = ada.begin("hello", agentId="broker")
-        reply = ada.hear(conversation)
-        frames = told(reply)
+        reply = ada.open_stream(conversation)
+        frames = parse_frames(reply)
         assert tokens([next(frames), next(frames)]) == ["one "]
         reply.leave()
 
@@ -158,17 +158,19 @@ def progress(*texts):
 def model(port):
     """Sends a word, and the rest once `resume` is set."""
     resume = threading.Event()
-    with WireServer([HEAD, *words("one "), resume, *words("two"), piece({}, "stop"), DONE, LAST_CHUNK], port=port) as server:
+    with WireServer(
+        [HEAD, *text_deltas("one "), resume, *text_deltas("two"), piece({}, "stop"), DONE, LAST_CHUNK], port=port
+    ) as server:
         server.resume = resume
         yield server
         resume.set()
 
 
 def test_several_readers_share_one_run_of_the_agent(share_each, user, model):
-    ada = Talk(share_each(**settings_of(model)), user)
+    ada = ConversationBrowser(share_each(**settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
-    with ada.hear(conversation) as first, ada.hear(conversation) as second:
-        first_frames, second_frames = told(first), told(second)
+    with ada.open_stream(conversation) as first, ada.open_stream(conversation) as second:
+        first_frames, second_frames = parse_frames(first), parse_frames(second)
         assert (
             tokens([next(first_frames), next(first_frames)]) == tokens([next(second_frames), next(second_frames)]) == ["one "]
         )
@@ -182,27 +184,27 @@ def test_several_readers_share_one_run_of_the_agent(share_each, user, model):
 
 
 def test_a_reader_can_resume_while_another_one_reads(share, kind, user, model):
-    ada = Talk(share(kind, **settings_of(model)), user)
+    ada = ConversationBrowser(share(kind, **settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
-    with ada.hear(conversation) as staying_reply:
-        staying = told(staying_reply)
+    with ada.open_stream(conversation) as staying_reply:
+        staying = parse_frames(staying_reply)
         assert next(staying) == {"comment": "ok"}
-        leaving_reply = ada.hear(conversation)
-        received = list(islice(told(leaving_reply), 2))
+        leaving_reply = ada.open_stream(conversation)
+        received = list(islice(parse_frames(leaving_reply), 2))
         leaving_reply.leave()
-        with ada.hear(conversation, Last_Event_ID=received[-1]["id"]) as resumed:
+        with ada.open_stream(conversation, Last_Event_ID=received[-1]["id"]) as resumed:
             model.resume.set()
-            assert tokens(list(told(resumed))) == ["two"]
+            assert tokens(list(parse_frames(resumed))) == ["two"]
         assert tokens(list(staying)) == ["one ", "two"]
     assert len(model.requests) == 1
 
 
 def test_on_disconnect_continue_of_one_reader_keeps_the_reply_running(share, kind, user, model):
-    ada = Talk(share(kind, **settings_of(model)), user)
+    ada = ConversationBrowser(share(kind, **settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
-    readers = [ada.hear(conversation, query) for query in ("", "?on_disconnect=continue", "?on_disconnect=cancel")]
+    readers = [ada.open_stream(conversation, query) for query in ("", "?on_disconnect=continue", "?on_disconnect=cancel")]
     for reader in readers:
-        assert next(told(reader)) == {"comment": "ok"}
+        assert next(parse_frames(reader)) == {"comment": "ok"}
     for reader in readers:
         reader.leave()
     model.resume.set()
@@ -212,10 +214,10 @@ def test_on_disconnect_continue_of_one_reader_keeps_the_reply_running(share, kin
 
 
 def test_conversation_on_disconnect_sets_the_default(serve, model):
-    ada = Talk(serve(CONVERSATION_ON_DISCONNECT="continue", **settings_of(model)))
+    ada = ConversationBrowser(serve(CONVERSATION_ON_DISCONNECT="continue", **settings_of(model)))
     conversation = ada.begin("hello", agentId="openai")
-    reader = ada.hear(conversation)
-    assert next(told(reader)) == {"comment": "ok"}
+    reader = ada.open_stream(conversation)
+    assert next(parse_frames(reader)) == {"comment": "ok"}
     reader.leave()
     model.resume.set()
 
@@ -224,11 +226,11 @@ def test_conversation_on_disconnect_sets_the_default(serve, model):
 
 @pytest.mark.parametrize(("keep_stopped", "contents"), [("0", []), ("1", ["one "])])
 def test_a_stop_ends_every_readers_stream_and_may_store_the_partial_reply(serve_each, keep_stopped, contents):
-    with WireServer([HEAD, *words("one "), HANG]) as server:
-        ada = Talk(serve_each(KEEP_STOPPED=keep_stopped, **settings_of(server)))
+    with WireServer([HEAD, *text_deltas("one "), HANG]) as server:
+        ada = ConversationBrowser(serve_each(KEEP_STOPPED=keep_stopped, **settings_of(server)))
         conversation = ada.begin("hello", agentId="openai")
-        with ada.hear(conversation) as first, ada.hear(conversation) as second:
-            readers = told(first), told(second)
+        with ada.open_stream(conversation) as first, ada.open_stream(conversation) as second:
+            readers = parse_frames(first), parse_frames(second)
             assert all(tokens([next(frames), next(frames)]) == ["one "] for frames in readers)
             assert status_of(ada.request("POST", f"{ROOM}/{conversation}/stop")) == 202
             last = [list(frames) for frames in readers]
@@ -239,35 +241,35 @@ def test_a_stop_ends_every_readers_stream_and_may_store_the_partial_reply(serve_
     assert [frame["event"] for frame in last[0]] == ["stopped"]
     assert last[0][0]["data"] == {"messageId": stored and stored["id"]}
     assert [message["content"] for message in ada.replies(conversation)] == contents
-    assert status_of(ada.hear(conversation, Last_Event_ID=last[0][0]["id"])) == 204
-    with ada.hear(conversation, "?agentId=echo") as retry:
+    assert status_of(ada.open_stream(conversation, Last_Event_ID=last[0][0]["id"])) == 204
+    with ada.open_stream(conversation, "?agentId=echo") as retry:
         assert retry.status == (204 if contents else 200)
 
 
 def test_a_second_reply_in_a_conversation_is_refused_while_one_runs(share_each, port, user):
-    with WireServer([HEAD, *words("one "), HANG], port=port) as model:
-        ada = Talk(share_each(**settings_of(model)), user)
+    with WireServer([HEAD, *text_deltas("one "), HANG], port=port) as model:
+        ada = ConversationBrowser(share_each(**settings_of(model)), user)
         conversation = ada.begin("hello", agentId="openai")
-        with ada.hear(conversation) as reply:
-            frames = told(reply)
+        with ada.open_stream(conversation) as reply:
+            frames = parse_frames(reply)
             assert tokens([next(frames), next(frames)]) == ["one "]
             later_message = ada.tell(conversation, "more")
             for query in ("?regenerate=again", f"?messageId={later_message}", ""):
-                refused = ada.hear(conversation, query)
+                refused = ada.open_stream(conversation, query)
                 assert (refused.status, refused.json()["code"]) == (409, "busy")
             elsewhere = ada.begin("elsewhere", agentId="echo")
-            assert len(list(told(ada.hear(elsewhere)))) == 3
+            assert len(list(parse_frames(ada.open_stream(elsewhere)))) == 3
 
-        assert eventually(lambda: status_of(ada.hear(conversation, "?agentId=echo")) == 200, DEADLINE)
+        assert eventually(lambda: status_of(ada.open_stream(conversation, "?agentId=echo")) == 200, DEADLINE)
 
 
 def test_concurrent_readers_receive_the_same_reply(serve_each):
-    ada = Talk(serve_each(ECHO_WORD_SECONDS="0.05", MAX_STREAMS_PER_USER="50"))
+    ada = ConversationBrowser(serve_each(ECHO_WORD_SECONDS="0.05", MAX_STREAMS_PER_USER="50"))
     conversation = ada.begin("one two three four five six seven eight nine ten")
 
     def read(_):
-        with ada.hear(conversation) as reply:
-            return reply.status, tuple(tokens(list(told(reply)))) if reply.status == 200 else ()
+        with ada.open_stream(conversation) as reply:
+            return reply.status, tuple(tokens(list(parse_frames(reply)))) if reply.status == 200 else ()
 
     results = set(in_parallel(12, read))
 
@@ -278,26 +280,26 @@ def test_concurrent_readers_receive_the_same_reply(serve_each):
 
 
 def test_a_conversation_is_usable_after_a_crash(serve_each):
-    with WireServer([HEAD, *words("one "), HANG]) as model:
+    with WireServer([HEAD, *text_deltas("one "), HANG]) as model:
         settings = settings_of(model) | {"LEASE_SECONDS": "1", "MESSAGES_PER_MINUTE": "9999"}
-        crashing, other = serve_each(**settings), Talk(serve_each(**settings))
+        crashing, other = serve_each(**settings), ConversationBrowser(serve_each(**settings))
         conversation = other.begin("hello")
-        reply = Talk(crashing).hear(conversation, "?agentId=openai")
-        assert next(told(reply)) == {"comment": "ok"}
+        reply = ConversationBrowser(crashing).open_stream(conversation, "?agentId=openai")
+        assert next(parse_frames(reply)) == {"comment": "ok"}
         crashing.crash()
         reply.close()
 
-        with other.hear(conversation) as reply:
-            assert list(told(reply))[-1]["event"] == "done"
+        with other.open_stream(conversation) as reply:
+            assert list(parse_frames(reply))[-1]["event"] == "done"
     assert [message["content"] for message in other.replies(conversation)] == ["hello"]
 
 
 def test_deleting_a_conversation_ends_its_stream(share_each, port, user):
-    with WireServer([HEAD, *words("one "), HANG], port=port) as model:
-        ada = Talk(share_each(**settings_of(model)), user)
+    with WireServer([HEAD, *text_deltas("one "), HANG], port=port) as model:
+        ada = ConversationBrowser(share_each(**settings_of(model)), user)
         conversation = ada.begin("hello", agentId="openai")
-        with ada.hear(conversation) as reply:
-            frames = told(reply)
+        with ada.open_stream(conversation) as reply:
+            frames = parse_frames(reply)
             assert tokens([next(frames), next(frames)]) == ["one "]
             assert status_of(ada.request("DELETE", f"{ROOM}/{conversation}")) == 204
             last = list(frames)[-1]
@@ -307,25 +309,25 @@ def test_deleting_a_conversation_ends_its_stream(share_each, port, user):
 
 
 def test_a_question_edited_during_its_reply_gets_another_reply(share_each, user, model):
-    ada = Talk(share_each(**settings_of(model)), user)
+    ada = ConversationBrowser(share_each(**settings_of(model)), user)
     conversation = ada.begin("hello", agentId="openai")
-    question = ada.kept(conversation)[0]["id"]
-    with ada.hear(conversation) as reply:
-        frames = told(reply)
+    question = ada.stored_messages(conversation)[0]["id"]
+    with ada.open_stream(conversation) as reply:
+        frames = parse_frames(reply)
         assert tokens([next(frames), next(frames)]) == ["one "]
         ada.request("PUT", f"{ROOM}/{conversation}/messages/{question}", {"content": "edited"}).close()
-        assert status_of(ada.hear(conversation)) == 409
+        assert status_of(ada.open_stream(conversation)) == 409
         model.resume.set()
         assert list(frames)[-1]["event"] == "done"
 
-    assert list(told(ada.hear(conversation, "?agentId=echo")))[-1]["event"] == "done"
+    assert list(parse_frames(ada.open_stream(conversation, "?agentId=echo")))[-1]["event"] == "done"
     assert [message["content"] for message in ada.replies(conversation)] == ["one two", "edited"]
 
 
 class EventSource:
     """Reconnects with `Last-Event-ID` after every end, as the standard says, until it gets a status other than 200."""
 
-    def __init__(self, talk: Talk, conversation: str, reconnect_seconds: float) -> None:
+    def __init__(self, talk: ConversationBrowser, conversation: str, reconnect_seconds: float) -> None:
         self._talk, self._conversation, self._reconnect_seconds = talk, conversation, reconnect_seconds
         self.statuses: list[int] = []
         self.frames: list[dict] = []
@@ -335,18 +337,18 @@ class EventSource:
         deadline, last_id = time.monotonic() + seconds, ""
         while time.monotonic() < deadline and "retry" not in (self.frames or [{}])[-1]:
             headers = {"Last_Event_ID": last_id} if last_id else {}
-            with closing(self._talk.hear(self._conversation, Accept="text/event-stream", **headers)) as reply:
+            with closing(self._talk.open_stream(self._conversation, Accept="text/event-stream", **headers)) as reply:
                 self.statuses.append(reply.status)
                 if reply.status != 200:
                     return
-                for frame in told(reply):
+                for frame in parse_frames(reply):
                     self.frames.append(frame)
                     last_id = frame.get("id", last_id)
             time.sleep(self._reconnect_seconds)
 
 
 def test_an_event_source_that_reconnects_gets_one_reply(serve):
-    ada = Talk(serve())
+    ada = ConversationBrowser(serve())
     conversation = ada.begin("hello there")
     source = EventSource(ada, conversation, reconnect_seconds=0.5)
 
@@ -358,8 +360,8 @@ def test_an_event_source_that_reconnects_gets_one_reply(serve):
 
 
 def test_a_failed_agent_is_not_called_again_by_a_reconnect(serve):
-    with WireServer([refusal("500 Internal Server Error")]) as model:
-        ada = Talk(serve(**settings_of(model)))
+    with WireServer([error_reply("500 Internal Server Error")]) as model:
+        ada = ConversationBrowser(serve(**settings_of(model)))
         conversation = ada.begin("hello", agentId="openai")
         source = EventSource(ada, conversation, reconnect_seconds=0.1)
 
@@ -371,41 +373,44 @@ def test_a_failed_agent_is_not_called_again_by_a_reconnect(serve):
 
 
 def test_another_process_replies_after_a_drain(serve):
-    with WireServer([HEAD, *words("one "), HANG]) as model:
-        server, other = serve(DRAIN_SECONDS="2", **settings_of(model)), Talk(serve())
+    with WireServer([HEAD, *text_deltas("one "), HANG]) as model:
+        server, other = serve(DRAIN_SECONDS="2", **settings_of(model)), ConversationBrowser(serve())
         conversation = other.begin("hello")
         quick_conversation = other.begin("quick")
-        with Talk(server).hear(conversation, "?agentId=openai") as reply, Talk(server).hear(quick_conversation) as quick_reply:
-            frames = told(reply)
+        with (
+            ConversationBrowser(server).open_stream(conversation, "?agentId=openai") as reply,
+            ConversationBrowser(server).open_stream(quick_conversation) as quick_reply,
+        ):
+            frames = parse_frames(reply)
             assert tokens([next(frames), next(frames)]) == ["one "]
             server.kill(signal.SIGTERM)
-            assert list(told(quick_reply))[-1]["event"] == "done"
+            assert list(parse_frames(quick_reply))[-1]["event"] == "done"
             last = list(frames)[-1]
         assert server.process.wait(30) == 0
 
     assert (last["event"], last["data"]["code"]) == ("failure", "server_restarting")
     assert other.replies(conversation) == []
-    with other.hear(conversation) as reply:
-        assert list(told(reply))[-1]["event"] == "done"
+    with other.open_stream(conversation) as reply:
+        assert list(parse_frames(reply))[-1]["event"] == "done"
 
 
 def test_conversation_streams_count_against_the_limit(serve):
     with WireServer([HEAD, HANG]) as model:
-        ada = Talk(serve(MAX_STREAMS_PER_USER="1", **settings_of(model)))
+        ada = ConversationBrowser(serve(MAX_STREAMS_PER_USER="1", **settings_of(model)))
         conversation, other = ada.begin("hello", agentId="openai"), ada.begin("hello")
-        with ada.hear(conversation) as reply:
-            assert next(told(reply)) == {"comment": "ok"}
-            refused = ada.hear(other)
+        with ada.open_stream(conversation) as reply:
+            assert next(parse_frames(reply)) == {"comment": "ok"}
+            refused = ada.open_stream(other)
             assert (refused.status, refused.json()["code"]) == (429, "too_many_requests")
-        assert eventually(lambda: status_of(ada.hear(other)) == 200, DEADLINE)
+        assert eventually(lambda: status_of(ada.open_stream(other)) == 200, DEADLINE)
 
 
 def test_a_reply_is_ended_after_answer_max_seconds(serve, kind):
-    with WireServer([HEAD, *words("one "), HANG]) as model:
-        ada = Talk(serve(kind, ANSWER_MAX_SECONDS="0.5", **settings_of(model)))
+    with WireServer([HEAD, *text_deltas("one "), HANG]) as model:
+        ada = ConversationBrowser(serve(kind, ANSWER_MAX_SECONDS="0.5", **settings_of(model)))
         conversation = ada.begin("hello", agentId="openai")
-        with ada.hear(conversation) as reply:
-            frames = list(told(reply))
+        with ada.open_stream(conversation) as reply:
+            frames = list(parse_frames(reply))
 
         assert model.wait_for(lambda: model.hung_up == 1, DEADLINE)
     assert (frames[-1]["event"], frames[-1]["data"]["code"]) == ("failure", "answer_timeout")
@@ -414,13 +419,13 @@ def test_a_reply_is_ended_after_answer_max_seconds(serve, kind):
 
 def test_conversations_survive_a_crash(serve_each):
     first = serve_each()
-    conversation = Talk(first).begin("hello", title="Kept")
-    assert list(told(Talk(first).hear(conversation)))[-1]["event"] == "done"
+    conversation = ConversationBrowser(first).begin("hello", title="Kept")
+    assert list(parse_frames(ConversationBrowser(first).open_stream(conversation)))[-1]["event"] == "done"
     first.crash()
 
-    retry = Talk(serve_each())
+    retry = ConversationBrowser(serve_each())
 
-    assert [message["content"] for message in retry.kept(conversation)] == ["hello", "hello"]
+    assert [message["content"] for message in retry.stored_messages(conversation)] == ["hello", "hello"]
     assert json.loads(retry.request("GET", ROOM).read())["conversations"][0]["title"] == "Kept"
 
 
@@ -433,10 +438,10 @@ def test_an_unchunked_model_stream_is_read_without_delay(serve):
         b"data: [DONE]\n\n",
     ]
     with WireServer(steps) as model:
-        ada = Talk(serve(**settings_of(model)))
+        ada = ConversationBrowser(serve(**settings_of(model)))
         conversation = ada.begin("hello", agentId="openai")
-        with ada.hear(conversation) as reply:
-            frames = told(reply)
+        with ada.open_stream(conversation) as reply:
+            frames = parse_frames(reply)
             assert tokens([next(frames), next(frames)]) == ["one "]
             resume.set()
             assert next(frames)["event"] == "done"

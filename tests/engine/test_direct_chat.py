@@ -5,7 +5,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
-from tests.engine.agents.openai_server import refusal, settings_of, whole
+from tests.engine.agents.openai_server import error_reply, full_reply, settings_of
 from tests.live import content_of, new_app, who
 from tests.wire_server import WireServer
 
@@ -37,7 +37,7 @@ def messages_of(request):
 
 @pytest.mark.parametrize("path", [STREAM, CHAT])
 def test_the_model_gets_the_earlier_turns_even_after_a_restart(new_client, path):
-    with WireServer(whole("first"), whole("second"), whole("third")) as model:
+    with WireServer(full_reply("first"), full_reply("second"), full_reply("third")) as model:
         for text in ("one", "two", "three"):
             send(new_client(**settings_of(model)), text, path)
 
@@ -51,7 +51,7 @@ def test_the_model_gets_the_earlier_turns_even_after_a_restart(new_client, path)
 
 
 def test_the_model_gets_no_turns_of_another_user(new_client):
-    with WireServer(whole("first"), whole("second")) as model:
+    with WireServer(full_reply("first"), full_reply("second")) as model:
         client = new_client(**settings_of(model))
         send(client, "one")
         send(client, "two", user="bob")
@@ -61,7 +61,7 @@ def test_the_model_gets_no_turns_of_another_user(new_client):
 
 
 def test_a_failed_turn_is_not_stored(new_client):
-    with WireServer([refusal("500 Internal Server Error")], whole("second")) as model:
+    with WireServer([error_reply("500 Internal Server Error")], full_reply("second")) as model:
         client = new_client(**settings_of(model))
         assert send(client, "one")["type"] == "error"
         send(client, "two")
@@ -73,7 +73,7 @@ def test_a_failed_turn_is_not_stored(new_client):
 def test_direct_chat_is_not_listed_as_a_conversation(new_client):
     client = new_client()
     send(client, "one")
-    conversation_id = uuid5(NAMESPACE_URL, "chat-bff:direct:unfoldingWord/ada")
+    conversation_id = uuid5(NAMESPACE_URL, "chat-bff:direct:default/ada")
 
     assert client.get("/api/conversations", headers=who("ada")).json["conversations"] == []
     for path in ("", "/messages", "/stream"):

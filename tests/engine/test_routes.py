@@ -24,7 +24,7 @@ SETTINGS = Settings(
     echo_word_seconds=0, max_body_bytes=4096, database_url=f"sqlite:///{FOLDER}/engine.db", app_env="development"
 )
 STREAM, CHAT = "/api/v1/chat/stream", "/api/v1/chat"
-REQUEST = {"client_id": "web", "user_id": "ann", "org": "unfoldingWord", "message": "hello", "message_type": "text"}
+REQUEST = {"client_id": "web", "user_id": "ann", "org": "default", "message": "hello", "message_type": "text"}
 
 HEADERS = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
 
@@ -154,7 +154,7 @@ def test_a_cut_connection_is_an_incomplete_read():
 def test_the_agents_can_be_passed_in():
     class Parrot:
         def stream(self, history, identity, waiter):
-            assert (history[-1], identity) == (ChatMessage("user", "hello"), Identity("ann", "unfoldingWord"))
+            assert (history[-1], identity) == (ChatMessage("user", "hello"), Identity("ann", "default"))
             yield from ("Pretty ", None, "Polly")
 
     client = create_engine(SETTINGS, KEY, {"demo": Parrot()}).test_client()

@@ -12,8 +12,8 @@ from bff.upstream.engine_client import HISTORY_MAX_BYTES
 
 KEY = "k" * 64
 BEARER = {"Authorization": f"Bearer {KEY}"}
-USER = "/api/v1/orgs/unfoldingWord/users/ann"
-REQUEST = {"client_id": "web", "user_id": "ann", "org": "unfoldingWord", "message": "hello", "message_type": "text"}
+USER = "/api/v1/orgs/default/users/ann"
+REQUEST = {"client_id": "web", "user_id": "ann", "org": "default", "message": "hello", "message_type": "text"}
 
 
 @pytest.fixture
@@ -67,14 +67,14 @@ def test_history_is_paged_oldest_first(client):
 def test_each_user_has_a_history_of_its_own(client):
     send(client, "mine")
 
-    assert get(client, "/api/v1/orgs/unfoldingWord/users/bob/history").status_code == 404
+    assert get(client, "/api/v1/orgs/default/users/bob/history").status_code == 404
     assert get(client, "/api/v1/orgs/other/users/ann/history").status_code == 404
 
 
 @pytest.mark.parametrize("user", ["a/../../x?y#z@x.org", "/a//b/", "x/history", "a%2fb", "é"])
 def test_a_user_id_may_contain_any_characters(client, user):
     send(client, "hello", user_id=user)
-    path = f"/api/v1/orgs/unfoldingWord/users/{quote(user, safe='')}"
+    path = f"/api/v1/orgs/default/users/{quote(user, safe='')}"
 
     assert [entry["user_message"] for entry in entries(client, path)] == ["hello"]
     assert client.put(f"{path}/preferences", headers=BEARER, json={"response_language": "de"}).status_code == 200
@@ -129,7 +129,7 @@ def test_only_replies_to_audio_messages_have_audio_and_only_for_their_user(clien
 
 
 @pytest.mark.parametrize(
-    "path", [f"{USER}/history", f"{USER}/preferences", f"/api/v1/audio/replies/unfoldingWord/ann/{UUID(int=0)}.wav"]
+    "path", [f"{USER}/history", f"{USER}/preferences", f"/api/v1/audio/replies/default/ann/{UUID(int=0)}.wav"]
 )
 def test_a_request_without_the_key_is_refused(client, path):
     assert client.get(path).status_code == 401

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.db.talk import Talk
+from tests.db.talk import ConversationBrowser
 from tests.faults.engine import call_numbers
 from tests.faults.load import Clients, Stream, in_order
 from tests.faults.model import Model
@@ -41,7 +41,7 @@ class Conversation:
     """A new conversation of a user, with its first question."""
 
     def __init__(self, server: Server, user: str, question: str) -> None:
-        self.talk = Talk(server, user)
+        self.talk = ConversationBrowser(server, user)
         self.question = question
         self.user = user
         self.id = self.talk.begin(question, agentId="openai")
@@ -50,8 +50,8 @@ class Conversation:
     def replies(self) -> list[dict[str, Any]]:
         return self.talk.replies(self.id)
 
-    def hear(self, query: str = "", **headers: str) -> Reply:
-        return self.talk.hear(self.id, query, **headers)
+    def open_stream(self, query: str = "", **headers: str) -> Reply:
+        return self.talk.open_stream(self.id, query, **headers)
 
     def tab(self, clients: Clients, query: str = "", *, disconnect_after_events: int | None = None) -> ConversationReader:
         tab = ConversationReader(self.user, self.question, self.id, query)

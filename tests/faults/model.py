@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, piece, refusal, settings_of, words
+from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, error_reply, piece, settings_of, text_deltas
 from tests.faults.engine import reply_words
 from tests.wire_server import LAST_CHUNK, Request, WireServer
 
@@ -36,12 +36,12 @@ class Model:
             self.calls[question] += 1
             call_number = self.calls[question]
         if question.startswith("failing") and call_number == 1:
-            yield refusal("500 Internal Server Error")
+            yield error_reply("500 Internal Server Error")
             return
         _, _, interval, delay = question.split()
         yield HEAD + BEGIN
         yield float(delay)
-        for word in words(*reply_words(question, call_number)):
+        for word in text_deltas(*reply_words(question, call_number)):
             yield word
             yield float(interval)
         yield piece({}, "stop") + DONE + LAST_CHUNK

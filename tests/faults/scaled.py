@@ -10,12 +10,12 @@ from bff.upstream import reconnect
 
 WAITS = {
     reconnect: ("RECONNECT_SECONDS", "REOPEN_SECONDS", "MIN_REOPEN_SECONDS"),
-    run: ("AWAY_SECONDS",),
+    run: ("RETRY_SECONDS",),
     worker: ("PAUSE_SECONDS", "SWEEP_SECONDS", "CLAIM_SECONDS"),
     routes: ("PING_SECONDS",),
-    subscriber: ("PING_SECONDS", "AGAIN_SECONDS"),
-    redis_limits: ("AWAY_SECONDS",),
-    redis: ("SECONDS",),
+    subscriber: ("PING_SECONDS", "RECONNECT_SECONDS"),
+    redis_limits: ("BACKOFF_SECONDS",),
+    redis: ("TIMEOUT_SECONDS",),
 }
 SCALE = float(os.environ["TIME_SCALE"])
 

@@ -8,14 +8,14 @@ from itertools import takewhile
 
 import pytest
 
-from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, piece, settings_of, words
+from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, piece, settings_of, text_deltas
 from tests.live import DEADLINE, Browser, Reply, Server
 from tests.wire_server import HANG, LAST_CHUNK, WireServer
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
-COMPLETE = [HEAD, BEGIN, *words("one ", "two"), piece({}, "stop"), DONE, LAST_CHUNK]
-STUCK = [HEAD, BEGIN, *words("one "), HANG]
+COMPLETE = [HEAD, BEGIN, *text_deltas("one ", "two"), piece({}, "stop"), DONE, LAST_CHUNK]
+STUCK = [HEAD, BEGIN, *text_deltas("one "), HANG]
 
 
 def post_completion(server: Server, stream: bool = True) -> Reply:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.db.talk import ROOM, Talk, tokens, told
+from tests.db.talk import ROOM, ConversationBrowser, parse_frames, tokens
 from tests.faults.conversation_readers import Conversation, assert_stored_completely_or_not_at_all
 from tests.faults.deployments import deployment
 from tests.faults.engine import question
@@ -49,7 +49,7 @@ def new_conversation(server, request):
 def read_some(reply: Reply, max_events: float) -> list[dict]:
     """Reads up to `max_events` events, then disconnects."""
     frames: list[dict] = []
-    for frame in told(reply):
+    for frame in parse_frames(reply):
         if "event" in frame:
             frames.append(frame)
         if len(frames) >= max_events:
@@ -63,7 +63,7 @@ def read_in_pieces(conversation: Conversation, lengths: Iterator[float]) -> list
     frames: list[dict] = []
     for length in lengths:
         after = {"Last_Event_ID": frames[-1]["id"]} if frames else {}
-        reply = conversation.hear(CONTINUE, **after)
+        reply = conversation.open_stream(CONTINUE, **after)
         if reply.status == 204:
             reply.close()
             break
@@ -210,11 +210,11 @@ def without_reply(conversations: list[Conversation]) -> list[Conversation]:
 def test_invalid_requests_are_refused(server, new_conversation, model):
     conversation, other = new_conversation(), new_conversation()
     other.talk.headers = conversation.talk.headers
-    foreign = Talk(server, "eve")
-    [question_message] = conversation.talk.kept(conversation.id)
-    other_id = Talk(server, conversation.user).begin("hello")
-    [other_question] = conversation.talk.kept(other_id)
-    assert list(told(conversation.hear()))[-1]["event"] == "done"
+    foreign = ConversationBrowser(server, "eve")
+    [question_message] = conversation.talk.stored_messages(conversation.id)
+    other_id = ConversationBrowser(server, conversation.user).begin("hello")
+    [other_question] = conversation.talk.stored_messages(other_id)
+    assert list(parse_frames(conversation.open_stream()))[-1]["event"] == "done"
     [reply] = conversation.replies
     empty = conversation.talk.begin()
 
@@ -231,8 +231,8 @@ def test_invalid_requests_are_refused(server, new_conversation, model):
         "nonsense/stream": 404,
     }
     assert {path: status_of(conversation.talk.request("GET", f"{ROOM}/{path}")) for path in refused} == refused
-    assert status_of(foreign.hear(conversation.id)) == 404
-    assert status_of(foreign.hear(conversation.id, f"?messageId={question_message['id']}")) == 404
+    assert status_of(foreign.open_stream(conversation.id)) == 404
+    assert status_of(foreign.open_stream(conversation.id, f"?messageId={question_message['id']}")) == 404
     assert status_of(foreign.request("POST", f"{ROOM}/{conversation.id}/stop")) == 404
     assert model.calls[conversation.question] == 1
 
@@ -246,24 +246,24 @@ def test_deleting_a_conversation_ends_its_reply_for_every_reader(server, new_con
         assert clients.wait_for(all_done(tabs), DEADLINE)
 
     assert [tab.end for tab in tabs] == ["stopped"] * 2
-    assert status_of(conversation.hear(Last_Event_ID=tabs[0].last_id)) == 404
+    assert status_of(conversation.open_stream(Last_Event_ID=tabs[0].last_id)) == 404
     assert model.calls[conversation.question] == 1
 
 
 def test_a_question_edited_during_its_reply_gets_another_reply(server, new_conversation, model):
     conversation = new_conversation(interval=0.1)
     edited = question(uuid4().hex, WORDS)
-    [question_message] = conversation.talk.kept(conversation.id)
+    [question_message] = conversation.talk.stored_messages(conversation.id)
     with Clients(server.port) as clients:
         tab = conversation.tab(clients)
         assert clients.wait_for(lambda: tab.text, DEADLINE)
         conversation.talk.request(
             "PUT", f"{ROOM}/{conversation.id}/messages/{question_message['id']}", {"content": edited}
         ).close()
-        assert status_of(conversation.hear()) == 409
+        assert status_of(conversation.open_stream()) == 409
         assert clients.wait_for(lambda: tab.done, DEADLINE)
         assert tab.is_complete(conversation.replies)
 
-    assert list(told(conversation.hear()))[-1]["event"] == "done"
+    assert list(parse_frames(conversation.open_stream()))[-1]["event"] == "done"
     assert (model.calls[conversation.question], model.calls[edited]) == (1, 1)
     assert len(conversation.replies) == 2

@@ -9,7 +9,7 @@ import pytest
 
 from bff.db import database
 from bff.engine import turns
-from tests.db.talk import ROOM, Talk, told
+from tests.db.talk import ROOM, ConversationBrowser, parse_frames
 from tests.faults.conversation_readers import Conversation
 from tests.faults.engine import question
 from tests.faults.load import Clients
@@ -70,8 +70,8 @@ class Client:
 
 @pytest.fixture
 def client(file, model, monkeypatch):
-    monkeypatch.setattr(database, "LOCKED_SECONDS", 0.05)
-    monkeypatch.setattr(turns, "AGAIN_SECONDS", 0.02)
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(turns, "RETRY_SECONDS", 0.02)
     return Client(file, model)
 
 
@@ -117,12 +117,12 @@ def test_a_locked_database_does_not_block_other_replies(start, file, lock, model
             assert clients.wait_for(lambda: tab.text, DEADLINE)
             seen = len(other.events)
             assert clients.wait_for(lambda: len(other.events) > seen + 5, DEADLINE), "the event loop is not blocked"
-            with waiting.hear(Last_Event_ID=tab.last_id) as reply:
-                assert [frame for frame, _ in zip(told(reply), range(3), strict=False)][-1] == {"comment": "keepalive"}
+            with waiting.open_stream(Last_Event_ID=tab.last_id) as reply:
+                assert [frame for frame, _ in zip(parse_frames(reply), range(3), strict=False)][-1] == {"comment": "keepalive"}
             assert not tab.end
         assert clients.wait_for(lambda: tab.done and other.done, DEADLINE)
 
     assert tab.is_complete(waiting.replies)
     assert other.is_complete(slow.replies)
     assert set(model.calls.values()) == {1}
-    assert status_of(Talk(web).request("GET", "/readyz")) == 200
+    assert status_of(ConversationBrowser(web).request("GET", "/readyz")) == 200

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bff.ops.redis import connect
-from tests.db.talk import told
+from tests.db.talk import parse_frames
 from tests.faults.conversation_readers import Conversation, assert_stored_completely_or_not_at_all
 from tests.faults.engine import question
 from tests.faults.load import Clients, all_done
@@ -176,8 +176,10 @@ def waiting_conversation(make_fleet):
     web, worker = fleet.start("gunicorn"), fleet.start("worker")
     for server in fleet.servers:
         server.wait_until_ready()
-    with Conversation(web, "ada", question("first", 1)).hear() as reply:  # The worker has opened the database after this.
-        assert list(told(reply))[-1]["event"] == "done"
+    with Conversation(
+        web, "ada", question("first", 1)
+    ).open_stream() as reply:  # The worker has opened the database after this.
+        assert list(parse_frames(reply))[-1]["event"] == "done"
     return fleet, web, worker, Conversation(web, "ada", question("second", WORDS))
 
 

@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from tests.broker_says import QUEUED, TICKET
+from tests.broker_responses import QUEUED, RECEIPT
 from tests.faults.load import Clients, Stream, all_done
 from tests.live import ADA, BROKER_KEY, Browser, Server, eventually, head, status_of, text_of
 from tests.original_broker import OriginalBroker
@@ -139,7 +139,7 @@ def test_a_reply_of_a_broker_without_ids_may_finish(start):
 
 @pytest.mark.live
 def test_a_stream_that_is_being_opened_ends(start):
-    with WireServer([TICKET], [3.0, stream_head(), QUEUED, HANG]) as broker:
+    with WireServer([RECEIPT], [3.0, stream_head(), QUEUED, HANG]) as broker:
         server = start(BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY, DRAIN_SECONDS="2")
 
         with Clients(server.port) as clients:

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from bff.upstream import reconnect
-from tests.broker_says import COMPLETE, TICKET
+from tests.broker_responses import COMPLETE, RECEIPT
 from tests.live import ADA, BROKER_KEY, Browser, content_of, id_of, new_app, take, text_of
 from tests.wire_server import CUT, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
 
@@ -32,7 +32,7 @@ class ForeignBroker:
 
     def __call__(self, request: Request) -> Iterator[Any]:
         if request.method == "POST":
-            return iter([TICKET])
+            return iter([RECEIPT])
         if urlsplit(request.path).path != "/api/v1/stream":
             return iter([reply(b'{"messages":[]}')])
         after = request.headers.get("last-event-id", "").encode("latin-1").decode()

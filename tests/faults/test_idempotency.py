@@ -3,7 +3,7 @@
 import pytest
 
 from tests.adopted import over_adopted, over_all
-from tests.broker_says import COMPLETED
+from tests.broker_responses import COMPLETED
 from tests.live import Browser, eventually, in_parallel, status_of, take
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, stream_head
 

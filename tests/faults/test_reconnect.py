@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bff.upstream import reconnect
-from tests.broker_says import COMPLETE, TICKET
+from tests.broker_responses import COMPLETE, RECEIPT
 from tests.live import (
     ADA,
     BROKER_KEY,
@@ -84,7 +84,7 @@ class NumberedBroker:
 
     def __call__(self, request: Request) -> Iterator[Any]:
         if request.method == "POST":
-            return iter([TICKET])
+            return iter([RECEIPT])
         if urlsplit(request.path).path != "/api/v1/stream":
             return iter([self._queue])
         assert parse_qs(urlsplit(request.path).query)["message_id"] == ["m-1"]

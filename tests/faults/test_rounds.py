@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.db.talk import Talk
+from tests.db.talk import ConversationBrowser
 from tests.faults.test_churn import MIB, UNCOLLECTED_OBJECTS, counts, settled_counts
 from tests.live import Browser, Reply, Server, eventually, in_parallel, last_of, status_of, take
 
@@ -22,38 +22,38 @@ SLACK = {"greenlets": 0, "descriptors": 0, "threads": 0, "ours": 50, "objects": 
 VOICE_BYTES, VOICE_MESSAGES = 15_000_000, 12
 
 
-def disconnect(browser: Talk) -> None:
+def disconnect(browser: ConversationBrowser) -> None:
     take(browser.say(WORDS), 3)
 
 
-def disconnect_at_once(browser: Talk) -> None:
+def disconnect_at_once(browser: ConversationBrowser) -> None:
     browser.say(WORDS).leave()
 
 
-def stop(browser: Talk) -> None:
+def stop(browser: ConversationBrowser) -> None:
     reply = browser.say("/silence 30")
     assert status_of(browser.stop(reply.message_id)) == 202
     assert last_of(reply)["type"] == "stopped"
 
 
-def resume(browser: Talk) -> None:
+def resume(browser: ConversationBrowser) -> None:
     reply = browser.say(WORDS)
     take(reply, 3)
     assert last_of(browser.follow(reply.message_id))["type"] == "complete"
 
 
-def disconnect_v1(browser: Talk) -> None:
+def disconnect_v1(browser: ConversationBrowser) -> None:
     body = {"model": "default", "stream": True, "messages": [{"role": "user", "content": WORDS}]}
     disconnect_after_first_frame(browser.request("POST", "/v1/chat/completions", body))
 
 
-def disconnect_ai_sdk(browser: Talk) -> None:
+def disconnect_ai_sdk(browser: ConversationBrowser) -> None:
     body = {"messages": [{"id": str(uuid4()), "role": "user", "parts": [{"type": "text", "text": WORDS}]}]}
     disconnect_after_first_frame(browser.request("POST", "/api/chat/stream?protocol=ai-sdk", body))
 
 
-def disconnect_conversation(browser: Talk) -> None:
-    disconnect_after_first_frame(browser.hear(browser.begin(WORDS)))
+def disconnect_conversation(browser: ConversationBrowser) -> None:
+    disconnect_after_first_frame(browser.open_stream(browser.begin(WORDS)))
 
 
 def disconnect_after_first_frame(reply: Reply) -> None:
@@ -62,7 +62,7 @@ def disconnect_after_first_frame(reply: Reply) -> None:
     reply.leave()
 
 
-READERS: list[Callable[[Talk], None]] = [
+READERS: list[Callable[[ConversationBrowser], None]] = [
     disconnect,
     disconnect_at_once,
     stop,
@@ -76,7 +76,10 @@ READERS: list[Callable[[Talk], None]] = [
 def run_rounds(server: Server, rounds: int) -> None:
     """Uses few users, so that a user's data must not grow either."""
     for _ in range(rounds):
-        in_parallel(len(READERS) * CONCURRENCY, lambda number: READERS[number % len(READERS)](Talk(server, f"user-{number}")))
+        in_parallel(
+            len(READERS) * CONCURRENCY,
+            lambda number: READERS[number % len(READERS)](ConversationBrowser(server, f"user-{number}")),
+        )
 
 
 def growth(server: Server, baseline: dict[str, int]) -> dict[str, tuple[int, int]]:

@@ -6,7 +6,7 @@ from time import monotonic
 import pytest
 
 from tests.adopted import over_adopted, over_all
-from tests.broker_says import COMPLETED
+from tests.broker_responses import COMPLETED
 from tests.live import Browser, Server, content_of, eventually, id_of, last_of, status_of, take
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, stream_head
 

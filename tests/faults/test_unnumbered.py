@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.db.talk import Talk, told
+from tests.db.talk import ConversationBrowser, parse_frames
 from tests.faults.deployments import deployment
 from tests.live import BROKER_KEY, Browser, Reply, Server, content_of, eventually, id_of, in_parallel, last_of, take, text_of
 from tests.original_broker import OriginalBroker
@@ -35,7 +35,7 @@ def broker(request):
         return
     _, broker = request.getfixturevalue("environment")
     broker.reset()
-    broker.word_seconds, broker.stray_streams, broker.keeps_history = 0.05, 0, True
+    broker.word_seconds, broker.stray_streams, broker.stores_history = 0.05, 0, True
     yield broker
 
 
@@ -75,7 +75,7 @@ def test_abandoned_replies_are_read_to_their_end_before_the_next_one(shared_serv
     reply = browser.say("eight nine")
 
     assert text_of(list(reply.events())) == "eight nine "
-    assert eventually(lambda: broker.answered == ["one two three four five", "six seven", "eight nine"])
+    assert eventually(lambda: broker.completed == ["one two three four five", "six seven", "eight nine"])
     assert len(broker.opened) == 3, "one stream per message"
     assert broker.given_up == []
 
@@ -156,7 +156,7 @@ def test_a_stop_takes_effect_at_once_and_the_next_message_waits_for_the_broker(s
         with browser.stop(message_id) as stopping:
             assert stopping.status == 202
     contents = [content_of(frame) for frame in take(reply)]
-    assert broker.answered == []
+    assert broker.completed == []
     following = browser.say("next")
 
     text = "".join(content.get("text", "") for content in contents)
@@ -167,8 +167,8 @@ def test_a_stop_takes_effect_at_once_and_the_next_message_waits_for_the_broker(s
     assert last_of(browser.follow(message_id)) == contents[-1]
     assert [position["message_id"] for position in browser.active()] == [following.message_id]
     assert last_of(following)["type"] == "complete"
-    assert eventually(lambda: broker.answered == [LONG_MESSAGE, "next"])
-    assert broker.at_once == {"ada": 1}
+    assert eventually(lambda: broker.completed == [LONG_MESSAGE, "next"])
+    assert broker.max_concurrent == {"ada": 1}
 
 
 def test_a_queued_message_that_is_stopped_never_reaches_the_broker(shared_server, broker):
@@ -180,7 +180,7 @@ def test_a_queued_message_that_is_stopped_never_reaches_the_broker(shared_server
     assert types_of(take(waiting))[-1] == "stopped"
     assert last_of(running)["type"] == "complete"
     assert last_of(browser.say("last"))["type"] == "complete"
-    assert broker.left == ["one two three", "last"]
+    assert broker.received == ["one two three", "last"]
 
 
 def test_a_stop_after_the_end_changes_nothing(shared_server):
@@ -201,7 +201,7 @@ def test_the_same_message_sent_three_times_makes_one_turn(shared_server, broker)
 
     assert len({reply.message_id for reply in replies}) == 1
     assert {last_of(reply)["type"] for reply in replies} == {"complete"}
-    assert broker.left == ["one two three"]
+    assert broker.received == ["one two three"]
 
 
 def test_on_busy_is_respected(shared_server, broker):
@@ -215,7 +215,7 @@ def test_on_busy_is_respected(shared_server, broker):
     assert (refused.status, refused.json()["code"]) == (409, "busy")
     assert types_of(take(first))[-1] == "stopped"
     assert last_of(interrupting)["type"] == "complete"
-    assert broker.left == [LONG_MESSAGE, "interrupting"]
+    assert broker.received == [LONG_MESSAGE, "interrupting"]
 
 
 def test_twenty_rapid_messages_get_replies_in_order(shared_server, broker):
@@ -226,20 +226,20 @@ def test_twenty_rapid_messages_get_replies_in_order(shared_server, broker):
     texts = in_parallel(20, lambda number: text_of(list(replies[number].events())))
 
     assert texts == [f"number {number} " for number in range(20)]
-    assert broker.answered == [f"number {number}" for number in range(20)]
-    assert broker.at_once == {"ada": 1}
+    assert broker.completed == [f"number {number}" for number in range(20)]
+    assert broker.max_concurrent == {"ada": 1}
 
 
 def test_queued_messages_run_while_no_engine_slot_is_free(start, broker):
     server = start(**settings_of(broker), MAX_RUNNING="1")
-    busy = Talk(server, "bob")
-    frames = told(busy.hear(busy.begin("/slow 600 one two", agentId="demo")))
+    busy = ConversationBrowser(server, "bob")
+    frames = parse_frames(busy.open_stream(busy.begin("/slow 600 one two", agentId="demo")))
     assert next(frame for frame in frames if frame.get("event") == "token")
 
     replies = [Browser(server).say(f"number {number}") for number in range(3)]
 
     assert [last_of(reply)["type"] for reply in replies] == ["complete"] * 3
-    assert broker.answered == ["number 0", "number 1", "number 2"]
+    assert broker.completed == ["number 0", "number 1", "number 2"]
 
 
 def test_users_do_not_wait_for_each_other(shared_server, broker):
@@ -247,7 +247,7 @@ def test_users_do_not_wait_for_each_other(shared_server, broker):
     replies = [Browser(server, f"user-{number}").say(LONG_MESSAGE) for number in range(20)]
 
     assert {last_of(reply)["type"] for reply in replies} == {"complete"}
-    assert len(broker.at_once) == 20
+    assert len(broker.max_concurrent) == 20
 
 
 def test_line_separators_in_a_reply_are_kept(shared_server):
@@ -268,7 +268,7 @@ def test_a_message_without_a_slot_of_the_broker_is_retried(start, single):
 
     assert text_of(events) == "one two "
     assert events[-1]["type"] == "complete"
-    assert broker.left == ["one two"]
+    assert broker.received == ["one two"]
     assert len(set(broker.opened)) == 1 < len(broker.opened)
 
 
@@ -316,11 +316,11 @@ def test_a_restarted_broker_gets_messages_without_output_again(shared_server, br
 
     broker.kill()
     broker.word_seconds = 0.01
-    broker.come_back()
+    broker.restart()
 
     events = list(reply.events())
     assert (text_of(events), events[-1]["type"]) == ("one two ", "complete")
-    assert broker.left == ["one two", "one two"]
+    assert broker.received == ["one two", "one two"]
 
 
 def test_a_restarted_broker_does_not_get_messages_with_output_again(shared_server, broker):
@@ -329,10 +329,10 @@ def test_a_restarted_broker_does_not_get_messages_with_output_again(shared_serve
     take(browser.follow(reply.message_id), 4)
 
     broker.kill()
-    broker.come_back()
+    broker.restart()
 
     assert last_of(reply)["code"] == "upstream_unavailable"
-    assert broker.left == [LONG_MESSAGE]
+    assert broker.received == [LONG_MESSAGE]
 
 
 def test_a_reply_lost_by_the_broker_is_read_from_the_engines_history(shared_server, broker):
@@ -343,13 +343,13 @@ def test_a_reply_lost_by_the_broker_is_read_from_the_engines_history(shared_serv
 
     assert events[-1]["type"] == "complete"
     assert events[-1]["response"]["responses"] == ["one two"]
-    assert broker.left == ["one two"]
+    assert broker.received == ["one two"]
 
 
 def test_an_earlier_equal_turn_is_not_used_as_the_reply(shared_server, broker):
     browser = Browser(shared_server())
     take(browser.say("yes"))
-    broker.stray_streams, broker.keeps_history = 1, False
+    broker.stray_streams, broker.stores_history = 1, False
 
     last = last_of(browser.say("yes"))
 
@@ -375,7 +375,7 @@ def test_openai_clients_are_served_from_the_same_log(shared_server, broker, stre
 
     assert b"two" in text
     assert b"finish_reason" in text
-    assert (broker.left, len(broker.opened)) == (["one two"], 1)
+    assert (broker.received, len(broker.opened)) == (["one two"], 1)
     assert broker.given_up == []
 
 
@@ -385,7 +385,7 @@ def test_an_openai_client_that_disconnects_does_not_delay_the_next_message(share
     take(browser.request("POST", "/v1/chat/completions", completion), 2)
 
     assert last_of(browser.say("next"))["type"] == "complete"
-    assert broker.answered == [LONG_MESSAGE, "next"]
+    assert broker.completed == [LONG_MESSAGE, "next"]
     assert broker.given_up == []
 
 
@@ -428,7 +428,7 @@ def test_a_drain_finishes_replies_without_readers(start, request, broker, shared
     server.kill(signal.SIGTERM)
     assert server.process.wait(15) == 0
 
-    assert broker.answered == [LONG_MESSAGE] * 20
+    assert broker.completed == [LONG_MESSAGE] * 20
     assert broker.given_up == []
     fresh = start(**settings_of(broker))
     replies = [Browser(fresh, f"user-{number}").say("next") for number in range(20)]
@@ -442,7 +442,7 @@ def test_a_message_that_cannot_be_enqueued_gets_json_and_may_be_retried(start, s
     refused = post(browser, "one two", client_message_id="once")
     assert (refused.status, refused.json()["code"]) == (503, "upstream_unavailable")
 
-    broker.come_back()
+    broker.restart()
     assert last_of(post(browser, "one two", client_message_id="once"))["type"] == "complete"
     assert browser.active() == []
 

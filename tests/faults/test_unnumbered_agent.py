@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.adopted import settings_of
-from tests.db.talk import Talk, told
-from tests.faults.houses import house
+from tests.db.talk import ConversationBrowser, parse_frames
+from tests.faults.deployments import deployment
 from tests.live import DEADLINE, Server, eventually, last_of, status_of
 from tests.original_broker import OriginalBroker
 
@@ -36,26 +36,30 @@ def broker(gate) -> Iterator[OriginalBroker]:
 @pytest.fixture(scope="module")
 def server(kind, broker, tmp_path_factory, request) -> Iterator[Server]:
     redis = request.getfixturevalue("redis") if kind == "fleet" else None
-    with house(kind, tmp_path_factory.mktemp(kind), redis, **settings_of(broker), ENGINE_BASE_URL=broker.url) as server:
+    with deployment(kind, tmp_path_factory.mktemp(kind), redis, **settings_of(broker), ENGINE_BASE_URL=broker.url) as server:
         yield server
 
 
 @pytest.fixture
-def browser(server, broker, gate, user) -> Iterator[Talk]:
+def browser(server, broker, gate, user) -> Iterator[ConversationBrowser]:
     broker.reset()
     gate.clear()
-    yield Talk(server, user)
+    yield ConversationBrowser(server, user)
     gate.set()
 
 
-def reply_begun(browser: Talk) -> str:
-    """The conversation, once some of its reply was told."""
+def reply_begun(browser: ConversationBrowser) -> str:
+    """Returns a conversation whose reply has started."""
     conversation = browser.begin(LONG, agentId="broker")
-    assert next(frame for frame in told(browser.hear(conversation, "?on_disconnect=continue")) if frame.get("event") == "token")
+    assert next(
+        frame
+        for frame in parse_frames(browser.open_stream(conversation, "?on_disconnect=continue"))
+        if frame.get("event") == "token"
+    )
     return conversation
 
 
-def stop(browser: Talk, conversation: str) -> None:
+def stop(browser: ConversationBrowser, conversation: str) -> None:
     assert status_of(browser.request("POST", f"/api/conversations/{conversation}/stop")) == 202
 
 
@@ -72,9 +76,9 @@ def test_after_a_stopped_reply_the_next_message_waits_for_the_broker(browser, br
     assert eventually(lambda: browser.active() == [])
 
 
-def test_a_stopped_reply_is_told_at_once(browser, broker):
+def test_a_stopped_reply_ends_at_once(browser, broker):
     conversation = browser.begin(LONG, agentId="broker")
-    frames = told(browser.hear(conversation))
+    frames = parse_frames(browser.open_stream(conversation))
     assert next(frame for frame in frames if frame.get("event") == "token")
 
     stop(browser, conversation)
@@ -87,7 +91,7 @@ def test_other_agents_of_the_user_do_not_wait_for_the_broker(browser, broker):
     stop(browser, reply_begun(browser))
     other = browser.begin("hello", agentId="echo")
 
-    assert [frame["event"] for frame in told(browser.hear(other)) if "event" in frame][-1] == "done"
+    assert [frame["event"] for frame in parse_frames(browser.open_stream(other)) if "event" in frame][-1] == "done"
     assert broker.answered == []
 
 
@@ -95,7 +99,7 @@ def test_replies_of_the_agent_follow_each_other(browser, broker, gate, user):
     gate.set()
     for text in ("one", "two"):
         conversation = browser.begin(text, agentId="broker")
-        assert [frame["event"] for frame in told(browser.hear(conversation)) if "event" in frame][-1] == "done"
+        assert [frame["event"] for frame in parse_frames(browser.open_stream(conversation)) if "event" in frame][-1] == "done"
     assert last_of(browser.say("three"))["type"] == "complete"
 
     assert broker.answered == ["one", "two", "three"]

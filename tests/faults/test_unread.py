@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.api.engine_requests import RECORDING
-from tests.db.talk import ROOM, Talk
+from tests.db.talk import ROOM, ConversationBrowser
 from tests.live import BROKER_KEY, Browser, Server, eventually, head, status_of
 from tests.ops.numbers import numbers
 from tests.wire_server import HANG, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
@@ -80,12 +80,12 @@ def large_requests(server: Server, engine: WireServer) -> dict[str, bytes]:
         ),
         "stream": post_request("/api/chat/stream", message="hello"),
         "history": head("GET", "/api/chat/history"),
-        "conversation": head("GET", f"{long_conversation(Talk(server))}?limit=100"),
+        "conversation": head("GET", f"{long_conversation(ConversationBrowser(server))}?limit=100"),
         "recording": head("GET", f"/api/audio?url={quote(engine.url + RECORDING, safe='')}"),
     }
 
 
-def long_conversation(talk: Talk) -> str:
+def long_conversation(talk: ConversationBrowser) -> str:
     """Creates a conversation whose messages take 6 MB in JSON. Returns their path."""
     conversation = talk.begin()
     for _ in range(34):

@@ -10,7 +10,7 @@ from werkzeug.serving import DechunkedInput
 
 from bff.errors import InvalidRequest, LengthRequired, TooLarge, UnsupportedMediaType
 from bff.http import request_body
-from bff.http.request_body import READ_BYTES, validated
+from bff.http.request_body import READ_BYTES, parse
 from bff.upstream.messages import ChatRequest
 
 LIMIT = 1024
@@ -189,7 +189,7 @@ LARGE = {
 @pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
 def test_a_large_body_with_too_many_fields_is_rejected_unparsed(body):
     with pytest.raises(InvalidRequest) as rejected:
-        validated(ChatRequest, body)
+        parse(ChatRequest, body)
 
     assert str(rejected.value) == "The body has too many fields."
 
@@ -199,7 +199,7 @@ def test_a_large_text_may_contain_anything(text, escaped):
     large = (text * (2 * SMALL // len(text)) + '\\"[{,' * SMALL).replace("\0", "")
     body = json.dumps({"message": large, "more": "\\" * escaped}).encode()
 
-    assert validated(ChatRequest, body).message == large
+    assert parse(ChatRequest, body).message == large
 
 
 @pytest.mark.parametrize(("preamble", "closing"), [("[", "]"), ('{"a":', "}")])
@@ -207,10 +207,10 @@ def test_a_deeply_nested_body_is_rejected(preamble, closing):
     def nested(depth: int) -> bytes:
         return f'{{"message":"x","more":{preamble * depth}1{closing * depth}}}'.encode()
 
-    assert validated(ChatRequest, nested(50)).message == "x"
+    assert parse(ChatRequest, nested(50)).message == "x"
     for depth in (250, 5000, 10_000):
         with pytest.raises(InvalidRequest):
-            validated(ChatRequest, nested(depth))
+            parse(ChatRequest, nested(depth))
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "identity, gzip", "x"])

@@ -9,7 +9,7 @@ from flask import Flask
 
 from bff.http.responses import EventStream, StreamOptions
 from bff.http.sse import Event, comment
-from tests.broker_says import QUEUED, TICKET
+from tests.broker_responses import QUEUED, RECEIPT
 from tests.live import BROKER_KEY, Browser, eventually, head, in_parallel
 from tests.wire_server import HANG, LAST_CHUNK, RESET, WireServer, chunk, stream_head
 
@@ -72,7 +72,7 @@ def test_an_exception_ends_the_stream_and_is_logged(caplog):
 @pytest.fixture
 def silent_broker():
     """A broker whose streams send `queued` and then nothing."""
-    with WireServer([TICKET], [stream_head(), QUEUED, HANG]) as broker:
+    with WireServer([RECEIPT], [stream_head(), QUEUED, HANG]) as broker:
         yield broker
 
 
@@ -102,7 +102,7 @@ def test_heartbeats_are_sent_while_the_broker_is_silent(start, kind, silent_brok
 @pytest.mark.live
 def test_heartbeats_are_sent_while_the_broker_only_pings(start, kind):
     pings = [step for _ in range(20) for step in (chunk(b": ping\r\n\r\n"), 0.1)]
-    with WireServer([TICKET], [stream_head(), QUEUED, *pings, LAST_CHUNK]) as broker:
+    with WireServer([RECEIPT], [stream_head(), QUEUED, *pings, LAST_CHUNK]) as broker:
         server = start_with(start, kind, broker, HEARTBEAT_SECONDS="0.3")
 
         with Browser(server).say("hello") as reply:
@@ -182,7 +182,7 @@ def test_a_half_closed_client_still_gets_its_reply(start, kind):
 @pytest.mark.live
 def test_200_disconnected_clients_leak_nothing(start, kind):
     with WireServer(
-        lambda request: [TICKET] if request.method == "POST" else [stream_head(), chunk(b": hi\n\n"), 0.01, QUEUED, HANG]
+        lambda request: [RECEIPT] if request.method == "POST" else [stream_head(), chunk(b": hi\n\n"), 0.01, QUEUED, HANG]
     ) as broker:
         server = start_with(start, kind, broker, MAX_STREAMS_PER_USER="1000", MESSAGES_PER_MINUTE="10000")
         Browser(server).request("GET", "/healthz").read()

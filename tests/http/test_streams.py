@@ -12,8 +12,8 @@ from tests.live import in_parallel
 class Stream:
     """A stream that waits in a thread until it is cancelled, and records when and why."""
 
-    def __init__(self, limiter: StreamLimiter, user: str, *, comes_back: bool, seconds: float = 30) -> None:
-        self.slot: Slot = limiter.acquire(user, comes_back=comes_back)
+    def __init__(self, limiter: StreamLimiter, user: str, *, resumable: bool, seconds: float = 30) -> None:
+        self.slot: Slot = limiter.acquire(user, resumable=resumable)
         self.reason: Exception | None = None
         self.ended_at = 0.0
         self._seconds = seconds
@@ -112,9 +112,9 @@ def test_a_drain_without_streams_ends_at_once_and_rejects_new_ones():
 
 def test_a_drain_spreads_reconnects_and_lets_other_streams_finish():
     limiter = StreamLimiter(100, 100)
-    resumable = [Stream(limiter, "ada", comes_back=True) for _ in range(5)]
-    finishing = Stream(limiter, "ada", comes_back=False, seconds=0.7)
-    unfinished = [Stream(limiter, "ada", comes_back=False) for _ in range(2)]
+    resumable = [Stream(limiter, "ada", resumable=True) for _ in range(5)]
+    finishing = Stream(limiter, "ada", resumable=False, seconds=0.7)
+    unfinished = [Stream(limiter, "ada", resumable=False) for _ in range(2)]
     start = monotonic()
 
     limiter.drain(3)
@@ -133,8 +133,8 @@ def test_a_drain_spreads_reconnects_and_lets_other_streams_finish():
 
 
 def test_a_drain_may_end_with_another_error():
-    limiter = StreamLimiter(10, 10, farewell=Draining)
-    stream = Stream(limiter, "ada", comes_back=False)
+    limiter = StreamLimiter(10, 10, drain_error=Draining)
+    stream = Stream(limiter, "ada", resumable=False)
 
     limiter.drain(0.5)
 
@@ -144,7 +144,7 @@ def test_a_drain_may_end_with_another_error():
 
 def test_a_drain_ends_in_time_whatever_its_streams_do():
     limiter, start = StreamLimiter(10, 10), monotonic()
-    limiter.acquire("ada", comes_back=True)
+    limiter.acquire("ada", resumable=True)
     limiter.acquire("ada")
 
     limiter.drain(0.5)
@@ -154,7 +154,7 @@ def test_a_drain_ends_in_time_whatever_its_streams_do():
 
 def test_many_streams_are_ended_within_their_part_of_the_drain():
     limiter = StreamLimiter(1000, 1000)
-    streams = [Stream(limiter, "ada", comes_back=True) for _ in range(100)]
+    streams = [Stream(limiter, "ada", resumable=True) for _ in range(100)]
     start = monotonic()
 
     limiter.drain(2)

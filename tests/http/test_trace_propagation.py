@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.broker_says import COMPLETED
+from tests.broker_responses import COMPLETED
 from tests.live import BROKER_KEY, Browser, Server, eventually
 from tests.wire_server import LAST_CHUNK, WireServer, stream_head
 

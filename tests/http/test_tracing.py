@@ -63,10 +63,10 @@ def test_an_invalid_request_id_is_replaced(request_id):
 
 def test_a_stored_trace_is_continued():
     trace = tracing.begin({"traceparent": TRACEPARENT, "X-Request-ID": "r-1"})
-    stored = tracing.kept()
+    stored = tracing.inject()
     tracing.current.set(None)
 
-    tracing.go_on(stored)
+    tracing.extract(stored)
 
     assert tracing.current.get() == trace
     assert tracing.fields() == {"request_id": "r-1", "trace_id": TRACE}
@@ -76,6 +76,6 @@ def test_a_stored_trace_is_continued():
 def test_an_invalid_stored_trace_is_ignored(stored):
     start(TRACEPARENT)
 
-    tracing.go_on(stored)
+    tracing.extract(stored)
 
-    assert (tracing.headers(), tracing.fields(), tracing.kept()) == ({}, {}, "")
+    assert (tracing.headers(), tracing.fields(), tracing.inject()) == ({}, {}, "")

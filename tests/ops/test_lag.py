@@ -16,11 +16,11 @@ def test_beats_continue_in_a_responsive_process(monitor):
     first = monitor._beat_at
 
     assert eventually(lambda: monitor._beat_at > first, 15)
-    assert monitor.is_there()
+    assert monitor.is_responsive()
 
 
 def test_the_first_check_starts_the_monitor():
-    assert LagMonitor().is_there()
+    assert LagMonitor().is_responsive()
 
 
 def test_a_process_without_recent_beats_is_stalled(monkeypatch):
@@ -30,4 +30,4 @@ def test_a_process_without_recent_beats_is_stalled(monkeypatch):
 
     stalled._beat_at -= lag.STALLED_SECONDS + 1
 
-    assert not stalled.is_there()
+    assert not stalled.is_responsive()

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from bff.broker.app import built
+from bff.broker.app import build_broker
 from bff.config.environment import load_settings
 from tests.live import BROKER_KEY, new_app, who
 from tests.ops.numbers import numbers
@@ -142,8 +142,8 @@ def test_production_without_a_token_hides_the_metrics():
 
 
 def test_a_standalone_broker_exports_metrics():
-    settings = load_settings({"METRICS_TOKEN": TOKEN}, neighbour=True)
-    broker = built(settings, BROKER_KEY).test_client()
+    settings = load_settings({"METRICS_TOKEN": TOKEN}, backend_only=True)
+    broker = build_broker(settings, BROKER_KEY).test_client()
 
     assert broker.get("/metrics", headers={"X-API-Key": BROKER_KEY}).status_code == 401
     shown = numbers(broker.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"}).text)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from bff.broker.app import built
+from bff.broker.app import build_broker
 from bff.config.environment import load_settings
 from bff.ops import health
 from bff.ops.redis import Client, check_writes, connect
@@ -89,7 +89,9 @@ def test_readyz_fails_while_redis_cannot_save(state, admin, server):
 
 def test_a_standalone_broker_is_unhealthy_while_redis_rejects_writes(server, admin, monkeypatch):
     monkeypatch.setattr(health, "WRITE_INTERVAL_SECONDS", 0.0)
-    client = built(load_settings({"REDIS_URL": server.url, "RUN_WORKER": "0"}, neighbour=True), BROKER_KEY).test_client()
+    client = build_broker(
+        load_settings({"REDIS_URL": server.url, "RUN_WORKER": "0"}, backend_only=True), BROKER_KEY
+    ).test_client()
     assert client.get("/health").json["status"] == "degraded", "no worker runs here"
 
     make_replica(admin)

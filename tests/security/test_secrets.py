@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from bff import create_app
-from bff.broker.app import built
+from bff.broker.app import build_broker
 from bff.config.environment import load_settings
 from bff.config.settings import Settings
 from bff.engine.app import create_engine
@@ -156,7 +156,7 @@ def test_no_secret_is_in_any_repr():
     apps = [
         create_app(settings),
         create_app(load_settings(canaries() | external | {"APP_ENV": "development", "AUTH_MODE": "proxy"})),
-        built(settings, canaries()["BROKER_API_KEY"]),
+        build_broker(settings, canaries()["BROKER_API_KEY"]),
         create_engine(settings, canaries()["ENGINE_API_KEY"]),
     ]
 

@@ -11,7 +11,7 @@ from bff.errors import UpstreamTimeout, UpstreamUnavailable
 from bff.http.sse import Event
 from bff.upstream.events import TERMINAL
 from bff.upstream.relay import Relay
-from tests.broker_says import COMPLETE
+from tests.broker_responses import COMPLETE
 from tests.frames import decoded
 from tests.live import ROOT
 

@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"```js\n(.*?)```", DOCS.read_text(), re.DOTALL)
 HELLO = "Hello, streaming world"
 
 SUFFIXES = {
-    "in a page": 'await answer.done; console.log(page.element("#answer").textContent);',
+    "in a page": 'await reply.done; console.log(page.element("#reply").textContent);',
     "in a worker": 'self.onmessage({ data: "Hello, streaming world" });'
     'await page.waitFor(() => page.posted.at(-1)?.type === "complete"); console.log(page.posted.at(-1).response.responses[0]);',
     "in Node": "",

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.engine.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
+from tests.engine.agents.openai_server import BEGIN, HEAD, full_reply, settings_of, text_deltas
 from tests.live import eventually
 from tests.web.page import (
     WORDS,
@@ -211,7 +211,7 @@ def test_an_edited_question_gets_a_new_reply_and_shows_its_original(visit):
 
 
 def test_another_agent_regenerates_a_reply(visit, start, tmp_path):
-    with WireServer(whole("For God ", "so loved the world.")) as model:
+    with WireServer(full_reply("For God ", "so loved the world.")) as model:
         page = visit(start(**page_settings(tmp_path), **settings_of(model)).url)
         page.select_option("#agent", "openai")
         send(page, "What is written?")
@@ -279,7 +279,7 @@ def test_a_reload_continues_a_running_reply(visit):
 
 
 def test_a_reload_continues_a_running_regeneration(visit, start, tmp_path):
-    with WireServer(whole("hello"), [HEAD, BEGIN, *words("Once ", "more"), HANG]) as model:
+    with WireServer(full_reply("hello"), [HEAD, BEGIN, *text_deltas("Once ", "more"), HANG]) as model:
         page = visit(start(**page_settings(tmp_path), **settings_of(model)).url)
         page.select_option("#agent", "openai")
         send(page, "Greet me")

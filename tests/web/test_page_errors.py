@@ -6,8 +6,8 @@ import threading
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.broker_says import COMPLETE, TICKET
-from tests.engine.agents.openai_server import BEGIN, HEAD, refusal, settings_of, whole, words
+from tests.broker_responses import COMPLETE, RECEIPT
+from tests.engine.agents.openai_server import BEGIN, HEAD, error_reply, full_reply, settings_of, text_deltas
 from tests.live import BROKER_KEY
 from tests.web.page import (
     WORDS,
@@ -141,7 +141,7 @@ def test_without_storage_only_a_reload_does_not_continue_a_reply(visit, server):
 
 
 def test_a_question_waits_for_another_reply_of_the_conversation(visit, start, tmp_path):
-    scripts = [whole("first"), [HEAD, BEGIN, *words("further"), HANG], whole("second")]
+    scripts = [full_reply("first"), [HEAD, BEGIN, *text_deltas("further"), HANG], full_reply("second")]
     with WireServer(*scripts) as model:
         page = visit(start(**page_settings(tmp_path), **settings_of(model)).url)
         page.select_option("#agent", "openai")
@@ -183,7 +183,7 @@ def test_a_restarted_direct_reply_discards_its_text(visit, start, tmp_path):
         for number, data in enumerate(('{"type":"progress","text":"**Half"}', '{"type":"restart"}', COMPLETE), start=1)
     )
     stream = [stream_head(), half, shown, restart, discarded, complete, LAST_CHUNK]
-    with WireServer([TICKET], stream) as broker:
+    with WireServer([RECEIPT], stream) as broker:
         page = direct_chat(visit(start(**page_settings(tmp_path), BROKER_BASE_URL=broker.url, BROKER_API_KEY=BROKER_KEY).url))
         send(page, "hello")
         expect(replies(page)).to_contain_text("Half")
@@ -197,7 +197,7 @@ def test_a_restarted_direct_reply_discards_its_text(visit, start, tmp_path):
 
 
 def test_a_failed_reply_can_be_retried(visit, start, tmp_path):
-    with WireServer([refusal("400 Bad Request")], whole("first")) as model:
+    with WireServer([error_reply("400 Bad Request")], full_reply("first")) as model:
         page = visit(start(**page_settings(tmp_path), **settings_of(model)).url)
         page.select_option("#agent", "openai")
         send(page, "one")

@@ -40,8 +40,8 @@ class RunAgentInput(BaseModel):
     forwarded: Any = Field(default=None, alias="forwardedProps")
 
 
-def parsed(body: bytes) -> ParsedRequest:
-    request = request_body.validated(RunAgentInput, body, HISTORY_STRINGS)
+def parse_request(body: bytes) -> ParsedRequest:
+    request = request_body.parse(RunAgentInput, body, HISTORY_STRINGS)
     message = last_user_message(request.messages)
     forwarded = request.forwarded if isinstance(request.forwarded, dict) else {}
     # The run id is the idempotency key: a message repeated in a new run gets a new reply, the same run gets the same reply.
@@ -51,10 +51,10 @@ def parsed(body: bytes) -> ParsedRequest:
 
 
 class AgUiEncoder:
-    """`about`: threadId and runId; the message id replaces one that is missing."""
+    """`context`: threadId and runId; the message id replaces one that is missing."""
 
-    def __init__(self, message_id: str, about: Mapping[str, Any], sent: Sent) -> None:
-        self._run = {name: about.get(name) or message_id for name in ("threadId", "runId")}
+    def __init__(self, message_id: str, context: Mapping[str, Any], sent: Sent) -> None:
+        self._run = {name: context.get(name) or message_id for name in ("threadId", "runId")}
         self._texts = Texts(_frames(message_id), sent >= Sent.TEXT)
         self._tools = Tools(message_id, sent >= Sent.TOOLS)
         self.preamble = [as_json(type="RUN_STARTED", **self._run), _custom("message_id", message_id)]
@@ -123,4 +123,4 @@ def _frames(message_id: str) -> TextFrames:
     )
 
 
-AG_UI: Final = ClientProtocol(parsed, AgUiEncoder)
+AG_UI: Final = ClientProtocol(parse_request, AgUiEncoder)

@@ -43,8 +43,8 @@ class ChatTransportRequest(BaseModel):
     on_busy: Any = None
 
 
-def parsed(body: bytes) -> ParsedRequest:
-    request = request_body.validated(ChatTransportRequest, body, HISTORY_STRINGS)
+def parse_request(body: bytes) -> ParsedRequest:
+    request = request_body.parse(ChatTransportRequest, body, HISTORY_STRINGS)
     message = last_user_message(request.messages)
     # An edited or regenerated message needs a new reply; with its old id it would get the old one.
     repeated = request.trigger != "submit-message" or request.message_id is not None
@@ -113,4 +113,4 @@ _FRAMES: Final = TextFrames(
     lambda number: as_json(type="text-end", id=f"text-{number}"),
 )
 
-AI_SDK: Final = ClientProtocol(parsed, AiSdkEncoder, {"x-vercel-ai-ui-message-stream": "v1"})
+AI_SDK: Final = ClientProtocol(parse_request, AiSdkEncoder, {"x-vercel-ai-ui-message-stream": "v1"})

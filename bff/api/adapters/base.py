@@ -24,7 +24,7 @@ DONE: Final = "[DONE]"
 class ParsedRequest(NamedTuple):
     body: bytes
     """A body for `POST /api/chat/stream`, not validated yet."""
-    about: Mapping[str, Any] = {}
+    context: Mapping[str, Any] = {}
     """Values of the request that the encoder needs or sends back, such as thread and run ids."""
 
 
@@ -62,10 +62,10 @@ class EventEncoder(Protocol):
 
 
 class ClientProtocol(NamedTuple):
-    parsed: Callable[[bytes], ParsedRequest]
+    parse_request: Callable[[bytes], ParsedRequest]
     """Raises InvalidRequest."""
     encoder: Callable[[str, Mapping[str, Any], Sent], EventEncoder] | None = None
-    """Takes the message id, `ParsedRequest.about` and what was sent before. None: our events are sent unchanged."""
+    """Takes the message id, `ParsedRequest.context` and what was sent before. None: our events are sent unchanged."""
     headers: Mapping[str, str] = {}
     """Additional response headers."""
     ids: bool = True
@@ -101,7 +101,7 @@ def translate(source: Iterable[Event | None], encoder: EventEncoder) -> Iterator
         if event is None:
             yield None
             continue
-        content = events.parsed_object(event.data)
+        content = events.parse_object(event.data)
         kind = content.pop("type", "")
         if encoded := encoder.encode(kind, content):
             *first, last = [*preamble, *encoded]
@@ -125,14 +125,14 @@ def json_safe(value: Any) -> Any:
     return value
 
 
-def chat_request(text: str, client_message_id: str | None, on_busy: Any = None, **about: Any) -> ParsedRequest:
+def chat_request(text: str, client_message_id: str | None, on_busy: Any = None, **context: Any) -> ParsedRequest:
     """A `client_message_id` that we do not accept is left out: it only makes retries idempotent."""
     body = {"message": text}
     if client_message_id and PRINTABLE.fullmatch(client_message_id):
         body["client_message_id"] = client_message_id
     if on_busy is not None:
         body["on_busy"] = on_busy
-    return ParsedRequest(json.dumps(body).encode(), about)
+    return ParsedRequest(json.dumps(body).encode(), context)
 
 
 class HasRole(Protocol):

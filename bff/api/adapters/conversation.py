@@ -19,7 +19,7 @@ def encode(source: Iterable[Event | None], *, restarted: bool) -> Iterator[Event
     for event in source:
         if event is None:
             yield None
-        elif (named := _named_event(events.parsed_object(event.data))) is not None:
+        elif (named := _named_event(events.parse_object(event.data))) is not None:
             name, content = named
             yield Event(name, json.dumps(content), event.id)
 

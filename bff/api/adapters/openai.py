@@ -50,8 +50,8 @@ class CompletionRequest(BaseModel):
     stream: bool | None = False
 
 
-def parsed(body: bytes) -> ParsedRequest:
-    request = request_body.validated(CompletionRequest, body, HISTORY_STRINGS)
+def parse_request(body: bytes) -> ParsedRequest:
+    request = request_body.parse(CompletionRequest, body, HISTORY_STRINGS)
     text = text_only(last_user_message(request.messages).content)
     turns = [(message.role, joined_text(message.content)) for message in request.messages]
     # Messages without text hold tool calls or images.
@@ -69,11 +69,11 @@ def _error(message: str, code: str, status: int) -> dict[str, Any]:
 
 
 class OpenAiEncoder:
-    """`about`: the model, and `created` as a Unix time."""
+    """`context`: the model, and `created` as a Unix time."""
 
-    def __init__(self, message_id: str, about: Mapping[str, Any], sent: Sent) -> None:
+    def __init__(self, message_id: str, context: Mapping[str, Any], sent: Sent) -> None:
         self.sent = sent
-        self._fields = {"id": f"chatcmpl-{message_id}", "created": about["created"], "model": about["model"]}
+        self._fields = {"id": f"chatcmpl-{message_id}", "created": context["created"], "model": context["model"]}
         self.preamble = [self._chunk({"role": "assistant", "content": ""})]
 
     def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
@@ -100,15 +100,15 @@ class OpenAiEncoder:
         return as_json(object="chat.completion.chunk", **self._fields, choices=[choice])
 
 
-def completion(message_id: str, about: Mapping[str, Any], data: str) -> dict[str, Any]:
+def completion(message_id: str, context: Mapping[str, Any], data: str) -> dict[str, Any]:
     """The whole reply as one object, from the `data` of its `complete` or `stopped` event."""
-    text = "\n\n".join(responses(events.parsed_object(data)))
+    text = "\n\n".join(responses(events.parse_object(data)))
     message = {"role": "assistant", "content": text, "refusal": None}
     return {
         "id": f"chatcmpl-{message_id}",
         "object": "chat.completion",
-        "created": about["created"],
-        "model": about["model"],
+        "created": context["created"],
+        "model": context["model"],
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
     }
 
@@ -122,4 +122,4 @@ def model(name: str) -> dict[str, Any]:
 
 
 # No ids: after an event with an id, OpenAI's Python client (3.54) reads a heartbeat's blank line as an event without data.
-OPENAI: Final = ClientProtocol(parsed, OpenAiEncoder, ids=False)
+OPENAI: Final = ClientProtocol(parse_request, OpenAiEncoder, ids=False)

@@ -56,7 +56,7 @@ def probe(url: str) -> ProbeResult:
     ticks = []
     with closing(waiting.new_waiter()) as waiter, closing(EventSource(response, PROBE_SECONDS)) as source:
         for event in source.events(waiter):
-            content = {} if event is None else events.parsed_object(event.data)
+            content = {} if event is None else events.parse_object(event.data)
             if isinstance(sent := content.get("elapsed_ms"), int):
                 ticks.append(Tick(sent / 1000, monotonic()))
     return ProbeResult(ticks, response.headers, encoding)

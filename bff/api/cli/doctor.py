@@ -88,7 +88,7 @@ def _check_settings(settings: Settings) -> Iterator[CheckResult]:
             True, "This is development, which allows more; APP_ENV=production flask doctor checks for production."
         )
         production = replace(settings, app_env="production")
-        for message in checks.refusals(production, neighbour=False):
+        for message in checks.refusals(production, backend_only=False):
             if message not in dangers:
                 yield CheckResult(True, f"Production would refuse to start: {message}")
         for message in checks.warnings(production):
@@ -102,7 +102,7 @@ def _check_settings(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _changed_settings(settings: Settings) -> Iterator[str]:
-    defaults = load_settings({"APP_ENV": settings.app_env}, neighbour=True)
+    defaults = load_settings({"APP_ENV": settings.app_env}, backend_only=True)
     for field in fields(settings):
         name, value = field.metadata["name"], getattr(settings, field.name)
         if value != getattr(defaults, field.name):

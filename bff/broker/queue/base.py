@@ -60,7 +60,7 @@ class Claim(NamedTuple):
     """The fencing token. It grows with each claim of a message; only the latest claim can write."""
     waited: float = 0.0
     """Seconds since the message was enqueued."""
-    begun: bool = False
+    was_started: bool = False
     """An earlier worker committed the reply after output had started: it may have been stored. If it was not, see `restart`."""
 
 
@@ -85,9 +85,9 @@ class QueuePosition(NamedTuple):
 
 class Page(NamedTuple):
     events: Sequence[Event]
-    over: bool
+    ended: bool
     """Whether the log has ended: no events follow these."""
-    more: bool = False
+    has_more: bool = False
     """Whether more events may be available now. Readers are not woken for them."""
 
 
@@ -166,7 +166,7 @@ class Queue(Protocol):
         """
 
     def restart(self, claim: Claim) -> bool:
-        """Restarts a claim with `begun` whose reply was not stored. Returns whether it may: see `release`.
+        """Restarts a claim with `was_started` whose reply was not stored. Returns whether it may: see `release`.
 
         If so, it writes a `restart` event into the log and resets `committed` and `started`. Raises LeaseLost.
         """

@@ -53,8 +53,6 @@ class MemoryQueue:
     def survives_restart(self) -> bool:
         return self._journal is not None
 
-    is_journalled = survives_restart  # The earlier name, for bff/broker/app.py.
-
     def open(self) -> None:
         if self._journal:
             self._journal.open()

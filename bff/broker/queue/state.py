@@ -164,8 +164,8 @@ class State:
         entry.token += 1
         self.recorder.update(entry)
         self.logs.write_positions(group)
-        begun = entry.committed and entry.started
-        return Claim(entry.message, entry.token, max(0.0, self.clock() - entry.enqueued_at), begun)
+        was_started = entry.committed and entry.started
+        return Claim(entry.message, entry.token, max(0.0, self.clock() - entry.enqueued_at), was_started)
 
     def make_claimable(self, group: Group) -> None:
         """Adds the group to `claimable` if its next message may be claimed here."""

@@ -162,7 +162,7 @@ class _UnnumberedReply(NamedTuple):
     def _read_out(self) -> None:
         with self.at_end, contextlib.closing(waiting.new_waiter()) as waiter:
             waiter.wake_at = self.deadline
-            self.reply.read_out(waiter)
+            self.reply.discard_rest(waiter)
 
 
 class _QueuedReply(NamedTuple):
@@ -226,7 +226,7 @@ def _pieces(relay: Relay, reply: UpstreamReply, waiter: Waiter) -> Iterator[str 
         if event is None:
             yield None
             continue
-        content = events.parsed_object(event.data)
+        content = events.parse_object(event.data)
         if text := events.text_in(content):
             started = True
             yield text
@@ -234,7 +234,7 @@ def _pieces(relay: Relay, reply: UpstreamReply, waiter: Waiter) -> Iterator[str 
             raise Interrupted(detail="the broker restarted its reply after the first output")
         elif content["type"] == "complete" and not started:
             yield "\n\n".join(content["response"]["responses"])
-    if relay.problem is not None:
-        raise detached(relay.problem)
+    if relay.error is not None:
+        raise detached(relay.error)
     if relay.ended == "stopped":
         raise Interrupted(detail="the broker stopped the reply")

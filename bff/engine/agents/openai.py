@@ -14,7 +14,7 @@ from bff.http.sse import Event
 from bff.http.waiting import Waiter
 from bff.http.waiting.background import in_background
 from bff.upstream import http
-from bff.upstream.events import parsed_object
+from bff.upstream.events import parse_object
 from bff.upstream.http import EventSource, Response, Session
 from bff.upstream.messages import ChatMessage
 from bff.upstream.services import Service, Timeouts
@@ -97,7 +97,7 @@ def _pieces(events: Iterable[Event | None]) -> Iterator[str | None]:
             continue
         if event.data.strip() == DONE:
             return
-        chunk = parsed_object(event.data)
+        chunk = parse_object(event.data)
         if event.event == "error" or chunk.get("error"):
             raise UpstreamError(detail=f"the model's stream has error {_error_kind(chunk)}")
         text, reason = _first_choice(chunk)

@@ -13,7 +13,7 @@ from bff.errors import SettingsError
 from bff.upstream.http import new_session
 from bff.upstream.services import Remote, Timeouts
 
-DEFAULT: Final = Echo.id
+DEFAULT_AGENT: Final = Echo.id
 """The agent of conversations where none is named."""
 
 

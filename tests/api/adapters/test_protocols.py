@@ -302,11 +302,11 @@ REQUESTS = {
 
 @every_protocol
 def test_a_request_is_parsed_to_its_last_message(name):
-    parsed = json.loads(PROTOCOLS[name][0].parsed(json.dumps(REQUESTS[name]).encode()).body)
+    parsed = json.loads(PROTOCOLS[name][0].parse_request(json.dumps(REQUESTS[name]).encode()).body)
 
     assert parsed == {"message": "hi"} | ({} if name == "openai" else {"client_message_id": "id-1"})
 
 
 def test_the_native_protocol_changes_nothing():
     assert NATIVE.encoder is None
-    assert NATIVE.parsed(b"{}").body == b"{}"
+    assert NATIVE.parse_request(b"{}").body == b"{}"

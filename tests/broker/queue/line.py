@@ -67,7 +67,3 @@ class Line:
                 client.sendall(reply)
             return False
         return bool(request)
-
-    # Earlier names, for test modules that still use them.
-    lose_the_answer_to = drop_reply_to
-    losses = property(lambda self: self.cuts)

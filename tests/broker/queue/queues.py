@@ -39,7 +39,3 @@ def published_positions(queue: Queue, message: Message) -> list[int]:
     contents = [json.loads(event.data) for event in read_log(queue, message).events if event.event == "queued"]
     assert all(content["message_id"] == message.id for content in contents)
     return [content["position"] for content in contents]
-
-
-# Earlier names, for test modules that still import them.
-left, claimed, whole, types = enqueue, claim_next, read_log, event_types

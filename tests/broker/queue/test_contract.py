@@ -182,7 +182,7 @@ def test_a_queue_takes_writes_while_it_drains_and_can_be_read_afterwards(queue):
         queue.check_writes()
         queue.finish(claim_next(queue), [("message", "bye")])
 
-    assert read_log(queue, message).over
+    assert read_log(queue, message).ended
 
 
 # Order.
@@ -364,8 +364,8 @@ def test_a_finished_log_has_ended_with_done(queue):
     queue.finish(claim, [("message", "bye")])
     after = read_log(queue, message)
 
-    assert not before.over
-    assert after.over
+    assert not before.ended
+    assert after.ended
     assert [event.event for event in after.events] == ["queued", "processing", "message", "done"]
     assert json.loads(after.events[-1].data) == {"message_id": message.id}
 
@@ -425,12 +425,12 @@ def test_a_long_log_is_read_in_pages(queue, length):
     queue.finish(claim, [])
 
     pages = [queue.read("ann", message.id, "")]
-    while pages[-1].more:
+    while pages[-1].has_more:
         assert len(pages[-1].events) == PAGE_EVENTS
-        assert not pages[-1].over
+        assert not pages[-1].ended
         pages.append(queue.read("ann", message.id, pages[-1].events[-1].id))
 
-    assert pages[-1].over
+    assert pages[-1].ended
     assert [event[:2] for page in pages for event in page.events][1:-1] == entries
 
 
@@ -518,7 +518,7 @@ def test_a_reader_is_woken_by_each_change(queue):
         assert types_after_wake() == ["queued", "queued", "message"]
         queue.finish(running, [("message", "b")])
         assert types_after_wake() == ["queued", "queued", "message", "message", "done"]
-    assert read_log(queue, first).over
+    assert read_log(queue, first).ended
 
 
 def test_a_reader_is_woken_when_its_message_is_stopped(queue):
@@ -529,7 +529,7 @@ def test_a_reader_is_woken_when_its_message_is_stopped(queue):
         queue.stop("ann", message.id)
         assert woken.wait(DEADLINE)
 
-    assert read_log(queue, message).over
+    assert read_log(queue, message).ended
 
 
 def test_every_reader_is_woken(queue):
@@ -571,7 +571,7 @@ def test_a_stopped_waiting_message_is_never_claimed(queue):
     assert queue.claim(NO_WAIT) is None
     assert queue.positions("ann") == []
     assert event_types(queue, message) == ["queued", "message", "done"]
-    assert read_log(queue, message).over
+    assert read_log(queue, message).ended
     assert json.loads(read_log(queue, message).events[1].data) == {
         "type": "stopped",
         "response": {"responses": [], "response_language": None, "voice_audio_base64": None},
@@ -603,7 +603,7 @@ def test_a_user_may_enqueue_after_all_waiting_messages_were_stopped(queue):
     second_message = enqueue(queue)
 
     assert claim_next(queue).message.id == second_message.id
-    assert read_log(queue, running).over
+    assert read_log(queue, running).ended
 
 
 def test_stopping_a_running_message_calls_its_worker(queue):
@@ -616,9 +616,9 @@ def test_stopping_a_running_message_calls_its_worker(queue):
     assert stop_calls.get(timeout=DEADLINE) == message.id
     assert queue.positions("ann") == [QueuePosition(message.id, "running", 0, stopping=True)]
     queue.append(claim, [("message", "still here")])
-    assert not read_log(queue, message).over
+    assert not read_log(queue, message).ended
     queue.finish(claim, [])
-    assert read_log(queue, message).over
+    assert read_log(queue, message).ended
 
 
 def test_a_stop_calls_every_callback(queue):
@@ -1083,7 +1083,7 @@ def test_retention_starts_when_the_message_finishes(make, clock):
     clock.advance(599)
     queue.sweep()
 
-    assert read_log(queue, message).over
+    assert read_log(queue, message).ended
 
 
 def test_a_log_over_its_limit_accepts_only_its_end(make):
@@ -1118,8 +1118,8 @@ def test_the_oldest_finished_logs_are_removed_first(make):
 
     with pytest.raises(Expired):
         read_log(queue, oldest)
-    assert read_log(queue, middle).over
-    assert read_log(queue, newest).over
+    assert read_log(queue, middle).ended
+    assert read_log(queue, newest).ended
 
 
 def test_a_running_messages_log_is_never_removed(make, clock):
@@ -1153,7 +1153,7 @@ def test_an_unread_waiting_message_is_stopped(queue_with_grace, clock):
     message = enqueue(queue_with_grace, cancel_on_disconnect=True)
 
     sweep_after(queue_with_grace, clock, 4.9)
-    assert not read_log(queue_with_grace, message).over
+    assert not read_log(queue_with_grace, message).ended
     sweep_after(queue_with_grace, clock, 0.2)
 
     assert event_types(queue_with_grace, message) == ["queued", "message", "done"]
@@ -1180,7 +1180,7 @@ def test_a_message_with_readers_is_not_stopped(queue_with_grace, clock):
             sweep_after(queue_with_grace, clock, 60)
         sweep_after(queue_with_grace, clock, 60)
 
-    assert not read_log(queue_with_grace, message).over
+    assert not read_log(queue_with_grace, message).ended
 
 
 def test_the_grace_period_starts_when_the_last_reader_leaves(queue_with_grace, clock):
@@ -1192,10 +1192,10 @@ def test_the_grace_period_starts_when_the_last_reader_leaves(queue_with_grace, c
     with queue_with_grace.subscribe(message.user_id, message.id, lambda: None):
         sweep_after(queue_with_grace, clock, 1)
     sweep_after(queue_with_grace, clock, 4.9)
-    assert not read_log(queue_with_grace, message).over
+    assert not read_log(queue_with_grace, message).ended
     sweep_after(queue_with_grace, clock, 0.2)
 
-    assert read_log(queue_with_grace, message).over
+    assert read_log(queue_with_grace, message).ended
 
 
 def test_other_messages_need_no_readers(queue_with_grace, clock):
@@ -1204,8 +1204,8 @@ def test_other_messages_need_no_readers(queue_with_grace, clock):
 
     sweep_after(queue_with_grace, clock, 3600)
 
-    assert not read_log(queue_with_grace, waiting).over
-    assert not read_log(queue_with_grace, running).over
+    assert not read_log(queue_with_grace, waiting).ended
+    assert not read_log(queue_with_grace, running).ended
     assert_no_more_stops(queue_with_grace, stop_calls)
 
 
@@ -1214,7 +1214,7 @@ def test_one_sweep_stops_several_unread_messages(queue_with_grace, clock):
 
     sweep_after(queue_with_grace, clock, 6)
 
-    assert [read_log(queue_with_grace, message).over for message in messages] == [True, False, True, True]
+    assert [read_log(queue_with_grace, message).ended for message in messages] == [True, False, True, True]
     assert queue_with_grace.positions("ann") == [QueuePosition(messages[1].id, "queued", 1)]
     assert claim_next(queue_with_grace).message.id == messages[1].id
 
@@ -1231,7 +1231,7 @@ class Model:
         self.capacity = capacity
         self.waiting: dict[str, list[Message]] = defaultdict(list)
         self.running: dict[str, Claim] = {}
-        self.over: list[Message] = []
+        self.ended: list[Message] = []
 
     def active(self) -> list[Message]:
         waiting = [message for messages in self.waiting.values() for message in messages]
@@ -1268,15 +1268,15 @@ def model_claim(queue: Queue, model: Model) -> None:
 def model_finish(queue: Queue, model: Model, user_id: str) -> None:
     if claim := model.running.pop(user_id, None):
         queue.finish(claim, [("message", "bye")])
-        model.over.append(claim.message)
+        model.ended.append(claim.message)
 
 
 def model_stop(queue: Queue, model: Model, number: int) -> None:
-    if message := dict(enumerate(model.active() + model.over)).get(number):
+    if message := dict(enumerate(model.active() + model.ended)).get(number):
         queue.stop(message.user_id, message.id)
         if message in model.waiting[message.user_id]:
             model.waiting[message.user_id].remove(message)
-            model.over.append(message)
+            model.ended.append(message)
 
 
 def model_sweep(queue: Queue, _: Model) -> None:
@@ -1319,9 +1319,9 @@ def check_model(queue: Queue, model: Model) -> None:
         assert [position._replace(stopping=False) for position in queue.positions(user_id)] == running + queued
         assert [published_positions(queue, message)[-1] for message in waiting] == list(range(1, len(waiting) + 1))
     for message in model.active():
-        assert not read_log(queue, message).over
-    for message in model.over:
-        assert read_log(queue, message).over
+        assert not read_log(queue, message).ended
+    for message in model.ended:
+        assert read_log(queue, message).ended
         assert event_types(queue, message)[-2:] == ["message", "done"]
     busy = {message.user_id for message in model.active()}
     assert queue.counts() == Counts(len(busy), len(model.running))
@@ -1361,10 +1361,10 @@ def follow(queue: Queue, message: Message) -> list[str]:
     texts, after, woken = [], "", threading.Event()
     with queue.subscribe(message.user_id, message.id, woken.set):
         while True:
-            events, over, more = queue.read(message.user_id, message.id, after)
+            events, ended, more = queue.read(message.user_id, message.id, after)
             texts += [event.data for event in events if event.event == "message"]
             after = events[-1].id if events else after
-            if over:
+            if ended:
                 return texts
             if not more:
                 assert woken.wait(DEADLINE)
@@ -1596,7 +1596,7 @@ def test_a_committed_message_goes_to_the_next_worker(queue, started):
     queue.stop("ann", one.id)
     second_claim = claim_next(queue)
 
-    assert (second_claim.message.id, second_claim.begun) == (one.id, started)
+    assert (second_claim.message.id, second_claim.was_started) == (one.id, started)
     assert queue.commit(second_claim)
     queue.finish(second_claim, [("message", "the end")])
     assert event_types(queue, one)[-2:] == ["message", "done"]
@@ -1629,7 +1629,7 @@ def test_a_waiting_message_is_cancelled_when_its_last_reader_leaves(queue):
 
     queue.cancel_if_no_readers("ann", message.id)
 
-    assert read_log(queue, message).over
+    assert read_log(queue, message).ended
     assert len(queue.positions("ann")) == 1
 
 
@@ -1760,7 +1760,7 @@ def test_a_concluded_log_has_ended_while_its_group_stays_occupied(queue):
     after = enqueue(queue)
 
     page = read_log(queue, message)
-    assert (page.over, [event.event for event in page.events]) == (True, ["queued", "message", "done"])
+    assert (page.ended, [event.event for event in page.events]) == (True, ["queued", "message", "done"])
     assert queue.claim(NO_WAIT) is None
     assert [position.message_id for position in queue.positions("ann")] == [after.id]
     queue.finish(claim, [])
@@ -1846,7 +1846,7 @@ def test_a_committed_repeatable_message_restarts_at_most_three_times(queue):
         assert queue.commit(claim)
         queue.release(claim)
         second_claim = claim_next(queue)
-        assert second_claim.begun
+        assert second_claim.was_started
         assert queue.restart(second_claim) == (number < 3)
         if number < 3:
             queue.release(second_claim)

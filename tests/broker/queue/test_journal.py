@@ -134,7 +134,7 @@ def test_a_running_message_without_output_is_queued_first_in_its_group(processes
     queue = processes.restart()
     second_claim = claim_next(queue)
 
-    assert (second_claim.message.id, second_claim.begun, second_claim.token) == (message.id, False, before.token + 1)
+    assert (second_claim.message.id, second_claim.was_started, second_claim.token) == (message.id, False, before.token + 1)
     assert [position.message_id for position in queue.positions("ann")] == [message.id, after.id]
 
 
@@ -172,7 +172,7 @@ def test_a_committed_message_goes_to_the_next_worker(processes):
     queue.stop("ann", message.id)
     second_claim = claim_next(queue)
 
-    assert (second_claim.message.id, second_claim.begun) == (message.id, True)
+    assert (second_claim.message.id, second_claim.was_started) == (message.id, True)
     queue.finish(second_claim, [("message", "the end")])
     assert [event.data for event in read_log(queue, message).events if event.event == "message"] == ["so far", "the end"]
 
@@ -202,7 +202,7 @@ def test_an_ended_log_is_restored_unchanged(processes, verb):
     queue = processes.restart()
 
     assert read_log(queue, message) == before
-    assert before.over
+    assert before.ended
     assert claim_next(queue).message.id == after.id
     for event in before.events:
         assert queue.locate("ann", "", event.id) == message.id
@@ -296,7 +296,7 @@ def test_a_restart_does_not_extend_retention(processes):
 
     queue = processes.restart(retention=60)
     queue.sweep()
-    assert read_log(queue, message).over
+    assert read_log(queue, message).ended
     processes.clock.now += 21
     queue.sweep()
 
@@ -364,11 +364,11 @@ def test_final_events_are_visible_once_they_are_committed(processes, tmp_path):
     finishing.start()
     assert slow.is_blocked.wait(DEADLINE)
 
-    assert not read_log(queue, message).over
+    assert not read_log(queue, message).ended
     assert event_types(queue, message) == ["queued"]
     slow.unblock()
     finishing.join(DEADLINE)
-    assert read_log(queue, message).over
+    assert read_log(queue, message).ended
 
 
 def test_output_is_visible_before_it_is_committed(processes):
@@ -516,7 +516,7 @@ def read_back(path: Path, histories: dict[str, list[Any]], checkpointed: int) ->
         [page] = [queue.read(f"user-{list(histories).index(message_id)}", message_id, "")]
         entries = [event.data for event in page.events if event.event == "message"]
         before = [event.data for event in histories[message_id] if event.event == "message"]
-        cut_short = page.over and entries != before
+        cut_short = page.ended and entries != before
         assert entries[: len(entries) - cut_short] == before[: len(entries) - cut_short]
         assert not cut_short or json.loads(entries[-1])["code"] == "interrupted"
     assert queue.counts().queues == sum(bool(queue.positions(f"user-{number}")) for number in range(len(histories))), (
@@ -615,7 +615,7 @@ def test_a_full_disk_refuses_new_messages_and_running_ones_continue(processes, c
     queue.finish(claim, [("message", "end")])
 
     assert event_types(queue, message) == ["queued", "message", "message", "message", "done"]
-    assert read_log(queue, message).over
+    assert read_log(queue, message).ended
     assert queue.positions("bob") == []
     disk.resize(10_000)
     assert eventually(lambda: not fails(queue), DEADLINE)
@@ -701,7 +701,7 @@ def test_the_next_process_follows_the_old_ones_logs(processes, reload):
         old.append(claim, [("message", "two")])
         assert woken.wait(DEADLINE)
         old.finish(claim, [("message", "three")])
-        assert eventually(lambda: read_log(new, message).over, DEADLINE)
+        assert eventually(lambda: read_log(new, message).ended, DEADLINE)
 
     assert read_log(new, message) == read_log(old, message)
 
@@ -763,7 +763,7 @@ def test_the_next_process_stops_the_old_ones_messages(processes, reload, running
         assert eventually(lambda: stop_calls == [message.id], DEADLINE)
         assert old.renew(claim) == "stopped"
         old.finish(claim, [("message", "stopped")])
-    assert eventually(lambda: read_log(new, message).over, DEADLINE)
+    assert eventually(lambda: read_log(new, message).ended, DEADLINE)
     assert read_log(old, message) == read_log(new, message)
 
 
@@ -776,7 +776,7 @@ def test_a_stop_the_old_process_did_not_receive_is_applied(processes, reload):
 
     old.close()
 
-    assert eventually(lambda: read_log(new, message).over, DEADLINE)
+    assert eventually(lambda: read_log(new, message).ended, DEADLINE)
     assert code_of(new, message) == "stopped"
 
 
@@ -868,7 +868,7 @@ def check_acknowledged(queue: MemoryQueue, name: str, state: str) -> None:
     if state == "finished":
         assert entries == [*(f"{name} {part}" for part in range(5)), "end"]
     elif state == "appended":
-        assert page.over
+        assert page.ended
         assert entries[0] == f"{name} 0"
         assert entries[-1] == "end" or json.loads(entries[-1])["code"] == "interrupted"
     else:

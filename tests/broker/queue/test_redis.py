@@ -25,7 +25,7 @@ from bff.errors import IdempotencyConflict, ServerFull, SettingsError, StorageUn
 from bff.ops import redis as ops_redis
 from bff.ops import redis_limits
 from bff.ops.rate_limiter import RateLimiter
-from bff.ops.redis import Client, check, connect, key_of
+from bff.ops.redis import Client, check, connect, hash_user_id
 from bff.ops.redis_limits import RedisLimits
 from tests.broker.queue.queues import NO_WAIT, claim_next, enqueue, event_types, new_message, published_positions, read_log
 from tests.live import DEADLINE, eventually, free_port, in_parallel
@@ -101,7 +101,7 @@ def read_live(queue: RedisQueue, message: Message) -> Iterator["stdlib.Queue[str
                     for event in page.events:
                         received.put(event.data)
                         after = event.id
-                    if page.over:
+                    if page.ended:
                         received.put("")
                         return
 
@@ -156,7 +156,7 @@ def test_a_dead_workers_message_that_was_to_stop_is_stopped(open_queue):
     claim_next(dead)
     alive.stop(message.user_id, message.id)
 
-    assert eventually(lambda: alive.claim(NO_WAIT) is None and read_log(alive, message).over, LEASE + REAPED_WITHIN)
+    assert eventually(lambda: alive.claim(NO_WAIT) is None and read_log(alive, message).ended, LEASE + REAPED_WITHIN)
     assert '"stopped"' in message_texts(alive, message)[0]
 
 
@@ -195,7 +195,7 @@ def test_renew_extends_the_lease(open_queue, client):
     queue = open_queue(lease=LONG)
     message = enqueue(queue)
     claim = claim_next(queue)
-    run = f"chat:{{{key_of(message.user_id)}}}:run"
+    run = f"chat:{{{hash_user_id(message.user_id)}}}:run"
     client.hset(run, "until", int(client.hget(run, "until")) - 59_500_000)  # Leaves 0.5 seconds of the lease.
 
     assert queue.renew(claim) is None
@@ -223,7 +223,7 @@ def test_a_message_that_kills_its_workers_is_interrupted(open_queue):
     claims = [queue.claim(REAPED_WITHIN) for _ in range(MAX_CLAIMS)]
 
     assert [claim.token for claim in claims if claim] == [1, 2, 3, 4, 5]
-    assert eventually(lambda: queue.claim(NO_WAIT) is None and read_log(queue, message).over, REAPED_WITHIN)
+    assert eventually(lambda: queue.claim(NO_WAIT) is None and read_log(queue, message).ended, REAPED_WITHIN)
     assert '"interrupted"' in message_texts(queue, message)[0]
 
 
@@ -325,7 +325,7 @@ def test_a_process_that_dies_after_finishing_delays_the_next_message_by_a_lease(
         queue.finish(claim, [("message", "the end")])
 
     alive = open_queue(lease=LEASE)
-    assert read_log(alive, message).over
+    assert read_log(alive, message).ended
     assert alive.claim(LEASE + REAPED_WITHIN).message == following
 
 
@@ -337,7 +337,7 @@ def test_an_unread_message_is_cancelled_if_its_process_died_after_enqueueing(ope
     queue.enqueue(message, None, "enqueue")
 
     alive = open_queue(grace=0.1)
-    assert eventually(lambda: alive.sweep() or read_log(alive, message).over, DEADLINE)
+    assert eventually(lambda: alive.sweep() or read_log(alive, message).ended, DEADLINE)
 
 
 def test_a_sweep_continues_after_a_connection_error(open_queue, line, client):
@@ -351,7 +351,7 @@ def test_a_sweep_continues_after_a_connection_error(open_queue, line, client):
         remote_queue.sweep()
     remote_queue.sweep()
 
-    assert [read_log(near, message).over for message in messages] == [True, True, True]
+    assert [read_log(near, message).ended for message in messages] == [True, True, True]
     assert not client.exists(CANCEL_ON_DISCONNECT)
 
 
@@ -359,7 +359,7 @@ def test_presence_is_published_again_after_an_error(open_queue, client, monkeypa
     monkeypatch.setattr(presence, "PUBLISH_SECONDS", 0.02)
     queue = open_queue(grace=0.5)
     message = enqueue(queue, cancel_on_disconnect=True)
-    member = f"{key_of(message.user_id)} {message.id}"
+    member = f"{hash_user_id(message.user_id)} {message.id}"
 
     with queue.subscribe(message.user_id, message.id, lambda: None):
         client.rename(CANCEL_ON_DISCONNECT, "backup")
@@ -371,8 +371,8 @@ def test_presence_is_published_again_after_an_error(open_queue, client, monkeypa
 
 
 def test_a_users_streams_are_renewed_after_an_error(client, monkeypatch, caplog):
-    monkeypatch.setattr(redis_limits, "GIVEN_UP_SECONDS", 0.06)
-    shared, key = RedisLimits(client, streams=5, per_minute=1), f"chat:{{{key_of('ann')}}}:streams"
+    monkeypatch.setattr(redis_limits, "STREAM_TTL_SECONDS", 0.06)
+    shared, key = RedisLimits(client, streams=5, per_minute=1), f"chat:{{{hash_user_id('ann')}}}:streams"
     stream = shared.acquire_stream("ann")
     client.set(key, "of another type")
     assert eventually(lambda: "could not be renewed" in caplog.text, DEADLINE)
@@ -412,7 +412,7 @@ def test_a_request_refused_here_is_not_counted_by_other_processes(client):
 def test_completing_an_outdated_check_does_not_unschedule_a_new_message(open_queue, client):
     """A worker finds a group empty; before it completes the check, a message is enqueued."""
     queue = open_queue(lease=0.001)
-    user = key_of("ann")
+    user = hash_user_id("ann")
     client.zadd(DUE, {user: 1})
     _, moment = queue._schedule.claim_due()
     time.sleep(0.01)  # Longer than the lease.
@@ -578,7 +578,7 @@ def test_a_full_redis_refuses_new_messages_and_finishes_running_ones(open_queue,
 
     assert message_texts(queue, message) == ["words"]
     assert message_texts(queue, other) == ["its end"]
-    assert read_log(queue, waiting).over
+    assert read_log(queue, waiting).ended
     assert queue.positions("cy") == []
     enqueue(queue, "cy")
 
@@ -602,7 +602,9 @@ def test_only_active_queues_have_keys_without_expiry(open_queue, client):
 
     permanent = {key.rpartition(":")[2] if ":m:" not in key else "m" for key, ms in key_ttls(client).items() if ms == -1}
     assert permanent == {"due", "fleeting", "q", "run", "m"}
-    waiting_keys = {f"chat:{{{key_of(user)}}}:m:{position.message_id}" for user in users for position in queue.positions(user)}
+    waiting_keys = {
+        f"chat:{{{hash_user_id(user)}}}:m:{position.message_id}" for user in users for position in queue.positions(user)
+    }
     assert {key for key, ms in key_ttls(client).items() if ms == -1 and ":m:" in key} == waiting_keys
 
     for claim in (running[0], running[2], running[3]):
@@ -640,7 +642,7 @@ def count_connections(client: Client) -> int:
 
 
 def test_many_readers_share_a_few_connections_which_are_closed_when_idle(open_queue, server, monkeypatch):
-    monkeypatch.setattr(ops_redis, "SPARE_SECONDS", 0.2)
+    monkeypatch.setattr(ops_redis, "TRIM_INTERVAL_SECONDS", 0.2)
     queue = open_queue(server.url)
     message = enqueue(queue)
     with connect(server.url) as client, ExitStack() as readers:
@@ -653,7 +655,7 @@ def test_many_readers_share_a_few_connections_which_are_closed_when_idle(open_qu
 
 
 def test_a_reader_whose_connection_is_cut_repeatedly_misses_nothing(open_queue, client, monkeypatch):
-    monkeypatch.setattr(subscriber, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(subscriber, "RECONNECT_SECONDS", 0.01)
     writer, other = open_queue(), open_queue()
     message = enqueue(writer)
     claim = claim_next(writer)
@@ -685,7 +687,7 @@ def test_a_subscriber_that_cannot_send_reconnects(open_queue, client):
 
 def test_an_outage_is_logged_as_one_warning(open_queue, server, monkeypatch, caplog):
     caplog.set_level("DEBUG", subscriber.__name__)
-    monkeypatch.setattr(subscriber, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(subscriber, "RECONNECT_SECONDS", 0.01)
     queue, woken = open_queue(server.url), threading.Event()
 
     def levels() -> list[str]:
@@ -751,14 +753,14 @@ def test_readers_in_a_process_without_a_worker_are_published(open_queue, client,
     monkeypatch.setattr(presence, "PUBLISH_SECONDS", 0.05)
     web, worker = open_queue(grace=1.0), open_queue(grace=1.0)
     message = enqueue(web, cancel_on_disconnect=True)
-    member = f"{key_of(message.user_id)} {message.id}"
+    member = f"{hash_user_id(message.user_id)} {message.id}"
 
     with web.subscribe(message.user_id, message.id, lambda: None):
         scores = {client.zscore(CANCEL_ON_DISCONNECT, member)}
         assert eventually(lambda: scores.add(client.zscore(CANCEL_ON_DISCONNECT, member)) or len(scores) > 3, DEADLINE)
     assert None not in scores
 
-    assert eventually(lambda: worker.sweep() or read_log(worker, message).over, DEADLINE), "the message has no readers"
+    assert eventually(lambda: worker.sweep() or read_log(worker, message).ended, DEADLINE), "the message has no readers"
 
 
 # Connecting.

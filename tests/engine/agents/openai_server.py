@@ -28,16 +28,16 @@ USAGE = data(completion([], usage={"prompt_tokens": 19, "completion_tokens": 10,
 DONE = data("[DONE]")
 
 
-def words(*texts: str) -> list[bytes]:
+def text_deltas(*texts: str) -> list[bytes]:
     return [piece({"content": text}) for text in texts]
 
 
-def whole(*texts: str) -> list[bytes]:
+def full_reply(*texts: str) -> list[bytes]:
     """A complete, successful reply."""
-    return [HEAD, BEGIN, *words(*texts), piece({}, "stop"), USAGE, DONE, LAST_CHUNK]
+    return [HEAD, BEGIN, *text_deltas(*texts), piece({}, "stop"), USAGE, DONE, LAST_CHUNK]
 
 
-def refusal(status: str, **headers: str) -> bytes:
+def error_reply(status: str, **headers: str) -> bytes:
     error = {"message": "Somebody's words.", "type": "requests", "param": None, "code": "rate_limit_exceeded"}
     return reply(json.dumps({"error": error}).encode(), status, **headers)
 

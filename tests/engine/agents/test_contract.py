@@ -13,12 +13,12 @@ from bff.auth.identity import Identity
 from bff.config.environment import load_settings
 from bff.engine.agents.base import Agent
 from bff.engine.agents.broker import Broker, BrokerUpstream, OpenReplies
-from bff.engine.agents.registry import DEFAULT
+from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.errors import AnswerTimeout, ClientDisconnected, Interrupted
 from bff.services import Services
 from bff.upstream.messages import ChatMessage
-from tests.broker_says import COMPLETED, TICKET
-from tests.engine.agents.openai_server import BEGIN, HEAD, settings_of, whole, words
+from tests.broker_responses import COMPLETED, RECEIPT
+from tests.engine.agents.openai_server import BEGIN, HEAD, full_reply, settings_of, text_deltas
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, DEADLINE, eventually, new_app
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
@@ -40,7 +40,7 @@ def echo(hangs: bool) -> Iterator[Setup]:
 
 @contextmanager
 def openai(hangs: bool) -> Iterator[Setup]:
-    reply = [HEAD, BEGIN, *words("one "), HANG] if hangs else whole("one ", "two ", "three")
+    reply = [HEAD, BEGIN, *text_deltas("one "), HANG] if hangs else full_reply("one ", "two ", "three")
     with WireServer(reply) as server:
         yield (
             agents(**settings_of(server))["openai"],
@@ -60,7 +60,7 @@ def broker(hangs: bool) -> Iterator[Setup]:
     """With a broker that numbers its events: the bundled one."""
     parts: Parts = new_app(ECHO_WORD_SECONDS="30" if hangs else "0").extensions["chat_bff"]
     agent = Broker(BrokerUpstream(parts.broker, None, 30, OpenReplies()))
-    yield agent, lambda: not parts.broker.places("ann"), lambda: parts.broker.places("ann")
+    yield agent, lambda: not parts.broker.queue_positions("ann"), lambda: parts.broker.queue_positions("ann")
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def test_each_has_an_id_a_name_and_a_description():
 
     assert list(found) == ["echo", "demo", "broker", "openai"]
     assert list(agents()) == ["echo", "demo"]
-    assert DEFAULT in found
+    assert DEFAULT_AGENT in found
     for agent_id, agent in found.items():
         assert agent.id == agent_id
         assert agent.name
@@ -116,7 +116,7 @@ def stream_of(*data: str) -> list[bytes]:
 @pytest.mark.parametrize("before", [(), ('{"type":"status","message":"Thinking"}', '{"type":"tool_use","tool":"t"}')])
 def test_a_restart_of_an_external_reply_before_its_first_text_is_ignored(before, waiter):
     response = stream_of(*before, '{"type":"restart"}', '{"type":"progress","text":"ok"}')
-    with WireServer([TICKET], response) as server:
+    with WireServer([RECEIPT], response) as server:
         agent = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)["broker"]
 
         assert [piece for piece in agent.stream(HISTORY, ANN, waiter) if piece is not None] == ["ok"]
@@ -124,7 +124,7 @@ def test_a_restart_of_an_external_reply_before_its_first_text_is_ignored(before,
 
 def test_a_restart_of_an_external_reply_after_its_first_text_interrupts_and_stops_it(waiter):
     response = stream_of('{"type":"progress","text":"Half"}', '{"type":"restart"}')
-    with WireServer([TICKET], response, [reply(b"{}", "202 Accepted")]) as server:
+    with WireServer([RECEIPT], response, [reply(b"{}", "202 Accepted")]) as server:
         agent = agents(BROKER_BASE_URL=server.url, BROKER_API_KEY=BROKER_KEY)["broker"]
         with pytest.raises(Interrupted):
             list(agent.stream(HISTORY, ANN, waiter))

@@ -13,7 +13,18 @@ from bff.engine.agents.openai import RETRIES
 from bff.engine.app import create_engine
 from bff.errors import AnswerIncomplete, TooManyRequests, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.upstream.messages import ChatMessage
-from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, completion, data, piece, refusal, settings_of, whole, words
+from tests.engine.agents.openai_server import (
+    BEGIN,
+    DONE,
+    HEAD,
+    completion,
+    data,
+    error_reply,
+    full_reply,
+    piece,
+    settings_of,
+    text_deltas,
+)
 from tests.live import BASE_ENVIRONMENT, free_port
 from tests.wire_server import CUT, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
@@ -32,12 +43,12 @@ def reply_text(server, waiter, **environment: str) -> str:
 
 
 def test_informational_responses_are_skipped(waiter):
-    with WireServer([b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" * 2, *whole("In ", "the ", "beginning")]) as server:
+    with WireServer([b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n" * 2, *full_reply("In ", "the ", "beginning")]) as server:
         assert reply_text(server, waiter) == "In the beginning"
 
 
 def test_the_request_has_openais_format(waiter):
-    with WireServer(whole("In ", "the ", "beginning")) as server:
+    with WireServer(full_reply("In ", "the ", "beginning")) as server:
         assert reply_text(server, waiter) == "In the beginning"
 
     [request] = server.requests
@@ -55,7 +66,7 @@ def test_the_request_has_openais_format(waiter):
 
 
 def test_without_a_key_there_is_no_authorization_header(waiter):
-    with WireServer(whole("local")) as server:
+    with WireServer(full_reply("local")) as server:
         assert reply_text(server, waiter, OPENAI_API_KEY="") == "local"
 
     assert "authorization" not in server.requests[0].headers
@@ -66,28 +77,28 @@ SECOND_CHOICE = data(completion([{"index": 1, "delta": {"content": "another repl
 SPLIT_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\n'
 REPLIES = {
     "an event in two chunks": [HEAD, chunk(SPLIT_EVENT[:40]), 0.05, chunk(SPLIT_EVENT[40:]), DONE, LAST_CHUNK],
-    "no [DONE]": [HEAD, *words("ok"), piece({}, "stop"), LAST_CHUNK],
-    "no finish_reason": [HEAD, *words("ok"), DONE, LAST_CHUNK],
-    "text after [DONE]": [HEAD, *words("ok"), DONE, *words("more"), HANG],
-    "finish_reason length": [HEAD, *words("ok"), piece({}, "length"), DONE, LAST_CHUNK],
+    "no [DONE]": [HEAD, *text_deltas("ok"), piece({}, "stop"), LAST_CHUNK],
+    "no finish_reason": [HEAD, *text_deltas("ok"), DONE, LAST_CHUNK],
+    "text after [DONE]": [HEAD, *text_deltas("ok"), DONE, *text_deltas("more"), HANG],
+    "finish_reason length": [HEAD, *text_deltas("ok"), piece({}, "length"), DONE, LAST_CHUNK],
     "tool calls": [
         HEAD,
         BEGIN,
-        *words("ok"),
+        *text_deltas("ok"),
         CALL,
         piece({"function_call": {"name": "f"}}),
         piece({}, "tool_calls"),
         DONE,
     ],
-    "a second choice": [HEAD, *words("o"), SECOND_CHOICE, *words("k"), piece({}, "stop"), DONE],
-    "reasoning": [HEAD, piece({"reasoning_content": "hm", "content": None}), *words("ok"), piece({}, "stop"), DONE],
+    "a second choice": [HEAD, *text_deltas("o"), SECOND_CHOICE, *text_deltas("k"), piece({}, "stop"), DONE],
+    "reasoning": [HEAD, piece({"reasoning_content": "hm", "content": None}), *text_deltas("ok"), piece({}, "stop"), DONE],
     "a refusal": [HEAD, piece({"refusal": "ok", "content": None}), piece({}, "stop"), DONE],
-    "no delta": [HEAD, *words("ok"), data({"choices": [{"finish_reason": "stop"}]}), DONE],
-    "nonsense": [HEAD, data("{"), data("[1]"), data({"choices": "no"}), data({"choices": [3]}), *words("ok"), DONE],
-    "comments": [HEAD, chunk(b": OPENROUTER PROCESSING\n\n"), *words("ok"), chunk(b": ping\n\n"), DONE],
+    "no delta": [HEAD, *text_deltas("ok"), data({"choices": [{"finish_reason": "stop"}]}), DONE],
+    "nonsense": [HEAD, data("{"), data("[1]"), data({"choices": "no"}), data({"choices": [3]}), *text_deltas("ok"), DONE],
+    "comments": [HEAD, chunk(b": OPENROUTER PROCESSING\n\n"), *text_deltas("ok"), chunk(b": ping\n\n"), DONE],
     "CRLF": [HEAD, chunk(b'data: {"choices":[{"delta":{"content":"ok"}}]}\r\n\r\n'), DONE],
     "no chunked encoding": [stream_head(chunked=False), b'data: {"choices":[{"delta":{"content":"ok"}}]}\n\ndata: [DONE]\n\n'],
-    "null content at the end": [HEAD, *words("ok"), piece({"content": None}, "stop"), DONE],
+    "null content at the end": [HEAD, *text_deltas("ok"), piece({"content": None}, "stop"), DONE],
 }
 
 
@@ -99,17 +110,17 @@ def test_variants_of_compatible_servers_are_accepted(response, waiter):
 
 ERROR = {"error": {"message": "The server had an error. Somebody's words.", "type": "server_error", "code": None}}
 FAILURES = {
-    "an error in the middle": ([HEAD, *words("so far"), data(ERROR), DONE], UpstreamError),
+    "an error in the middle": ([HEAD, *text_deltas("so far"), data(ERROR), DONE], UpstreamError),
     "an error event": ([HEAD, chunk(b"event: error\ndata: oops\n\n")], UpstreamError),
-    "an early end": ([HEAD, *words("so far"), LAST_CHUNK], AnswerIncomplete),
-    "a cut connection": ([HEAD, *words("so far"), CUT], UpstreamUnavailable),
-    "silence": ([HEAD, *words("so far"), HANG], UpstreamTimeout),
+    "an early end": ([HEAD, *text_deltas("so far"), LAST_CHUNK], AnswerIncomplete),
+    "a cut connection": ([HEAD, *text_deltas("so far"), CUT], UpstreamUnavailable),
+    "silence": ([HEAD, *text_deltas("so far"), HANG], UpstreamTimeout),
     "silence from the start": ([HANG], UpstreamTimeout),
-    "a content filter": ([HEAD, *words("so far"), piece({}, "content_filter"), DONE], UpstreamError),
-    "a wrong key": ([refusal("401 Unauthorized")], UpstreamError),
-    "a wrong model": ([refusal("404 Not Found")], UpstreamError),
-    "a server error": ([refusal("500 Internal Server Error")], UpstreamError),
-    "a gateway error": ([refusal("503 Service Unavailable")], UpstreamUnavailable),
+    "a content filter": ([HEAD, *text_deltas("so far"), piece({}, "content_filter"), DONE], UpstreamError),
+    "a wrong key": ([error_reply("401 Unauthorized")], UpstreamError),
+    "a wrong model": ([error_reply("404 Not Found")], UpstreamError),
+    "a server error": ([error_reply("500 Internal Server Error")], UpstreamError),
+    "a gateway error": ([error_reply("503 Service Unavailable")], UpstreamUnavailable),
     "no event stream": ([reply(b"{}")], UpstreamError),
     "a redirect": ([reply(status="302 Found", Location="http://elsewhere.example/")], UpstreamError),
 }
@@ -133,7 +144,7 @@ def test_a_refused_connection_is_unavailable(waiter):
 
 
 def test_a_429_is_retried_after_its_retry_after(waiter):
-    with WireServer([refusal("429 Too Many Requests", Retry_After="1")], whole("ok")) as server:
+    with WireServer([error_reply("429 Too Many Requests", Retry_After="1")], full_reply("ok")) as server:
         assert reply_text(server, waiter) == "ok"
 
     assert len(server.requests) == 2
@@ -142,7 +153,7 @@ def test_a_429_is_retried_after_its_retry_after(waiter):
 @pytest.mark.parametrize(("seconds", "requests"), [("1", 1 + RETRIES), ("3600", 1)])
 def test_a_server_that_stays_busy_is_given_up(seconds, requests, waiter):
     with (
-        WireServer([refusal("429 Too Many Requests", Retry_After=seconds)]) as server,
+        WireServer([error_reply("429 Too Many Requests", Retry_After=seconds)]) as server,
         pytest.raises(TooManyRequests) as raised,
     ):
         reply_text(server, waiter)
@@ -153,7 +164,7 @@ def test_a_server_that_stays_busy_is_given_up(seconds, requests, waiter):
 
 
 def test_the_bundled_engine_streams_its_reply():
-    with WireServer(whole("In ", "the ", "beginning")) as server:
+    with WireServer(full_reply("In ", "the ", "beginning")) as server:
         client = create_engine(settings(server), "k" * 32).test_client()
         request = {"client_id": "web", "user_id": "ann", "org": "org", "message": "hello"}
         response = client.post("/api/v1/chat/stream", json=request, headers={"Authorization": "Bearer " + "k" * 32}).text
@@ -163,7 +174,7 @@ def test_the_bundled_engine_streams_its_reply():
 
 
 def test_the_bundled_engine_reports_its_failure():
-    with WireServer([refusal("500 Internal Server Error")]) as server:
+    with WireServer([error_reply("500 Internal Server Error")]) as server:
         client = create_engine(settings(server), "k" * 32).test_client()
         request = {"client_id": "web", "user_id": "ann", "org": "org", "message": "hello"}
         headers = {"Authorization": "Bearer " + "k" * 32}

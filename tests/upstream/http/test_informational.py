@@ -18,7 +18,7 @@ from bff.http import waiting
 from bff.upstream import http
 from bff.upstream.http import EventSource, new_session, tls_context
 from bff.upstream.http.response_head import MAX_HEAD_BYTES, MAX_INFORMATIONAL
-from tests.broker_says import COMPLETED, QUEUED, TICKET
+from tests.broker_responses import COMPLETED, QUEUED, RECEIPT
 from tests.live import ADA, BROKER_KEY, Browser, in_parallel, new_app
 from tests.wire_server import END, HANG, LAST_CHUNK, Request, WireServer, chunk, reply, stream_head
 
@@ -165,7 +165,7 @@ def with_hints(request: Request) -> Iterator[bytes]:
     if request.path.startswith("/api/v1/stream"):
         yield EARLY_HINTS + stream_head() + QUEUED + COMPLETED + LAST_CHUNK
     else:
-        yield TICKET if request.method == "POST" else reply(b'{"messages":[],"entries":[],"total_count":0}')
+        yield RECEIPT if request.method == "POST" else reply(b'{"messages":[],"entries":[],"total_count":0}')
 
 
 def test_informational_responses_of_broker_and_engine_are_skipped():

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from bff.broker import final_events
 from bff.broker.queue.base import Claim, LeaseLost, Limits, LogEntry, Message
 from bff.broker.queue.redis.keys import digest_of, group_of, queue_key
-from bff.ops.redis import Client, Scripts, keys_of
+from bff.ops.redis import Client, Scripts, key_prefix
 
 LUA: Final = Path(__file__).parent / "lua"
 MAX_CLAIMS: Final = 5
@@ -30,7 +30,7 @@ class GroupScripts:
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool) -> list[Any]:
         group = group_of(message)
-        keys = [f"{keys_of(group)}c:{digest_of(client_message_id)}"] if client_message_id else []
+        keys = [f"{key_prefix(group)}c:{digest_of(client_message_id)}"] if client_message_id else []
         content = json.dumps(message.content, sort_keys=True)
         fields = (message.id, message.user_id, content, message.size, int(message.cancel_on_disconnect), digest_of(content))
         conditions = (self._depth, on_busy)

@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 from bff.broker.queue.base import Claim, Message
-from bff.ops.redis import keys_of
+from bff.ops.redis import key_prefix
 from bff.upstream.message_ids import group_mark_of
 
 
@@ -16,7 +16,7 @@ def group_of(message: Message) -> str:
 
 
 def queue_key(group: str) -> str:
-    return f"{keys_of(group)}q"
+    return f"{key_prefix(group)}q"
 
 
 def claim_key(claim: Claim) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from bff.errors import ServerFull, StorageUnavailable
-from bff.ops.redis import Client, Scripts, keys_of, map_errors
+from bff.ops.redis import Client, Scripts, key_prefix, map_errors
 
 CANCEL_ON_DISCONNECT: Final = "chat:fleeting"
 """Messages to cancel on disconnect, by when to cancel them unless a process reports a reader before."""
@@ -93,7 +93,7 @@ class Presence:
         with map_errors(), self._client.pipeline(transaction=False) as pipe:
             for member in to_cancel:
                 group, message_id = member.split(" ", 1)
-                readers = f"{keys_of(group)}r:{message_id}"
+                readers = f"{key_prefix(group)}r:{message_id}"
                 pipe.zadd(readers, {self.process: deadline})
                 pipe.pexpire(readers, READERS_TTL_MILLISECONDS)
             pipe.execute()

@@ -13,7 +13,7 @@ from bff.ops.redis import Client
 
 PING_SECONDS: Final = 5.0
 """Silence after which a PING is sent; after as much again, the connection is closed."""
-AGAIN_SECONDS: Final = 0.5
+RECONNECT_SECONDS: Final = 0.5
 """Between two attempts to connect."""
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Subscriber:
                 if not self._closed:
                     log.log(logging.DEBUG if failing else logging.WARNING, "not receiving from Redis: %r", error)
                     failing = True
-                    time.sleep(AGAIN_SECONDS)
+                    time.sleep(RECONNECT_SECONDS)
             finally:
                 self._disconnect()
 
