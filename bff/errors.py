@@ -18,7 +18,7 @@
 """
 
 from copy import copy
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 E = TypeVar("E", bound=Exception)
 
@@ -129,6 +129,14 @@ class UpstreamFailure(ChatError):
 
 class UpstreamError(UpstreamFailure):
     status, code, message = 502, "upstream_error", "The assistant could not answer. Please try again."
+    upstream_status: int | None = None
+    """The status of the service's response, if that is what was wrong with it."""
+
+    @classmethod
+    def from_status(cls, service: str, status: int) -> Self:
+        error = cls(detail=f"the {service} responded with {status}")
+        error.upstream_status = status
+        return error
 
 
 class UpstreamUnavailable(UpstreamFailure):

@@ -60,7 +60,7 @@ def to_chat_error(response: Response, deadline: float, accepted: Collection[type
         return errors.TooManyRequests(retry_after=seconds)
     if status == 503:
         return StorageUnavailable(detail="the broker responded with 503", retry_after=seconds)
-    return UpstreamError(detail=f"the broker responded with {status}")
+    return UpstreamError.from_status("broker", status)
 
 
 @contextlib.contextmanager

@@ -57,7 +57,7 @@ class EngineClient:
             response = self._send("POST", "/api/v1/chat/stream", deadline, waiter, accept="text/event-stream", body=content)
             if response.status_code != 200:
                 response.close()
-                raise UpstreamError(detail=f"the engine responded with {response.status_code}")
+                raise UpstreamError.from_status("engine", response.status_code)
             return EventSource(response, self._timeouts.silence, self._max_event_bytes, COALESCE_SECONDS)
 
     def keep_stopped(self, content: Mapping[str, Any], text: str) -> str:
@@ -172,8 +172,9 @@ def _to_chat_error(response: Response, deadline: float, waiter: Waiter) -> ChatE
     if status == 400:
         return errors.InvalidRequest(detail="the engine responded with 400")
     # A 404 to a GET means that there is no such resource; to other methods, that the engine's URL is wrong.
-    kind = errors.NotFound if status == 404 and response.request.method == "GET" else UpstreamError
-    return kind(detail=f"the engine responded with {status}")
+    if status == 404 and response.request.method == "GET":
+        return errors.NotFound(detail="the engine responded with 404")
+    return UpstreamError.from_status("engine", status)
 
 
 def _retry_after(response: Response, deadline: float, waiter: Waiter) -> int:

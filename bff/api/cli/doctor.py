@@ -10,7 +10,7 @@ from bff.auth.identity import Identity
 from bff.config import checks
 from bff.config.environment import load_settings
 from bff.config.settings import Settings, descriptor_limit
-from bff.errors import ChatError, NotFound
+from bff.errors import ChatError, NotFound, UpstreamError
 from bff.http import waiting
 from bff.ops.health import Probe
 from bff.upstream.broker_client import BrokerClient
@@ -71,9 +71,10 @@ class Doctor:
 
 def _failure_message(name: str, url: str, error: ChatError) -> str:
     setting = name.upper()
-    if error.detail.endswith(("answered 401", "answered 403")):
+    status = error.upstream_status if isinstance(error, UpstreamError) else None
+    if status in {401, 403}:
         return f"The {name} at {url} refuses our key: {setting}_API_KEY is not the one it expects."
-    if error.detail.endswith("answered 404"):
+    if status == 404:
         return f"The server at {url} is no {name}: {setting}_BASE_URL must be the part of the URL before /api/v1."
     return f"The {name} at {url} does not answer as it should ({error.detail or error.code}): see {setting}_BASE_URL."
 

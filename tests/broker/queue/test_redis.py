@@ -483,7 +483,7 @@ def test_flushed_scripts_are_loaded_again(open_queue, client):
 
 
 def test_a_silent_redis_is_unavailable_until_it_replies(open_queue, server, monkeypatch):
-    monkeypatch.setattr(ops_redis, "SECONDS", 0.3)
+    monkeypatch.setattr(ops_redis, "TIMEOUT_SECONDS", 0.3)
     monkeypatch.setattr(subscriber, "PING_SECONDS", 0.3)
     queue, other = open_queue(server.url), open_queue(server.url)
     message = enqueue(queue)
@@ -532,7 +532,7 @@ def test_a_replica_is_unavailable_until_it_is_promoted(open_queue, server):
 
 @pytest.mark.servers
 def test_limits_are_per_process_while_redis_is_silent(server, monkeypatch):
-    monkeypatch.setattr(ops_redis, "SECONDS", 0.2)
+    monkeypatch.setattr(ops_redis, "TIMEOUT_SECONDS", 0.2)
     with connect(server.url) as client:
         limits = RedisLimits(client, streams=1, per_minute=1)
         stream = limits.acquire_stream("ann")
