@@ -58,13 +58,14 @@ def test_errors_are_printed_as_one_sentence(tmp_path, arguments, url, message):
 
 
 def test_the_database_is_opened_at_the_first_request_that_needs_it(start, tmp_path):
-    server = start("gunicorn", DATABASE_URL=f"sqlite:///{tmp_path}/chat.db")
+    path = tmp_path / "missing" / "chat.db"  # `start` creates databases in existing folders only.
+    server = start("gunicorn", DATABASE_URL=f"sqlite:///{path}")
 
-    assert not (tmp_path / "chat.db").exists()
+    assert not path.exists()
     Browser(server).request("GET", "/api/conversations").read()
     assert Browser(server).request("GET", f"/api/conversations/{uuid4()}").json()["code"] == "not_found"
 
     assert "Traceback" not in server.log, "a 404 is not logged as an error"
-    with sqlite3.connect(tmp_path / "chat.db") as connection:
+    with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from bff.db import migrations
@@ -77,6 +78,12 @@ def test_every_revision_can_be_upgraded_and_downgraded(database, revision):
 
     assert database.upgrade() == REVISIONS[-1]
     assert tables(database) == {"chat_conversations", "chat_messages", "chat_preferences"}
+
+
+def test_the_newest_revision_is_the_head_of_the_scripts():
+    scripts = ScriptDirectory(str(migrations.VERSIONS.parent))
+
+    assert migrations.newest_revision() == scripts.get_current_head()
 
 
 def test_upgrading_an_up_to_date_database_changes_nothing(database):

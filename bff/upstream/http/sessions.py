@@ -150,9 +150,10 @@ def new_session(tls: ssl.SSLContext | None = None, pool_size: int = 64, to: obje
     session = requests.Session()
     session.trust_env = False  # ~/.netrc would override our keys, and proxy settings would be looked up for each request.
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    if isinstance(to, InProcessService):
+        session.mount(to.url, to)
+        return session
     adapter = _Adapter(tls or tls_context(), pool_size)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    if isinstance(to, InProcessService):
-        session.mount(to.url, to)
     return session
