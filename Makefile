@@ -22,8 +22,8 @@ IN_PARALLEL = -n $(WORKERS) --dist worksteal
 # under gevent.
 NOT_UNDER_GEVENT = deploy config api/adapters engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
 	test_errors.py $(foreach name,mutated ownership,security/test_$(name).py) \
-	$(foreach name,identity jwt orgs tickets,auth/test_$(name).py) \
-	$(foreach name,openapi engine_requests security_headers history origin page preferences tickets,api/test_$(name).py) \
+	$(foreach name,anonymous identity jwt orgs proxy tickets,auth/test_$(name).py) \
+	$(foreach name,openapi engine_requests security_headers history cors csrf page preferences tickets,api/test_$(name).py) \
 	$(foreach name,event_ids request_body sse tracing,http/test_$(name).py) \
 	$(foreach name,events message_ids messages recordings,upstream/test_$(name).py)
 

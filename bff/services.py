@@ -2,13 +2,14 @@
 
 from bff.config.settings import Settings
 from bff.db.database import open_database
-from bff.engine.agents.broker import BrokerUpstream, EngineUpstream, OpenReplies, Upstream
+from bff.engine.agents.broker import BrokerUpstream, EngineUpstream, Upstream
 from bff.engine.agents.registry import DEFAULT_AGENT, create_agents, for_direct_chat
 from bff.engine.app import bundled_engine
 from bff.upstream.agents import AgentInfo
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import new_session
+from bff.upstream.open_replies import OpenReplies
 from bff.upstream.services import Remote, Service, Timeouts
 
 

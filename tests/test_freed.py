@@ -168,7 +168,7 @@ def a_relay_whose_reply_fails(canary: Canary) -> None:
 
     relay = Relay("request")
     list(relay(broken()))
-    assert relay.problem is not None
+    assert relay.error is not None
 
 
 def an_error_of_the_model_server(_: Canary) -> None:

@@ -8,13 +8,13 @@ from typing import Final, NamedTuple, Protocol
 
 from bff.auth.identity import Identity
 from bff.broker.queue.base import Claim, Message
-from bff.engine.agents.broker import OpenReplies
 from bff.errors import AnswerTimeout, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.http.waiting import Waiter
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import EventSource
 from bff.upstream.message_ids import group_mark, group_mark_of
+from bff.upstream.open_replies import OpenReplies
 from bff.upstream.unnumbered import Question, UnnumberedReply
 
 EXTERNAL_BROKER_FIELDS: Final = {"message", "message_type", "audio_base64", "audio_format"}

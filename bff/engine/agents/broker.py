@@ -7,7 +7,6 @@ run that waits for another run of the same worker would hold the slot that the o
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from time import monotonic
 from typing import NamedTuple, Protocol
@@ -24,6 +23,7 @@ from bff.upstream.agents import BROKER
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.messages import ChatMessage, ChatRequest
+from bff.upstream.open_replies import OpenReplies
 from bff.upstream.relay import Relay
 from bff.upstream.unnumbered import Question, UnnumberedReply
 
@@ -69,40 +69,6 @@ class Broker:
                 reply.close()
             else:
                 reply.cancel()  # Also after an error here: the upstream may still be running.
-
-
-class OpenReplies:
-    """Counts, by user, the replies in this process that are not read to their end yet, needed or not."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: Counter[str] = Counter()
-        self._waiters: list[Waiter] = []
-
-    def __contains__(self, user_id: str) -> bool:
-        return user_id in self._open
-
-    def add(self, user_id: str) -> None:
-        with self._lock:
-            self._open[user_id] += 1
-
-    def remove(self, user_id: str) -> None:
-        with self._lock:
-            self._open[user_id] -= 1
-            if not self._open[user_id]:
-                del self._open[user_id]
-            waiters = list(self._waiters)
-        for waiter in waiters:
-            waiter.wake()
-
-    def wait(self, user_id: str, waiter: Waiter) -> None:
-        """Returns when the user has none, or at `waiter.wake_at`. Raises what cancels `waiter`."""
-        self._waiters.append(waiter)
-        try:
-            while user_id in self and monotonic() < waiter.wake_at:
-                waiter.wait()
-        finally:
-            self._waiters.remove(waiter)
 
 
 class BrokerUpstream:

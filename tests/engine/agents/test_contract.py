@@ -12,11 +12,12 @@ from bff.api.services import Parts
 from bff.auth.identity import Identity
 from bff.config.environment import load_settings
 from bff.engine.agents.base import Agent
-from bff.engine.agents.broker import Broker, BrokerUpstream, OpenReplies
+from bff.engine.agents.broker import Broker, BrokerUpstream
 from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.errors import AnswerTimeout, ClientDisconnected, Interrupted
 from bff.services import Services
 from bff.upstream.messages import ChatMessage
+from bff.upstream.open_replies import OpenReplies
 from tests.broker_responses import COMPLETED, RECEIPT
 from tests.engine.agents.openai_server import BEGIN, HEAD, full_reply, settings_of, text_deltas
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, DEADLINE, eventually, new_app
