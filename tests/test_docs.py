@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from bff import errors
 from bff.api import openapi
-from bff.auth.identity import Authenticator
+from bff.auth.identity import Authenticator, Identity
 from bff.auth.orgs import Orgs
 from bff.config.settings import Settings
 from bff.engine.agents.base import Agent
@@ -203,6 +204,56 @@ def test_the_readmes_first_commands_work(tmp_path):
     shown = re.findall(r"^data: .+$", text("README.md"), re.MULTILINE)
     assert shown
     assert set(shown) <= set(output.splitlines())
+
+
+@pytest.mark.live
+def test_the_readmes_python_client_prints_the_reply(share):
+    [client] = re.findall(r"^```python\n(.*?)^```", text("README.md"), re.M | re.S)
+    server = share("gunicorn", AUTH_MODE="anonymous")
+
+    printed = subprocess.check_output([sys.executable, "-c", client.replace("localhost:8000", f"localhost:{server.port}")])
+
+    assert printed == b"Hello"
+
+
+@pytest.mark.live
+def test_the_tutorials_commands_work(share, tmp_path):
+    if shutil.which("curl") is None:
+        missing("curl")
+    server = share("gunicorn", AUTH_MODE="anonymous")
+    blocks = re.findall(r"^```sh\n(.*?)^```", text("docs/tutorial.md"), re.M | re.S)
+    stream, leave, follow, create, ask = blocks[1:6]
+    commands = [stream.replace("/slow 5", "/slow 1"), leave.replace("--max-time 2", "--max-time 0.5")]
+    find_id = 'CONVERSATION=$(sed -n \'s/.*"id":"\\([^"]*\\).*/\\1/p\' created)\n'
+    script = "\n".join(["set -u", *commands, "echo ---", follow, "echo ---"])
+    script += f"\n({create.strip()}) > created\n" + find_id + ask.partition("\n")[2]
+
+    done = subprocess.run(
+        ["bash", "-c", script.replace("localhost:8000", f"localhost:{server.port}")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+
+    assert done.stdout.count("---\n") == 2, (done.stdout, done.stderr)
+    first, resumed, conversation = done.stdout.split("---\n")
+    assert '"type":"complete"' in first
+    assert '"responses":["one two three four five"]' in resumed
+    assert '"content":"Hello"' in conversation, done.stdout
+    assert "event: done" in conversation
+
+
+def test_the_tutorials_agent_works():
+    names: dict = {}
+    agent_block = re.findall(r"^```python\n(.*?)^```", text("docs/tutorial.md"), re.M | re.S)[0]
+    exec(compile(agent_block, "docs/tutorial.md", "exec"), names)
+    waiter = waiting.new_waiter(None)
+
+    pieces = list(names["Shout"]().stream([ChatMessage("user", "a word")], Identity("ann", "home"), waiter))
+    waiter.close()
+
+    assert "".join(piece or "" for piece in pieces) == "A WORD "
 
 
 def is_healthy(port: int) -> bool:
