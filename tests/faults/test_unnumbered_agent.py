@@ -1,4 +1,4 @@
-"""The agent `broker` in front of a broker that numbers nothing: it, too, leaves one message of a user there at a time."""
+"""The agent `broker` with a broker whose events have no ids: it, too, enqueues one message per user at a time."""
 
 import threading
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ LONG = "one two three four five six seven eight"
 
 @pytest.fixture(scope="module")
 def gate() -> threading.Event:
-    """While it is not set, no reply comes further than its first word."""
+    """Until it is set, replies stop after their first word."""
     return threading.Event()
 
 
@@ -48,7 +48,7 @@ def browser(server, broker, gate, user) -> Iterator[ConversationBrowser]:
     gate.set()
 
 
-def reply_begun(browser: ConversationBrowser) -> str:
+def started_reply(browser: ConversationBrowser) -> str:
     """Returns a conversation whose reply has started."""
     conversation = browser.begin(LONG, agentId="broker")
     assert next(
@@ -64,15 +64,15 @@ def stop(browser: ConversationBrowser, conversation: str) -> None:
 
 
 def test_after_a_stopped_reply_the_next_message_waits_for_the_broker(browser, broker, gate, user):
-    stop(browser, reply_begun(browser))
+    stop(browser, started_reply(browser))
 
     reply = browser.say("next")
 
-    assert broker.answered == []
+    assert broker.completed == []
     gate.set()
     assert last_of(reply)["type"] == "complete"
-    assert broker.answered == [LONG, "next"]
-    assert broker.at_once == {user: 1}
+    assert broker.completed == [LONG, "next"]
+    assert broker.max_concurrent == {user: 1}
     assert eventually(lambda: browser.active() == [])
 
 
@@ -84,15 +84,15 @@ def test_a_stopped_reply_ends_at_once(browser, broker):
     stop(browser, conversation)
 
     assert [frame["event"] for frame in frames if "event" in frame][-1] == "stopped"
-    assert broker.answered == []
+    assert broker.completed == []
 
 
 def test_other_agents_of_the_user_do_not_wait_for_the_broker(browser, broker):
-    stop(browser, reply_begun(browser))
+    stop(browser, started_reply(browser))
     other = browser.begin("hello", agentId="echo")
 
     assert [frame["event"] for frame in parse_frames(browser.open_stream(other)) if "event" in frame][-1] == "done"
-    assert broker.answered == []
+    assert broker.completed == []
 
 
 def test_replies_of_the_agent_follow_each_other(browser, broker, gate, user):
@@ -102,5 +102,5 @@ def test_replies_of_the_agent_follow_each_other(browser, broker, gate, user):
         assert [frame["event"] for frame in parse_frames(browser.open_stream(conversation)) if "event" in frame][-1] == "done"
     assert last_of(browser.say("three"))["type"] == "complete"
 
-    assert broker.answered == ["one", "two", "three"]
-    assert broker.at_once == {user: 1}
+    assert broker.completed == ["one", "two", "three"]
+    assert broker.max_concurrent == {user: 1}
