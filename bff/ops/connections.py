@@ -90,8 +90,13 @@ class Connections:
             self._idle.add(exchange.sock)
         if exchange.was_aborted:
             metrics.CUT.labels("drained").inc()
-        elif isinstance(error, TimeoutError):
+        elif self._is_slow(exchange, error):
             metrics.CUT.labels("slow").inc()
+
+    def _is_slow(self, exchange: Exchange, error: BaseException | None) -> bool:
+        """If TCP_USER_TIMEOUT ends the connection first, a stream's waiter may read the timeout, and the write gets a reset."""
+        blocked_for = monotonic() - exchange.blocked_since
+        return isinstance(error, TimeoutError) or (isinstance(error, OSError) and blocked_for >= self.slow_seconds / 2)
 
     def drain(self, seconds: float) -> None:
         """Returns when all connections have ended; aborts the remaining ones after `seconds`.
