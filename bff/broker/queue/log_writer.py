@@ -50,8 +50,11 @@ class LogWriter:
 
     def release_withheld(self) -> list[QueueEntry]:
         """Removes and returns the entries of `withheld` whose events may be read now."""
-        released = [entry for entry in self.withheld if self.visible_events(entry) is None]
-        self.withheld = [entry for entry in self.withheld if self.visible_events(entry) is not None]
-        for entry in released:
-            entry.withheld = None
+        withheld, self.withheld, released = self.withheld, [], []
+        for entry in withheld:
+            if self.visible_events(entry) is None:
+                entry.withheld = None
+                released.append(entry)
+            else:
+                self.withheld.append(entry)
         return released
