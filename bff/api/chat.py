@@ -162,10 +162,9 @@ def active() -> Response:
 
 def _active_messages(identity: Identity) -> list[dict[str, Any]]:
     """The user's messages in this org that wait or run, in order: message_id, state and position each."""
-    parts = services.parts()
-    messages = parts.own_broker.queue_positions(identity.user_id)
-    if parts.own_broker is not parts.broker and parts.broker.numbers_events(identity.user_id):
-        messages += parts.broker.queue_positions(identity.user_id)
+    messages = services.parts().own_broker.queue_positions(identity.user_id)
+    if external := _external_broker(identity):
+        messages += external.queue_positions(identity.user_id)
     return [message for message in messages if message_ids.may_be_of(str(message["message_id"]), identity.org)]
 
 
@@ -177,13 +176,20 @@ def _check_message_id(message_id: str, identity: Identity) -> None:
 
 def _try_brokers(identity: Identity, call: Callable[[BrokerClient], T]) -> tuple[BrokerClient, T]:
     """Calls the bundled broker, then an external one that numbers its events. Raises NotFound, an UpstreamFailure."""
-    parts = services.parts()
+    own_broker = services.parts().own_broker
     try:
-        return parts.own_broker, call(parts.own_broker)
+        return own_broker, call(own_broker)
     except NotFound:
-        if parts.own_broker is parts.broker or not parts.broker.numbers_events(identity.user_id):
+        if (external := _external_broker(identity)) is None:
             raise
-    return parts.broker, call(parts.broker)
+    return external, call(external)
+
+
+def _external_broker(identity: Identity) -> BrokerClient | None:
+    """An external broker that numbers its events; another one's messages are in our own queue. Raises an UpstreamFailure."""
+    parts = services.parts()
+    is_external = parts.broker is not parts.own_broker
+    return parts.broker if is_external and parts.broker.numbers_events(identity.user_id) else None
 
 
 def _requested_protocol() -> ClientProtocol:

@@ -7,7 +7,8 @@ run that waits for another run of the same worker would hold the slot that the o
 import contextlib
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from time import monotonic
 from typing import NamedTuple, Protocol
 
@@ -91,10 +92,11 @@ class BrokerUpstream:
         if not broker.numbers_events(user_id):
             return self._send_unnumbered(Question(identity, content, time.time()), waiter)
         message_id = broker.enqueue(identity, content, deadline).message_id
+        stop = partial(_stop_in_background, broker, user_id, message_id)
         try:
-            return _QueuedReply(broker, user_id, message_id, broker.follow(user_id, message_id, deadline))
+            return _StreamedReply(broker.follow(user_id, message_id, deadline), stop)
         except ChatError:
-            _stop_in_background(broker, user_id, message_id)
+            stop()
             raise
 
     def _send_unnumbered(self, question: Question, waiter: Waiter) -> UpstreamReply:
@@ -131,13 +133,12 @@ class _UnnumberedReply(NamedTuple):
             self.reply.discard_rest(waiter)
 
 
-class _QueuedReply(NamedTuple):
-    """The reply to a message in the broker's queue."""
+class _StreamedReply(NamedTuple):
+    """A reply that can be left: its stream is closed, and whoever produces it is told to stop, without blocking."""
 
-    broker: BrokerClient
-    user_id: str
-    message_id: str
     stream: EventReader
+    stop: Callable[[], None] = lambda: None
+    """An engine needs none: it stops when its stream is closed."""
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         return self.stream.events(waiter)
@@ -147,7 +148,7 @@ class _QueuedReply(NamedTuple):
 
     def cancel(self) -> None:
         self.stream.close()
-        _stop_in_background(self.broker, self.user_id, self.message_id)
+        self.stop()
 
 
 def _stop_in_background(broker: BrokerClient, user_id: str, message_id: str) -> None:
@@ -167,22 +168,7 @@ class EngineUpstream:
 
     def send(self, identity: Identity, text: str, waiter: Waiter) -> UpstreamReply:
         sender = {"client_id": self._client_id, "user_id": identity.user_id, "org": identity.org}
-        return _EngineReply(self._engine.stream(ChatRequest(message=text).for_upstream() | sender, waiter))
-
-
-class _EngineReply(NamedTuple):
-    """An engine stops when its stream is closed."""
-
-    stream: EventReader
-
-    def events(self, waiter: Waiter) -> Iterator[Event | None]:
-        return self.stream.events(waiter)
-
-    def close(self) -> None:
-        self.stream.close()
-
-    def cancel(self) -> None:
-        self.stream.close()
+        return _StreamedReply(self._engine.stream(ChatRequest(message=text).for_upstream() | sender, waiter))
 
 
 def _pieces(relay: Relay, reply: UpstreamReply, waiter: Waiter) -> Iterator[str | None]:
