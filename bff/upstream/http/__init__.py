@@ -10,7 +10,7 @@ from requests import Response, Session
 from bff.upstream.http.byte_stream import ByteStream
 from bff.upstream.http.event_source import EventSource
 from bff.upstream.http.in_process import InProcessService
-from bff.upstream.http.requests import JSON_MAX_BYTES, read_json, read_url, retry_after, send
+from bff.upstream.http.requests import JSON_MAX_BYTES, read_body, read_json, read_url, retry_after, send
 from bff.upstream.http.sessions import new_session, tls_context
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Response",
     "Session",
     "new_session",
+    "read_body",
     "read_json",
     "read_url",
     "retry_after",
