@@ -179,6 +179,11 @@ def responses(content: dict[str, Any]) -> list[str]:
     return [text for text in content["response"]["responses"] if text]
 
 
+def is_truncated(content: dict[str, Any]) -> bool:
+    """Whether the model's own limit cut the reply of a `complete` event short."""
+    return content["response"].get("truncated") is True
+
+
 def extra_fields(content: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `complete` event's response besides its texts: language, voice, attachments."""
     return {
