@@ -1,6 +1,7 @@
 """The agent `openai`, with a server on a socket: OpenAI's format, and the variants of compatible servers."""
 
 import json
+from time import monotonic
 
 import pytest
 
@@ -9,6 +10,7 @@ from bff.auth.identity import Identity
 from bff.config.environment import load_settings
 from bff.config.settings import Settings
 from bff.engine.agents import registry
+from bff.engine.agents.openai import completion as completion_module
 from bff.engine.agents.openai.agent import RETRIES
 from bff.engine.app import create_engine
 from bff.errors import AnswerIncomplete, TooManyRequests, UpstreamError, UpstreamTimeout, UpstreamUnavailable
@@ -128,6 +130,30 @@ def test_failures_are_mapped_without_quoting_the_server(response, problem, waite
     assert type(raised.value) is problem
     assert "Somebody" not in str(raised.value) + raised.value.detail
     assert "sk-test" not in str(raised.value) + raised.value.detail
+
+
+def test_comments_of_the_server_are_signs_of_life(waiter):
+    comments = [step for _ in range(8) for step in (chunk(b": keep-alive\n\n"), 0.1)]
+    with WireServer([HEAD, *comments, *text_deltas("ok"), *comments, piece({}, "stop"), DONE, LAST_CHUNK]) as server:
+        assert reply_text(server, waiter, MODEL_READ_SECONDS="0.4") == "ok"
+
+
+def test_the_models_silence_has_a_setting_of_its_own(waiter):
+    with WireServer([0.5, HEAD, 0.5, *text_deltas("ok"), 0.5, piece({}, "stop"), DONE, LAST_CHUNK]) as server:
+        assert reply_text(server, waiter, UPSTREAM_READ_SECONDS="0.1") == "ok"
+
+
+PINGS = [step for _ in range(40) for step in (chunk(b": ping\n\n"), 0.1)]
+
+
+@pytest.mark.parametrize("rest", [[], PINGS], ids=["silent", "pings"])
+def test_a_finished_reply_does_not_wait_for_a_connection_that_is_held_open(rest, waiter, monkeypatch):
+    monkeypatch.setattr(completion_module, "FINISH_SECONDS", 0.3)
+    begun = monotonic()
+    with WireServer([HEAD, *text_deltas("ok"), piece({}, "stop"), *rest, HANG]) as server:
+        assert reply_text(server, waiter) == "ok"
+
+    assert 0.3 <= monotonic() - begun < 2
 
 
 def test_a_refused_connection_is_unavailable(waiter):

@@ -13,7 +13,7 @@ from bff.engine.agents import registry
 from bff.engine.agents.openai.request import request_body, with_fewer_turns
 from bff.errors import ContextTooLong, TooManyRequests, UpstreamError, UpstreamUnavailable
 from bff.upstream.messages import ChatMessage
-from tests.engine.agents.openai_server import HEAD, data, full_reply, piece, settings_of, text_deltas
+from tests.engine.agents.openai_server import DONE, HEAD, data, full_reply, piece, settings_of, text_deltas
 from tests.live import BASE_ENVIRONMENT
 from tests.wire_server import HANG, WireServer, reply
 
@@ -214,5 +214,5 @@ def test_the_body_has_the_options_but_they_replace_nothing():
 
 
 def test_tool_calls_are_accepted_if_tools_were_offered(waiter):
-    with WireServer([HEAD, *text_deltas("ok"), piece({}, "tool_calls")]) as server:
+    with WireServer([HEAD, *text_deltas("ok"), piece({}, "tool_calls"), DONE]) as server:
         assert ask(server, waiter, options={"tools": [{"type": "function"}]}) == "ok"
