@@ -36,6 +36,10 @@ class EventReader(Protocol):
 
 
 class UpstreamReply(EventReader, Protocol):
+    @property
+    def own(self) -> bool:
+        """Whether its error codes are those of errors.py: it comes from a broker with our contract."""
+
     def close(self) -> None:
         """Called after the terminal event."""
 
@@ -62,7 +66,7 @@ class Broker:
         reply = yield from in_background(
             lambda call_waiter: self._upstream.send(identity, text, call_waiter), waiter, lambda late: late.cancel()
         )
-        relay = Relay("")
+        relay = Relay("", own=reply.own)
         try:
             return (yield from _pieces(relay, reply, waiter))
         finally:
@@ -94,7 +98,7 @@ class BrokerUpstream:
         message_id = broker.enqueue(identity, content, deadline).message_id
         stop = partial(_stop_in_background, broker, user_id, message_id)
         try:
-            return _StreamedReply(broker.follow(user_id, message_id, deadline), stop)
+            return _StreamedReply(broker.follow(user_id, message_id, deadline), stop, own=True)
         except ChatError:
             stop()
             raise
@@ -116,6 +120,7 @@ class _UnnumberedReply(NamedTuple):
     deadline: float
     at_end: contextlib.ExitStack
     """Closed when the stream has been read to its end."""
+    own: bool = False
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         for data in self.reply.events(waiter):
@@ -139,6 +144,7 @@ class _StreamedReply(NamedTuple):
     stream: EventReader
     stop: Callable[[], None] = lambda: None
     """An engine needs none: it stops when its stream is closed."""
+    own: bool = False
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         return self.stream.events(waiter)

@@ -171,6 +171,13 @@ def test_a_body_that_is_neither_a_stream_nor_json_is_an_upstream_error(data):
     assert read([data]).outcome == Outcome("", "error", "upstream_error")
 
 
+@pytest.mark.parametrize("start", [b"data: ", b'{"a": "', b" "], ids=["stream", "JSON", "blank"])
+def test_a_response_has_a_maximum_size(start):
+    chunks = [start, *[b" " * 2**16] * 17]
+
+    assert read(chunks).outcome == Outcome("", "error", "upstream_error")
+
+
 def test_a_cut_is_an_end_only_after_the_finish_reason():
     assert read([HI, STOP], is_cut=True).outcome == Outcome("Hi.", "complete")
     assert read([HI, STOP, HI], is_cut=True).outcome == Outcome("Hi.Hi.", "error", "upstream_unavailable")

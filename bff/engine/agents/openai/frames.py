@@ -54,6 +54,8 @@ class FrameDecoder:
             self._pending += chunk
             if chunk.rstrip().endswith(b"}"):
                 yield from self._objects()
+        if len(self._pending) > self._max_event_bytes:
+            raise UpstreamError(detail=f"a response of more than {self._max_event_bytes} bytes")
 
     def end(self, *, finished: bool) -> Iterator[Frame]:
         """The rest, at a clean end of the body. An event needs no blank line there.
@@ -86,8 +88,6 @@ class FrameDecoder:
 
     def _objects(self) -> Iterator[Frame]:
         """The complete objects so far: a server may hold the connection open after the last one."""
-        if len(self._pending) > self._max_event_bytes:
-            raise UpstreamError(detail=f"a response of more than {self._max_event_bytes} bytes")
         text = self._pending.decode("utf-8", "replace").lstrip()
         while (found := _first_object(text)) is not None:
             content, text = found
