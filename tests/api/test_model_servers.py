@@ -137,7 +137,8 @@ TELLS_LENGTH = {native, whole, conversation}
 def ask(tmp_path_factory):
     """`ask(door, steps)`: what a client gets if the model's server replies with `steps`."""
     steps: list[Any] = []
-    with WireServer(lambda _: steps) as server:
+    with WireServer(lambda _: steps) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bff.engine.agents.openai.completion.FINISH_SECONDS", 0.3)
         app = new_app(
             DATABASE_URL=f"sqlite:///{tmp_path_factory.mktemp('data')}/chat.db",
             MESSAGES_PER_MINUTE="10000",
