@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 URL_CHARACTERS = r"[\x21-\x7e]+"
 """Printable ASCII. Other characters of a URL must be percent-encoded, or in punycode."""
+ORIGIN = r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 POSTGRESQL_SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 
 Parse = Callable[[str], Any]
@@ -120,9 +122,18 @@ def cookie_name(text: str) -> str:
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """Comma-separated. `*` is refused: any page could read what its visitor's cookie gives access to."""
-    parsed = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for origin in parsed:
-        if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", origin):
-            raise ValueError("is not a list of origins like https://chat.example")
-    return parsed
+    """Comma-separated, of any scheme: pages in apps and browser extensions have schemes of their own.
+
+    `*` is refused, as any page could read what its visitor's cookie gives access to; so is `null`, the origin of every
+    sandboxed frame and local file.
+    """
+    return tuple(_origin(part.strip().lower()) for part in text.split(",") if part.strip())
+
+
+def _origin(text: str) -> str:
+    """As browsers send it: without the scheme's default port."""
+    match = re.fullmatch(ORIGIN, text)
+    if not match or int(match["port"] or 0) > 65535:
+        raise ValueError("is not a list of origins like https://chat.example")
+    is_default = DEFAULT_PORTS.get(match["scheme"]) == match["port"]
+    return text.removesuffix(f":{match['port']}") if is_default else text
