@@ -25,7 +25,7 @@ def add_commands(app: Flask, *more: click.Command) -> None:
 @click.command("doctor")
 @with_appcontext
 def doctor_command() -> None:
-    """Check the settings, the broker, the engine, Redis, the database and the limits."""
+    """Check the settings, the services and the ways to them, Redis, the database and the limits."""
     from bff.api import services
     from bff.api.cli.doctor import Doctor
 
