@@ -42,9 +42,14 @@ test-quick: .venv/dev
 	$(PYTEST) -n 2 -m "not live and not servers and not alone"
 
 # Installs the programs that the tests use besides Python, if they are missing and installation is possible.
-test-deps: .venv/dev
+test-deps: .venv/dev .venv/frameworks/installed
 	@tests/deps redis-server postgresql chromium nginx-light npm curl
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(foreach folder,clients web,tests/$(folder)/node_modules/.package-lock.json); fi
+
+.venv/frameworks/installed: tests/clients/frameworks.txt | .venv/dev
+	cd / && "$(CURDIR)/.venv/bin/python" -m venv "$(CURDIR)/.venv/frameworks"
+	.venv/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/frameworks.txt
+	@touch $@
 
 %/node_modules/.package-lock.json: %/package-lock.json
 	cd $* && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=5
