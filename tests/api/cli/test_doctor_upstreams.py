@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.api.cli.test_doctor import KEY, REFUSED, UNREACHABLE_URL, run
 from tests.connect_proxy import ConnectProxy
-from tests.wire_server import NUMBERED, WireServer, reply
+from tests.wire_server import LAST_CHUNK, NUMBERED, WireServer, chunk, reply, stream_head
 
 JWT = {"AUTH_MODE": "jwt", "AUTH_JWT_AUDIENCE": "chat", "AUTH_JWT_ISSUER": "tests"}
 PUBLIC_KEY = rsa.generate_private_key(65537, 2048).public_key()
@@ -143,3 +143,16 @@ def test_a_key_set_without_keys_is_reported():
         line = line_about(server.url, UPSTREAMS["key set"][0](server.url))
 
     assert line.endswith("has no key that can verify a token: see AUTH_JWT_JWKS_URL.")
+
+
+def test_diagnose_uses_the_proxy_and_the_ca_file(authority, proxy, ca_file):
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    ticks = b"".join(f'data: {{"type":"tick","elapsed_ms":{number * 200}}}\n\n'.encode() for number in range(10))
+
+    with WireServer([stream_head()], [stream_head(), chunk(ticks), LAST_CHUNK], tls=tls) as server:
+        url = server.url
+        status, lines = run("diagnose", url, CA_FILE=ca_file, HTTPS_PROXY=proxy.url)
+
+    assert (status, lines[0]) == (1, "WRONG  10 of 10 ticks arrived together: a proxy buffers the stream.")
+    assert {tunnel.target for tunnel in proxy.tunnels} == {url.removeprefix("https://")}
