@@ -8,7 +8,7 @@ from bff.engine.app import bundled_engine
 from bff.upstream.agents import AgentInfo
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
-from bff.upstream.http import new_session
+from bff.upstream.http import session_for
 from bff.upstream.open_replies import OpenReplies
 from bff.upstream.services import Remote, Service, Timeouts
 
@@ -54,7 +54,7 @@ class Services:
         settings = self.settings
         return BrokerClient(
             service,
-            new_session(to=service),
+            session_for(settings, to=service),
             Timeouts.of(settings),
             client_id=settings.client_id,
             max_event_bytes=settings.max_event_bytes,
@@ -70,8 +70,8 @@ class Services:
 
     def _engine_client(self, service: Service, *, is_bundled: bool = False) -> EngineClient:
         settings = self.settings
-        timeouts = Timeouts.of(settings)
-        return EngineClient(service, new_session(to=service), timeouts, settings.max_event_bytes, is_bundled=is_bundled)
+        session, timeouts = session_for(settings, to=service), Timeouts.of(settings)
+        return EngineClient(service, session, timeouts, settings.max_event_bytes, is_bundled=is_bundled)
 
     def _upstream(self) -> Upstream | None:
         """Where the agent `broker` sends messages to."""

@@ -11,14 +11,17 @@ from bff.config.parsers import (
     Parse,
     base_url,
     boolean,
+    ca_file,
     choice,
     cookie_name,
     database_url,
     header_name,
     integer,
+    no_proxy,
     non_negative_seconds,
     org,
     origins,
+    proxy_url,
     redis_url,
     seconds,
     url,
@@ -48,13 +51,14 @@ def descriptor_limit() -> int:
     return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 2**20)
 
 
-def setting(name: str, default: Any, parse: Parse = str) -> Any:
-    return field(default=default, metadata={"name": name, "parse": parse})
+def setting(name: str, default: Any, parse: Parse = str, *, alias: str = "") -> Any:
+    """`alias`: another name of the variable, which has precedence."""
+    return field(default=default, metadata={"name": name, "parse": parse, "alias": alias})
 
 
-def secret(name: str, default: str = "", parse: Parse = str) -> Any:
+def secret(name: str, default: str = "", parse: Parse = str, *, alias: str = "") -> Any:
     """A setting that `repr` leaves out and that `<name>_FILE` may hold instead."""
-    return field(default=default, repr=False, metadata={"name": name, "parse": parse, "secret": True})
+    return field(default=default, repr=False, metadata={"name": name, "parse": parse, "alias": alias, "secret": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +82,9 @@ class Settings:
     openai_base_url: str = setting("OPENAI_BASE_URL", "", base_url)
     openai_api_key: str = secret("OPENAI_API_KEY")
     openai_model: str = setting("OPENAI_MODEL", "gpt-4o-mini")
+    ca_file: str = setting("CA_FILE", "", ca_file)
+    https_proxy: str = secret("HTTPS_PROXY", parse=proxy_url, alias="https_proxy")
+    no_proxy: tuple[str, ...] = setting("NO_PROXY", (), no_proxy, alias="no_proxy")
     client_id: str = setting("CLIENT_ID", "web")
     default_org: str = setting("DEFAULT_ORG", "default", org)
     org_map_file: str = setting("ORG_MAP_FILE", "")

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 bp = Blueprint("openapi", __name__)
-hooks.add_hooks(bp)
+hooks.add_hooks(bp, linkable=True)
 
 
 @bp.get("/openapi.json")

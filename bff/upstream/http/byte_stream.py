@@ -38,6 +38,7 @@ class ByteStream:
         # have none of ours; their `read1` never blocks.
         body = getattr(response.raw, "_original_response", response.raw)
         self._body = body if isinstance(body, NonBlockingResponse | InProcessResponse) else None
+        vars(response).update(request=None, cookies=None)  # Unused from here on; they occupy 3 KiB of each open stream.
         # We request identity: a few compressed bytes can expand to a gigabyte, and a compressor may hold back events.
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             self.close()
