@@ -1,5 +1,8 @@
+from importlib.util import find_spec
+
 import pytest
 
+from bff.config import checks
 from bff.config.checks import dangers, secret_values, warnings
 from bff.config.environment import load_settings
 from tests.live import Server
@@ -195,3 +198,17 @@ def test_a_refused_server_logs_the_reason_once_and_exits_with_status_3(tmp_path,
 
 def test_the_default_silence_of_a_model_allows_shorter_replies():
     assert load_settings(PRODUCTION | {"ANSWER_MAX_SECONDS": "10"}).model_read_seconds == 300
+
+
+@pytest.mark.parametrize(
+    ("settings", "module", "extra"),
+    [
+        ({"REDIS_URL": "redis://localhost"}, "redis", "redis"),
+        ({"AUTH_MODE": "jwt", "AUTH_JWT_SECRET": KEY}, "jwt", "jwt"),
+        ({"DATABASE_URL": POSTGRES}, "psycopg", "postgres"),
+    ],
+)
+def test_a_setting_whose_packages_are_not_installed_is_refused(monkeypatch, settings, module, extra):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == module else find_spec(name))
+
+    assert refusal(PRODUCTION | settings).endswith(f"needs further packages: pip install 'chat-bff[{extra}]'.")
