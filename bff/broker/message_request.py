@@ -32,6 +32,8 @@ class MessageRequest(BaseModel):
     handler: Literal["engine", "bundled", "external"] = "engine"
     run_scope: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
     run_key: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
+    chat_id: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
+    """The client's id of the chat that the message belongs to: the queue's entries have it."""
     conversation_id: Id | None = None
     question_id: Id | None = None
     agent_id: Id | None = None

@@ -16,6 +16,7 @@ from bff.api.adapters.base import (
     Sent,
     as_json,
     chat_request,
+    is_truncated,
     joined_text,
     last_user_message,
     responses,
@@ -82,7 +83,7 @@ class OpenAiEncoder:
                 return self._delta(content.get("text"))
             case "complete" | "stopped":
                 text = [] if self.sent >= Sent.TEXT else self._delta("\n\n".join(responses(content)))
-                return [*text, self._chunk({}, "stop"), DONE]
+                return [*text, self._chunk({}, _finish_reason(content)), DONE]
             case "error":
                 code = content.get("code", "")
                 status = BY_CODE.get(code, InternalError).status
@@ -100,16 +101,21 @@ class OpenAiEncoder:
         return as_json(object="chat.completion.chunk", **self._fields, choices=[choice])
 
 
+def _finish_reason(content: dict[str, Any]) -> str:
+    return "length" if is_truncated(content) else "stop"
+
+
 def completion(message_id: str, context: Mapping[str, Any], data: str) -> dict[str, Any]:
     """The whole reply as one object, from the `data` of its `complete` or `stopped` event."""
-    text = "\n\n".join(responses(events.parse_object(data)))
+    content = events.parse_object(data)
+    text = "\n\n".join(responses(content))
     message = {"role": "assistant", "content": text, "refusal": None}
     return {
         "id": f"chatcmpl-{message_id}",
         "object": "chat.completion",
         "created": context["created"],
         "model": context["model"],
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": _finish_reason(content)}],
     }
 
 
