@@ -10,6 +10,7 @@ ENGINE_FIELDS: Final = {"client_id", "user_id", "message", "message_type", "audi
     "agent_id",
     "regenerate",
     "messages",
+    "options",
 }
 
 Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)]
@@ -39,6 +40,7 @@ class MessageRequest(BaseModel):
     agent_id: Id | None = None
     regenerate: StrictStr | None = None
     messages: list[dict[str, Any]] | None = None
+    options: dict[str, Any] | None = None
 
     def for_engine(self) -> dict[str, Any]:
         return self.model_dump(include=ENGINE_FIELDS, exclude_none=True) | {"org": self.org_id}

@@ -13,7 +13,7 @@ from bff.auth.identity import Identity
 from bff.db.direct_chat import DirectChat
 from bff.db.models import Message
 from bff.db.replies import Replies
-from bff.engine.agents.base import MAX_REPLY_CHARACTERS, Agent, ReplyBuffer
+from bff.engine.agents.base import MAX_REPLY_CHARACTERS, Agent, ReplyBuffer, open_stream
 from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Waiter
@@ -60,6 +60,7 @@ class Completion(NamedTuple):
     identity: Identity
     agent_id: str
     messages: Sequence[ChatMessage]
+    options: Mapping[str, Any]
 
 
 class Turns:
@@ -98,7 +99,8 @@ class Turns:
         yield _complete_direct(turn, reply, text, task.language)
 
     def completion(self, turn: Completion, waiter: Waiter) -> Contents:
-        text = yield from _reply(self._agent(turn.agent_id), turn.messages, turn.identity, waiter)
+        agent = self._agent(turn.agent_id)
+        text = yield from _reply(agent, turn.messages, turn.identity, waiter, options=turn.options)
         yield {"type": "complete", "response": events.response([text])}
 
     def keep_stopped(self, turn: ConversationTurn, text: str) -> Message:
@@ -122,11 +124,16 @@ def _check_not_started(started: bool) -> None:
 
 
 def _reply(
-    agent: Agent, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, max_characters: int = MAX_REPLY_CHARACTERS
+    agent: Agent,
+    history: Sequence[ChatMessage],
+    identity: Identity,
+    waiter: Waiter,
+    max_characters: int = MAX_REPLY_CHARACTERS,
+    options: Mapping[str, Any] | None = None,
 ) -> Generator[dict[str, Any] | None, None, str]:
     """Yields an event for each piece and returns the reply's text. Raises AnswerIncomplete for a blank reply."""
     buffer = ReplyBuffer(max_characters)
-    pieces = agent.stream(history, identity, waiter)
+    pieces = open_stream(agent, history, identity, waiter, options or {})
     try:
         for piece in pieces:
             if isinstance(piece, Mapping):

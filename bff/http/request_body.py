@@ -81,14 +81,14 @@ def error_message(error: ValidationError) -> str:
     if first["type"] == "json_invalid":
         return "The body is not valid JSON."
     reason = first["msg"].removeprefix("Value error, ")
-    field = _field(error)
+    field = ".".join(str(part) for part in first["loc"])
     return f"{field}: {reason}." if field else f"{reason}."
 
 
 def _field(error: ValidationError) -> str:
-    """The path of the first invalid field; "" if the error concerns the whole body."""
+    """The first invalid field at the top level; "" if the error concerns the whole body."""
     location = error.errors(include_input=False, include_url=False, include_context=False)[0]["loc"]
-    return ".".join(str(part) for part in location)
+    return str(location[0]) if location else ""
 
 
 def _read(environ: Mapping[str, Any], max_bytes: int, seconds: float) -> bytes:

@@ -111,6 +111,14 @@ def _message(owner: Owner) -> str:
         return str(response.headers["X-Message-ID"])
 
 
+def _chat(owner: Owner) -> str:
+    """A chat of the AI SDK whose reply is still running."""
+    parts = [{"type": "text", "text": f"/slow 60 {PRIVATE_TEXT}"}]
+    content = {"id": "chat-1", "messages": [{"role": "user", "parts": parts}]}
+    with owner.post("/api/chat/stream?protocol=ai-sdk", content):
+        return "chat-1"
+
+
 def _audio(owner: Owner) -> str:
     body = {"message": PRIVATE_TEXT, "message_type": "audio", "audio_base64": "QUJD", "audio_format": "ogg"}
     return quote(owner.post("/api/chat", body).json["voice_audio_url"], safe="")
@@ -128,7 +136,7 @@ def _conversation_message(owner: Owner) -> str:
 CREATE: dict[str, Callable[[Owner], str]] = {
     "audio": _audio,
     "message_id": _message,
-    "chat_id": lambda _: "any-of-the-clients-own",
+    "chat_id": _chat,
     "path:filename": lambda _: "chat.js",
     "path:name": lambda _: "default",
     "uuid:conversation_id": _conversation,

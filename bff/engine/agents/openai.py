@@ -4,16 +4,18 @@ https://platform.openai.com/docs/api-reference/chat-streaming: unnamed events, e
 finally the text `[DONE]`. Compatible servers leave out some of this, and add other events.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
 from bff.auth.identity import Identity
+from bff.engine.agents.base import NO_OPTIONS
 from bff.errors import AnswerIncomplete, ChatError, TooManyRequests, UpstreamError, UpstreamUnavailable, detached
 from bff.http.sse import Event
 from bff.http.waiting import Waiter
 from bff.http.waiting.background import in_background
 from bff.upstream import http
+from bff.upstream.agents import CONTINUE_ASSISTANT, RESPONSE_FORMAT, TOOL_MESSAGES
 from bff.upstream.events import parse_object
 from bff.upstream.http import EventSource, Response, Session
 from bff.upstream.messages import ChatMessage
@@ -31,6 +33,7 @@ class OpenAI:
     id = "openai"
     name = "OpenAI"
     repeatable = True
+    features = frozenset({RESPONSE_FORMAT, TOOL_MESSAGES, CONTINUE_ASSISTANT})
 
     def __init__(self, service: Service, session: Session, timeouts: Timeouts, model: str, max_event_bytes: int) -> None:
         self._service = service
@@ -43,9 +46,11 @@ class OpenAI:
     def description(self) -> str:
         return f"Replies with the language model {self._model}."
 
-    def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
-        messages = [{"role": message.role, "content": message.content} for message in history]
-        source = yield from self._open({"model": self._model, "messages": messages, "stream": True}, waiter)
+    def stream(
+        self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, options: Mapping[str, Any] = NO_OPTIONS
+    ) -> Generator[str | None]:
+        messages = [message.as_json() for message in history]
+        source = yield from self._open({**options, "model": self._model, "messages": messages, "stream": True}, waiter)
         try:
             yield from _pieces(source.events(waiter))
         finally:
