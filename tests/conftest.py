@@ -1,6 +1,5 @@
 import contextlib
 import logging
-import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -11,6 +10,7 @@ from hypothesis import settings
 
 from bff.http import waiting
 from bff.http.waiting import Waiter
+from bff.upstream import reconnect
 from bff.upstream.http import sessions
 from tests.adopted import adoptable_broker
 from tests.adopted import settings_of as adopted_settings
@@ -73,9 +73,7 @@ class Servers:
 
     def stop(self) -> None:
         for server in self._started:
-            server.kill(signal.SIGKILL if server.kind == "worker" else signal.SIGINT)
-        for server in self._started:
-            server.stop()
+            server.crash()
         for broker in self._brokers.values():
             broker.__exit__()
 
@@ -86,6 +84,12 @@ def small_ca_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("authority") / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(path))
     sessions.DEFAULT_CA_BUNDLE_PATH = str(path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_reconnects() -> None:
+    """Makes apps in this process give up a broker within a second, not after a minute."""
+    reconnect.RECONNECT_SECONDS, reconnect.REOPEN_SECONDS, reconnect.MIN_REOPEN_SECONDS = 0.01, 0.3, 0.3
 
 
 @pytest.fixture

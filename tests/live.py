@@ -8,8 +8,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +23,7 @@ from flask import Flask
 from bff import create_app
 from bff.config.environment import load_settings
 from bff.db.database import Database
+from tests import prefork
 
 ROOT = Path(__file__).parent.parent
 PROXY_SECRET = "proxy-secret-of-thirty-two-bytes!"
@@ -47,6 +46,7 @@ BASE_ENVIRONMENT = {
     "QUEUE_FILE": "off",
     "ECHO_WORD_SECONDS": "0.002",
     "LOG_FORMAT": "json",
+    "TMPDIR": str(FOLDER),
 }
 
 
@@ -139,14 +139,8 @@ class Server:
             "scaled flask": ["flask", "--app", "tests.faults.scaled:app", "run", "--port", str(self.port)],
         }[kind]
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *command],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            world = "threads" if "flask" in kind else "gevent"
+            self.process = prefork.Process(world, command, environment, output.fileno())
         self.kind = kind
 
     def wait_until_ready(self) -> "Server":
@@ -205,7 +199,8 @@ class Server:
 
     def crash(self) -> None:
         """Master and workers die at once, as when a machine goes."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(5)
 
     def stop(self, number: int = signal.SIGINT, seconds: float = 15) -> int:

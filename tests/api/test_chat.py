@@ -262,17 +262,17 @@ def test_a_stream_without_a_terminal_event_ends_with_an_error():
 
 
 def test_a_broken_stream_ends_with_an_error():
-    with WireServer([RECEIPT], [*QUEUED, CUT]) as broker:
+    with WireServer([RECEIPT], [*QUEUED, CUT], [stream_head(), CUT]) as broker:
         assert contents(post_message(client_of(broker)))[-1]["code"] == "upstream_unavailable"
 
 
 def test_a_silent_stream_ends_with_an_error():
-    with WireServer([RECEIPT], [*QUEUED, HANG]) as broker:
+    with WireServer([RECEIPT], [*QUEUED, HANG], [stream_head(), HANG]) as broker:
         assert contents(post_message(client_of(broker, UPSTREAM_READ_SECONDS="0.2")))[-1]["code"] == "upstream_timeout"
 
 
 def test_an_event_over_the_size_limit_ends_with_an_error():
-    with WireServer([RECEIPT], [*QUEUED, chunk(b"data: " + b"x" * 5000), HANG]) as broker:
+    with WireServer([RECEIPT], [*QUEUED, chunk(b"data: " + b"x" * 5000), 0.05, chunk(b"x"), HANG]) as broker:
         assert contents(post_message(client_of(broker, MAX_EVENT_BYTES="1024")))[-1]["code"] == "upstream_error"
 
 

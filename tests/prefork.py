@@ -1,0 +1,166 @@
+"""Starts server processes by forking one that has already imported their modules, which is most of what a start costs.
+
+`python -m tests.prefork gevent` is a process to fork servers from: it reads requests from the socket that is its standard
+input. Each has a JSON object and two descriptors: the log, and a pipe to which the exit status is written. `gevent` patches
+the standard library before it imports anything, as gunicorn's worker does; `threads` does not.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+STATUS = struct.Struct("i")
+MAX_REQUEST = 1 << 16
+
+
+class Process:
+    """A server's process, with the part of Popen's interface that the tests use."""
+
+    def __init__(self, world: str, command: list[str], environment: dict[str, str], log: int) -> None:
+        """`command`: a module and its arguments. `world`: "gevent" or "threads"."""
+        self._status, status = os.pipe()
+        self._lock = threading.Lock()
+        self.returncode: int | None = None
+        request = json.dumps({"command": command, "environment": environment}).encode()
+        self.pid = _send(world, request, [log, status])
+        os.close(status)
+
+    def poll(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """Raises TimeoutExpired."""
+        with self._lock:
+            if self.returncode is None:
+                poll = select.poll()
+                poll.register(self._status, select.POLLIN)
+                if not poll.poll(timeout * 1000):
+                    raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+                (self.returncode,) = STATUS.unpack(os.read(self._status, STATUS.size))
+                os.close(self._status)
+            return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+_sending = threading.Lock()
+
+
+def _send(world: str, request: bytes, descriptors: list[int]) -> int:
+    """The new process's id."""
+    with _sending:
+        parent = _parent(world)
+        socket.send_fds(parent, [request], descriptors)
+        return STATUS.unpack(parent.recv(STATUS.size))[0]
+
+
+@cache
+def _parent(world: str) -> socket.socket:
+    """Ends when this process ends, with its socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.prefork", world], cwd=ROOT, stdin=theirs, start_new_session=True
+        )
+    atexit.register(process.wait)
+    atexit.register(ours.close)
+    return ours
+
+
+def serve(world: str) -> dict[str, Any]:
+    """Forks a process for each request; returns the request, in that process only."""
+    control = socket.socket(fileno=os.dup(0))
+    if world == "gevent":
+        _patch()
+    _import()
+    poll, running = select.poll(), {}
+    poll.register(control, select.POLLIN)
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor in running:
+                poll.unregister(descriptor)
+                _report_exit(descriptor, *running.pop(descriptor))
+                continue
+            text, descriptors, *_ = socket.recv_fds(control, MAX_REQUEST, 2)
+            if not text:
+                sys.exit()
+            log, status = descriptors
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                for inherited in [status, *running, *(pipe for _, pipe in running.values())]:
+                    os.close(inherited)
+                return json.loads(text) | {"log": log}
+            os.close(log)
+            pidfd = os.pidfd_open(pid)
+            running[pidfd] = pid, status
+            poll.register(pidfd, select.POLLIN)
+            control.send(STATUS.pack(pid))
+
+
+def _report_exit(pidfd: int, pid: int, status: int) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with contextlib.suppress(BrokenPipeError):  # Nobody waits for it any more.
+        os.write(status, STATUS.pack(code))
+    os.close(status)
+    os.close(pidfd)
+
+
+def _patch() -> None:
+    """Whatever modules keep a reference to. gunicorn's master waits for its workers in `select`: it is patched by the worker."""
+    from gevent import config, monkey
+
+    config.track_greenlet_tree = False
+    warnings.filterwarnings("ignore", category=monkey.MonkeyPatchWarning)  # The worker patches all the rest.
+    monkey.patch_all(os=False, select=False, signal=False, subprocess=False)
+
+
+def _import() -> None:
+    import gunicorn.app.wsgiapp
+    import gunicorn.workers.ggevent
+    import redis
+
+    import bff.app
+    import bff.broker.worker  # noqa: F401
+
+
+def become(request: dict[str, Any]) -> None:
+    """Makes this process the one that the request describes, up to its module."""
+    os.setsid()
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for output in (1, 2):
+        os.dup2(request["log"], output)
+    os.close(request["log"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("bff", "prometheus_client")]:
+            del sys.modules[name]  # Metrics decide as they are imported whether they are shared by processes.
+    sys.argv = ["", *request["command"][1:]]
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    request = serve(sys.argv[1])
+    become(request)
+    runpy.run_module(request["command"][0], run_name="__main__", alter_sys=True)
