@@ -47,7 +47,7 @@ from bff.ops.rate_limiter import RateLimiter
 from bff.services import Services
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
-from bff.upstream.http import InProcessService, new_session
+from bff.upstream.http import InProcessService, session_for
 
 if TYPE_CHECKING:
     from bff.auth.jwt import JWT
@@ -145,7 +145,7 @@ def _jwt(settings: Settings, orgs: Orgs) -> "JWT":
 
     keys: Keys[Key]
     if url := settings.auth_jwt_jwks_url:
-        session, timeout = new_session(), settings.upstream_connect_seconds
+        session, timeout = session_for(settings), settings.upstream_connect_seconds
         keys = JWKSCache(lambda: parse_jwks(read_url(session, url, timeout)))
     else:
         keys = FixedKey(Key("HS256", settings.auth_jwt_secret))

@@ -7,6 +7,7 @@ the standard library before it imports anything, as gunicorn's worker does; `thr
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -126,7 +127,7 @@ def _report_exit(pidfd: int, pid: int, status: int) -> None:
 
 
 def _patch() -> None:
-    """Whatever modules keep a reference to. gunicorn's master waits for its workers in `select`: it is patched by the worker."""
+    """Patches what modules keep references to. gunicorn's worker patches the rest; its master must not run an event loop."""
     from gevent import config, monkey
 
     config.track_greenlet_tree = False
@@ -135,21 +136,17 @@ def _patch() -> None:
 
 
 def _import() -> None:
-    import gunicorn.app.wsgiapp
-    import gunicorn.workers.ggevent
-    import redis
-
-    import bff.app
-    import bff.broker.worker  # noqa: F401
+    for module in ("gunicorn.app.wsgiapp", "gunicorn.workers.ggevent", "redis", "bff.app", "bff.broker.worker"):
+        importlib.import_module(module)
 
 
 def become(request: dict[str, Any]) -> None:
     """Makes this process the one that the request describes, up to its module."""
     os.setsid()
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    for output in (1, 2):
-        os.dup2(request["log"], output)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, target in ((nothing, 0), (request["log"], 1), (request["log"], 2)):
+        os.dup2(descriptor, target)
+    os.close(nothing)
     os.close(request["log"])
     os.environ.clear()
     os.environ.update(request["environment"])

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Final
 from urllib.parse import urlsplit
 
-from bff.config.settings import AUTH_MODES, KEY_BYTES, Settings
+from bff.config.settings import AUTH_MODES, DEFAULT_MODEL_READ_SECONDS, KEY_BYTES, Settings
 
 MIN_SECRET_CHARACTERS: Final = 8
 """Shorter values, such as a key for development, are not redacted: they occur in ordinary words."""
@@ -19,6 +19,9 @@ def refusals(settings: Settings, *, backend_only: bool) -> Iterator[str]:
     """Why this process must not start. `backend_only`: leaves out the checks for processes that serve browsers."""
     if not settings.run_worker and not settings.redis_url:
         yield "RUN_WORKER=0 needs REDIS_URL: without Redis no other process can produce replies."
+    # Only if it was set: the default need not fit, as ANSWER_MAX_SECONDS ends a reply all the same.
+    if DEFAULT_MODEL_READ_SECONDS != settings.model_read_seconds >= settings.answer_max_seconds:
+        yield "MODEL_READ_SECONDS must be below ANSWER_MAX_SECONDS."
     if not backend_only:
         yield from _authentication(settings)
     if not settings.development:

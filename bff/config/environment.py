@@ -42,7 +42,7 @@ def _with_defaults(settings: Settings) -> Settings:
 
 def _read(f: "Field[Any]", environment: Mapping[str, str]) -> Any:
     name: str = f.metadata["name"]
-    text = environment.get(name, "").strip()
+    text = environment.get(f.metadata["alias"], "").strip() or environment.get(name, "").strip()
     if f.metadata.get("secret"):
         text = text or _from_file(name, environment.get(f"{name}_FILE", "").strip())
         if not text.isprintable() or not text.isascii():

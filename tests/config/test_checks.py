@@ -40,6 +40,10 @@ UNSAFE = {
         JWT | {"AUTH_JWT_JWKS_URL": "http://id.example/keys"},
         "AUTH_JWT_JWKS_URL must begin with https://: an attacker in between could replace the keys.",
     ),
+    "a model that may be silent for longer than its reply may take": (
+        {"MODEL_READ_SECONDS": "600"},
+        "MODEL_READ_SECONDS must be below ANSWER_MAX_SECONDS.",
+    ),
     "exposed upstream errors": (
         {"EXPOSE_UPSTREAM_ERRORS": "1"},
         "EXPOSE_UPSTREAM_ERRORS=1 is for development only: users must not see upstream errors.",
@@ -187,3 +191,7 @@ def test_a_refused_server_logs_the_reason_once_and_exits_with_status_3(tmp_path,
     assert server.log.count(message) == 1
     assert "Traceback" not in server.log
     assert server.log.count("Booting worker") <= 1
+
+
+def test_the_default_silence_of_a_model_allows_shorter_replies():
+    assert load_settings(PRODUCTION | {"ANSWER_MAX_SECONDS": "10"}).model_read_seconds == 300

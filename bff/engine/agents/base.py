@@ -3,9 +3,9 @@
 To add an agent, add a module with a class that satisfies `Agent` to this package, and list it in `registry.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from inspect import signature
-from typing import Any, Final, Protocol, TypeGuard
+from typing import Any, Final, NamedTuple, Protocol, TypeGuard
 
 from bff.auth.identity import Identity
 from bff.errors import AnswerIncomplete, UpstreamError
@@ -16,8 +16,19 @@ MAX_REPLY_CHARACTERS: Final = 200_000
 NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
+class Ending(NamedTuple):
+    """What an agent knows about the end of its reply: a generator's return value."""
+
+    truncated: bool = False
+    """Whether the model's own limit cut the reply short."""
+    usage: Mapping[str, int] | None = None
+    """Tokens, as in OpenAI's API."""
+
+
 Piece = str | Mapping[str, Any] | None
-"""Text of a reply; or another event of the engine's, such as tool_use; None while there is neither."""
+"""Text of a reply; or another event of the engine's, such as tool_use or reasoning; None while there is neither."""
+EndedPieces = Generator[Piece, None, Ending]
+"""The pieces of an agent that knows how its reply ended."""
 
 
 class Agent(Protocol):
@@ -35,7 +46,8 @@ class Agent(Protocol):
         """The reply to the last message of `history`.
 
         It waits only with `waiter`, so that it ends when its reader disconnects. When the iterator is closed, it releases
-        everything it holds and cancels its upstream. Raises a ChatError if the reply fails or stays incomplete.
+        everything it holds and cancels its upstream. A generator may return an `Ending`. Raises a ChatError if the reply fails
+        or stays incomplete.
         """
 
 

@@ -10,7 +10,7 @@ from bff.engine.agents.demo import Demo
 from bff.engine.agents.echo import Echo
 from bff.engine.agents.openai import OpenAI
 from bff.errors import SettingsError
-from bff.upstream.http import new_session
+from bff.upstream.http import session_for
 from bff.upstream.services import Remote, Timeouts
 
 DEFAULT_AGENT: Final = Echo.id
@@ -42,6 +42,6 @@ def for_direct_chat(settings: Settings, agents: Mapping[str, Agent]) -> Agent:
 def _openai(settings: Settings) -> OpenAI | None:
     if not settings.openai_base_url:
         return None
-    timeouts = Timeouts.of(settings)
+    timeouts = Timeouts.of(settings)._replace(silence=settings.model_read_seconds)
     service = Remote(settings.openai_base_url, settings.openai_api_key)
-    return OpenAI(service, new_session(), timeouts, settings.openai_model, settings.max_event_bytes)
+    return OpenAI(service, session_for(settings), timeouts, settings.openai_model, settings.max_event_bytes)
