@@ -67,6 +67,11 @@ class InternalError(ChatError):
 class InvalidRequest(ChatError):
     status, code, message = 400, "invalid_request", "The request is not valid."
 
+    def __init__(self, message: str = "", *, param: str = "", **fields: Any) -> None:
+        """`param`: the field of the request that is not valid, if it is known."""
+        super().__init__(message, **fields)
+        self.param = param
+
 
 class Unauthorized(ChatError):
     status, code, message = 401, "unauthorized", "Please sign in."

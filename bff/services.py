@@ -2,6 +2,7 @@
 
 from bff.config.settings import Settings
 from bff.db.database import open_database
+from bff.engine.agents.base import Agent
 from bff.engine.agents.broker import BrokerUpstream, EngineUpstream, Upstream
 from bff.engine.agents.registry import DEFAULT_AGENT, create_agents, for_direct_chat
 from bff.engine.app import bundled_engine
@@ -33,7 +34,7 @@ class Services:
 
     @property
     def agent_infos(self) -> dict[str, AgentInfo]:
-        return {agent.id: AgentInfo(agent.id, agent.name, agent.description) for agent in self.agents.values()}
+        return {agent.id: _agent_info(agent) for agent in self.agents.values()}
 
     def is_repeatable(self, handler: str, agent_id: str) -> bool:
         """Whether a reply may be retried after its output has begun.
@@ -79,3 +80,7 @@ class Services:
             seconds = self.settings.answer_max_seconds
             return BrokerUpstream(self.external_broker, self.external_engine, seconds, self.open_replies)
         return EngineUpstream(self.external_engine, self.settings.client_id) if self.external_engine is not None else None
+
+
+def _agent_info(agent: Agent) -> AgentInfo:
+    return AgentInfo(agent.id, agent.name, agent.description, frozenset(getattr(agent, "features", ())))

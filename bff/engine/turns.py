@@ -14,7 +14,7 @@ from bff.auth.identity import Identity
 from bff.db.direct_chat import DirectChat
 from bff.db.models import Message
 from bff.db.replies import Replies
-from bff.engine.agents.base import MAX_REPLY_CHARACTERS, Agent, Ending, ReplyBuffer
+from bff.engine.agents.base import MAX_REPLY_CHARACTERS, Agent, Ending, ReplyBuffer, open_stream
 from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Waiter
@@ -61,6 +61,7 @@ class Completion(NamedTuple):
     identity: Identity
     agent_id: str
     messages: Sequence[ChatMessage]
+    options: Mapping[str, Any]
 
 
 class Turns:
@@ -99,7 +100,8 @@ class Turns:
         yield _complete_direct(turn, reply, text, task.language, ending)
 
     def completion(self, turn: Completion, waiter: Waiter) -> Contents:
-        text, ending = yield from _reply(self._agent(turn.agent_id), turn.messages, turn.identity, waiter)
+        agent = self._agent(turn.agent_id)
+        text, ending = yield from _reply(agent, turn.messages, turn.identity, waiter, options=turn.options)
         yield {"type": "complete", "response": _response(text, None, ending)}
 
     def keep_stopped(self, turn: ConversationTurn, text: str) -> Message:
@@ -123,11 +125,16 @@ def _check_not_started(started: bool) -> None:
 
 
 def _reply(
-    agent: Agent, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, max_characters: int = MAX_REPLY_CHARACTERS
+    agent: Agent,
+    history: Sequence[ChatMessage],
+    identity: Identity,
+    waiter: Waiter,
+    max_characters: int = MAX_REPLY_CHARACTERS,
+    options: Mapping[str, Any] | None = None,
 ) -> Generator[dict[str, Any] | None, None, tuple[str, Ending]]:
     """Yields an event for each piece and returns the reply's text and its ending. Raises AnswerIncomplete for a blank reply."""
     buffer = ReplyBuffer(max_characters)
-    pieces = agent.stream(history, identity, waiter)
+    pieces = open_stream(agent, history, identity, waiter, options or {})
     try:
         while True:
             try:

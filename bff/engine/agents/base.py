@@ -4,7 +4,8 @@ To add an agent, add a module with a class that satisfies `Agent` to this packag
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from inspect import signature
+from typing import Any, Final, NamedTuple, Protocol, TypeGuard
 
 from bff.auth.identity import Identity
 from bff.errors import AnswerIncomplete, UpstreamError
@@ -12,6 +13,7 @@ from bff.http.waiting import Waiter
 from bff.upstream.messages import ChatMessage
 
 MAX_REPLY_CHARACTERS: Final = 200_000
+NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
 class Ending(NamedTuple):
@@ -47,6 +49,35 @@ class Agent(Protocol):
         everything it holds and cancels its upstream. A generator may return an `Ending`. Raises a ChatError if the reply fails
         or stays incomplete.
         """
+
+
+class AgentWithOptions(Agent, Protocol):
+    """An agent that uses the parameters of a request to /v1.
+
+    An attribute `features` (a frozenset) names what else of bff/upstream/agents.py it can do with a request.
+    """
+
+    def stream(
+        self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, options: Mapping[str, Any] = NO_OPTIONS
+    ) -> Iterator[Piece]:
+        """`options`: fields of the request in OpenAI's format.
+
+        They are temperature, top_p, max_tokens, max_completion_tokens, stop, seed, frequency_penalty, presence_penalty, user
+        and stream_options, as far as the request has them; and what the agent's features add.
+        """
+
+
+def open_stream(
+    agent: Agent, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, options: Mapping[str, Any]
+) -> Iterator[Piece]:
+    """Calls `agent.stream`, with the options if there are any and the agent takes them."""
+    if options and _takes_options(agent):
+        return agent.stream(history, identity, waiter, options=options)
+    return agent.stream(history, identity, waiter)
+
+
+def _takes_options(agent: Agent) -> TypeGuard[AgentWithOptions]:
+    return "options" in signature(agent.stream).parameters
 
 
 class ReplyBuffer:

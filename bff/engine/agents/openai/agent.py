@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Any, Final
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import EndedPieces
+from bff.engine.agents.base import NO_OPTIONS, EndedPieces
 from bff.engine.agents.openai import refusals
 from bff.engine.agents.openai.completion import read_reply
 from bff.engine.agents.openai.request import request_body, with_fewer_turns
@@ -13,6 +13,7 @@ from bff.errors import ContextTooLong, TooManyRequests, detached
 from bff.http.waiting import Waiter
 from bff.http.waiting.background import in_background
 from bff.upstream import http
+from bff.upstream.agents import CONTINUE_ASSISTANT, RESPONSE_FORMAT, TOOL_MESSAGES
 from bff.upstream.http import ByteStream, Response, Session
 from bff.upstream.messages import ChatMessage
 from bff.upstream.services import Service, Timeouts
@@ -20,13 +21,13 @@ from bff.upstream.services import Service, Timeouts
 RETRIES: Final = 2
 """After a 429 whose Retry-After is at most MAX_RETRY_AFTER seconds."""
 MAX_RETRY_AFTER: Final = 10
-NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
 class OpenAI:
     id = "openai"
     name = "OpenAI"
     repeatable = True
+    features = frozenset({RESPONSE_FORMAT, TOOL_MESSAGES, CONTINUE_ASSISTANT})
 
     def __init__(self, service: Service, session: Session, timeouts: Timeouts, model: str, max_event_bytes: int) -> None:
         """`timeouts.silence`: of the server, before and after its first byte."""

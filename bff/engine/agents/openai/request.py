@@ -11,7 +11,7 @@ _KEPT_ROLES: Final = frozenset({"system", "developer"})
 
 def request_body(model: str, history: Sequence[ChatMessage], options: Mapping[str, Any]) -> dict[str, Any]:
     """`options`: further fields, such as sampling parameters; they cannot replace the model, the messages and `stream`."""
-    messages = [{"role": message.role, "content": message.content} for message in history]
+    messages = [message.as_json() for message in history]
     return {**options, "model": model, "messages": messages, "stream": True}
 
 
