@@ -37,6 +37,7 @@ from bff.config.environment import load_settings
 from bff.config.settings import Settings
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
+from bff.engine.agents.base import Agent
 from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.errors import SettingsError
 from bff.http.streams import StreamLimiter
@@ -53,6 +54,8 @@ from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import InProcessService, session_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bff.auth.jwt import JWT
     from bff.ops.redis import Client
     from bff.ops.redis_limits import RedisLimits
@@ -69,13 +72,13 @@ def wsgi_app() -> Flask:
         sys.exit(3)  # gunicorn stops at status 3; after any other it would start new workers again and again.
 
 
-def build(settings: Settings) -> Flask:
-    """Raises SettingsError."""
+def build(settings: Settings, agents: "Iterable[Agent]" = ()) -> Flask:
+    """`agents`: the application's own. Raises SettingsError."""
     memory.unmap_large_blocks()
     _set_up_logging(settings)
     redis = _redis_client(settings)
     redis_limits = _redis_limits(settings, redis)
-    services = Services(settings)
+    services = Services(settings, agents)
     bundled = bundled_broker(settings, services, redis)
     own_broker = services.own_broker(bundled)
     broker = services.external_broker or own_broker

@@ -1,5 +1,7 @@
 """The database, agents, engines and brokers of a process, built once; web processes and workers share this."""
 
+from collections.abc import Iterable
+
 from bff.config.settings import Settings
 from bff.db.database import open_database
 from bff.engine.agents.base import Agent
@@ -15,7 +17,7 @@ from bff.upstream.services import Remote, Service, Timeouts
 
 
 class Services:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, own_agents: Iterable[Agent] = ()) -> None:
         self.settings = settings
         self.database = open_database(settings)
         self.external_broker = self._external_broker()
@@ -25,7 +27,7 @@ class Services:
         """None without ENGINE_BASE_URL."""
         self.open_replies = OpenReplies()
         """Of the agent `broker`, if the external broker does not number its events."""
-        self.agents = create_agents(settings, self._upstream())
+        self.agents = create_agents(settings, self._upstream(), own_agents)
         bundled = bundled_engine(settings, self.agents, self.database)
         self.bundled_engine = self._engine_client(bundled, is_bundled=True)
         """Runs the turns of conversations, whatever else is configured."""

@@ -150,6 +150,7 @@ def become(request: dict[str, Any]) -> None:
     os.close(request["log"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
         for name in [name for name in sys.modules if name.split(".")[0] in ("bff", "prometheus_client")]:
             del sys.modules[name]  # Metrics decide as they are imported whether they are shared by processes.
