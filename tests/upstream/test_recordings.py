@@ -44,6 +44,12 @@ def test_a_path_is_encoded_again_whatever_the_user_id():
     assert address(ENGINE + path, ENGINE, who) == Address(path, "my_.mp3")
 
 
+def test_a_decomposed_user_id_in_the_url_is_the_users_own():
+    path = "/api/v1/audio/k/org/jose%CC%81/1.mp3"
+
+    assert address(ENGINE + path, ENGINE, Identity("jos\u00e9", "org")).path == path
+
+
 def test_a_path_is_decoded_once():
     assert address(f"{ENGINE}/api/v1/audio/k/Word%20Collective/ada/..%252f1", ENGINE, ADA).path.endswith("/..%252f1")
     with pytest.raises(NotFound):
