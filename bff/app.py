@@ -5,7 +5,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from flask import Flask
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from bff.api import (
     audio,
@@ -36,6 +35,7 @@ from bff.config.settings import Settings
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
 from bff.engine.agents.registry import DEFAULT_AGENT
+from bff.http.forwarded import TrustedProxies
 from bff.http.streams import StreamLimiter
 from bff.ops import memory
 from bff.ops.connections import BoundedResponses, Connections
@@ -107,7 +107,7 @@ def _flask_app(services: Services, connections: Connections) -> Flask:
     for module in BLUEPRINTS:
         app.register_blueprint(module.bp)
     if hops := services.settings.trusted_proxy_hops:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+        app.wsgi_app = TrustedProxies(app.wsgi_app, hops)  # type: ignore[method-assign]
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     return app
 
