@@ -52,6 +52,7 @@ metrics_dir = Path(settings.prometheus_multiproc_dir or Path(tempfile.gettempdir
 shares_metrics = workers > 1 or bool(settings.prometheus_multiproc_dir)
 raw_env = [f"PROMETHEUS_MULTIPROC_DIR={metrics_dir}"] if shares_metrics else []
 
+LARGE_UPLOAD_BYTES = 64 * 1024
 STREAM = re.compile(r"/stream(/[^/]+)?$|^/v1/chat/completions$")
 
 
@@ -138,6 +139,12 @@ def on_exit(server):
 
 
 def pre_request(worker, req):
-    if STREAM.search(req.path):
-        # Close the connection after a stream: a keep-alive connection would delay the worker's exit.
+    # Close the connection after a stream, as a keep-alive connection would delay the worker's exit, and after a large upload:
+    # if it is refused, what still arrives is read and dropped (bff/ops/uploads.py), and no next request can follow.
+    if STREAM.search(req.path) or is_large_upload(req):
         req.headers.insert(0, ("CONNECTION", "close"))
+
+
+def is_large_upload(req):
+    fields = dict(req.headers)
+    return "TRANSFER-ENCODING" in fields or int(fields.get("CONTENT-LENGTH", 0)) > LARGE_UPLOAD_BYTES

@@ -69,7 +69,7 @@ def build(settings: Settings) -> Flask:
     broker = services.external_broker or own_broker
     store = ConversationStore(services.database)
     streams = StreamLimiter(settings.max_streams, settings.max_streams_per_user, shared=redis_limits)
-    connections = Connections(settings.slow_reader_seconds)
+    connections = Connections(settings.slow_reader_seconds, settings.request_seconds)
     lag = LagMonitor()
     rate_limiter = RateLimiter(settings.messages_per_minute, redis_limits)
     app = _flask_app(services, connections)

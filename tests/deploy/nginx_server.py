@@ -50,9 +50,12 @@ class Nginx:
     """Proxies to `port`. Of deploy/nginx.conf only the two addresses are replaced.
 
     `certificate`: listens for TLS. `inner`: with the lines that docs/deployment.md gives for an nginx behind another proxy.
+    `more`: further directives of the server.
     """
 
-    def __init__(self, folder: Path, port: int, *, certificate: Certificate | None = None, inner: bool = False) -> None:
+    def __init__(
+        self, folder: Path, port: int, *, certificate: Certificate | None = None, inner: bool = False, more: str = ""
+    ) -> None:
         program = nginx_or_skip()
         folder.mkdir(exist_ok=True)
         self.port = free_port()
@@ -64,7 +67,7 @@ class Nginx:
         listen = f"listen 127.0.0.1:{self.port}"
         if certificate:
             listen += f" ssl; ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key}"
-        text = text.replace("listen 80", listen).replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        text = text.replace("listen 80", f"{more} {listen}").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         (folder / "chat.conf").write_text(text)
         (folder / "nginx.conf").write_text(CONFIG.format(folder=folder))
         with self._log.open("ab") as log:
