@@ -140,15 +140,16 @@ def _authenticator(settings: Settings) -> Authenticator:
 
 def _jwt(settings: Settings, orgs: Orgs) -> "JWT":
     from bff.auth.jwks import FixedKey, JWKSCache, Keys
-    from bff.auth.jwt import JWT, Claims, Key, parse_jwks  # Imports a cryptography library, which only this mode needs.
+    from bff.auth.jwt import JWT, Claims, JWKSParser, Key  # Imports a cryptography library, which only this mode needs.
     from bff.upstream.http import read_url
 
     keys: Keys[Key]
     if url := settings.auth_jwt_jwks_url:
         session, timeout = session_for(settings), settings.upstream_connect_seconds
-        keys = JWKSCache(lambda: parse_jwks(read_url(session, url, timeout)))
+        parse = JWKSParser()
+        keys = JWKSCache(lambda: parse(read_url(session, url, timeout)))
     else:
-        keys = FixedKey(Key("HS256", settings.auth_jwt_secret))
+        keys = FixedKey(Key(("HS256",), settings.auth_jwt_secret))
     claims = Claims(
         settings.auth_jwt_audience, settings.auth_jwt_issuer, settings.auth_jwt_user_claim, settings.auth_jwt_org_claim
     )
