@@ -23,7 +23,7 @@ except SettingsError as error:
     print(error, file=sys.stderr)
     sys.exit(3)
 
-bind = f"{'127.0.0.1' if settings.development else '0.0.0.0'}:{settings.port}"  # noqa: S104 - a hosting platform's router connects from outside
+bind = settings.socket_address()  # On `::` Linux accepts IPv4 connections as well.
 worker_class = "gevent"
 # Without Redis the bundled broker keeps its queue in memory, and a second process would have a queue of its own. This holds
 # with an external broker, too: replies in conversations, and those of a broker without event ids, go through the bundled queue.
@@ -93,7 +93,7 @@ def when_ready(server):
     if settings.web_concurrency > workers:
         server.log.warning("One process and not WEB_CONCURRENCY=%d: the queue is in its memory.", settings.web_concurrency)
     if settings.development:
-        server.log.info("Chat at http://localhost:%d", settings.port)
+        server.log.info("Chat at http://%s", settings.socket_address().replace("127.0.0.1", "localhost"))
 
 
 def post_worker_init(worker):
