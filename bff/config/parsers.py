@@ -155,9 +155,9 @@ def org(text: str) -> str:
 
 def host(text: str) -> str:
     """An address, IPv6 with or without brackets, or a host name."""
-    if re.fullmatch(r"\[.*\]", text) or ":" in text:
+    if ":" in text:
         try:
-            return str(ipaddress.IPv6Address(text.removeprefix("[").removesuffix("]")))
+            return str(ipaddress.IPv6Address(text[1:-1] if re.fullmatch(r"\[.*\]", text) else text))
         except ValueError:
             raise ValueError("is neither an address nor a host name") from None
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):

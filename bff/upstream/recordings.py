@@ -86,7 +86,8 @@ def part(header: str, size: int) -> Part | None:
 
     Raises RangeNotSatisfiable.
     """
-    match = re.fullmatch(r"bytes=([0-9]{0,15})-([0-9]{0,15})", header.strip())
+    # Units are case-insensitive: RFC 9110, section 14.1.
+    match = re.fullmatch(r"(?i:bytes)=([0-9]{0,15})-([0-9]{0,15})", header.strip())
     if match is None or match[0].endswith("=-"):
         return None
     first, last = match[1], match[2]

@@ -182,6 +182,8 @@ def test_only_this_users_recordings_are_found_whatever_the_url(text, start):
         ("bytes=-4", Part(6, 10)),
         ("bytes=-99", Part(0, 10)),
         (" bytes=3-5 ", Part(3, 6)),
+        ("Bytes=3-5", Part(3, 6)),
+        ("BYTES=-4", Part(6, 10)),
     ],
 )
 def test_a_range_is_parsed(header, result):
