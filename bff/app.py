@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from flask import Flask
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from bff.api import (
     audio,
@@ -40,6 +39,7 @@ from bff.db.store import ConversationStore
 from bff.engine.agents.base import Agent
 from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.errors import SettingsError
+from bff.http.forwarded import TrustedProxies
 from bff.http.streams import StreamLimiter
 from bff.ops import memory
 from bff.ops.connections import BoundedResponses, Connections
@@ -84,7 +84,7 @@ def build(settings: Settings, agents: "Iterable[Agent]" = ()) -> Flask:
     broker = services.external_broker or own_broker
     store = ConversationStore(services.database)
     streams = StreamLimiter(settings.max_streams, settings.max_streams_per_user, shared=redis_limits)
-    connections = Connections(settings.slow_reader_seconds)
+    connections = Connections(settings.slow_reader_seconds, settings.request_seconds)
     lag = LagMonitor()
     rate_limiter = RateLimiter(settings.messages_per_minute, redis_limits)
     app = _flask_app(services, connections)
@@ -122,7 +122,7 @@ def _flask_app(services: Services, connections: Connections) -> Flask:
     for module in BLUEPRINTS:
         app.register_blueprint(module.bp)
     if hops := services.settings.trusted_proxy_hops:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+        app.wsgi_app = TrustedProxies(app.wsgi_app, hops)  # type: ignore[method-assign]
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     return app
 
@@ -155,15 +155,16 @@ def _authenticator(settings: Settings) -> Authenticator:
 
 def _jwt(settings: Settings, orgs: Orgs) -> "JWT":
     from bff.auth.jwks import FixedKey, JWKSCache, Keys
-    from bff.auth.jwt import JWT, Claims, Key, parse_jwks  # Imports a cryptography library, which only this mode needs.
+    from bff.auth.jwt import JWT, Claims, JWKSParser, Key  # Imports a cryptography library, which only this mode needs.
     from bff.upstream.http import read_url
 
     keys: Keys[Key]
     if url := settings.auth_jwt_jwks_url:
         session, timeout = session_for(settings), settings.upstream_connect_seconds
-        keys = JWKSCache(lambda: parse_jwks(read_url(session, url, timeout)))
+        parse = JWKSParser()
+        keys = JWKSCache(lambda: parse(read_url(session, url, timeout)))
     else:
-        keys = FixedKey(Key("HS256", settings.auth_jwt_secret))
+        keys = FixedKey(Key(("HS256",), settings.auth_jwt_secret))
     claims = Claims(
         settings.auth_jwt_audience, settings.auth_jwt_issuer, settings.auth_jwt_user_claim, settings.auth_jwt_org_claim
     )

@@ -70,7 +70,7 @@ def build_broker(
     worker = _create_worker(settings, queue, services, claims=settings.run_worker)
     # Not resumable: readers can reconnect, but replies in memory would be lost, so streams stay open while there is time.
     streams = StreamLimiter(settings.max_streams, settings.max_streams, drain_error=Draining)
-    connections = Connections(settings.slow_reader_seconds)
+    connections = Connections(settings.slow_reader_seconds, settings.request_seconds)
     app = Flask(__name__)
     app.wsgi_app = BoundedResponses(app.wsgi_app, connections)  # type: ignore[method-assign]
     start = partial(_start, queue, worker)

@@ -16,6 +16,7 @@ from bff.config.parsers import (
     cookie_name,
     database_url,
     header_name,
+    host,
     integer,
     no_proxy,
     non_negative_seconds,
@@ -64,6 +65,8 @@ def secret(name: str, default: str = "", parse: Parse = str, *, alias: str = "")
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     app_env: str = setting("APP_ENV", "production", choice("production", "development"))
+    host: str = setting("HOST", "", host)
+    """The address to listen on. `load_settings` fills in a default."""
     port: int = setting("PORT", 8000, integer(0, 65535))
     web_concurrency: int = setting("WEB_CONCURRENCY", 1, integer(1, 256))
     secret_key: str = secret("SECRET_KEY")
@@ -152,6 +155,10 @@ class Settings:
     def keepalive_seconds(self) -> float:
         """How often the bundled broker and engine send something: two may be late before their stream counts as dead."""
         return min(MAX_KEEPALIVE_SECONDS, self.upstream_read_seconds / 3)
+
+    def socket_address(self) -> str:
+        """HOST and PORT in one text, as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def descriptors(self) -> int:
         """File descriptors that MAX_STREAMS streams and everything else need."""

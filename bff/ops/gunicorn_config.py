@@ -23,6 +23,7 @@ from bff.errors import SettingsError
 if TYPE_CHECKING:
     from bff.ops.lifecycle import Lifecycle
 
+LARGE_UPLOAD_BYTES: Final = 64 * 1024
 STREAM: Final = re.compile(r"/stream(/[^/]+)?$|/v1/chat/completions$")
 
 
@@ -45,7 +46,7 @@ def gunicorn_config(settings: Settings | None = None) -> dict[str, Any]:
 
 def _processes(settings: Settings) -> dict[str, Any]:
     return {
-        "bind": f"{'127.0.0.1' if settings.development else '0.0.0.0'}:{settings.port}",  # noqa: S104 - a hosting platform's router connects from outside
+        "bind": settings.socket_address(),  # On `::` Linux accepts IPv4 connections as well.
         "worker_class": "gevent",
         # Without Redis the bundled broker keeps its queue in memory, and a second process would have a queue of its own. This
         # holds with an external broker, too: replies in conversations, and those of a broker without event ids, go through it.
@@ -129,7 +130,7 @@ class _Hooks:
             message = "One process and not WEB_CONCURRENCY=%d: the queue is in its memory."
             server.log.warning(message, settings.web_concurrency)
         if settings.development:
-            server.log.info("Chat at http://localhost:%d", settings.port)
+            server.log.info("Chat at http://%s", settings.socket_address().replace("127.0.0.1", "localhost"))
 
     def post_worker_init(self, worker: Any) -> None:
         """Starts the background threads, and a thread that drains the worker when it is told to stop."""
@@ -163,9 +164,15 @@ class _Hooks:
                 shutil.rmtree(directory, ignore_errors=True)
 
     def pre_request(self, worker: Any, req: Any) -> None:
-        if STREAM.search(req.path):
-            # Close the connection after a stream: a keep-alive connection would delay the worker's exit.
+        # Close the connection after a stream, as a keep-alive connection would delay the worker's exit, and after a large
+        # upload: if it is refused, what still arrives is read and dropped (bff/ops/uploads.py), and no request can follow.
+        if STREAM.search(req.path) or _is_large_upload(req):
             req.headers.insert(0, ("CONNECTION", "close"))
+
+
+def _is_large_upload(req: Any) -> bool:
+    fields = dict(req.headers)
+    return "TRANSFER-ENCODING" in fields or int(fields.get("CONTENT-LENGTH", 0)) > LARGE_UPLOAD_BYTES
 
 
 def _drain_on_stop(worker: Any, lifecycles: "list[Lifecycle]") -> None:

@@ -12,6 +12,7 @@ PRODUCTION = {"AUTH_MODE": "anonymous", "SECRET_KEY": SECRET}
 
 DEFAULTS = {
     "APP_ENV": "production",
+    "HOST": "0.0.0.0",
     "PORT": 8000,
     "WEB_CONCURRENCY": 1,
     "BROKER_BASE_URL": "",

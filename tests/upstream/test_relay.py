@@ -46,6 +46,27 @@ def test_broker_streams_are_translated(case):
         assert [comparable(event) for event in relayed(decoded(pieces))] == case["expected"], edges
 
 
+NO_SLOT = "Timed out waiting for processing slot"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (json.dumps({"error": NO_SLOT}), "upstream_timeout"),
+        (NO_SLOT, "upstream_error"),
+        (json.dumps({"error": NO_SLOT + "s"}), "upstream_error"),
+        (json.dumps({"detail": NO_SLOT}), "upstream_error"),
+    ],
+)
+def test_a_missing_slot_is_a_timeout_only_in_the_brokers_own_form(data, code):
+    relay = Relay("request-1")
+
+    (event,) = relay([Event("error", data)])
+
+    assert json.loads(event.data)["code"] == relay.ended == code
+    assert NO_SLOT in relay.error.detail
+
+
 def test_pauses_are_passed_on():
     assert next(Relay("r")([None, Event("message", COMPLETE)]), 0) is None
 
