@@ -13,7 +13,7 @@ import pytest
 
 from tests.live import INHERITED, ROOT, Browser, eventually, free_port, status_of, text_of
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 SOURCES = ("bff", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -44,7 +44,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
-@pytest.mark.timeout(120)
 def test_the_installed_server_runs_in_an_empty_directory(installed, tmp_path):
     port = free_port()
     environment = INHERITED | {"APP_ENV": "development", "PORT": str(port), "ECHO_WORD_SECONDS": "0.002"}
