@@ -33,6 +33,11 @@ def load_settings(environment: Mapping[str, str] | None = None, *, backend_only:
     return settings
 
 
+def unset_flask_cli() -> None:
+    """Makes APP_ENV `production` by default, as for a server, also in commands that use Flask's command line."""
+    os.environ.pop("FLASK_RUN_FROM_CLI", None)
+
+
 def _with_defaults(settings: Settings) -> Settings:
     """Fills in the defaults that depend on other settings."""
     return replace(

@@ -2,6 +2,7 @@
 
 import binascii
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
@@ -38,11 +39,20 @@ def _printable(text: str) -> str:
 ClientMessageId = Annotated[StrictStr, AfterValidator(_printable)]
 
 
-class ChatMessage(NamedTuple):
-    """A message of a conversation, as passed to agents."""
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 
-    role: Literal["user", "assistant"]
+
+class ChatMessage(NamedTuple):
+    """A message of a conversation, as passed to agents. Conversations have the roles `user` and `assistant` only."""
+
+    role: Role
     content: str
+    fields: Mapping[str, Any] = {}
+    """Further fields in OpenAI's format: `tool_calls`, `tool_call_id`, `name`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """In OpenAI's format."""
+        return {"role": self.role, "content": self.content, **self.fields}
 
 
 class ChatRequest(BaseModel):
