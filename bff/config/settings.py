@@ -151,14 +151,14 @@ class Settings:
     def development(self) -> bool:
         return self.app_env == "development"
 
+    def socket_address(self) -> str:
+        """HOST and PORT in one text, as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
     @property
     def keepalive_seconds(self) -> float:
         """How often the bundled broker and engine send something: two may be late before their stream counts as dead."""
         return min(MAX_KEEPALIVE_SECONDS, self.upstream_read_seconds / 3)
-
-    def socket_address(self) -> str:
-        """HOST and PORT in one text, as in a URL."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def descriptors(self) -> int:
         """File descriptors that MAX_STREAMS streams and everything else need."""

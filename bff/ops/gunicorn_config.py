@@ -165,7 +165,7 @@ class _Hooks:
 
     def pre_request(self, worker: Any, req: Any) -> None:
         # Close the connection after a stream, as a keep-alive connection would delay the worker's exit, and after a large
-        # upload: if it is refused, what still arrives is read and dropped (bff/ops/uploads.py), and no request can follow.
+        # upload: if it is refused, what still arrives is dropped (bff/ops/uploads.py), and no next request can follow.
         if STREAM.search(req.path) or _is_large_upload(req):
             req.headers.insert(0, ("CONNECTION", "close"))
 

@@ -109,7 +109,7 @@ def replace_input(environ: "WSGIEnvironment") -> Upload | None:
 
 
 def closes_connection(environ: "WSGIEnvironment") -> bool:
-    """Whether the server closes the connection after the response. gunicorn.conf.py adds the header to large uploads."""
+    """Whether the server closes the connection after the response. gunicorn_config.py adds the header to large uploads."""
     if "werkzeug.socket" in environ or environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
         return True
     return "close" in environ.get("HTTP_CONNECTION", "").lower()
