@@ -756,6 +756,7 @@ def test_the_next_process_stops_the_old_ones_messages(processes, reload, running
     message = enqueue(queue)
     claim = claim_next(queue) if running else None
     old, new = reload()
+    enqueue(new, "bob")  # The old process reads this, too.
 
     new.stop("ann", message.id)
 

@@ -37,9 +37,9 @@ class StateReplay:
             self._state.logs.last_id = max(self._state.logs.last_id, (fields[1], fields[2]))
 
     def apply_request(self, record: Record) -> None:
-        kind, message_id = record[:2]
-        entry = self._state.entries.get(message_id)
-        if entry is None or entry.foreign or kind not in REQUESTS:
+        kind, message_id = record[:2]  # That of another kind may have no message id.
+        entry = self._state.entries.get(message_id) if kind in REQUESTS else None
+        if entry is None or entry.foreign:
             return
         if kind == "keep":
             self._state.continue_without_readers(entry)
