@@ -130,7 +130,7 @@ def _check_database(settings: Settings) -> None:
         ConversationStore(database).check()
     except UpstreamUnavailable as error:
         raise SettingsError(
-            f"DATABASE_URL cannot be used: {error.detail}. Its tables are made by `flask db upgrade`."
+            f"DATABASE_URL cannot be used: {error.detail}. Its tables are made by `flask chat db upgrade`."
         ) from error
     finally:
         database.close()
