@@ -20,8 +20,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from bff.config.settings import Settings
-from bff.db import migrations
+from bff.db import migrations, privileges
 from bff.db.migrations.version_table import VERSION_TABLE
+from bff.db.problems import explain
 from bff.errors import UpstreamUnavailable
 from bff.http import waiting
 
@@ -107,7 +108,7 @@ class Database:
             except (SQLAlchemyError, sqlite3.Error) as error:
                 cause = error.orig if isinstance(error, DBAPIError) else error
                 if not _is_locked(cause) or monotonic() >= deadline:
-                    raise UpstreamUnavailable(UNAVAILABLE, detail=_summary(cause or error)) from error
+                    raise UpstreamUnavailable(UNAVAILABLE, detail=explain(cause or error)) from error
             time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - jitter
 
     def _transaction(self, work: Callable[[Session], T], *, writes: bool) -> T:
@@ -186,6 +187,8 @@ def _write_to_postgresql(session: Session) -> None:
     """Locks a row, which is written to the WAL. Skips it if a migration holds it: then the database takes writes."""
     row: Select[Any] = select(column("version_num")).select_from(table(VERSION_TABLE))
     session.execute(row.with_for_update(skip_locked=True))
+    if missing := session.scalars(privileges.MISSING).all():
+        raise UpstreamUnavailable(UNAVAILABLE, detail=privileges.explain(missing))
 
 
 def _new_engine(url: URL, connect_args: dict[str, Any]) -> Engine:
@@ -204,8 +207,3 @@ def _new_engine(url: URL, connect_args: dict[str, Any]) -> Engine:
 def _is_locked(error: BaseException | None) -> bool:
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-def _summary(error: BaseException) -> str:
-    """The error's type and first line. Later lines may contain the statement's data."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -47,7 +47,7 @@ def restore_default_table(connection: Connection) -> None:
 def foreign_names(connection: Connection) -> list[str]:
     """Names of our tables and indexes that another program uses. Only for a database without a revision of ours."""
     tables = Base.metadata.tables.values()
-    ours = {str(named.name) for one in tables for named in (one, *one.indexes)}
+    ours = {one.name for one in tables} | {str(index.name) for one in tables for index in one.indexes}
     return sorted(ours & set(connection.scalars(text(_LISTS[connection.dialect.name]))))
 
 
