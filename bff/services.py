@@ -1,7 +1,10 @@
 """The database, agents, engines and brokers of a process, built once; web processes and workers share this."""
 
+from collections.abc import Iterable
+
 from bff.config.settings import Settings
 from bff.db.database import open_database
+from bff.engine.agents.base import Agent
 from bff.engine.agents.broker import BrokerUpstream, EngineUpstream, Upstream
 from bff.engine.agents.registry import DEFAULT_AGENT, create_agents, for_direct_chat
 from bff.engine.app import bundled_engine
@@ -14,7 +17,7 @@ from bff.upstream.services import Remote, Service, Timeouts
 
 
 class Services:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, own_agents: Iterable[Agent] = ()) -> None:
         self.settings = settings
         self.database = open_database(settings)
         self.external_broker = self._external_broker()
@@ -24,15 +27,16 @@ class Services:
         """None without ENGINE_BASE_URL."""
         self.open_replies = OpenReplies()
         """Of the agent `broker`, if the external broker does not number its events."""
-        self.agents = create_agents(settings, self._upstream())
-        self.bundled_engine = self._engine_client(bundled_engine(settings, self.agents, self.database))
+        self.agents = create_agents(settings, self._upstream(), own_agents)
+        bundled = bundled_engine(settings, self.agents, self.database)
+        self.bundled_engine = self._engine_client(bundled, is_bundled=True)
         """Runs the turns of conversations, whatever else is configured."""
         self.engine = self.external_engine or self.bundled_engine
         """Runs direct chat."""
 
     @property
     def agent_infos(self) -> dict[str, AgentInfo]:
-        return {agent.id: AgentInfo(agent.id, agent.name, agent.description) for agent in self.agents.values()}
+        return {agent.id: _agent_info(agent) for agent in self.agents.values()}
 
     def is_repeatable(self, handler: str, agent_id: str) -> bool:
         """Whether a reply may be retried after its output has begun.
@@ -67,9 +71,10 @@ class Services:
         service = Remote(settings.broker_base_url, settings.broker_api_key)
         return self._broker_client(service, survives_restart=True, is_bundled=False)
 
-    def _engine_client(self, service: Service) -> EngineClient:
+    def _engine_client(self, service: Service, *, is_bundled: bool = False) -> EngineClient:
         settings = self.settings
-        return EngineClient(service, session_for(settings, to=service), Timeouts.of(settings), settings.max_event_bytes)
+        session, timeouts = session_for(settings, to=service), Timeouts.of(settings)
+        return EngineClient(service, session, timeouts, settings.max_event_bytes, is_bundled=is_bundled)
 
     def _upstream(self) -> Upstream | None:
         """Where the agent `broker` sends messages to."""
@@ -77,3 +82,7 @@ class Services:
             seconds = self.settings.answer_max_seconds
             return BrokerUpstream(self.external_broker, self.external_engine, seconds, self.open_replies)
         return EngineUpstream(self.external_engine, self.settings.client_id) if self.external_engine is not None else None
+
+
+def _agent_info(agent: Agent) -> AgentInfo:
+    return AgentInfo(agent.id, agent.name, agent.description, frozenset(getattr(agent, "features", ())))

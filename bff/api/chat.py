@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 
@@ -10,7 +10,7 @@ from bff import errors
 from bff.api import hooks, reply_stream, services
 from bff.api.adapters.ag_ui import AG_UI, RunAgentInput
 from bff.api.adapters.ai_sdk import AI_SDK, ChatTransportRequest
-from bff.api.adapters.base import ClientProtocol, ResumePoint, Sent
+from bff.api.adapters.base import ClientProtocol, ResumePoint, Sent, chat_id_key
 from bff.api.adapters.native import NATIVE
 from bff.api.destination import choose_destination, enqueue_content
 from bff.api.engine_request import engine_request
@@ -18,6 +18,7 @@ from bff.api.openapi import (
     AUTH_ERRORS,
     BODY_ERRORS,
     LIMIT_ERRORS,
+    REPLY_ERRORS,
     UPSTREAM_ERRORS,
     ResponseSpec,
     describe,
@@ -29,7 +30,7 @@ from bff.auth.identity import Identity
 from bff.errors import InvalidRequest, NotFound
 from bff.http import event_ids
 from bff.upstream import message_ids, messages
-from bff.upstream.broker_client import BrokerClient
+from bff.upstream.broker_client import ActiveMessage, BrokerClient
 from bff.upstream.message_ids import MESSAGE_ID
 from bff.upstream.messages import ChatRequest
 
@@ -68,7 +69,8 @@ def stream() -> Response:
     parts.rate.acquire(identity.user_id)
     with parts.streams.acquire(identity.user_id, resumable=hooks.client_resumes()) as slot:
         broker, deadline, more = choose_destination(identity.user_id)
-        content = enqueue_content(message, parts.settings) | more
+        chat = {"chat_id": parsed.chat_id} if parsed.chat_id else {}
+        content = enqueue_content(message, parts.settings) | chat | more
         message_id = broker.enqueue(identity, content, deadline).message_id
         reply = broker.follow(identity.user_id, message_id, deadline)
         encoder = protocol.encoder and protocol.encoder(message_id, parsed.context, Sent.NOTHING)
@@ -79,7 +81,7 @@ def stream() -> Response:
 @describe(
     "Send a message; the engine's whole reply is returned as JSON.",
     {200: ResponseSpec("The reply.", ChatReply)},
-    (*AUTH_ERRORS, *BODY_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS),
+    (*AUTH_ERRORS, *BODY_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, *REPLY_ERRORS),
     bodies=(ChatRequest,),
 )
 def complete() -> Response:
@@ -126,15 +128,19 @@ def resume(message_id: str) -> Response:
 
 @bp.get("/stream/<chat_id>/stream")
 @describe(
-    "Resume the user's latest reply; for the AI SDK, which uses chat ids of its own.",
-    {200: CHAT_STREAM, 204: ResponseSpec("No reply is running.")},
+    "Resume the latest reply in a chat; for the AI SDK, which uses chat ids of its own.",
+    {200: CHAT_STREAM, 204: ResponseSpec("No reply is running in this chat.")},
     (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired),
     parameters=(*EVENT_SOURCE, CHAT_RESUME, protocol_parameter(PROTOCOLS), IDS),
 )
 def resume_latest(chat_id: str) -> Response:
-    """Resumes the user's last message that waits or runs. The AI SDK uses this URL, with a chat id of its own."""
-    active = _active_messages(hooks.identity_or_ticket())
-    return resume(active[-1]["message_id"]) if active else Response(status=204)
+    """Resumes the last message that waits or runs and was sent with this chat id. The AI SDK uses this URL.
+
+    Of an external broker that does not keep chat ids, the user's last message.
+    """
+    possible = {chat_id_key(chat_id), None}
+    active = [message for message in _active_messages(hooks.identity_or_ticket()) if message.chat_id in possible]
+    return resume(active[-1].message_id) if active else Response(status=204)
 
 
 @bp.post("/stream/<message_id>/stop")
@@ -157,15 +163,16 @@ def stop(message_id: str) -> tuple[Response, int]:
     (*AUTH_ERRORS, *UPSTREAM_ERRORS),
 )
 def active() -> Response:
-    return jsonify(messages=_active_messages(hooks.identity()))
+    shown = [message._asdict() for message in _active_messages(hooks.identity())]
+    return jsonify(messages=[{name: fields[name] for name in ("message_id", "state", "position")} for fields in shown])
 
 
-def _active_messages(identity: Identity) -> list[dict[str, Any]]:
-    """The user's messages in this org that wait or run, in order: message_id, state and position each."""
+def _active_messages(identity: Identity) -> list[ActiveMessage]:
+    """The user's messages in this org that wait or run, in order."""
     messages = services.parts().own_broker.queue_positions(identity.user_id)
     if external := _external_broker(identity):
         messages += external.queue_positions(identity.user_id)
-    return [message for message in messages if message_ids.may_be_of(str(message["message_id"]), identity.org)]
+    return [message for message in messages if message_ids.may_be_of(message.message_id, identity.org)]
 
 
 def _check_message_id(message_id: str, identity: Identity) -> None:

@@ -47,7 +47,7 @@ Model = TypeVar("Model", NewConversation, UpdateConversation, NewMessage, EditMe
 @describe("List the agents.", {200: ResponseSpec("All agents.", Agents)}, AUTH_ERRORS)
 def agents() -> Response:
     hooks.identity()
-    return jsonify(agents=[agent._asdict() for agent in _runs().agents.values()])
+    return jsonify(agents=[agent.as_json() for agent in _runs().agents.values()])
 
 
 @bp.get("/conversations")

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from bff import errors
 from bff.api import cors, csrf, security_headers
+from bff.api.adapters import openai
 from bff.api.services import parts
 from bff.auth.identity import COOKIE, Identity
 from bff.errors import ChatError, ClientDisconnected, InternalError, InvalidRequest
@@ -210,9 +211,9 @@ def _handle_error(error: Exception) -> Response:
     if isinstance(error, ClientDisconnected):
         return Response(status=ClientDisconnected.status)
     chat_error = to_chat_error(error)
-    if chat_error.retry_after is not None and _is_event_source():
+    if chat_error.retry_after is not None and _is_event_source() and not _is_openai():
         return _retry_response()
-    response = jsonify(chat_error.as_json(request_id()))
+    response = jsonify(openai.error(chat_error) if _is_openai() else chat_error.as_json(request_id()))
     response.status_code = chat_error.status
     if chat_error.retry_after is not None:
         response.headers["Retry-After"] = str(chat_error.retry_after)
@@ -231,6 +232,11 @@ def _map_error(error: Exception) -> ChatError:
         return errors.error_for_status(error.code)
     log.error("unhandled exception", exc_info=error, extra={"request_id": request_id()})
     return InternalError()
+
+
+def _is_openai() -> bool:
+    """Whether the client is one of OpenAI's, on a route that exists or not."""
+    return request.path == "/v1" or request.path.startswith("/v1/")
 
 
 def _is_event_source() -> bool:

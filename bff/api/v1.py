@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 from typing import Any, Final
 
 from flask import Blueprint, Response, jsonify, request
@@ -10,13 +11,15 @@ from flask import Blueprint, Response, jsonify, request
 from bff import errors
 from bff.api import hooks, reply_stream, services
 from bff.api.adapters import openai
-from bff.api.adapters.base import ParsedRequest, Sent
-from bff.api.adapters.openai import OPENAI, CompletionRequest, OpenAiEncoder
+from bff.api.adapters.base import Sent
+from bff.api.adapters.openai import OPENAI, OpenAiEncoder
+from bff.api.adapters.openai_request import CompletionRequest, characters
 from bff.api.destination import Destination, choose_destination, enqueue_content
 from bff.api.openapi import (
     AUTH_ERRORS,
     BODY_ERRORS,
     LIMIT_ERRORS,
+    REPLY_ERRORS,
     UPSTREAM_ERRORS,
     ResponseSpec,
     describe,
@@ -57,6 +60,7 @@ MAX_CHARACTERS: Final = 1_000_000
         *BODY_ERRORS,
         *LIMIT_ERRORS,
         *UPSTREAM_ERRORS,
+        *REPLY_ERRORS,
         errors.NotFound,
         errors.Busy,
         errors.Expired,
@@ -69,22 +73,23 @@ MAX_CHARACTERS: Final = 1_000_000
 def complete() -> Response:
     identity, parts = hooks.identity(), services.parts()
     parsed = OPENAI.parse_request(hooks.body())
-    model = parsed.context["model"]
-    _check_model(model)
+    completion_request: CompletionRequest = parsed.context["request"]
+    model = completion_request.model
+    completion_request.check(_features(model))
     message = messages.parse(parsed.body, request.headers.get("Idempotency-Key"))
     parts.rate.acquire(identity.user_id)
     # These clients can neither resume a reply nor stop it, except by disconnecting.
-    content = _content(message, parsed) | {"on_disconnect": "cancel"}
+    content = _content(message, completion_request) | {"on_disconnect": "cancel"}
     with parts.streams.acquire(identity.user_id) as slot:
         broker, deadline, more = _destination(model, identity.user_id)
         message_id = broker.enqueue(identity, content | more, deadline).message_id
         reply = broker.follow(identity.user_id, message_id, deadline)
         is_own = broker is parts.own_broker
         callback = reply_stream.disconnect_callback(broker, identity.user_id, message_id) if is_own else None
-        completion = {"model": model, "created": int(time.time())}
-        if not parsed.context["stream"]:
-            return _completion_response(reply, message_id, slot, completion, callback)
-        encoder = OpenAiEncoder(message_id, completion, Sent.NOTHING)
+        context = {"model": model, "created": int(time.time()), "include_usage": completion_request.includes_usage}
+        if not completion_request.stream:
+            return _completion_response(reply, message_id, slot, context, callback)
+        encoder = OpenAiEncoder(message_id, context, Sent.NOTHING)
         return reply_stream.stream_response(
             reply, message_id, slot, OPENAI, encoder, kind="v1", broker=broker, on_reader_gone=callback
         )
@@ -97,16 +102,36 @@ def _destination(model: str, user_id: str) -> Destination:
     return Destination(broker, broker.open_deadline(), {})
 
 
-def _content(message: ChatRequest, parsed: ParsedRequest) -> dict[str, Any]:
+def _content(message: ChatRequest, completion_request: CompletionRequest) -> dict[str, Any]:
     """For direct chat the last message only, as its engine stores the history. An agent gets all messages, in a new group."""
     content = enqueue_content(message, services.parts().settings)
-    if parsed.context["model"] == DEFAULT_MODEL:
+    model = completion_request.model
+    if model == DEFAULT_MODEL:
         return content
-    history = [{"role": role, "content": text} for role, text in parsed.context["history"]]
-    if sum(len(message["content"]) for message in history) > MAX_CHARACTERS:
+    features = _features(model)
+    history = completion_request.history(features)
+    if characters(history) > MAX_CHARACTERS:
         raise TooLarge("messages: too much for an agent.")
-    own_group = {"group": f"v1:{uuid.uuid4()}", "on_busy": "enqueue"}
-    return content | own_group | {"handler": "bundled", "agent_id": parsed.context["model"], "messages": history}
+    own_group = {"group": _group(message), "on_busy": "enqueue"}
+    agent = {
+        "handler": "bundled",
+        "agent_id": model,
+        "messages": history,
+        "options": completion_request.options(_features(model)),
+    }
+    return content | own_group | agent
+
+
+def _group(message: ChatRequest) -> str:
+    """Each call has a group of its own, so that calls run side by side; calls with the same Idempotency-Key share one."""
+    key = message.client_message_id
+    return f"v1:{sha256(key.encode()).hexdigest() if key else uuid.uuid4()}"
+
+
+def _features(model: str) -> frozenset[str]:
+    """Of an agent; direct chat has none. Raises NotFound."""
+    _check_model(model)
+    return services.parts().agents[model].features if model != DEFAULT_MODEL else frozenset()
 
 
 @bp.get("/models")
@@ -129,17 +154,6 @@ def show_model(name: str) -> Response:
     return jsonify(openai.model(name))
 
 
-@bp.errorhandler(Exception)
-def _handle_error(error: Exception) -> Response:
-    """In the shape of OpenAI's errors."""
-    chat_error = hooks.to_chat_error(error)
-    response = jsonify(openai.error(chat_error))
-    response.status_code = chat_error.status
-    if chat_error.retry_after is not None:
-        response.headers["Retry-After"] = str(chat_error.retry_after)
-    return response
-
-
 def _models() -> tuple[str, ...]:
     return DEFAULT_MODEL, *(name for name in services.parts().agents if name != BROKER)
 
@@ -159,9 +173,7 @@ def _completion_response(
 ) -> Response:
     """Waits for the end of the reply. `completion`: see OpenAiEncoder. Raises the error that the reply ended with."""
     hooks.release_with_response(slot)
-    stream = reply_stream.new_reply_stream(
-        reply, message_id, kind="v1", own=on_reader_gone is not None, on_reader_gone=on_reader_gone
-    )
+    stream = reply_stream.new_reply_stream(reply, message_id, kind="v1", own=True, on_reader_gone=on_reader_gone)
     waiter = waiting.new_waiter(waiting.client_socket(request.environ), allow_half_open=False)
     try:
         slot.attach(waiter)

@@ -21,4 +21,5 @@ class Anonymous:
         except BadSignature:
             user_id = f"anonymous-{secrets.token_hex(16)}"
             return Identity(user_id, self._orgs.org_of(user_id), new_cookie=str(self._signer.dumps(user_id)))
-        return Identity(validate_user_id(user_id), self._orgs.org_of(user_id))
+        user_id = validate_user_id(user_id)
+        return Identity(user_id, self._orgs.org_of(user_id))

@@ -4,6 +4,7 @@ Nothing else in a request identifies its user: a user, an org or a client id in 
 """
 
 import re
+import unicodedata
 from typing import Final, NamedTuple, Protocol
 
 from bff.errors import Unauthorized
@@ -34,9 +35,21 @@ class Authenticator(Protocol):
 
 
 def validate_user_id(user_id: object) -> str:
-    """Raises Unauthorized for a user id that could not be a segment of an upstream's URL path: for example `.` and `..`."""
+    """Returns it normalized: see `normalize`.
+
+    Raises Unauthorized for a user id that could not be a segment of an upstream's URL path: for example `.` and `..`.
+    """
     if not isinstance(user_id, str) or not user_id.strip():
         raise Unauthorized
+    user_id = normalize(user_id)
     if user_id in {".", ".."} or _CONTROL.search(user_id) or len(user_id.encode()) > MAX_USER_ID_BYTES:
         raise Unauthorized("This user id is not supported.")
     return user_id
+
+
+def normalize(user_id: str) -> str:
+    """To Unicode's NFC (https://unicode.org/reports/tr15/): user ids are compared in this form.
+
+    The same name may be composed (U+00E9) where one identity provider sends it and decomposed (`e`, U+0301) where another does.
+    """
+    return unicodedata.normalize("NFC", user_id)

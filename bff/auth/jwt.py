@@ -3,6 +3,7 @@
 The algorithm of a signature follows from the key, never from the token's header.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -21,15 +22,25 @@ MAX_TOKEN_CHARACTERS: Final = 8192
 MAX_KEYS: Final = 100
 RSA_BITS: Final = range(2048, 8193)
 """Shorter keys can be broken; longer ones take too much CPU time per request."""
-ALGORITHMS: Final = {"RSA": "RS256", "EC": "ES256"}
+ALGORITHMS: Final = {
+    ("RSA", "RSA"): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+    ("OKP", "Ed448"): ("EdDSA",),
+}
+"""By `kty` and curve (RFC 7518, RFC 8037). One key never verifies both signatures and MACs."""
+
+log = logging.getLogger(__name__)
 
 
 class Key(NamedTuple):
-    algorithm: str
+    algorithms: tuple[str, ...]
     key: Any
 
     def __repr__(self) -> str:
-        return f"Key({self.algorithm!r})"
+        return f"Key({self.algorithms!r})"
 
 
 class Claims(NamedTuple):
@@ -72,7 +83,7 @@ class JWT:
             return jwt.decode(
                 token,
                 key.key,
-                algorithms=[key.algorithm],
+                algorithms=key.algorithms,
                 audience=self._claims.audience or None,  # With None, PyJWT rejects a token that has an audience.
                 issuer=self._claims.issuer or None,
                 leeway=LEEWAY_SECONDS,
@@ -83,29 +94,93 @@ class JWT:
             raise Unauthorized(detail=f"a token was refused: {type(error).__name__}") from None
 
 
-def parse_jwks(content: Mapping[str, Any]) -> dict[str, Key]:
-    """The signing keys of a JSON Web Key Set (RFC 7517) by key id; unusable ones are skipped.
+class KeySet(NamedTuple):
+    keys: dict[str, Key]
+    """By key id."""
+    unusable: tuple[str, ...]
+    """One sentence for each key that cannot verify signatures although it is published for that."""
+
+
+class JWKSParser:
+    """Parses a key set that is fetched again and again. Logs its unusable keys, once until they change."""
+
+    def __init__(self) -> None:
+        self._logged: tuple[str, ...] = ()
+
+    def __call__(self, content: Mapping[str, Any]) -> dict[str, Key]:
+        keys, unusable = parse_jwks(content)
+        if unusable != self._logged:
+            self._logged = unusable
+            for message in unusable:
+                log.warning("AUTH_JWT_JWKS_URL: %s", message)
+        return keys
+
+
+def parse_jwks(content: Mapping[str, Any]) -> KeySet:
+    """The signing keys of a JSON Web Key Set (RFC 7517). Keys for other purposes than signatures are skipped.
 
     Symmetric keys are never accepted: a published one is public.
     """
     keys: dict[str, Key] = {}
+    unusable = []
     jwks = content.get("keys")
     for jwk in jwks[:MAX_KEYS] if isinstance(jwks, list) else ():
-        if isinstance(jwk, dict) and (key := _parse_jwk(jwk)) is not None:
-            keys.setdefault(str(jwk.get("kid", "")), key)
-    return keys
+        if isinstance(jwk, dict) and not _is_for_signatures(jwk):
+            continue
+        try:
+            key_id, key = _parse_jwk(jwk)
+            if key_id in keys:
+                raise UnusableKey("has the id of another key")
+            keys[key_id] = key
+        except UnusableKey as error:
+            unusable.append(f"The key {_describe(jwk)} {error}.")
+    if isinstance(jwks, list) and len(jwks) > MAX_KEYS:
+        unusable.append(f"Only the first {MAX_KEYS} of {len(jwks)} keys are used.")
+    return KeySet(keys, tuple(unusable))
 
 
-def _parse_jwk(jwk: dict[str, Any]) -> Key | None:
-    algorithm = ALGORITHMS.get(str(jwk.get("kty")))
-    if algorithm is None or jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
-        return None
-    if "d" in jwk or (algorithm == "ES256" and jwk.get("crv") != "P-256"):
-        return None  # "d": a private key, which is compromised once published.
+class UnusableKey(Exception):
+    """Its text is a predicate, to follow the name of the key."""
+
+
+def _is_for_signatures(jwk: Mapping[str, Any]) -> bool:
+    operations = jwk.get("key_ops")
+    return jwk.get("use", "sig") == "sig" and (not isinstance(operations, list) or "verify" in operations)
+
+
+def _parse_jwk(jwk: Any) -> tuple[str, Key]:
+    """The key with its id. Raises UnusableKey."""
+    if not isinstance(jwk, dict):
+        raise UnusableKey("is not an object")
+    if "d" in jwk:
+        raise UnusableKey("is private, and compromised because it is published")
+    algorithms = _algorithms(jwk)
     try:
-        key = jwt.PyJWK(jwk, algorithm).key
+        key = jwt.PyJWK(jwk, algorithms[0]).key
     except (jwt.PyJWTError, ValueError, TypeError):
-        return None
+        raise UnusableKey("is incomplete or malformed") from None
     if isinstance(key, RSAPublicKey) and key.key_size not in RSA_BITS:
-        return None
-    return Key(algorithm, key)
+        raise UnusableKey(f"has {key.key_size} bits instead of {RSA_BITS[0]} to {RSA_BITS[-1]}")
+    return str(jwk.get("kid", "")), Key(algorithms, key)
+
+
+def _algorithms(jwk: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the key may verify: its `alg` if it names one, else all that its type and curve allow. Raises UnusableKey."""
+    family = str(jwk.get("kty"))
+    if family != "RSA":
+        family = str(jwk.get("crv"))
+    algorithms = ALGORITHMS.get((str(jwk.get("kty")), family), ())
+    if not algorithms:
+        raise UnusableKey("has an unsupported type or curve")
+    named = jwk.get("alg")
+    if named is not None and named not in algorithms:
+        raise UnusableKey(f"is for an algorithm other than {', '.join(algorithms)}")
+    return algorithms if named is None else (named,)
+
+
+def _describe(jwk: Any) -> str:
+    """Id, type, curve and algorithm, as far as they are given. Never the key itself."""
+    if not isinstance(jwk, dict):
+        return "without fields"
+    shown = [ascii(jwk[name])[:40] for name in ("kty", "crv", "alg") if isinstance(jwk.get(name), str)]
+    return f"{ascii(jwk.get('kid', ''))[:80]} ({', '.join(shown)})"

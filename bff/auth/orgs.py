@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from bff.auth.identity import normalize
 from bff.errors import SettingsError
 
 ORG: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 _-]{0,98}[A-Za-z0-9])?")
@@ -74,7 +75,7 @@ def _read(file: Path) -> tuple[FileVersion, dict[str, str]]:
         content = json.loads(opened.read(MAX_MAP_BYTES))
     if not isinstance(content, dict) or not all(isinstance(org, str) for org in content.values()):
         raise ValueError("not an object of strings")
-    return version, content
+    return version, {normalize(user_id): org for user_id, org in content.items()}
 
 
 def _version(status: os.stat_result) -> FileVersion:

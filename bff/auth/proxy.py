@@ -5,6 +5,7 @@ import hmac
 from bff.auth.identity import Identity, validate_user_id
 from bff.auth.orgs import Orgs
 from bff.errors import Forbidden, Unauthorized
+from bff.http import header_text
 from bff.http.tracing import Fields
 
 
@@ -18,13 +19,12 @@ class Proxy:
         proxy_secret = headers.get("X-Proxy-Secret", "").encode("utf-8", "replace")
         if not hmac.compare_digest(proxy_secret, self._secret):
             raise Forbidden("This address is reached through its proxy only.")
-        user_id = validate_user_id(_decode_utf8(headers.get(self._user_header, "")))
+        user_id = validate_user_id(_user_id(headers.get(self._user_header, "")))
         return Identity(user_id, self._orgs.org_of(user_id))
 
 
-def _decode_utf8(header: str) -> str:
-    """WSGI decodes headers as Latin-1, whatever their encoding is."""
+def _user_id(header: str) -> str:
     try:
-        return header.encode("latin-1").decode()
+        return header_text.decode(header)
     except UnicodeError:
         raise Unauthorized("This user id is not supported: it must be UTF-8.") from None

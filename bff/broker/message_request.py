@@ -10,6 +10,7 @@ ENGINE_FIELDS: Final = {"client_id", "user_id", "message", "message_type", "audi
     "agent_id",
     "regenerate",
     "messages",
+    "options",
 }
 
 Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)]
@@ -32,11 +33,14 @@ class MessageRequest(BaseModel):
     handler: Literal["engine", "bundled", "external"] = "engine"
     run_scope: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
     run_key: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
+    chat_id: Annotated[StrictStr, StringConstraints(max_length=256)] = ""
+    """The client's id of the chat that the message belongs to: the queue's entries have it."""
     conversation_id: Id | None = None
     question_id: Id | None = None
     agent_id: Id | None = None
     regenerate: StrictStr | None = None
     messages: list[dict[str, Any]] | None = None
+    options: dict[str, Any] | None = None
 
     def for_engine(self) -> dict[str, Any]:
         return self.model_dump(include=ENGINE_FIELDS, exclude_none=True) | {"org": self.org_id}

@@ -116,7 +116,7 @@ def _message(content: MessageRequest, size: int) -> Message:
         trace=tracing.inject(),
         handler=content.handler,
         run_scope=content.run_scope,
-        run_key=content.run_key,
+        run_key=content.run_key if content.run_scope else content.chat_id,
         repeatable=parts.is_repeatable(content.handler, content.agent_id or ""),
     )
 
@@ -137,7 +137,8 @@ def follow() -> Response:
         return _follow(queue, user_id, message_id, after, waiter)
 
     slot = parts.streams.acquire(user_id)
-    return EventStream(events, StreamOptions(PING, PING_SECONDS), environ=request.environ, slot=slot)
+    seconds = min(PING_SECONDS, parts.settings.keepalive_seconds)
+    return EventStream(events, StreamOptions(PING, seconds), environ=request.environ, slot=slot)
 
 
 def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Waiter) -> Iterator[Event | None]:
@@ -185,7 +186,8 @@ def show_queue(user_id: str) -> Response:
 
 
 def _public_position(entry: QueuePosition) -> dict[str, Any]:
-    return {"message_id": entry.message_id, "state": entry.state, "position": entry.position}
+    chat_id = "" if entry.run_scope else entry.run_key
+    return {"message_id": entry.message_id, "state": entry.state, "position": entry.position, "chat_id": chat_id}
 
 
 @bp.get("/health")

@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bff.config import checks
 from bff.config.settings import Settings, streams_by_descriptors
 from bff.errors import SettingsError
+
+ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - a hosting platform's router connects from outside
 
 
 def load_settings(environment: Mapping[str, str] | None = None, *, backend_only: bool = False) -> Settings:
@@ -31,10 +33,16 @@ def load_settings(environment: Mapping[str, str] | None = None, *, backend_only:
     return settings
 
 
+def unset_flask_cli() -> None:
+    """Makes APP_ENV `production` by default, as for a server, also in commands that use Flask's command line."""
+    os.environ.pop("FLASK_RUN_FROM_CLI", None)
+
+
 def _with_defaults(settings: Settings) -> Settings:
     """Fills in the defaults that depend on other settings."""
     return replace(
         settings,
+        host=settings.host or ("127.0.0.1" if settings.development else ALL_ADDRESSES),
         max_streams=settings.max_streams or streams_by_descriptors(*settings.descriptor_needs()),
         log_format=settings.log_format or ("text" if settings.development else "json"),
     )

@@ -153,6 +153,18 @@ def org(text: str) -> str:
     return text
 
 
+def host(text: str) -> str:
+    """An address, IPv6 with or without brackets, or a host name."""
+    if ":" in text:
+        try:
+            return str(ipaddress.IPv6Address(text[1:-1] if re.fullmatch(r"\[.*\]", text) else text))
+        except ValueError:
+            raise ValueError("is neither an address nor a host name") from None
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
+        raise ValueError("is neither an address nor a host name")
+    return text
+
+
 def header_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", text):
         raise ValueError("is not a header's name")

@@ -16,6 +16,7 @@ from bff.config.parsers import (
     cookie_name,
     database_url,
     header_name,
+    host,
     integer,
     no_proxy,
     non_negative_seconds,
@@ -31,6 +32,8 @@ MIB = 1024 * 1024
 OTHER_DESCRIPTORS = 200
 DEVELOPMENT_KEY = Path("instance/secret_key")
 DEFAULT_QUEUE_FILE = "instance/queue.db"
+DEFAULT_MODEL_READ_SECONDS: Final = 300.0
+MAX_KEEPALIVE_SECONDS: Final = 15.0
 AUTH_MODES: Final = ("anonymous", "proxy", "jwt")
 KEY_BYTES: Final = 32
 """The minimum length of a secret. A shorter one can be guessed offline."""
@@ -62,6 +65,8 @@ def secret(name: str, default: str = "", parse: Parse = str, *, alias: str = "")
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     app_env: str = setting("APP_ENV", "production", choice("production", "development"))
+    host: str = setting("HOST", "", host)
+    """The address to listen on. `load_settings` fills in a default."""
     port: int = setting("PORT", 8000, integer(0, 65535))
     web_concurrency: int = setting("WEB_CONCURRENCY", 1, integer(1, 256))
     secret_key: str = secret("SECRET_KEY")
@@ -107,10 +112,12 @@ class Settings:
     upstream_read_seconds: float = setting("UPSTREAM_READ_SECONDS", 45.0, seconds)
     engine_seconds: float = setting("ENGINE_SECONDS", 120.0, seconds)
     answer_max_seconds: float = setting("ANSWER_MAX_SECONDS", 600.0, seconds)
+    model_read_seconds: float = setting("MODEL_READ_SECONDS", DEFAULT_MODEL_READ_SECONDS, seconds)
     max_event_bytes: int = setting("MAX_EVENT_BYTES", 16 * MIB, integer(1024))
     max_body_bytes: int = setting("MAX_BODY_BYTES", 36 * MIB, integer(1024))
     expose_upstream_errors: bool = setting("EXPOSE_UPSTREAM_ERRORS", False, boolean)
     relay_tool_events: bool = setting("RELAY_TOOL_EVENTS", True, boolean)
+    relay_reasoning: bool = setting("RELAY_REASONING", True, boolean)
 
     max_streams_per_user: int = setting("MAX_STREAMS_PER_USER", 32, integer(1))
     messages_per_minute: int = setting("MESSAGES_PER_MINUTE", 60, integer(1))
@@ -143,6 +150,15 @@ class Settings:
     @property
     def development(self) -> bool:
         return self.app_env == "development"
+
+    @property
+    def keepalive_seconds(self) -> float:
+        """How often the bundled broker and engine send something: two may be late before their stream counts as dead."""
+        return min(MAX_KEEPALIVE_SECONDS, self.upstream_read_seconds / 3)
+
+    def socket_address(self) -> str:
+        """HOST and PORT in one text, as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def descriptors(self) -> int:
         """File descriptors that MAX_STREAMS streams and everything else need."""

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 from uuid import UUID
 
 from flask import Blueprint, Flask, Response, jsonify, request
@@ -20,10 +20,9 @@ from bff.http.sse import Event, encode
 from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Waiter
 from bff.upstream import events
-from bff.upstream.messages import ChatMessage
+from bff.upstream.messages import ChatMessage, Role
 
 KEEPALIVE: Final = encode(events.keepalive())
-KEEPALIVE_SECONDS: Final = 30.0
 AUDIO_PLACEHOLDER: Final = "(a voice message)"
 """The question of an audio message: the bundled engine has no speech recognition."""
 
@@ -32,8 +31,15 @@ bp.before_request(hooks.check_key)
 
 
 class CompletionMessage(BaseModel):
-    role: Literal["user", "assistant"]
+    role: Role
     content: StrictStr
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: StrictStr | None = None
+    name: StrictStr | None = None
+
+    @property
+    def chat_message(self) -> ChatMessage:
+        return ChatMessage(self.role, self.content, self.model_dump(exclude={"role", "content"}, exclude_none=True))
 
 
 class EngineRequest(BaseModel):
@@ -49,6 +55,8 @@ class EngineRequest(BaseModel):
     agent_id: StrictStr = ""
     regenerate: StrictStr = ""
     messages: list[CompletionMessage] | None = Field(default=None, min_length=1)
+    options: dict[str, Any] = {}
+    """Sampling parameters and the like, in OpenAI's format, for the agent that replies to `messages`."""
     begun: bool = False
 
     @model_validator(mode="after")
@@ -81,8 +89,8 @@ class EngineRequest(BaseModel):
         if (turn := self.conversation_turn) is not None:
             return partial(turns.conversation, turn)
         if self.messages is not None:
-            messages = [ChatMessage(message.role, message.content) for message in self.messages]
-            return partial(turns.completion, Completion(self.identity, self.agent_id, messages))
+            messages = [message.chat_message for message in self.messages]
+            return partial(turns.completion, Completion(self.identity, self.agent_id, messages, self.options))
         return partial(turns.direct, self.direct_turn)
 
 
@@ -110,9 +118,10 @@ def stream() -> Response:
                     yield events.event(content)
                 yield None
         except ChatError as error:
+            hooks.log_failure(error)
             yield events.event({"type": "error", "error": str(error), "code": error.code})
 
-    return EventStream(encode_events, StreamOptions(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
+    return EventStream(encode_events, StreamOptions(KEEPALIVE, hooks.parts().keepalive_seconds), environ=request.environ)
 
 
 @bp.post("/api/v1/chat/stopped")

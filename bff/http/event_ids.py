@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from bff.errors import InvalidRequest
+from bff.http import header_text
 
 MAX_BYTES: Final = 256
 """As UTF-8. Servers limit a header line, most of them to 8 KiB."""
@@ -20,12 +21,12 @@ def resumable(event_id: str) -> bool:
 
 
 def from_reader(header: str, query: str) -> str:
-    """The request's last event id, "" for none. `header` is `Last-Event-ID` as WSGI passes it: bytes decoded as Latin-1.
+    """The request's last event id, "" for none. `header` is `Last-Event-ID` as WSGI passes it.
 
     Raises InvalidRequest for an id that we cannot have sent.
     """
     try:
-        event_id = header.encode("latin-1").decode() or query
+        event_id = header_text.decode(header) or query
     except UnicodeError:
         raise InvalidRequest("Last-Event-ID must be UTF-8.") from None
     if event_id and not resumable(event_id):

@@ -58,7 +58,8 @@ def parse(model: type[Model], body: bytes, max_strings: int = MAX_STRINGS) -> Mo
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidRequest(error_message(error)) from None  # The error's text repeats the user's input.
+        # The error's text repeats the user's input.
+        raise InvalidRequest(error_message(error), param=_field(error)) from None
 
 
 def _check_structure(body: bytes, max_strings: int) -> None:
@@ -82,6 +83,12 @@ def error_message(error: ValidationError) -> str:
     reason = first["msg"].removeprefix("Value error, ")
     field = ".".join(str(part) for part in first["loc"])
     return f"{field}: {reason}." if field else f"{reason}."
+
+
+def _field(error: ValidationError) -> str:
+    """The first invalid field at the top level; "" if the error concerns the whole body."""
+    location = error.errors(include_input=False, include_url=False, include_context=False)[0]["loc"]
+    return str(location[0]) if location else ""
 
 
 def _read(environ: Mapping[str, Any], max_bytes: int, seconds: float) -> bytes:

@@ -10,13 +10,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from bff.http import waiting
-from bff.ops import metrics
+from bff.ops import metrics, uploads
+from bff.ops.uploads import UploadResponse
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -64,9 +66,12 @@ class Exchange:
 class Connections:
     """The exchanges in progress, and the keep-alive connections that are idle."""
 
-    def __init__(self, slow_seconds: float) -> None:
+    def __init__(self, slow_seconds: float, upload_seconds: float) -> None:
         self.slow_seconds = slow_seconds
         """A client that reads nothing for this time is disconnected."""
+        self.upload_seconds = upload_seconds
+        """How long the rest of an upload is read and dropped after its refusal."""
+        self.draining = False
         self._lock = threading.Lock()
         self._open: WeakSet[Exchange] = WeakSet()
         self._idle: WeakSet[socket.socket] = WeakSet()
@@ -103,6 +108,7 @@ class Connections:
 
         New requests on keep-alive connections still get a response meanwhile: 503 `server_restarting`.
         """
+        self.draining = True
         deadline = monotonic() + seconds
         self._wait(deadline - STALL_SECONDS)
         self._abort(stalled_for=STALL_SECONDS)
@@ -144,13 +150,19 @@ class BoundedResponses:
         if sock is None:
             return self._app(environ, start_response)
         exchange = self._connections.begin(sock)
+        upload = uploads.replace_input(environ)
         try:
-            slices = exchange.wrap(self._app(environ, start_response))
+            slices = exchange.wrap(self._app(environ, start_response if upload is None else upload.observe(start_response)))
             limit_send_buffer(sock, self._connections.slow_seconds)
-            return _Body(slices, exchange, self._connections)
+            body = _Body(slices, exchange, self._connections)
+            return body if upload is None else UploadResponse(body, upload, partial(self._drop_rest, sock, environ))
         except BaseException:
             self._connections.end(exchange)
             raise
+
+    def _drop_rest(self, sock: socket.socket, environ: "WSGIEnvironment") -> None:
+        if self._connections.draining or uploads.closes_connection(environ):
+            uploads.drop_rest(sock, self._connections.upload_seconds)
 
 
 class _Body:

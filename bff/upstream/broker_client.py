@@ -40,6 +40,16 @@ class Runs(NamedTuple):
     """The message whose log contains the requested event."""
 
 
+class ActiveMessage(NamedTuple):
+    """A message that waits or runs."""
+
+    message_id: str
+    state: str
+    position: int
+    chat_id: str | None
+    """The client's id of its chat; "" if it has none, None if the broker does not keep such ids."""
+
+
 class Occupancy(NamedTuple):
     """One user's queue in a broker that does not number its events."""
 
@@ -163,15 +173,12 @@ class BrokerClient:
         runs = [Run(run["message_id"], run["run_scope"], run["run_key"], run["stopping"]) for run in content["messages"]]
         return Runs(runs, content.get("located"))
 
-    def queue_positions(self, user_id: str) -> list[dict[str, Any]]:
-        """The user's messages that wait or run, each with message_id, state, position.
-
-        Raises an UpstreamFailure, or TooManyRequests.
-        """
+    def queue_positions(self, user_id: str) -> list[ActiveMessage]:
+        """The user's messages that wait or run, in order. Raises an UpstreamFailure, or TooManyRequests."""
         messages = self._queue(user_id, self.open_deadline()).get("messages")
         if not isinstance(messages, list):
             raise UpstreamError(detail="the broker's queue has no messages")
-        return [_queue_position(message) for message in messages]
+        return [_active_message(message) for message in messages]
 
     def check(self) -> None:
         """Raises an UpstreamFailure if the broker is unreachable or reports that it is not healthy."""
@@ -230,8 +237,10 @@ def _queue_path(user_id: str) -> str:
     return f"/api/v1/queue/{quote(user_id, safe='')}"
 
 
-def _queue_position(message: Any) -> dict[str, Any]:
+def _active_message(message: Any) -> ActiveMessage:
     fields = ("message_id", "state", "position")
     if not isinstance(message, dict) or not all(isinstance(message.get(name), str | int) for name in fields):
         raise UpstreamError(detail="the broker's queue has an invalid message")
-    return {name: message[name] for name in fields}
+    chat_id = message.get("chat_id")
+    message_id, state, position = (message[name] for name in fields)
+    return ActiveMessage(str(message_id), state, position, chat_id if isinstance(chat_id, str) else None)

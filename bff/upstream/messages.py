@@ -2,6 +2,7 @@
 
 import binascii
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, ValidationError, model_validator
@@ -11,6 +12,17 @@ from bff.http import request_body
 
 AUDIO_MAX_BYTES: Final = 25 * 1024 * 1024
 AUDIO_FORMATS: Final = ("ogg", "mp3", "wav", "webm", "flac", "m4a")
+AUDIO_SUBTYPES: Final = {name: name for name in AUDIO_FORMATS} | {
+    "mpeg": "mp3",
+    "x-mp3": "mp3",
+    "mp4": "m4a",
+    "x-m4a": "m4a",
+    "wave": "wav",
+    "x-wav": "wav",
+    "vnd.wave": "wav",
+    "x-flac": "flac",
+}
+"""Subtypes of `audio/`, registered (https://www.iana.org/assignments/media-types) or sent by browsers, → the format."""
 
 PRINTABLE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,126}[\x21-\x7e])?")
 """A client's id for its message, 1 to 128 characters."""
@@ -27,11 +39,20 @@ def _printable(text: str) -> str:
 ClientMessageId = Annotated[StrictStr, AfterValidator(_printable)]
 
 
-class ChatMessage(NamedTuple):
-    """A message of a conversation, as passed to agents."""
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 
-    role: Literal["user", "assistant"]
+
+class ChatMessage(NamedTuple):
+    """A message of a conversation, as passed to agents. Conversations have the roles `user` and `assistant` only."""
+
+    role: Role
     content: str
+    fields: Mapping[str, Any] = {}
+    """Further fields in OpenAI's format: `tool_calls`, `tool_call_id`, `name`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """In OpenAI's format."""
+        return {"role": self.role, "content": self.content, **self.fields}
 
 
 class ChatRequest(BaseModel):
@@ -56,7 +77,7 @@ class ChatRequest(BaseModel):
             return self
         if not self.audio_base64 or not self.audio_format:
             raise ValueError("audio_base64 and audio_format are required for audio")
-        if self.audio_format.removeprefix("audio/") not in AUDIO_FORMATS:
+        if not _bare_format(self.audio_format):
             raise ValueError(f"audio_format must be one of {', '.join(AUDIO_FORMATS)}")
         return self
 
@@ -64,8 +85,14 @@ class ChatRequest(BaseModel):
         """The fields that are sent to broker and engine."""
         content: dict[str, Any] = {"message": self.message, "message_type": self.message_type}
         if self.message_type == "audio":
-            content |= {"audio_base64": self.audio_base64, "audio_format": self.audio_format}
+            content |= {"audio_base64": self.audio_base64, "audio_format": _bare_format(self.audio_format or "")}
         return content
+
+
+def _bare_format(text: str) -> str:
+    """One of AUDIO_FORMATS for its name or media type, such as `audio/webm;codecs=opus`; "" for anything else."""
+    media_type = text.partition(";")[0].strip(" \t").lower()
+    return AUDIO_SUBTYPES.get(media_type.removeprefix("audio/"), "")
 
 
 def parse(body: bytes, idempotency_key: str | None = None) -> ChatRequest:

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import IO, Final, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from bff.auth.identity import Identity
+from bff.auth.identity import Identity, normalize
 from bff.errors import InvalidRequest, NotFound, RangeNotSatisfiable, UpstreamError, UpstreamTimeout
 from bff.http.waiting import Waiter
 from bff.upstream.http import ByteStream
@@ -44,7 +44,7 @@ def address(url: str, engine_url: str, who: Identity) -> Address:
     kind, org, user_id, file = segments
     if not _is_file_name(kind) or not _is_file_name(file):
         raise InvalidRequest("The url is not that of a spoken answer.")
-    if (org, user_id) != (who.org, who.user_id):
+    if (org, normalize(user_id)) != (who.org, who.user_id):
         raise NotFound
     return Address(prefix + "/".join(quote(segment, safe="") for segment in segments), re.sub(r"[^A-Za-z0-9._-]+", "_", file))
 
@@ -86,7 +86,8 @@ def part(header: str, size: int) -> Part | None:
 
     Raises RangeNotSatisfiable.
     """
-    match = re.fullmatch(r"bytes=([0-9]{0,15})-([0-9]{0,15})", header.strip())
+    # Units are case-insensitive: RFC 9110, section 14.1.
+    match = re.fullmatch(r"(?i:bytes)=([0-9]{0,15})-([0-9]{0,15})", header.strip())
     if match is None or match[0].endswith("=-"):
         return None
     first, last = match[1], match[2]

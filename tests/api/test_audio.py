@@ -166,6 +166,8 @@ def test_parameters_of_the_content_type_are_dropped():
     [
         ("public, max-age=60", "private, max-age=60, no-transform"),
         ("max-age=60, no-store", "private, no-cache, no-transform"),
+        ("max-age=60, no-cache", "private, no-cache, no-transform"),
+        ("No-Cache, Max-Age=60", "private, no-cache, no-transform"),
         ("no-cache", "private, no-cache, no-transform"),
         ("max-age=x", "private, no-cache, no-transform"),
         ("", "private, no-cache, no-transform"),

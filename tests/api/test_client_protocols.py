@@ -1,12 +1,13 @@
 """Client protocols of /api/chat: how one is chosen, and what all of them share."""
 
 import json
+from urllib.parse import quote
 
 import pytest
 
 from tests.api.chat_requests import client, client_of
 from tests.broker_responses import COMPLETE, RECEIPT, REPLY
-from tests.live import ADA, BROKER_KEY, PROXY_SECRET
+from tests.live import ADA, BROKER_KEY, PROXY_SECRET, who
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 UI_MESSAGES = {"id": "chat-1", "messages": [{"id": "u-1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}]}
@@ -213,7 +214,70 @@ def test_the_end_of_another_users_reply_is_not_found():
     assert response.status_code == 404
 
 
-def test_the_latest_message_is_resumed_without_its_id():
+def message_of(chat_id: str) -> dict:
+    return UI_MESSAGES | {"id": chat_id, "messages": [UI_MESSAGES["messages"][0] | {"id": chat_id[:100]}]}
+
+
+CHAT_IDS = ["chat-1", "ἀρχῇ", "a%20b", "x" * 500]
+
+
+@pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
+def test_each_chat_resumes_its_own_reply(name):
+    browser = client(ECHO_WORD_SECONDS="30")
+    bodies = [
+        message_of(chat_id) if name == "ai-sdk" else RUN | {"threadId": chat_id, "runId": chat_id} for chat_id in CHAT_IDS
+    ]
+    streams = [post_message(browser, body, f"/api/chat/stream?protocol={name}") for body in bodies]
+
+    for chat_id, stream in zip(CHAT_IDS, streams, strict=True):
+        path = f"/api/chat/stream/{quote(chat_id)}/stream?protocol={name}"
+        resumed = browser.get(path, headers=ADA)
+        assert (resumed.status_code, resumed.headers["X-Message-ID"]) == (200, stream.headers["X-Message-ID"])
+        resumed.close()
+    for path in ("/api/chat/stream/chat-2/stream", "/api/chat/stream/CHAT-1/stream"):
+        assert browser.get(path, headers=ADA).status_code == 204
+    assert browser.get("/api/chat/stream/chat-1/stream", headers=who("eve")).status_code == 204
+    for stream in streams:
+        stream.close()
+
+
+def test_a_chat_resumes_its_latest_reply():
+    browser = client(ECHO_WORD_SECONDS="30")
+    bodies = [message_of(chat_id) | {"trigger": "regenerate-message"} for chat_id in ("chat-1", "chat-1", "chat-2")]
+    streams = [post_message(browser, body, "/api/chat/stream?protocol=ai-sdk") for body in bodies]
+
+    resumed = browser.get("/api/chat/stream/chat-1/stream?protocol=ai-sdk", headers=ADA)
+
+    assert resumed.headers["X-Message-ID"] == streams[1].headers["X-Message-ID"]
+    for stream in (*streams, resumed):
+        stream.close()
+
+
+def test_a_message_without_a_chat_is_not_resumed_by_a_chats_id():
+    browser = client(ECHO_WORD_SECONDS="30")
+    streamed = post_message(browser, {"message": "one two"})
+
+    assert browser.get("/api/chat/stream/chat-1/stream?protocol=ai-sdk", headers=ADA).status_code == 204
+    assert browser.get("/api/chat/active", headers=ADA).json["messages"][0].keys() == {"message_id", "state", "position"}
+    streamed.close()
+
+
+def test_the_chats_id_is_sent_to_an_external_broker_and_found_there():
+    active = [RUNNING | {"chat_id": "chat-1"}, {"message_id": "m-2", "state": "queued", "position": 1, "chat_id": "chat-2"}]
+
+    with WireServer([RECEIPT], NUMBERED, NUMBERED, queue=json.dumps({"messages": active}).encode()) as broker:
+        browser = client_of(broker)
+        post_message(browser, UI_MESSAGES, "/api/chat/stream?protocol=ai-sdk").get_data()
+        resumed = browser.get("/api/chat/stream/chat-1/stream?protocol=ai-sdk", headers=ADA)
+        first = json.loads(data_of(resumed)[0])
+        other = browser.get("/api/chat/stream/chat-3/stream?protocol=ai-sdk", headers=ADA)
+
+    assert json.loads(broker.requests[0].body)["chat_id"] == "chat-1"
+    assert first == {"type": "start", "messageId": "m-1"}
+    assert other.status_code == 204
+
+
+def test_the_latest_message_is_resumed_from_a_broker_without_chat_ids():
     queued = {"message_id": "m-2", "state": "queued", "position": 1}
     queue = json.dumps({"messages": [RUNNING, queued]}).encode()
 
@@ -225,7 +289,7 @@ def test_the_latest_message_is_resumed_without_its_id():
 
 def test_a_ticket_resumes_the_latest_message():
     browser = client(ECHO_WORD_SECONDS="30")
-    streamed = post_message(browser, {"message": "one two"})
+    streamed = post_message(browser, UI_MESSAGES, "/api/chat/stream?protocol=ai-sdk")
     ticket = browser.post("/api/ticket", headers=ADA).json["ticket"]
     path = f"/api/chat/stream/chat-1/stream?protocol=ai-sdk&ticket={ticket}"
 

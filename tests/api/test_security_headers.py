@@ -44,9 +44,9 @@ def test_user_data_is_not_cached():
 
 
 @pytest.mark.parametrize(
-    ("hops", "headers", "secure"), [("1", TLS, True), ("1", {}, False), ("0", TLS, False), ("2", TLS, False)]
+    ("hops", "headers", "secure"), [("1", TLS, True), ("1", {}, False), ("0", TLS, False), ("2", TLS, True)]
 )
-def test_tls_is_trusted_for_trusted_proxy_hops(hops, headers, secure):
+def test_tls_is_detected_behind_any_number_of_trusted_proxies(hops, headers, secure):
     response = client(TRUSTED_PROXY_HOPS=hops).get("/api/chat/active", headers=headers)
 
     cookie = response.headers["Set-Cookie"]

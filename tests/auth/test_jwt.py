@@ -8,13 +8,13 @@ from hashlib import sha256
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bff.auth.identity import Identity
 from bff.auth.jwks import FixedKey, JWKSCache
-from bff.auth.jwt import JWT, Claims, Key, parse_jwks
+from bff.auth.jwt import JWT, Claims, JWKSParser, Key, parse_jwks
 from bff.auth.orgs import Orgs
 from bff.errors import Unauthorized
 from tests.live import new_app
@@ -22,7 +22,7 @@ from tests.wire_server import HANG, WireServer, reply
 
 SECRET = "s" * 32
 CLAIMS = Claims("chat", "https://id.example")
-secret_auth = JWT(FixedKey(Key("HS256", SECRET)), CLAIMS, cookie="session", orgs=Orgs("default"))
+secret_auth = JWT(FixedKey(Key(("HS256",), SECRET)), CLAIMS, cookie="session", orgs=Orgs("default"))
 
 
 @cache
@@ -35,13 +35,25 @@ def ec_key(curve: type[ec.EllipticCurve] = ec.SECP256R1) -> ec.EllipticCurvePriv
     return ec.generate_private_key(curve())
 
 
+@cache
+def ed_key() -> ed25519.Ed25519PrivateKey:
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+@cache
+def ed448_key() -> ed448.Ed448PrivateKey:
+    return ed448.Ed448PrivateKey.generate()
+
+
 def jwk(key, kid: str = "", **fields: str) -> dict:
-    algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
+    algorithms = jwt.algorithms
+    types = {rsa.RSAPrivateKey: algorithms.RSAAlgorithm, ec.EllipticCurvePrivateKey: algorithms.ECAlgorithm}
+    algorithm = next((types[kind] for kind in types if isinstance(key, kind)), algorithms.OKPAlgorithm)
     return json.loads(algorithm.to_jwk(key.public_key())) | ({"kid": kid} if kid else {}) | fields
 
 
 def jwks_auth(*jwks: dict) -> JWT:
-    return JWT(JWKSCache(lambda: parse_jwks({"keys": list(jwks)})), CLAIMS, cookie="", orgs=Orgs("default"))
+    return JWT(JWKSCache(lambda: parse_jwks({"keys": list(jwks)}).keys), CLAIMS, cookie="", orgs=Orgs("default"))
 
 
 def claims(**changes) -> dict:
@@ -92,7 +104,7 @@ def test_a_request_without_a_token_is_refused(header):
 
 
 def test_cookies_are_ignored_unless_configured():
-    authenticator = JWT(FixedKey(Key("HS256", SECRET)), CLAIMS, cookie="", orgs=Orgs("default"))
+    authenticator = JWT(FixedKey(Key(("HS256",), SECRET)), CLAIMS, cookie="", orgs=Orgs("default"))
 
     with pytest.raises(Unauthorized):
         authenticator.authenticate({}, {"session": token(), "": token()})
@@ -114,7 +126,9 @@ def test_an_invalid_org_becomes_the_default(org, expected):
 
 
 def test_user_and_org_claims_are_configurable():
-    authenticator = JWT(FixedKey(Key("HS256", SECRET)), Claims("chat", "", "email", "tenant"), cookie="", orgs=Orgs("default"))
+    authenticator = JWT(
+        FixedKey(Key(("HS256",), SECRET)), Claims("chat", "", "email", "tenant"), cookie="", orgs=Orgs("default")
+    )
 
     identity = authenticator.authenticate(bearer(token(email="ada@x.org", tenant="t1")), {})
 
@@ -156,7 +170,7 @@ def test_a_numeric_user_id_is_refused():
 
 
 def test_a_token_with_an_audience_is_refused_if_none_is_configured():
-    assert is_refused(JWT(FixedKey(Key("HS256", SECRET)), Claims("", ""), cookie="", orgs=Orgs("o")), token())
+    assert is_refused(JWT(FixedKey(Key(("HS256",), SECRET)), Claims("", ""), cookie="", orgs=Orgs("o")), token())
 
 
 def test_a_token_signed_with_another_key_is_refused():
@@ -224,6 +238,37 @@ def test_a_modified_token_is_refused(at, letter):
 # Key sets
 
 
+SIGNERS = {
+    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), rsa_key),
+    "ES256": ec_key,
+    "ES384": lambda: ec_key(ec.SECP384R1),
+    "ES512": lambda: ec_key(ec.SECP521R1),
+    "EdDSA": ed_key,
+}
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["with alg", "without alg"])
+@pytest.mark.parametrize("algorithm", SIGNERS)
+def test_the_algorithm_follows_the_key(algorithm, named):
+    key = SIGNERS[algorithm]()
+    authenticator = jwks_auth(jwk(key, "mine", **({"alg": algorithm} if named else {})))
+
+    assert authenticator.authenticate(bearer(token(key, algorithm, {"kid": "mine"})), {}).user_id == "ada"
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS512", "PS256"])
+def test_a_key_with_an_algorithm_verifies_no_other(algorithm):
+    authenticator = jwks_auth(jwk(rsa_key(), "mine", alg="PS512"))
+
+    assert is_refused(authenticator, token(rsa_key(), algorithm, {"kid": "mine"}))
+
+
+def test_ed448_keys_verify_tokens():
+    key = ed448_key()
+
+    assert jwks_auth(jwk(key)).authenticate(bearer(token(key, "EdDSA")), {}).user_id == "ada"
+
+
 @pytest.mark.parametrize(("make", "algorithm"), [(rsa_key, "RS256"), (ec_key, "ES256")])
 def test_a_token_is_verified_with_the_key_of_its_key_id(make, algorithm):
     authenticator = jwks_auth(jwk(rsa_key(2049), "other"), jwk(make(), "mine"))
@@ -234,32 +279,71 @@ def test_a_token_is_verified_with_the_key_of_its_key_id(make, algorithm):
     assert is_refused(authenticator, token(make(), algorithm))
 
 
-def test_unusable_keys_are_skipped():
-    good = [jwk(rsa_key(), "rsa"), jwk(ec_key(), "ec", use="sig", alg="ES256")]
-    private = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(ec_key()))
-    bad = [
-        jwk(rsa_key(1024), "weak"),
-        jwk(ec_key(ec.SECP384R1), "another curve"),
-        jwk(rsa_key(), "encrypts", use="enc"),
-        jwk(rsa_key(), "another algorithm", alg="RS512"),
-        private | {"kid": "private"},
-        {"kty": "oct", "k": "c2VjcmV0", "kid": "symmetric", "alg": "HS256"},
-        {"kty": "RSA", "kid": "incomplete"},
-        {"kty": ["RSA"], "kid": "odd"},
-        {"kid": "nothing"},
-        "no object",
-    ]
+private = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(ec_key()))
+UNUSABLE = {
+    "has 1024 bits instead of 2048 to 8192": jwk(rsa_key(1024), "weak"),
+    "has an unsupported type or curve": jwk(ec_key(ec.SECP256K1), "another curve"),
+    "is for an algorithm other than RS256, RS384": jwk(rsa_key(), "another algorithm", alg="ES256"),
+    "is for an algorithm other than ES384": jwk(ec_key(ec.SECP384R1), "a mismatch", alg="ES256"),
+    "is private, and compromised": private | {"kid": "private"},
+    "('oct', 'HS256') has an unsupported type": {"kty": "oct", "k": "c2VjcmV0", "kid": "symmetric", "alg": "HS256"},
+    "is incomplete or malformed": {"kty": "RSA", "kid": "incomplete"},
+    "'odd' () has an unsupported type": {"kty": ["RSA"], "kid": "odd"},
+    "'nothing' () has an unsupported type": {"kid": "nothing"},
+    "is not an object": "no object",
+}
 
-    assert sorted(parse_jwks({"keys": [*bad, *good]})) == ["ec", "rsa"]
+
+@pytest.mark.parametrize("reason", UNUSABLE)
+def test_unusable_keys_are_skipped_and_named(reason):
+    good = [jwk(rsa_key(), "rsa"), jwk(ec_key(), "ec", use="sig", alg="ES256")]
+    bad = UNUSABLE[reason]
+
+    keys, unusable = parse_jwks({"keys": [bad, *good]})
+
+    assert sorted(keys) == ["ec", "rsa"]
+    assert len(unusable) == 1
+    assert reason in unusable[0]
+    assert bad == "no object" or f"The key '{bad['kid']}' (" in unusable[0]
+    assert "c2VjcmV0" not in unusable[0]
+
+
+def test_keys_that_share_an_id_are_named():
+    keys, unusable = parse_jwks({"keys": [jwk(rsa_key(), "a"), jwk(ec_key(), "a")]})
+
+    assert keys["a"].algorithms[0] == "RS256"
+    assert unusable == ("The key 'a' ('EC', 'P-256') has the id of another key.",)
+
+
+@pytest.mark.parametrize("purpose", [{"use": "enc"}, {"key_ops": ["encrypt"]}])
+def test_keys_for_other_purposes_are_skipped(purpose):
+    assert parse_jwks({"keys": [jwk(rsa_key(), "a", **purpose)]}) == ({}, ())
+
+
+def test_keys_beyond_the_limit_are_named():
+    keys, unusable = parse_jwks({"keys": [jwk(ec_key(), str(number)) for number in range(101)]})
+
+    assert len(keys) == 100
+    assert unusable == ("Only the first 100 of 101 keys are used.",)
+
+
+def test_unusable_keys_are_logged_until_they_change(caplog):
+    parse = JWKSParser()
+    weak, symmetric = jwk(rsa_key(1024), "weak"), {"kty": "oct", "kid": "symmetric"}
+
+    for jwks in ([weak], [weak], [], [weak, symmetric]):
+        parse({"keys": jwks})
+
+    assert [("weak" in line, "symmetric" in line) for line in caplog.messages] == [(True, False), (True, False), (False, True)]
 
 
 @pytest.mark.parametrize("content", [{}, {"keys": None}, {"keys": {"a": 1}}, {"keys": []}])
 def test_an_invalid_key_set_has_no_keys(content):
-    assert parse_jwks(content) == {}
+    assert parse_jwks(content) == ({}, ())
 
 
 def test_repr_does_not_contain_the_secret():
-    assert SECRET not in repr(Key("HS256", SECRET))
+    assert SECRET not in repr(Key(("HS256",), SECRET))
 
 
 # The whole app

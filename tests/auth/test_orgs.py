@@ -34,6 +34,12 @@ def test_mapped_users_belong_to_their_org(map_file):
     assert [orgs.org_of(user) for user in ("ada", "a/../b", "eve")] == ["Analytical Engines", "x", DEFAULT]
 
 
+def test_the_maps_user_ids_are_normalized(map_file):
+    write(map_file, {"jose\u0301": "Lisbon"})
+
+    assert Orgs(DEFAULT, str(map_file)).org_of("jos\u00e9") == "Lisbon"
+
+
 def test_a_claimed_org_takes_precedence_over_the_map(map_file):
     write(map_file, {"ada": "mapped"})
 

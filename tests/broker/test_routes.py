@@ -96,3 +96,16 @@ def test_a_log_deleted_in_redis_ends_the_stream(clean_redis, caplog):
     assert "a stream broke" not in caplog.text
     assert stream(app.test_client()).status_code == 410
     queue_of(app).close()
+
+
+def test_the_queues_entries_have_the_chat_ids_of_their_messages():
+    client = new_app(ECHO_WORD_SECONDS="30").test_client()
+    headers, content = {"X-API-Key": BROKER_KEY}, {"user_id": "ann", "org_id": "org", "client_id": "web", "message": "one two"}
+    run = {"run_scope": "talk", "run_key": "key"}
+    for extra in ({"chat_id": "chat-1"}, {}, run | {"chat_id": "chat-2"}):
+        assert client.post("/api/v1/message", json=content | extra, headers=headers).status_code == 200
+
+    entries = client.get("/api/v1/queue/ann", headers=headers).json["messages"]
+
+    assert [entry["chat_id"] for entry in entries] == ["chat-1", "", ""]
+    assert client.post("/api/v1/message", json=content | {"chat_id": "x" * 257}, headers=headers).status_code == 400

@@ -1,5 +1,5 @@
 import { HttpAgent } from '@ag-ui/client'
-import { as, cuttingUrl, waitUntilIdle, run, stop, url } from './harness.mjs'
+import { as, cuttingUrl, waitUntilIdle, run, stop, truncatingUrl, url } from './harness.mjs'
 
 // An interruption also rejects an internal promise of the client, which cannot be awaited.
 process.on('unhandledRejection', () => {})
@@ -17,7 +17,7 @@ async function runAgent(agent, parameters = {}, onText = () => {}) {
     onEvent: ({ event }) => received.events.at(-1) !== event.type && received.events.push(event.type),
     onTextMessageContentEvent: ({ event }) => onText(event, (received.text += event.delta)),
     onRunErrorEvent: ({ event }) => (received.error = [event.message, event.code]),
-    onRunFinishedEvent: ({ event }) => (received.outcome = event.outcome?.type),
+    onRunFinishedEvent: ({ event }) => Object.assign(received, { outcome: event.outcome?.type, metadata: event.metadata }),
     onCustomEvent: ({ event }) => event.name === 'message_id' && (received.messageId = event.value),
   }
   try {
@@ -55,6 +55,15 @@ await run({
     const call = agent.messages.find((message) => message.toolCalls)?.toolCalls[0]
     const result = agent.messages.find((message) => message.role === 'tool')
     return { text, name: call.function.name, input: JSON.parse(call.function.arguments), output: JSON.parse(result.content) }
+  },
+
+  async truncated(user) {
+    const agent = agentOf(user, 'hello', truncatingUrl)
+    const { events, metadata, thrown } = await runAgent(agent)
+    const messages = agent.messages.map(({ role, content }) => [role, content])
+    agent.addMessage({ id: `${user}-again`, role: 'user', content: 'and again' })
+    const { text } = await runAgent(agent)
+    return { events, metadata, thrown, messages, again: text }
   },
 
   async silence(user) {

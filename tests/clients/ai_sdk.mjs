@@ -1,6 +1,6 @@
 import { Chat } from '@ai-sdk/react'
 import { DefaultChatTransport, readUIMessageStream } from 'ai'
-import { as, cuttingUrl, eventually, waitUntilIdle, run, stop, url } from './harness.mjs'
+import { as, cuttingUrl, eventually, waitUntilIdle, run, stop, truncatingUrl, url } from './harness.mjs'
 
 function transport(user, base = url, more = {}) {
   return new DefaultChatTransport({ api: `${base}/api/chat/stream?protocol=ai-sdk`, headers: as(user, more) })
@@ -94,6 +94,26 @@ await run({
     await waitUntilIdle(user)
     const later = await transport(user).reconnectToStream({ chatId: 'chat-1' })
     return { before: textOf(before.lastMessage), after: summary(after), later }
+  },
+
+  async truncated(user) {
+    const reasons = []
+    const chat = new Chat({ transport: transport(user, truncatingUrl), onFinish: ({ finishReason }) => reasons.push(finishReason) })
+    await chat.sendMessage({ text: 'hello' })
+    const parts = chat.lastMessage.parts.map(({ type, text, state }) => [type, text, state])
+    return { status: chat.status, parts, reasons }
+  },
+
+  async file(user) {
+    const { chat } = chatOf(user)
+    await chat.sendMessage({ parts: [{ type: 'text', text: 'hi' }, { type: 'file', mediaType: 'image/png', url: 'data:image/png;base64,' }] })
+    return JSON.parse(chat.error.message).error
+  },
+
+  async appParts(user) {
+    const { chat } = chatOf(user)
+    await chat.sendMessage({ parts: [{ type: 'data-place', data: { city: 'Antioch' } }, { type: 'text', text: 'hi' }] })
+    return summary(chat)
   },
 
   async regenerate(user) {

@@ -14,6 +14,7 @@ from tests.clients.cutting import CuttingProxy
 from tests.live import PROXY_SECRET, Server
 from tests.missing import missing
 from tests.web.node import find_node
+from tests.wire_server import LAST_CHUNK, WireServer, chunk, stream_head
 
 HERE = Path(__file__).parent
 SCRIPT_SECONDS = 50
@@ -44,8 +45,36 @@ def cutting_proxy(server: Server) -> Iterator[CuttingProxy]:
         yield proxy
 
 
+TRUNCATED = [
+    {"type": "reasoning", "text": "The user wants "},
+    {"type": "reasoning", "text": "a verse."},
+    {"type": "progress", "text": "In the "},
+    {"type": "progress", "text": "beginning"},
+    {
+        "type": "complete",
+        "response": {
+            "responses": ["In the beginning"],
+            "truncated": True,
+            "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13},
+        },
+    },
+]
+"""The events of an engine whose model reasons, and whose reply is cut short by the model's own limit."""
+
+
 @pytest.fixture(scope="session")
-def run_node(server: Server, cutting_proxy: CuttingProxy) -> Callable[[str], dict[str, Any]]:
+def truncating_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose engine gives every message the reply TRUNCATED."""
+    log = tmp_path_factory.mktemp("truncating") / "server.log"
+    frames = [chunk(f"data: {json.dumps(event)}\n\n".encode()) for event in TRUNCATED]
+    with WireServer([stream_head(), *frames, LAST_CHUNK]) as engine:
+        server = Server("gunicorn", log, ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="k" * 32).wait_until_ready()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def run_node(server: Server, truncating_server: Server, cutting_proxy: CuttingProxy) -> Callable[[str], dict[str, Any]]:
     """Runs a script; returns the results of its cases, by name."""
 
     def run(script: str) -> dict[str, Any]:
@@ -53,6 +82,7 @@ def run_node(server: Server, cutting_proxy: CuttingProxy) -> Callable[[str], dic
             "PATH": os.environ["PATH"],
             "SERVER_URL": server.url,
             "CUTTING_URL": cutting_proxy.url,
+            "TRUNCATING_URL": truncating_server.url,
             "CLIENT": Path(script).stem,
             "HEADERS": json.dumps({"X-Proxy-Secret": PROXY_SECRET}),
         }

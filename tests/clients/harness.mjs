@@ -3,6 +3,7 @@
 const headers = JSON.parse(process.env.HEADERS)
 export const url = process.env.SERVER_URL
 export const cuttingUrl = process.env.CUTTING_URL
+export const truncatingUrl = process.env.TRUNCATING_URL
 
 /** Headers of a user, as the proxy in front of the server would add them. */
 export function as(user, more = {}) {

@@ -1,5 +1,5 @@
 import OpenAI from 'openai'
-import { as, cuttingUrl, waitUntilIdle, run, url } from './harness.mjs'
+import { as, cuttingUrl, waitUntilIdle, run, truncatingUrl, url } from './harness.mjs'
 
 function clientOf(user, base = url, more = {}) {
   return new OpenAI({ baseURL: `${base}/v1`, apiKey: 'a-key', defaultHeaders: as(user, more), maxRetries: 0 })
@@ -25,8 +25,8 @@ async function streamed(client, content, options) {
 async function errorOf(promise) {
   try {
     await promise
-  } catch ({ status, code, type, requestID, constructor }) {
-    return { status, code, type, named: constructor.name, requestID: Boolean(requestID) }
+  } catch ({ status, code, type, param, requestID, constructor }) {
+    return { status, code, type, param, named: constructor.name, requestID: Boolean(requestID) }
   }
 }
 
@@ -58,6 +58,31 @@ await run({
       model: await errorOf(client.chat.completions.create(completionRequest('hi', { model: 'gpt-9' }))),
       stranger: await errorOf(new OpenAI({ baseURL: `${url}/v1`, apiKey: 'x', maxRetries: 0 }).models.list()),
     }
+  },
+
+  async truncated(user) {
+    const client = clientOf(user, truncatingUrl)
+    const whole = await client.chat.completions.create(completionRequest('hello'))
+    const received = []
+    const options = { stream: true, stream_options: { include_usage: true } }
+    for await (const { choices, usage } of await client.chat.completions.create(completionRequest('hello', options))) {
+      received.push([choices[0]?.finish_reason ?? null, usage])
+    }
+    return { whole: [whole.choices[0].finish_reason, whole.choices[0].message.content, whole.usage], streamed: received.slice(-2) }
+  },
+
+  async unknown(user) {
+    const client = clientOf(user)
+    return {
+      route: await errorOf(client.embeddings.create({ model: 'default', input: 'hello' })),
+      method: await errorOf(client.models.delete('default')),
+      many: await errorOf(client.chat.completions.create(completionRequest('hello', { n: 2 }))),
+    }
+  },
+
+  async helper(user) {
+    const runner = clientOf(user).chat.completions.stream(completionRequest('hello', { stream_options: { include_usage: true } }))
+    return { text: await runner.finalContent(), usage: await runner.totalUsage() }
   },
 
   async models(user) {

@@ -93,6 +93,28 @@ def test_the_ai_sdk_resumes_a_running_reply_after_a_reload(ai_sdk):
     assert ai_sdk["reload"] == {"before": "one two three", "after": chat("one two three"), "later": None}
 
 
+def test_the_ai_sdk_shows_reasoning_and_gets_the_finish_reason(ai_sdk):
+    parts = [["reasoning", "The user wants a verse.", "done"], ["text", "In the beginning", "done"]]
+    assert ai_sdk["truncated"] == {"status": "ready", "parts": parts, "reasons": ["length"]}
+
+
+def test_the_ai_sdk_gets_a_sentence_for_a_file(ai_sdk):
+    assert "files and images are not supported" in ai_sdk["file"]
+
+
+def test_the_ai_sdk_may_send_parts_that_are_meant_for_the_app(ai_sdk):
+    assert ai_sdk["appParts"] == chat("hi")
+
+
+def test_two_chats_of_one_user_in_two_tabs_resume_their_own_replies(run_node):
+    tabs = run_node("tabs.mjs")["tabs"]
+
+    assert tabs["replies"] == ["one two three four", "five six seven eight"]
+    assert tabs["ids"] == [["user", "assistant"]] * 2
+    assert tabs["first"] == [204, 200]
+    assert tabs["statuses"] == [[200], [200], [204], [204]]
+
+
 def test_the_ai_sdk_regenerates_replies_and_edits_messages(ai_sdk):
     assert ai_sdk["regenerate"] == {"another": True, **chat("once")}
     assert ai_sdk["edit"] == chat("edited")
@@ -137,7 +159,44 @@ def test_repeating_a_broken_ag_ui_run_resumes_it(ag_ui):
     assert ag_ui["resume"] == {"broken": True, "text": FIVE, "same": True}
 
 
+def test_an_ag_ui_agent_shows_reasoning_and_gets_the_finish_reason(ag_ui):
+    truncated = ag_ui["truncated"]
+
+    reasoning = [
+        "REASONING_START",
+        "REASONING_MESSAGE_START",
+        "REASONING_MESSAGE_CONTENT",
+        "REASONING_MESSAGE_END",
+        "REASONING_END",
+    ]
+    assert [kind for kind in truncated["events"] if kind.startswith("REASONING")] == reasoning
+    assert truncated["metadata"] == {"finishReason": "length"}
+    assert truncated["messages"][1:] == [["reasoning", "The user wants a verse."], ["assistant", "In the beginning"]]
+    assert truncated["again"] == "In the beginning", "the history has a message of the role reasoning"
+
+
 # OpenAI's own client
+
+
+def test_openai_gets_the_finish_reason_and_the_usage(openai):
+    usage = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+
+    assert openai["truncated"]["whole"] == ["length", "In the beginning", usage]
+    assert openai["truncated"]["streamed"] == [["length", None], [None, usage]]
+
+
+def test_openai_raises_its_own_errors_for_what_is_not_there(openai):
+    unknown = openai["unknown"]
+
+    assert (unknown["route"]["status"], unknown["route"]["named"]) == (404, "NotFoundError")
+    assert (unknown["method"]["status"], unknown["method"]["code"]) == (405, "method_not_allowed")
+    assert (unknown["many"]["status"], unknown["many"]["param"]) == (400, "n")
+    assert all(error["requestID"] for error in unknown.values())
+
+
+def test_openais_stream_helper_sums_up_a_reply(openai):
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert openai["helper"] == {"text": "hello", "usage": usage}
 
 
 def test_openai_reads_streamed_and_whole_replies(openai):

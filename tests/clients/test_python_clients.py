@@ -65,6 +65,35 @@ def test_openai_raises_errors(server):
     assert stream_error.value.code == status_error.value.code == "upstream_error"
 
 
+def test_openai_gets_the_finish_reason_and_the_usage(truncating_server):
+    messages = [{"role": "user", "content": "hello"}]
+    with client(truncating_server.url, "py-truncated") as openai_client:
+        whole = openai_client.chat.completions.create(model="default", messages=messages)
+        options = {"include_usage": True}
+        *_, finish, last = openai_client.chat.completions.create(
+            model="default", messages=messages, stream=True, stream_options=options
+        )
+
+    assert (whole.choices[0].finish_reason, whole.choices[0].message.content) == ("length", "In the beginning")
+    assert (finish.choices[0].finish_reason, last.choices) == ("length", [])
+    for usage in (whole.usage, last.usage):
+        assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (9, 4, 13)
+
+
+def test_openai_raises_its_own_errors_for_what_is_not_there(server):
+    with client(server.url, "py-unknown") as openai_client:
+        with pytest.raises(openai.NotFoundError) as unknown:
+            openai_client.embeddings.create(model="default", input="hello")
+        with pytest.raises(openai.APIStatusError) as method:
+            openai_client.models.delete("default")
+        with pytest.raises(openai.BadRequestError) as many:
+            openai_client.chat.completions.create(model="default", messages=[{"role": "user", "content": "hi"}], n=2)
+
+    assert (unknown.value.code, unknown.value.type) == ("not_found", "not_found_error")
+    assert (method.value.status_code, method.value.code) == (405, "method_not_allowed")
+    assert many.value.param == "n"
+
+
 def test_openai_stops_a_reply_by_disconnecting(server):
     with client(server.url, "py-leaves") as openai_client:
         stream = stream_text(openai_client, "/slow 600 one two")

@@ -12,6 +12,7 @@ PRODUCTION = {"AUTH_MODE": "anonymous", "SECRET_KEY": SECRET}
 
 DEFAULTS = {
     "APP_ENV": "production",
+    "HOST": "0.0.0.0",
     "PORT": 8000,
     "WEB_CONCURRENCY": 1,
     "BROKER_BASE_URL": "",
@@ -52,6 +53,7 @@ DEFAULTS = {
     "UPSTREAM_READ_SECONDS": 45,
     "ENGINE_SECONDS": 120,
     "ANSWER_MAX_SECONDS": 600,
+    "MODEL_READ_SECONDS": 300.0,
     "MAX_EVENT_BYTES": 16 * MIB,
     "MAX_BODY_BYTES": 36 * MIB,
     "MAX_STREAMS": streams_by_descriptors(1, 200),
@@ -73,6 +75,7 @@ DEFAULTS = {
     "HISTORY_CHARACTERS": 200_000,
     "EXPOSE_UPSTREAM_ERRORS": False,
     "RELAY_TOOL_EVENTS": True,
+    "RELAY_REASONING": True,
     "ECHO_WORD_SECONDS": 0.03,
     "METRICS_TOKEN": "",
     "PROMETHEUS_MULTIPROC_DIR": "",

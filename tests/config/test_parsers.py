@@ -8,6 +8,11 @@ from tests.refusal import refusal
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
+        ("HOST", "192.0.2.1", "192.0.2.1"),
+        ("HOST", "::", "::"),
+        ("HOST", "[::1]", "::1"),
+        ("HOST", "2001:DB8:0::1", "2001:db8::1"),
+        ("HOST", "chat.internal", "chat.internal"),
         ("PORT", "0", 0),
         ("PORT", "65535", 65535),
         ("PORT", " 8080 ", 8080),
@@ -58,6 +63,7 @@ def test_settings_are_parsed(name, text, value):
         ("HEARTBEAT_SECONDS", "0", "is not above zero"),
         ("HEARTBEAT_SECONDS", "0.0", "is not above zero"),
         ("ECHO_WORD_SECONDS", "slowly", "is not a number"),
+        *(("HOST", text, "is neither an address nor a host name") for text in ("http://x", "a b", "-a", "[::1", "1.2.3.4:80")),
         ("PORT", "http", "is not a whole number"),
         ("PORT", "8000.5", "is not a whole number"),
         ("PORT", "٨٠٠٠", "is not a whole number"),

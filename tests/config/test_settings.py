@@ -15,7 +15,7 @@ def test_unset_settings_have_their_defaults():
 def test_development_needs_no_settings():
     settings = load_settings({"APP_ENV": "development"})
 
-    own = {"APP_ENV": "development", "AUTH_MODE": "", "SECRET_KEY": "", "LOG_FORMAT": "text"}
+    own = {"APP_ENV": "development", "HOST": "127.0.0.1", "AUTH_MODE": "", "SECRET_KEY": "", "LOG_FORMAT": "text"}
     assert by_name(settings) == DEFAULTS | own
     assert settings.development
     assert not read().development

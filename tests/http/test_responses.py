@@ -7,7 +7,7 @@ from time import monotonic
 import pytest
 from flask import Flask
 
-from bff.http.responses import EventStream, StreamOptions
+from bff.http.responses import EventStream, StreamOptions, StreamStats
 from bff.http.sse import Event, comment
 from tests.broker_responses import QUEUED, RECEIPT
 from tests.live import BROKER_KEY, Browser, eventually, head, in_parallel
@@ -16,11 +16,11 @@ from tests.wire_server import HANG, LAST_CHUNK, RESET, WireServer, chunk, stream
 KEEPALIVE = 'data: {"type":"keepalive"}\n'
 
 
-def written(events, max_writes: int | None = None, **options) -> list[bytes]:
+def written(events, max_writes: int | None = None, stats: StreamStats | None = None, **options) -> list[bytes]:
     """What a stream of these events writes, up to `max_writes` writes."""
     app = Flask(__name__)
     stream_options = StreamOptions(**{"heartbeat": comment("beat"), "seconds": 60.0} | options)
-    with app.test_request_context(), EventStream(events, stream_options, environ={}) as response:
+    with app.test_request_context(), EventStream(events, stream_options, environ={}, stats=stats) as response:
         return list(islice(response.response, max_writes))
 
 
@@ -42,6 +42,22 @@ def test_headers_are_sent_alone_if_no_event_arrives_soon():
         yield Event("", "a")
 
     assert written(events) == [b"", b"data: a\n\n"]
+
+
+def test_headers_sent_alone_are_not_counted_as_a_heartbeat():
+    def events(waiter):
+        yield None
+        waiter.wait()
+        yield None
+        counts.append(stats.heartbeats)
+        waiter.wait()
+        yield None
+        counts.append(stats.heartbeats)
+
+    counts, stats = [], StreamStats()
+
+    assert written(events, stats=stats, seconds=0.1) == [b"", comment("beat")]
+    assert counts == [0, 1]
 
 
 def test_a_heartbeat_is_sent_after_silence():

@@ -87,6 +87,9 @@ def bearer(user: str, org: str) -> dict[str, str]:
 _numbers = itertools.count()
 
 
+CHAT_ID = "chat-1"
+
+
 class Owner:
     """A new user with an object of each kind."""
 
@@ -106,8 +109,10 @@ class Owner:
 
 
 def _message(owner: Owner) -> str:
-    """A message whose reply is still running."""
-    with owner.post("/api/chat/stream", {"message": f"/slow 60 {PRIVATE_TEXT}"}) as response:
+    """A message of the chat CHAT_ID, whose reply is still running."""
+    parts = [{"type": "text", "text": f"/slow 60 {PRIVATE_TEXT}"}]
+    content = {"id": CHAT_ID, "messages": [{"role": "user", "parts": parts}]}
+    with owner.post("/api/chat/stream?protocol=ai-sdk", content) as response:
         return str(response.headers["X-Message-ID"])
 
 
@@ -128,7 +133,7 @@ def _conversation_message(owner: Owner) -> str:
 CREATE: dict[str, Callable[[Owner], str]] = {
     "audio": _audio,
     "message_id": _message,
-    "chat_id": lambda _: "any-of-the-clients-own",
+    "chat_id": lambda _: CHAT_ID,
     "path:filename": lambda _: "chat.js",
     "path:name": lambda _: "default",
     "uuid:conversation_id": _conversation,

@@ -39,7 +39,7 @@ def test_a_text_is_not_changed():
 def test_an_audio_message_needs_no_text(audio_format):
     spoken = OGG | {"audio_format": audio_format}
 
-    assert parse(body(**spoken)).for_upstream() == spoken
+    assert parse(body(**spoken)).for_upstream() == spoken | {"audio_format": audio_format.removeprefix("audio/")}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +106,31 @@ def test_an_invalid_message_is_rejected_with_the_reason(content, error):
     assert error_of(body(**content)) == error
 
 
+MEDIA_TYPES = {
+    "OGG": "ogg",
+    "audio/ogg; codecs=opus": "ogg",
+    "Audio/MPEG": "mp3",
+    "audio/mp3": "mp3",
+    "audio/mp4": "m4a",
+    "audio/mp4;codecs=mp4a.40.2": "m4a",
+    "audio/x-m4a": "m4a",
+    "audio/x-wav": "wav",
+    "audio/wave": "wav",
+    "audio/vnd.wave": "wav",
+    "audio/webm;codecs=opus": "webm",
+    "audio/webm ; codecs=opus": "webm",
+    "AUDIO/WEBM;CODECS=OPUS": "webm",
+    "audio/x-flac": "flac",
+}
+
+
+@pytest.mark.parametrize("text", [*MEDIA_TYPES, *AUDIO_FORMATS])
+def test_upstreams_get_the_bare_audio_format(text):
+    message = parse(json.dumps(OGG | {"audio_format": text}).encode())
+
+    assert message.for_upstream()["audio_format"] == MEDIA_TYPES.get(text, text)
+
+
 MISSING = "audio_base64 and audio_format are required for audio."
 FORMAT = "audio_format must be one of ogg, mp3, wav, webm, flac, m4a."
 
@@ -122,7 +147,8 @@ FORMAT = "audio_format must be one of ogg, mp3, wav, webm, flac, m4a."
         ({"message": None}, "message: Input should be a valid string."),
         ({"message": "\0"}, "message must not hold NUL characters."),
         ({"audio_format": "exe"}, FORMAT),
-        ({"audio_format": "OGG"}, FORMAT),
+        ({"audio_format": ";ogg"}, FORMAT),
+        ({"audio_format": "audio/basic"}, FORMAT),
         ({"audio_format": "audio/"}, FORMAT),
         ({"audio_format": "audio/audio/ogg"}, FORMAT),
         ({"audio_format": "video/ogg"}, FORMAT),

@@ -77,7 +77,7 @@ def test_without_ca_file_a_private_authority_is_not_trusted(server, settings, me
     assert not server.requests
 
 
-@pytest.mark.parametrize("name", ["broker", "engine", "key set"])
+@pytest.mark.parametrize("name", ["broker", "engine", "model", "key set"])
 def test_the_log_says_that_a_certificate_is_not_trusted(server, capfd, name):
     settings, method, path = REQUESTS[name]
 

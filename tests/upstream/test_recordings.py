@@ -44,6 +44,12 @@ def test_a_path_is_encoded_again_whatever_the_user_id():
     assert address(ENGINE + path, ENGINE, who) == Address(path, "my_.mp3")
 
 
+def test_a_decomposed_user_id_in_the_url_is_the_users_own():
+    path = "/api/v1/audio/k/org/jose%CC%81/1.mp3"
+
+    assert address(ENGINE + path, ENGINE, Identity("jos\u00e9", "org")).path == path
+
+
 def test_a_path_is_decoded_once():
     assert address(f"{ENGINE}/api/v1/audio/k/Word%20Collective/ada/..%252f1", ENGINE, ADA).path.endswith("/..%252f1")
     with pytest.raises(NotFound):
@@ -176,6 +182,8 @@ def test_only_this_users_recordings_are_found_whatever_the_url(text, start):
         ("bytes=-4", Part(6, 10)),
         ("bytes=-99", Part(0, 10)),
         (" bytes=3-5 ", Part(3, 6)),
+        ("Bytes=3-5", Part(3, 6)),
+        ("BYTES=-4", Part(6, 10)),
     ],
 )
 def test_a_range_is_parsed(header, result):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.errors import UpstreamTimeout, UpstreamUnavailable
+from bff.errors import BY_CODE, UpstreamTimeout, UpstreamUnavailable
 from bff.http.sse import Event
 from bff.upstream.events import TERMINAL
 from bff.upstream.relay import Relay
@@ -44,6 +44,27 @@ def test_broker_streams_are_translated(case):
         edges = [0, *sorted(dice.randint(0, len(data)) for _ in range(6)), len(data)]
         pieces = [data[a:b] for a, b in pairwise(edges)]
         assert [comparable(event) for event in relayed(decoded(pieces))] == case["expected"], edges
+
+
+NO_SLOT = "Timed out waiting for processing slot"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (json.dumps({"error": NO_SLOT}), "upstream_timeout"),
+        (NO_SLOT, "upstream_error"),
+        (json.dumps({"error": NO_SLOT + "s"}), "upstream_error"),
+        (json.dumps({"detail": NO_SLOT}), "upstream_error"),
+    ],
+)
+def test_a_missing_slot_is_a_timeout_only_in_the_brokers_own_form(data, code):
+    relay = Relay("request-1")
+
+    (event,) = relay([Event("error", data)])
+
+    assert json.loads(event.data)["code"] == relay.ended == code
+    assert NO_SLOT in relay.error.detail
 
 
 def test_pauses_are_passed_on():
@@ -141,6 +162,20 @@ def test_tool_events_can_be_left_out():
 
     assert [c["type"] for c in contents(reply)] == ["tool_use", "complete"]
     assert [c["type"] for c in contents(reply, tool_events=False)] == ["complete"]
+
+
+def test_reasoning_can_be_left_out():
+    reply = [Event("message", '{"type":"reasoning","text":"hm"}', "7"), Event("message", COMPLETE)]
+
+    assert relayed(reply)[0] == Event("", '{"type":"reasoning","text":"hm"}', "7")
+    assert [c["type"] for c in contents(reply, reasoning=False)] == ["complete"]
+
+
+def test_our_own_log_keeps_every_code_and_no_text():
+    for code, kind in BY_CODE.items():
+        reply = [Event("message", json.dumps({"type": "error", "error": "secret", "code": code}))]
+        (error,) = contents(reply, own=True)
+        assert (error["code"], error["error"]) == (code, str(kind()))
 
 
 def test_a_position_is_kept_if_it_is_an_integer():

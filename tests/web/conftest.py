@@ -1,13 +1,25 @@
 """One browser and one server for all tests of the page, and a new visitor per test."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.chromium import chromium
 from tests.live import Server
+from tests.missing import missing
 from tests.web.page import TIMEOUT_MS, page_settings
+
+AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+
+
+@pytest.fixture(scope="package")
+def axe() -> str:
+    """The source of axe-core, which checks a page's accessibility."""
+    if not AXE.exists():
+        missing("axe-core")
+    return AXE.read_text()
 
 
 @pytest.fixture(scope="package")

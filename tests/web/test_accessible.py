@@ -1,24 +1,13 @@
 """axe-core finds no accessibility violations in the page: light and dark, wide and narrow."""
 
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.missing import missing
 from tests.web.page import EVERYTHING, direct_chat, replies, send, transcript, wait_for_reply
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
-AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
 RUN = "async () => (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(' ')}`)"
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    if not AXE.exists():
-        missing("axe-core")
-    return AXE.read_text()
 
 
 @pytest.mark.parametrize("width", [1280, 360])

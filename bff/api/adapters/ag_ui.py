@@ -17,13 +17,17 @@ from bff.api.adapters.base import (
     as_json,
     chat_request,
     extra_fields,
+    is_truncated,
     json_safe,
     last_user_message,
     text_only,
 )
-from bff.api.adapters.texts import TextFrames, Texts
+from bff.api.adapters.texts import BlockFrames, Texts
 from bff.api.adapters.tools import Call, Result, Tools
 from bff.http import request_body
+
+APP_ROLES: Final = frozenset({"activity", "reasoning"})
+"""Roles of messages that are meant for the app."""
 
 
 class AgUiMessage(BaseModel):
@@ -42,12 +46,11 @@ class RunAgentInput(BaseModel):
 
 def parse_request(body: bytes) -> ParsedRequest:
     request = request_body.parse(RunAgentInput, body, HISTORY_STRINGS)
-    message = last_user_message(request.messages)
+    message = last_user_message([message for message in request.messages if message.role not in APP_ROLES])
     forwarded = request.forwarded if isinstance(request.forwarded, dict) else {}
     # The run id is the idempotency key: a message repeated in a new run gets a new reply, the same run gets the same reply.
-    return chat_request(
-        text_only(message.content), request.run_id, forwarded.get("on_busy"), threadId=request.thread_id, runId=request.run_id
-    )
+    ids = {"threadId": request.thread_id, "runId": request.run_id}
+    return chat_request(text_only(message.content), request.run_id, forwarded.get("on_busy"), chat_id=request.thread_id, **ids)
 
 
 class AgUiEncoder:
@@ -55,7 +58,7 @@ class AgUiEncoder:
 
     def __init__(self, message_id: str, context: Mapping[str, Any], sent: Sent) -> None:
         self._run = {name: context.get(name) or message_id for name in ("threadId", "runId")}
-        self._texts = Texts(_frames(message_id), sent >= Sent.TEXT)
+        self._texts = Texts(_texts(message_id), _reasoning(message_id), text_sent=sent >= Sent.TEXT)
         self._tools = Tools(message_id, sent >= Sent.TOOLS)
         self.preamble = [as_json(type="RUN_STARTED", **self._run), _custom("message_id", message_id)]
 
@@ -65,21 +68,27 @@ class AgUiEncoder:
 
     def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
-            case "progress":
-                return self._texts.progress(content)
+            case "progress" | "reasoning":
+                return self._texts.add(kind, content)
             case "tool_use":
                 return [*self._texts.end(), *_call(self._tools.call(content))]
             case "tool_result":
                 return [*self._texts.end(), *_result(self._tools.result(content))]
             case "complete":
-                return [*self._texts.finish(content), _custom("response", extra_fields(content)), self._finished()]
+                return [*self._texts.finish(content), _custom("response", extra_fields(content)), self._completed(content)]
             case "stopped":
                 return [*self._texts.finish(content), self._finished(outcome={"type": "cancelled"})]
             case "error":
                 return [*self._texts.end(), *_error(content)]
-            case "keepalive" | "restart":
+            case "restart":
+                return self._texts.end()
+            case "keepalive":
                 return []
         return [_custom(kind, json_safe(content))]
+
+    def _completed(self, content: dict[str, Any]) -> str:
+        """No outcome of the protocol says that a reply was truncated; `metadata` is open for it."""
+        return self._finished(**({"metadata": {"finishReason": "length"}} if is_truncated(content) else {}))
 
     def _finished(self, **fields: Any) -> str:
         return as_json(type="RUN_FINISHED", **self._run, **fields)
@@ -110,16 +119,29 @@ def _custom(name: str, value: Any) -> str:
     return as_json(type="CUSTOM", name=name, value=value)
 
 
-def _frames(message_id: str) -> TextFrames:
+def _texts(message_id: str) -> BlockFrames:
     """Each text block after the first is a message with its own id."""
 
     def text_id(number: int) -> str:
         return message_id if number == 1 else f"{message_id}-{number}"
 
-    return TextFrames(
-        lambda number: as_json(type="TEXT_MESSAGE_START", messageId=text_id(number), role="assistant"),
-        lambda number, text: as_json(type="TEXT_MESSAGE_CONTENT", messageId=text_id(number), delta=text),
-        lambda number: as_json(type="TEXT_MESSAGE_END", messageId=text_id(number)),
+    return BlockFrames(
+        lambda number: [as_json(type="TEXT_MESSAGE_START", messageId=text_id(number), role="assistant")],
+        lambda number, text: [as_json(type="TEXT_MESSAGE_CONTENT", messageId=text_id(number), delta=text)],
+        lambda number: [as_json(type="TEXT_MESSAGE_END", messageId=text_id(number))],
+    )
+
+
+def _reasoning(message_id: str) -> BlockFrames:
+    """Each reasoning block is a span with one message. Their ids may be the same."""
+
+    def events(number: int, *kinds: str, **fields: str) -> list[str]:
+        return [as_json(type=kind, messageId=f"{message_id}-reasoning-{number}", **fields) for kind in kinds]
+
+    return BlockFrames(
+        lambda number: [*events(number, "REASONING_START"), *events(number, "REASONING_MESSAGE_START", role="reasoning")],
+        lambda number, text: events(number, "REASONING_MESSAGE_CONTENT", delta=text),
+        lambda number: events(number, "REASONING_MESSAGE_END", "REASONING_END"),
     )
 
 

@@ -18,11 +18,12 @@ from bff.api.adapters.base import (
     as_json,
     chat_request,
     extra_fields,
+    is_truncated,
     json_safe,
     last_user_message,
     text_only,
 )
-from bff.api.adapters.texts import TextFrames, Texts
+from bff.api.adapters.texts import BlockFrames, Texts
 from bff.api.adapters.tools import Call, Result, Tools
 from bff.http import request_body
 
@@ -36,6 +37,8 @@ class UIMessage(BaseModel):
 class ChatTransportRequest(BaseModel):
     """The body that `DefaultChatTransport` sends. Only the last message is used: the engine stores the history itself."""
 
+    id: Any = None
+    """The chat's id, with which the SDK resumes."""
     messages: list[UIMessage] = Field(min_length=1)
     trigger: str = "submit-message"
     message_id: str | None = Field(default=None, alias="messageId")
@@ -48,13 +51,15 @@ def parse_request(body: bytes) -> ParsedRequest:
     message = last_user_message(request.messages)
     # An edited or regenerated message needs a new reply; with its old id it would get the old one.
     repeated = request.trigger != "submit-message" or request.message_id is not None
-    return chat_request(text_only(message.parts), None if repeated else message.id, request.on_busy)
+    key = None if repeated else message.id
+    chat_id = request.id if isinstance(request.id, str) else ""
+    return chat_request(text_only(message.parts), key, request.on_busy, chat_id=chat_id)
 
 
 class AiSdkEncoder:
     def __init__(self, message_id: str, _: Mapping[str, Any], sent: Sent) -> None:
         self.preamble = [as_json(type="start", messageId=message_id)]
-        self._texts = Texts(_FRAMES, sent >= Sent.TEXT)
+        self._texts = Texts(_frames("text"), _frames("reasoning"), text_sent=sent >= Sent.TEXT)
         self._tools = Tools(message_id, sent >= Sent.TOOLS)
 
     @property
@@ -63,19 +68,21 @@ class AiSdkEncoder:
 
     def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
         match kind:
-            case "progress":
-                return self._texts.progress(content)
+            case "progress" | "reasoning":
+                return self._texts.add(kind, content)
             case "tool_use":
                 return [*self._texts.end(), _call(self._tools.call(content))]
             case "tool_result":
                 return [*self._texts.end(), *_result(self._tools.result(content))]
             case "complete":
-                return [*self._texts.finish(content), _data("response", extra_fields(content)), as_json(type="finish"), DONE]
+                return [*self._texts.finish(content), _data("response", extra_fields(content)), _finish(content), DONE]
             case "stopped":
                 return [*self._texts.finish(content), as_json(type="abort"), DONE]
             case "error":
                 return [*self._texts.end(), *_error(content), DONE]
-            case "keepalive" | "restart":
+            case "restart":
+                return self._texts.end()
+            case "keepalive":
                 return []
         return [_data(kind, json_safe(content))]
 
@@ -98,6 +105,11 @@ def _result(result: Result) -> list[str]:
     return [_call(call), part] if new else [part]
 
 
+def _finish(content: dict[str, Any]) -> str:
+    """The reason is given only for a truncated reply: SDK versions that do not know the field refuse the part."""
+    return as_json(type="finish", finishReason="length") if is_truncated(content) else as_json(type="finish")
+
+
 def _error(content: dict[str, Any]) -> list[str]:
     details = {name: content.get(name) for name in ("code", "request_id")}
     return [_data("error", details), as_json(type="error", errorText=content.get("error"))]
@@ -107,10 +119,12 @@ def _data(name: str, data: Any) -> str:
     return as_json(type=f"data-{name}", data=data, transient=True)
 
 
-_FRAMES: Final = TextFrames(
-    lambda number: as_json(type="text-start", id=f"text-{number}"),
-    lambda number, text: as_json(type="text-delta", id=f"text-{number}", delta=text),
-    lambda number: as_json(type="text-end", id=f"text-{number}"),
-)
+def _frames(kind: str) -> BlockFrames:
+    return BlockFrames(
+        lambda number: [as_json(type=f"{kind}-start", id=f"{kind}-{number}")],
+        lambda number, text: [as_json(type=f"{kind}-delta", id=f"{kind}-{number}", delta=text)],
+        lambda number: [as_json(type=f"{kind}-end", id=f"{kind}-{number}")],
+    )
+
 
 AI_SDK: Final = ClientProtocol(parse_request, AiSdkEncoder, {"x-vercel-ai-ui-message-stream": "v1"})

@@ -7,6 +7,7 @@ express are left out; `docs/clients.md` lists them.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
+from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from bff.errors import InvalidRequest
@@ -17,6 +18,10 @@ from bff.upstream.messages import PRINTABLE
 
 HISTORY_STRINGS: Final = 20_000
 """Maximum strings in the body of a client that sends the whole history: about 1,000 turns."""
+MAX_CHAT_ID_CHARACTERS: Final = 128
+TEXT_ONLY: Final = "messages: the last one must hold text only; files and images are not supported."
+_APP_PARTS: Final = frozenset({"step-start", "reasoning", "source-url", "source-document"})
+"""Types of message parts that are meant for the app, besides `data-…`: no model reads them."""
 DONE: Final = "[DONE]"
 """The last `data` of some protocols; it is not JSON."""
 
@@ -26,6 +31,8 @@ class ParsedRequest(NamedTuple):
     """A body for `POST /api/chat/stream`, not validated yet."""
     context: Mapping[str, Any] = {}
     """Values of the request that the encoder needs or sends back, such as thread and run ids."""
+    chat_id: str = ""
+    """The client's id of the chat that the message belongs to, as `chat_id_key` returns it; the reply can be found by it."""
 
 
 class Sent(IntEnum):
@@ -125,14 +132,21 @@ def json_safe(value: Any) -> Any:
     return value
 
 
-def chat_request(text: str, client_message_id: str | None, on_busy: Any = None, **context: Any) -> ParsedRequest:
+def chat_request(
+    text: str, client_message_id: str | None, on_busy: Any = None, *, chat_id: str = "", **context: Any
+) -> ParsedRequest:
     """A `client_message_id` that we do not accept is left out: it only makes retries idempotent."""
     body = {"message": text}
     if client_message_id and PRINTABLE.fullmatch(client_message_id):
         body["client_message_id"] = client_message_id
     if on_busy is not None:
         body["on_busy"] = on_busy
-    return ParsedRequest(json.dumps(body).encode(), context)
+    return ParsedRequest(json.dumps(body).encode(), context, chat_id_key(chat_id))
+
+
+def chat_id_key(chat_id: str) -> str:
+    """The client's id of a chat as it is kept with its messages: of limited length. "" for none."""
+    return chat_id if len(chat_id) <= MAX_CHAT_ID_CHARACTERS else sha256(chat_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class HasRole(Protocol):
@@ -144,21 +158,27 @@ Message = TypeVar("Message", bound=HasRole)
 
 def last_user_message(messages: list[Message]) -> Message:
     """Raises InvalidRequest if the last message is not the user's."""
-    if messages[-1].role != "user":
-        raise InvalidRequest("messages: the last one must be the user's.")
+    if not messages or messages[-1].role != "user":
+        raise InvalidRequest("messages: the last one must be the user's.", param="messages")
     return messages[-1]
 
 
 def text_only(content: Any) -> str:
-    """The text of a message's content, which is a string or a list of parts. Raises InvalidRequest if any part is no text."""
-    texts = _texts(content)
-    if not texts or None in texts:
-        raise InvalidRequest("messages: the last one must hold text, and nothing else.")
-    return joined_text(content)
+    """The text of a message's content, which is a string or a list of parts. Parts that are meant for the app are ignored.
+
+    Raises InvalidRequest if any other part is no text.
+    """
+    parts = [part for part in content if not _is_for_app(part)] if isinstance(content, list) else content
+    texts = _texts(parts)
+    if None in texts:
+        raise InvalidRequest(TEXT_ONLY, param="messages")
+    if not texts:
+        raise InvalidRequest("messages: the last one must hold text.", param="messages")
+    return joined_text(parts)
 
 
 def joined_text(content: Any) -> str:
-    """As `text_only`, but leaves out images and other parts."""
+    """The text of a message's content without images and other parts."""
     return "\n".join(text for text in _texts(content) if text is not None)
 
 
@@ -174,9 +194,19 @@ def _text_of_part(part: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
+def _is_for_app(part: Any) -> bool:
+    kind = part.get("type") if isinstance(part, dict) else None
+    return isinstance(kind, str) and (kind in _APP_PARTS or kind.startswith("data-"))
+
+
 def responses(content: dict[str, Any]) -> list[str]:
     """The non-empty texts of a `complete` or `stopped` event, which the relay has validated."""
     return [text for text in content["response"]["responses"] if text]
+
+
+def is_truncated(content: dict[str, Any]) -> bool:
+    """Whether the model's own limit cut the reply of a `complete` event short."""
+    return content["response"].get("truncated") is True
 
 
 def extra_fields(content: dict[str, Any]) -> dict[str, Any]:

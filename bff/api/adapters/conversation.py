@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from bff.api.adapters.base import is_truncated
 from bff.http.sse import Event
 from bff.upstream import events
 
@@ -31,7 +32,7 @@ def _named_event(content: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
             text = events.text_in(content)
             return ("token", {"token": text}) if text else None
         case "complete":
-            return "done", {"messageId": _reply_id(content)}
+            return "done", {"messageId": _reply_id(content)} | ({"truncated": True} if is_truncated(content) else {})
         case "stopped":
             return "stopped", {"messageId": _reply_id(content)}
         case "error":

@@ -1,5 +1,6 @@
 """`flask doctor`: checks the settings and everything that a first message needs."""
 
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,7 @@ class Doctor:
 
     def results(self) -> Iterator[CheckResult]:
         yield from _check_settings(self._settings)
+        yield _check_host(self._settings)
         yield from check_upstreams(self._settings, self._broker, self._engine)
         if self._settings.redis_url:
             yield from _check_redis(self._settings)
@@ -61,6 +63,19 @@ def _check_settings(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult(False, message)
     if settings.web_concurrency > 1 and not settings.redis_url:
         yield CheckResult(False, "WEB_CONCURRENCY has no effect: without REDIS_URL the queue is in the memory of one process.")
+
+
+def _check_host(settings: Settings) -> CheckResult:
+    """Binds a socket to HOST, at any free port."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.bind((settings.host, 0))
+            both = family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError as error:
+        return CheckResult(False, f"HOST={settings.host} is no address of this machine ({error.strerror or error}).")
+    ipv4 = ", IPv6 and IPv4" if both and settings.host == "::" else ""
+    return CheckResult(True, f"The server listens on {settings.socket_address()}{ipv4}.")
 
 
 def _changed_settings(settings: Settings) -> Iterator[str]:

@@ -24,7 +24,7 @@ def check_upstreams(settings: Settings, broker: BrokerClient, engine: EngineClie
     if settings.openai_base_url:
         yield _check_model(settings)
     if settings.auth_mode == "jwt" and settings.auth_jwt_jwks_url:
-        yield _check_key_set(settings)
+        yield from _check_key_set(settings)
 
 
 def _check_broker(settings: Settings, broker: BrokerClient) -> CheckResult:
@@ -94,18 +94,22 @@ def _status(settings: Settings, url: str, headers: dict[str, str]) -> int:
         return response.status_code
 
 
-def _check_key_set(settings: Settings) -> CheckResult:
+def _check_key_set(settings: Settings) -> Iterator[CheckResult]:
     from bff.auth.jwt import parse_jwks  # Imports a cryptography library, which only this mode needs.
 
     url, way = settings.auth_jwt_jwks_url, _way(settings, settings.auth_jwt_jwks_url)
     try:
-        keys = parse_jwks(http.read_url(http.session_for(settings), url, settings.upstream_connect_seconds))
+        keys, unusable = parse_jwks(http.read_url(http.session_for(settings), url, settings.upstream_connect_seconds))
     except ChatError as error:
         reason = error.detail or error.code
-        return CheckResult(False, f"The key set at {url} cannot be fetched ({reason}){way}: see AUTH_JWT_JWKS_URL.")
+        yield CheckResult(False, f"The key set at {url} cannot be fetched ({reason}){way}: see AUTH_JWT_JWKS_URL.")
+        return
     if not keys:
-        return CheckResult(False, f"The key set at {url} has no key that can verify a token{way}: see AUTH_JWT_JWKS_URL.")
-    return CheckResult(True, f"The key set at {url} has {len(keys)} usable {'key' if len(keys) == 1 else 'keys'}{way}.")
+        yield CheckResult(False, f"The key set at {url} has no key that can verify a token{way}: see AUTH_JWT_JWKS_URL.")
+    else:
+        yield CheckResult(True, f"The key set at {url} has {len(keys)} usable {'key' if len(keys) == 1 else 'keys'}{way}.")
+    for message in unusable:
+        yield CheckResult(bool(keys), f"{message} Tokens that it signs are refused.")
 
 
 def _way(settings: Settings, url: str) -> str:

@@ -49,7 +49,10 @@ class Message(NamedTuple):
     run_scope: str = ""
     """At most one run per scope, such as a conversation, may wait or run in a group; "" for no such limit."""
     run_key: str = ""
-    """Identifies a run within `run_scope`: a message with the key of a waiting or running one joins it."""
+    """Identifies a run within `run_scope`: a message with the key of a waiting or running one joins it.
+
+    Without a `run_scope` it has no effect on the queue: a message of direct chat has its client's chat id here.
+    """
     repeatable: bool = False
     """Whether the reply may be restarted after its output has started, if its worker is lost."""
 

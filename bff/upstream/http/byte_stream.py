@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import re
 from collections.abc import Iterator
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -31,6 +32,8 @@ class ByteStream:
         self._response = response
         self._silence = silence
         self._closed = False
+        self.deadline = inf
+        """The moment (monotonic) at which reading ends with UpstreamTimeout, whatever arrives. May be changed while reading."""
         # urllib3 keeps http.client's response under this name, and requests relies on it. Responses mocked by `responses`
         # have none of ours; their `read1` never blocks.
         body = getattr(response.raw, "_original_response", response.raw)
@@ -64,8 +67,10 @@ class ByteStream:
                 raise UpstreamTimeout(detail=f"silent for {self._silence} s")
             else:
                 yield b""
+            if monotonic() >= self.deadline:
+                raise UpstreamTimeout(detail="the response did not end in time")
             if self._body is not None and not self._body.ended:
-                self._body.wait(waiter, last_read + self._silence)
+                self._body.wait(waiter, min(last_read + self._silence, self.deadline))
 
     def _read_available(self) -> bytes | None:
         try:

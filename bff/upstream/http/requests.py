@@ -122,7 +122,7 @@ def read_json(
     (monotonic), and the reason if `waiter` is cancelled.
     """
     try:
-        content = _DECODE(_read(response, deadline, waiter, max_bytes).decode("utf-8-sig"))
+        content = _DECODE(read_body(response, deadline, waiter, max_bytes).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UpstreamError(detail="the response is not JSON") from error
     if not isinstance(content, dict):
@@ -140,7 +140,8 @@ def _finite(text: str) -> float:
 _DECODE: Final = json.JSONDecoder(parse_constant=_finite, parse_float=_finite).decode
 
 
-def _read(response: requests.Response, deadline: float, waiter: Waiter | None, max_bytes: int) -> bytes:
+def read_body(response: requests.Response, deadline: float, waiter: Waiter | None, max_bytes: int) -> bytes:
+    """As `read_json`, for any bytes."""
     with ExitStack() as cleanup:
         source = ByteStream(response, max(0.0, deadline - monotonic()))
         cleanup.callback(source.close)

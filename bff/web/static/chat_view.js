@@ -192,6 +192,7 @@ export class ChatView {
     turn.replyView = view;
     turn.pending = null;
     view.addAudio(reply);
+    view.showTruncated(reply);
     this.#addActions(turn, turn.replies.length - 1, view);
   }
 
@@ -221,6 +222,7 @@ export class ChatView {
     const view = new ReplyView();
     view.end(effective(turn.replies[index]));
     view.addAudio(turn.replies[index]);
+    view.showTruncated(turn.replies[index]);
     this.#addActions(turn, index, view);
     turn.replyView = view;
     return view.element;

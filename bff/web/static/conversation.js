@@ -114,7 +114,7 @@ export class Conversation {
     if (this.id) forget(this.id, this.id);
     if (last.type === "error") return { retry: "request" };
     if (last.messageId) {
-      const reply = { id: last.messageId, role: "assistant", content: text, editedContent: null };
+      const reply = { id: last.messageId, role: "assistant", content: text, editedContent: null, truncated: last.truncated };
       return { reply, note: last.type === "stopped" ? "Stopped." : undefined };
     }
     return last.type === "complete" ? { reload: true } : { note: "Stopped, and not kept.", retry: "request" };

@@ -58,6 +58,7 @@ export class Run {
     if (event.type === "status") this.#showStatus(event);
     else if (event.type === "tool_use") this.#view.status(`Using ${event.tool ?? "a tool"}…`);
     else if (event.type === "progress") this.#view.write(event.text);
+    else if (event.type === "reasoning") this.#view.reason(event.text);
     else if (event.type === "restart") this.#restart();
   }
 

@@ -96,6 +96,7 @@ export class QuestionView {
 export class ReplyView {
   content = "";
   #markdown;
+  #reasoning = null;
 
   constructor() {
     this.text = make("div", { class: "text" });
@@ -119,9 +120,21 @@ export class ReplyView {
     this.#markdown.write(piece);
   }
 
+  /** Shows what the model says to itself, collapsed. */
+  reason(piece) {
+    if (!this.content) this.status("Thinking…");
+    if (!this.#reasoning) {
+      this.#reasoning = make("details", {}, make("summary", {}, "Reasoning"), make("p"));
+      this.text.before(this.#reasoning);
+    }
+    this.#reasoning.lastChild.append(piece);
+  }
+
   /** Discards the text so far. */
   restart() {
     this.#finish();
+    this.#reasoning?.remove();
+    this.#reasoning = null;
     this.content = "";
     this.text.replaceChildren();
     this.#markdown = new Markdown(this.text);
@@ -148,9 +161,18 @@ export class ReplyView {
 
   /** Shows a line below the reply; an empty text hides it. */
   note(text) {
+    this.#showNote(text);
+    if (text) announce(text);
+  }
+
+  /** `response`: what the server knows of a finished reply. */
+  showTruncated({ truncated }) {
+    if (truncated === true) this.#showNote("Cut short: the reply reached the model's limit.");
+  }
+
+  #showNote(text) {
     this.noteLine.textContent = text;
     this.noteLine.hidden = !text;
-    if (text) announce(text);
   }
 
   addAudio({ voice_audio_url: url, voice_audio_base64: base64 }) {
@@ -160,7 +182,7 @@ export class ReplyView {
 
   /** Announces the finished reply to screen readers, once instead of per token. */
   announce() {
-    announce(`Answer: ${this.text.textContent.slice(0, MAX_ANNOUNCED)}`);
+    announce(`Answer: ${this.text.textContent.slice(0, MAX_ANNOUNCED)} ${this.noteLine.textContent}`.trim());
   }
 
   #finish() {

@@ -14,6 +14,8 @@ class Reading(NamedTuple):
     """How it ended: complete, error or stopped; "" if it did not."""
     tools: list[tuple[str, object, object]] = []
     """The name, input and output of each tool call that has a result."""
+    reasoning: list[str] = []
+    is_truncated: bool = False
 
     @property
     def text(self) -> str:
@@ -42,11 +44,23 @@ class Recorder:
         self._open = ""
         self._calls: dict[str, tuple[str, str]] = {}
         self._tools: list[tuple[str, object, object]] = []
+        self._reasoning: dict[str, str] = {}
+        self._is_truncated = False
 
     def start(self, text_id: str) -> None:
         assert not self._open
         assert text_id not in self._texts
         self._open, self._texts[text_id] = text_id, ""
+
+    def start_reasoning(self, reasoning_id: str) -> None:
+        assert not self._open
+        assert reasoning_id not in self._reasoning
+        self._open, self._reasoning[reasoning_id] = reasoning_id, ""
+
+    def add_reasoning(self, reasoning_id: str, text: str) -> None:
+        assert reasoning_id == self._open
+        assert text
+        self._reasoning[reasoning_id] += text
 
     def add(self, text_id: str, text: str) -> None:
         assert text_id == self._open
@@ -69,12 +83,13 @@ class Recorder:
         name, arguments = self._calls[call_id]
         self._tools.append((name, json.loads(arguments), output))
 
-    def finish(self, end: str) -> None:
+    def finish(self, end: str, *, is_truncated: bool = False) -> None:
         assert not self._open or end == "error"
-        self.end = end
+        self.end, self._is_truncated = end, is_truncated
 
     def reading(self) -> Reading:
-        return Reading(list(self._texts.values()), self.end, self._tools)
+        texts, reasoning = list(self._texts.values()), list(self._reasoning.values())
+        return Reading(texts, self.end, self._tools, reasoning, self._is_truncated)
 
 
 def ai_sdk(source: Iterable[str]) -> Reading:
@@ -101,11 +116,14 @@ _AI_SDK = {
     "text-start": lambda recorder, part: recorder.start(part["id"]),
     "text-delta": lambda recorder, part: recorder.add(part["id"], part["delta"]),
     "text-end": lambda recorder, part: recorder.close(part["id"]),
+    "reasoning-start": lambda recorder, part: recorder.start_reasoning(part["id"]),
+    "reasoning-delta": lambda recorder, part: recorder.add_reasoning(part["id"], part["delta"]),
+    "reasoning-end": lambda recorder, part: recorder.close(part["id"]),
     "tool-input-available": lambda recorder, part: recorder.call(
         part["toolCallId"], part["toolName"], json.dumps(part["input"])
     ),
     "tool-output-available": lambda recorder, part: recorder.result(part["toolCallId"], part["output"]),
-    "finish": lambda recorder, part: recorder.finish("complete"),
+    "finish": lambda recorder, part: recorder.finish("complete", is_truncated=part.get("finishReason") == "length"),
     "abort": lambda recorder, part: recorder.finish("stopped"),
     "error": lambda recorder, part: recorder.finish("error" if part["errorText"] else ""),
 }
@@ -131,14 +149,22 @@ _AG_UI = {
     "TOOL_CALL_ARGS": lambda recorder, event: recorder.add_arguments(event["toolCallId"], event["delta"]),
     "TOOL_CALL_END": lambda recorder, event: None,
     "TOOL_CALL_RESULT": lambda recorder, event: recorder.result(event["toolCallId"], "" + event["content"]),
-    "RUN_FINISHED": lambda recorder, event: recorder.finish("stopped" if "outcome" in event else "complete"),
+    "REASONING_START": lambda recorder, event: event["messageId"].strip(),
+    "REASONING_MESSAGE_START": lambda recorder, event: recorder.start_reasoning(event["messageId"]),
+    "REASONING_MESSAGE_CONTENT": lambda recorder, event: recorder.add_reasoning(event["messageId"], event["delta"]),
+    "REASONING_MESSAGE_END": lambda recorder, event: recorder.close(event["messageId"]),
+    "REASONING_END": lambda recorder, event: event["messageId"].strip(),
+    "RUN_FINISHED": lambda recorder, event: recorder.finish(
+        "stopped" if "outcome" in event else "complete",
+        is_truncated=event.get("metadata") == {"finishReason": "length"},
+    ),
     "RUN_ERROR": lambda recorder, event: recorder.finish("error" if event["message"] and event["code"] else ""),
     "CUSTOM": lambda recorder, event: event["name"].strip(),
 }
 
 
 def openai(source: Iterable[str]) -> Reading:
-    texts, end, done = [], "", False
+    texts, end, done, is_truncated = [], "", False, False
     for number, data in enumerate(source):
         assert not done, "nothing after [DONE]"
         if data == "[DONE]":
@@ -155,6 +181,7 @@ def openai(source: Iterable[str]) -> Reading:
         (choice,) = chunk["choices"]
         assert ("role" in choice["delta"]) == (number == 0)
         texts.append(choice["delta"].get("content", ""))
-        end = "complete" if choice["finish_reason"] == "stop" else ""
+        end = "complete" if choice["finish_reason"] else ""
+        is_truncated = choice["finish_reason"] == "length"
     assert done == bool(end)
-    return Reading([text for text in texts if text], end)
+    return Reading([text for text in texts if text], end, is_truncated=is_truncated)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from bff.api.adapters import conversation
 from bff.api.adapters.ag_ui import AG_UI
 from bff.api.adapters.ai_sdk import AI_SDK
-from bff.api.adapters.base import ResumePoint, Sent, translate
+from bff.api.adapters.base import ResumePoint, Sent, chat_id_key, translate
 from bff.api.adapters.native import NATIVE
 from bff.api.adapters.openai import OPENAI
+from bff.errors import InvalidRequest
 from bff.http.sse import Event, encode
 from bff.upstream.relay import Relay
 from tests.api.adapters import readers
@@ -87,6 +88,59 @@ def test_a_tool_call_separates_two_texts(name, output):
     assert reading.tools == [("fetch", {"reference": "John 3:16"}, output)]
 
 
+REASONING = [{"type": "reasoning", "text": "Let me "}, {"type": "reasoning", "text": ""}, {"type": "reasoning", "text": "see."}]
+ui_protocols = pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
+
+
+@ui_protocols
+def test_reasoning_is_shown_apart_from_the_text(name):
+    text, more, complete = REPLY[2], REPLY[5], REPLY[-1]
+
+    reading = read(name, encoded(name, numbered([*REASONING, text, *REASONING, REPLY[3], *REASONING, more, complete])))
+
+    assert reading.reasoning == ["Let me see."] * 3
+    assert reading.texts == ["For God ", "so loved "]
+
+
+@ui_protocols
+@pytest.mark.parametrize("end", [{"type": "complete"}, {"type": "stopped"}], ids=lambda end: end["type"])
+def test_the_end_of_a_reply_ends_its_reasoning(name, end):
+    reading = read(name, encoded(name, numbered([*REASONING, end | {"response": {"responses": ["ok"]}}])))
+
+    assert (reading.reasoning, reading.texts, reading.end) == (["Let me see."], ["ok"], end["type"])
+
+
+@ui_protocols
+@pytest.mark.parametrize("text", [None, 5, ["a"]])
+def test_invalid_reasoning_is_left_out(name, text):
+    assert read(name, encoded(name, numbered([{"type": "reasoning", "text": text}, REPLY[-1]]))).reasoning == []
+
+
+def test_openai_has_no_reasoning():
+    reading = read("openai", encoded("openai", numbered([*REASONING, REPLY[2], REPLY[-1]])))
+
+    assert (reading.text, reading.end) == ("For God ", "complete")
+
+
+@every_encoder
+@pytest.mark.parametrize("truncated", [True, False])
+def test_a_truncated_reply_is_complete_with_its_reason(name, truncated):
+    response = {"responses": ["For God"], "truncated": True} if truncated else {"responses": ["For God"], "truncated": "no"}
+
+    reading = read(name, encoded(name, numbered([{"type": "complete", "response": response}])))
+
+    assert (reading.text, reading.end, reading.is_truncated) == ("For God", "complete", truncated)
+
+
+@pytest.mark.parametrize("truncated", [True, False])
+def test_a_conversation_has_the_reason_with_the_end(truncated):
+    response = {"responses": ["ok"], "message_id": "m-7"} | ({"truncated": True} if truncated else {})
+
+    [done] = conversation.encode(numbered([{"type": "complete", "response": response}]), restarted=False)
+
+    assert json.loads(done.data) == {"messageId": "m-7"} | ({"truncated": True} if truncated else {})
+
+
 @every_encoder
 def test_none_is_passed_on_at_once(name):
     encoder = PROTOCOLS[name][0].encoder("m-1", CONTEXT, Sent.NOTHING)
@@ -141,7 +195,6 @@ def test_events_without_ids_stay_without_ids(name):
 TEXT, STATUS, TOOL, COMPLETE = REPLY[2], REPLY[0], REPLY[3], REPLY[-1]
 NO_OUTPUT = [STATUS, {"type": "progress", "text": ""}, {"type": "reasoning", "text": "Well"}, {"type": "keepalive"}]
 OUTPUT = {"text": [TEXT], "a tool": [TOOL], "text and a tool": [TEXT, TOOL]}
-with_tools = pytest.mark.parametrize("name", ["ai-sdk", "ag-ui"])
 
 
 def relayed_and_encoded(name: str, reply, sent: Sent = Sent.NOTHING) -> list[Event]:
@@ -162,6 +215,13 @@ def test_a_restart_before_any_output_is_invisible(name):
     assert (reading.text, reading.end) == ("For God ", "complete")
 
 
+@ui_protocols
+def test_a_restart_ends_the_reasoning_before_it(name):
+    reply = numbered([*REASONING, {"type": "restart"}, *REASONING, TEXT, COMPLETE])
+
+    assert read(name, relayed_and_encoded(name, reply)).reasoning == ["Let me see."] * 2
+
+
 @every_encoder
 @pytest.mark.parametrize("before", [OUTPUT["text"], [*NO_OUTPUT, TEXT], OUTPUT["text and a tool"]])
 def test_a_restart_after_text_ends_the_reply_with_an_error(name, before):
@@ -172,7 +232,7 @@ def test_a_restart_after_text_ends_the_reply_with_an_error(name, before):
     assert any('"code":"interrupted"' in event.data for event in events)
 
 
-@with_tools
+@ui_protocols
 def test_a_restart_after_a_tool_call_ends_the_reply_with_an_error(name):
     assert read(name, relayed_and_encoded(name, restarted([TOOL]))).end == "error"
 
@@ -190,7 +250,7 @@ def test_a_second_restart_after_text_ends_the_reply_with_an_error(name):
     assert read(name, relayed_and_encoded(name, reply)).end == "error"
 
 
-@with_tools
+@ui_protocols
 @pytest.mark.parametrize("before", [*OUTPUT.values(), NO_OUTPUT], ids=[*OUTPUT, "nothing"])
 def test_a_resumed_reader_gets_the_same_end(name, before):
     reply = restarted(before)
@@ -239,7 +299,9 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["id", "tool", "name", "text"]), inner),
     max_leaves=4,
 )
-TYPES = st.sampled_from(["tool_use", "tool_result", "progress", "status", "thinking", "keepalive", "data-x", ""])
+TYPES = st.sampled_from(
+    ["tool_use", "tool_result", "progress", "reasoning", "restart", "status", "thinking", "keepalive", "data-x", ""]
+)
 FIELDS = st.sampled_from(["tool", "name", "id", "tool_use_id", "input", "result", "content", "text", "message", "delta"])
 
 
@@ -305,6 +367,74 @@ def test_a_request_is_parsed_to_its_last_message(name):
     parsed = json.loads(PROTOCOLS[name][0].parse_request(json.dumps(REQUESTS[name]).encode()).body)
 
     assert parsed == {"message": "hi"} | ({} if name == "openai" else {"client_message_id": "id-1"})
+
+
+APP_PARTS = [
+    {"type": "step-start"},
+    {"type": "data-location", "data": {"city": "Antioch"}},
+    {"type": "reasoning", "text": "hm"},
+    {"type": "source-url", "sourceId": "s-1", "url": "https://example.org"},
+    {"type": "source-document", "sourceId": "s-2", "mediaType": "text/plain", "title": "t"},
+]
+
+
+def user_message(name: str, parts: object) -> bytes:
+    field = "parts" if name == "ai-sdk" else "content"
+    return json.dumps({"model": "default", "messages": [{"role": "user", "id": "u-1", field: parts}]}).encode()
+
+
+@every_encoder
+def test_parts_that_are_meant_for_the_app_are_ignored(name):
+    parts = [*APP_PARTS, {"type": "text", "text": "hi"}, *APP_PARTS]
+
+    assert json.loads(PROTOCOLS[name][0].parse_request(user_message(name, parts)).body)["message"] == "hi"
+
+
+@every_encoder
+@pytest.mark.parametrize("kind", ["file", "image", "image_url", "input_audio", "binary", "document", "reasoning-file"])
+def test_files_and_images_are_refused_with_a_sentence(name, kind):
+    parts = [{"type": "text", "text": "hi"}, {"type": kind, "url": "data:image/png;base64,"}]
+
+    with pytest.raises(InvalidRequest, match="files and images are not supported"):
+        PROTOCOLS[name][0].parse_request(user_message(name, parts))
+
+
+@every_encoder
+@pytest.mark.parametrize("parts", [APP_PARTS, [], None, 5, [{"type": "text"}], [None]])
+def test_a_message_without_text_is_refused(name, parts):
+    with pytest.raises(InvalidRequest):
+        PROTOCOLS[name][0].parse_request(user_message(name, parts))
+
+
+def test_ag_ui_messages_that_are_meant_for_the_app_are_ignored():
+    messages = [{"role": "user", "content": "hi"}, {"role": "reasoning", "content": "hm"}, {"role": "activity", "content": {}}]
+
+    parsed = AG_UI.parse_request(json.dumps({"messages": messages}).encode())
+
+    assert json.loads(parsed.body)["message"] == "hi"
+    with pytest.raises(InvalidRequest):
+        AG_UI.parse_request(json.dumps({"messages": messages[1:]}).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "chat_id", "key"),
+    [
+        ("ai-sdk", "id", "chat-1", "chat-1"),
+        ("ag-ui", "threadId", "thread-1", "thread-1"),
+        ("ai-sdk", "id", "ἀρχῇ / 1", "ἀρχῇ / 1"),
+        ("ai-sdk", "id", 5, ""),
+        ("ai-sdk", "id", None, ""),
+    ],
+)
+def test_the_chats_id_is_parsed(name, field, chat_id, key):
+    assert PROTOCOLS[name][0].parse_request(json.dumps(REQUESTS[name] | {field: chat_id}).encode()).chat_id == key
+
+
+def test_a_long_chat_id_has_a_short_key():
+    ids = ["a" * 1000, "a" * 999 + "b", "\ud800" * 200]
+
+    assert len({chat_id_key(chat_id) for chat_id in ids}) == 3
+    assert all(len(chat_id_key(chat_id)) == 64 for chat_id in ids)
 
 
 def test_the_native_protocol_changes_nothing():

@@ -175,3 +175,8 @@ def test_diagnose_reports_a_buffering_proxy():
 @pytest.mark.parametrize(("url", "status"), [(UNREACHABLE_URL, 1), ("nonsense", 2)])
 def test_diagnose_fails_for_an_unusable_url(url, status):
     assert run("diagnose", url)[0] == status
+
+
+def test_the_address_to_listen_on_is_tried():
+    assert "ok     The server listens on 127.0.0.1:8001." in run("doctor", PORT="8001")[1]
+    assert failures(HOST="192.0.2.1") == ["HOST=192.0.2.1 is no address of this machine (Cannot assign requested address)."]

@@ -145,6 +145,18 @@ def test_a_key_set_without_keys_is_reported():
     assert line.endswith("has no key that can verify a token: see AUTH_JWT_JWKS_URL.")
 
 
+def test_unusable_keys_are_named():
+    weak = rsa.generate_private_key(65537, 1024).public_key()
+    jwks = [jwt.algorithms.RSAAlgorithm.to_jwk(key, as_dict=True) for key in (PUBLIC_KEY, weak)]
+    content = json.dumps({"keys": [jwks[0] | {"kid": "good"}, jwks[1] | {"kid": "weak"}]}).encode()
+    with WireServer([reply(content)]) as server:
+        status, lines = run("doctor", **JWT, AUTH_JWT_JWKS_URL=server.url)
+
+    assert status == 0
+    assert any(line.endswith("has 1 usable key.") for line in lines)
+    assert "ok     The key 'weak' ('RSA') has 1024 bits instead of 2048 to 8192. Tokens that it signs are refused." in lines
+
+
 def test_diagnose_uses_the_proxy_and_the_ca_file(authority, proxy, ca_file):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(tls)

@@ -1494,6 +1494,16 @@ def test_another_run_of_the_scope_is_refused_and_another_scope_waits(queue, runn
     assert queue.enqueue(in_group("group"), None, "enqueue").ahead == 2
 
 
+def test_a_run_key_without_a_scope_is_listed_and_has_no_other_effect(queue):
+    messages = [run("chat-1", ""), run("chat-1", ""), run("chat-2", "")]
+    for message in messages:
+        queue.enqueue(message, None, "enqueue")
+    claim_next(queue)
+
+    listed = [(entry.message_id, entry.run_scope, entry.run_key) for entry in queue.positions("ann", "group")]
+    assert listed == [(message.id, "", message.run_key) for message in messages]
+
+
 def test_a_finished_run_is_not_joined(queue):
     first, second = run("a"), run("a")
     queue.enqueue(first, None, "enqueue")
