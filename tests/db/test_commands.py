@@ -30,13 +30,13 @@ def flask_db(*arguments: str, command: str = "chat db", **settings: str) -> subp
 def test_the_server_uses_the_tables_that_flask_chat_db_created(start, tmp_path, command):
     url = f"sqlite:///{tmp_path}/chat.db"
     assert "no tables" in flask_db("current", command=command, DATABASE_URL=url).stdout
-    assert "0005" in flask_db("upgrade", command=command, DATABASE_URL=url).stdout
+    assert "0006" in flask_db("upgrade", command=command, DATABASE_URL=url).stdout
     server = start("gunicorn", DATABASE_URL=url, **PRODUCTION)
 
     created = Browser(server).request("POST", "/api/conversations", {"title": "First"})
 
     assert created.json()["title"] == "First"
-    assert "0004" in flask_db("downgrade", "-1", command=command, DATABASE_URL=url).stdout
+    assert "0005" in flask_db("downgrade", "-1", command=command, DATABASE_URL=url).stdout
 
 
 def test_another_programs_tables_are_reported_in_one_sentence(tmp_path):

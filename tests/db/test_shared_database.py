@@ -11,7 +11,7 @@ from bff.db.database import Database
 from bff.db.store import ConversationStore
 from bff.errors import UpstreamUnavailable
 
-HEAD = "0005"
+HEAD = "0006"
 FOREIGN_MESSAGES = "CREATE TABLE chat_messages (id INTEGER PRIMARY KEY, body TEXT)"
 DEFAULT_TABLE = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
 
@@ -50,13 +50,13 @@ def at_an_earlier_release(database: Database, revision: str) -> UUID:
     return conversation
 
 
-@pytest.mark.parametrize("revision", ["ae1027a6acf", HEAD, "0004", "0001"])
+@pytest.mark.parametrize("revision", ["ae1027a6acf", HEAD, "0005", "0001"])
 def test_another_programs_revision_is_left_alone(database, revision):
     add_foreign_revision(database, revision)
 
     assert database.current() == ""
     assert database.upgrade() == HEAD == database.current()
-    assert database.downgrade("0004") == "0004" == database.current()
+    assert database.downgrade("0005") == "0005" == database.current()
     assert database.downgrade("base") == ""
     assert database.upgrade() == HEAD
 
@@ -64,7 +64,7 @@ def test_another_programs_revision_is_left_alone(database, revision):
     assert revisions(database, "chat_alembic_version") == [HEAD]
 
 
-@pytest.mark.parametrize("revision", ["0001", "0003", "0004"])
+@pytest.mark.parametrize("revision", ["0001", "0003", "0005"])
 def test_the_revision_of_an_earlier_release_is_taken_over_with_its_data(database, revision):
     conversation = at_an_earlier_release(database, revision)
     assert database.current() == revision
@@ -76,7 +76,7 @@ def test_the_revision_of_an_earlier_release_is_taken_over_with_its_data(database
 
 
 def test_only_our_row_is_taken_over(database):
-    at_an_earlier_release(database, "0004")
+    at_an_earlier_release(database, "0005")
     execute(database, "INSERT INTO alembic_version VALUES ('ae1027a6acf')")
 
     assert database.upgrade() == HEAD
@@ -87,14 +87,14 @@ def test_only_our_row_is_taken_over(database):
 def test_an_earlier_release_finds_the_revision_after_a_downgrade(database):
     database.upgrade()
 
-    assert database.downgrade("-1") == "0004"
-    assert database.downgrade("-1") == "0003" == database.current()
+    assert database.downgrade("-1") == "0005"
+    assert database.downgrade("-1") == "0004" == database.current()
 
-    assert revisions(database, "alembic_version") == ["0003"]
+    assert revisions(database, "alembic_version") == ["0004"]
 
 
 def test_an_upgrade_takes_over_a_downgraded_database(database):
-    conversation = at_an_earlier_release(database, "0004")
+    conversation = at_an_earlier_release(database, "0005")
 
     assert [database.upgrade(), database.downgrade("0002"), database.upgrade()] == [HEAD, "0002", HEAD]
 
@@ -124,14 +124,14 @@ def test_another_programs_tables_are_named_and_left_alone(database, statement, n
 
 
 def test_another_programs_tables_and_revision_are_not_taken_for_ours(database):
-    add_foreign_revision(database, "0004")
+    add_foreign_revision(database, "0005")
     execute(database, FOREIGN_MESSAGES, "INSERT INTO chat_messages VALUES (1, 'theirs')")
 
     assert database.current() == ""
     with pytest.raises(migrations.ForeignTables):
         database.upgrade()
 
-    assert revisions(database, "alembic_version") == ["0004"]
+    assert revisions(database, "alembic_version") == ["0005"]
     assert database.read(lambda session: session.scalar(text("SELECT body FROM chat_messages"))) == "theirs"
 
 

@@ -13,7 +13,7 @@ from bff.db.models import Base
 VERSION_TABLE: Final = "chat_alembic_version"
 """Has one row after the first revision."""
 DEFAULT_TABLE: Final = "alembic_version"
-OWN_TABLE_REVISION: Final = "0005"
+OWN_TABLE_REVISION: Final = "0006"
 """Releases that know only older revisions read DEFAULT_TABLE."""
 FIRST_COLUMNS: Final = {
     "chat_conversations": {"id", "owner_id", "agent_id", "updated_at"},

@@ -3,8 +3,8 @@
 Changes nothing itself: see `version_table.py`. As a revision, it can be downgraded for a release that reads the old table.
 """
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 
 def upgrade() -> None:
