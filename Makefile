@@ -7,7 +7,7 @@ export PORT
 .PHONY: run test test-quick test-deps soak soak-freezes check bench lock
 
 run: .venv/run
-	APP_ENV=development .venv/bin/flask db upgrade
+	APP_ENV=development .venv/bin/flask chat db upgrade
 	APP_ENV=development .venv/bin/gunicorn app:app
 
 # On a busy machine, tests of real processes may fail by timing: in CI they are retried once, and retries are reported.

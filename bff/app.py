@@ -179,9 +179,10 @@ def _health_probes(
     if settings.engine_base_url:
         probes["engine"] = engine.check
     if redis is not None:
-        from bff.ops.redis import check_writes, ping
+        from bff.ops.redis import ping
+        from bff.ops.redis_check import check_use
 
-        probes["redis"] = WriteProbe(partial(ping, redis), partial(check_writes, redis))
+        probes["redis"] = WriteProbe(partial(ping, redis), partial(check_use, redis))
     return probes
 
 

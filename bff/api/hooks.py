@@ -119,6 +119,14 @@ def to_chat_error(error: Exception) -> ChatError:
     return chat_error
 
 
+def revalidated(response: Response) -> Response:
+    """Adds an ETag of the body; caches must ask before each use. Becomes a 304 if the client's copy has that ETag."""
+    response.add_etag()
+    response.cache_control.no_cache = True
+    response.make_conditional(request)
+    return response
+
+
 def client_resumes() -> bool:
     """Whether the client says that it reconnects after a stream that ends without a terminal event."""
     return request.headers.get("X-Chat-Resume") == "1"

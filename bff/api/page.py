@@ -3,13 +3,18 @@
 from flask import Blueprint, Response, render_template
 
 from bff.api import hooks
-from bff.api.openapi import PUBLIC_ERRORS, ResponseSpec, describe
+from bff.api.openapi import PUBLIC_ERRORS, ResponseSpec, describe, responses
 
 bp = Blueprint("page", __name__, template_folder="../web/templates", static_folder="../web/static", static_url_path="/static")
 hooks.add_hooks(bp, linkable=True)
 
 
 @bp.get("/")
-@describe("Get the chat page.", {200: ResponseSpec("The page.", media_type="text/html")}, PUBLIC_ERRORS, public=True)
+@describe(
+    "Get the chat page.",
+    {200: ResponseSpec("The page.", media_type="text/html"), 304: responses.NOT_MODIFIED},
+    PUBLIC_ERRORS,
+    public=True,
+)
 def page() -> Response:
-    return Response(render_template("page.html"), content_type="text/html; charset=utf-8")
+    return hooks.revalidated(Response(render_template("page.html"), content_type="text/html; charset=utf-8"))

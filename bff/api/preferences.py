@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from flask import Blueprint, Response, jsonify
-from pydantic import BaseModel, StrictStr, StringConstraints
+from pydantic import BaseModel, Field, StrictStr, StringConstraints
 
 from bff.api import hooks, services
 from bff.api.engine_request import engine_request
@@ -18,8 +18,8 @@ hooks.add_hooks(bp)
 class Changes(BaseModel):
     """Preferences that are left out stay as they are. Unknown keys are ignored."""
 
-    response_language: Annotated[StrictStr, StringConstraints(pattern=r"^[a-z]{2}$")] = ""
-    """The default never passes the pattern; it only marks the field as optional."""
+    response_language: Annotated[StrictStr, StringConstraints(pattern=r"^[a-z]{2}$")] = Field(default_factory=str)
+    """The default marks the field as optional; a factory's result is not in the schema, whose pattern it would not match."""
 
 
 @bp.get("")

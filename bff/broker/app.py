@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NoReturn
 from bff.config import checks
 from bff.config.environment import load_settings
 from bff.config.settings import KEY_BYTES, Settings
-from bff.errors import Draining, SettingsError, UpstreamUnavailable
+from bff.errors import ChatError, Draining, SettingsError, UpstreamUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flask import Flask
 
@@ -106,14 +106,23 @@ def run_worker() -> None:
         _check_database(settings)
     except SettingsError as error:
         _exit(str(error))
-    worker = _create_worker(settings, _create_queue(settings), Services(settings))
+    queue = _create_queue(settings)
+    worker = _create_worker(settings, queue, Services(settings))
     worker.start()
     log = logging.getLogger(__name__)
-    for message in checks.warnings(settings):
+    for message in (*checks.warnings(settings), *_queue_problems(queue)):
         log.warning(message)
     log.info("answering the messages queued in Redis")
     stop.wait()
     worker.drain(settings.drain_seconds)
+
+
+def _queue_problems(queue: "Queue") -> "Iterator[str]":
+    """A worker has no `/readyz` that would report them. It starts nevertheless, as they may be temporary."""
+    try:
+        queue.check_writes()
+    except ChatError as error:
+        yield f"REDIS_URL cannot be used: {error.detail}."
 
 
 def check(settings: Settings) -> None:
@@ -134,7 +143,7 @@ def _check_database(settings: Settings) -> None:
         ConversationStore(database).check()
     except UpstreamUnavailable as error:
         raise SettingsError(
-            f"DATABASE_URL cannot be used: {error.detail}. Its tables are made by `flask db upgrade`."
+            f"DATABASE_URL cannot be used: {error.detail}. Its tables are made by `flask chat db upgrade`."
         ) from error
     finally:
         database.close()

@@ -114,7 +114,7 @@ class Worker:
                     unavailable = False
                     time.sleep(PAUSE_SECONDS)  # Runs renew their leases first, which may have expired meanwhile.
                 self._claim_one()
-            except StorageUnavailable as problem:
+            except (StorageUnavailable, ServerFull) as problem:
                 if not unavailable:
                     log.warning("the queue is unavailable: %s", problem.detail)
                 unavailable = True

@@ -20,7 +20,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from bff.config.settings import Settings
-from bff.db import migrations
+from bff.db import migrations, privileges
+from bff.db.migrations.version_table import VERSION_TABLE
+from bff.db.problems import explain
 from bff.errors import UpstreamUnavailable
 from bff.http import waiting
 
@@ -41,7 +43,7 @@ UNAVAILABLE: Final = "Conversations cannot be reached. Please try again in a mom
 
 
 def open_database(settings: Settings) -> "Database":
-    """Development migrates the tables at the first use; in production `flask db upgrade` is a step of the deploy."""
+    """Development migrates the tables at the first use; in production `flask chat db upgrade` is a step of the deploy."""
     return Database(settings.database_url, migrate=settings.development)
 
 
@@ -72,11 +74,11 @@ class Database:
         self.write(_write_to_sqlite if self._is_sqlite else _write_to_postgresql)
 
     def upgrade(self, revision: str = migrations.HEAD) -> str:
-        """Returns the revision after the upgrade."""
+        """Returns the revision after the upgrade. Raises UpstreamUnavailable, a MigrationError."""
         return self._run_migration(partial(migrations.upgrade, revision=revision))
 
     def downgrade(self, revision: str) -> str:
-        """Returns the revision after the downgrade."""
+        """Returns the revision after the downgrade. Raises UpstreamUnavailable, a MigrationError."""
         return self._run_migration(partial(migrations.downgrade, revision=revision))
 
     def current(self) -> str:
@@ -106,7 +108,7 @@ class Database:
             except (SQLAlchemyError, sqlite3.Error) as error:
                 cause = error.orig if isinstance(error, DBAPIError) else error
                 if not _is_locked(cause) or monotonic() >= deadline:
-                    raise UpstreamUnavailable(UNAVAILABLE, detail=_summary(cause or error)) from error
+                    raise UpstreamUnavailable(UNAVAILABLE, detail=explain(cause or error)) from error
             time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 - jitter
 
     def _transaction(self, work: Callable[[Session], T], *, writes: bool) -> T:
@@ -118,10 +120,17 @@ class Database:
         with self._open_lock:
             engine = self._get_engine()
             if self._migrate:
-                with engine.execution_options(writes=True).begin() as connection:
-                    migrations.upgrade(connection)
+                self._migrate_at_first_use(engine)
                 self._migrate = False
             return engine
+
+    def _migrate_at_first_use(self, engine: Engine) -> None:
+        """Raises UpstreamUnavailable if the database has tables of another program, or of a newer release."""
+        try:
+            with engine.execution_options(writes=True).begin() as connection:
+                migrations.upgrade(connection)
+        except migrations.MigrationError as error:
+            raise UpstreamUnavailable(UNAVAILABLE, detail=str(error)) from error
 
     def _get_engine(self) -> Engine:
         if self._engine is None:
@@ -176,8 +185,10 @@ def _write_to_sqlite(session: Session) -> None:
 
 def _write_to_postgresql(session: Session) -> None:
     """Locks a row, which is written to the WAL. Skips it if a migration holds it: then the database takes writes."""
-    row: Select[Any] = select(column("version_num")).select_from(table(migrations.VERSION_TABLE))
+    row: Select[Any] = select(column("version_num")).select_from(table(VERSION_TABLE))
     session.execute(row.with_for_update(skip_locked=True))
+    if missing := session.scalars(privileges.MISSING).all():
+        raise UpstreamUnavailable(UNAVAILABLE, detail=privileges.explain(missing))
 
 
 def _new_engine(url: URL, connect_args: dict[str, Any]) -> Engine:
@@ -196,8 +207,3 @@ def _new_engine(url: URL, connect_args: dict[str, Any]) -> Engine:
 def _is_locked(error: BaseException | None) -> bool:
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-
-
-def _summary(error: BaseException) -> str:
-    """The error's type and first line. Later lines may contain the statement's data."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

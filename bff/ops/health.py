@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from bff.errors import ChatError, InternalError, UpstreamTimeout
 
@@ -39,46 +39,66 @@ class WriteProbe:
             self._written_at = monotonic()
 
 
+class ProbeResult(NamedTuple):
+    state: str
+    """ok, or an error code."""
+    detail: str = ""
+
+
 class Health:
     def __init__(self, probes: Mapping[str, Probe]) -> None:
         self.probes = probes
         self._lock = threading.Lock()
         self._checked_at = float("-inf")
         self._states: dict[str, str] = {}
+        self._details: dict[str, str] = {}
 
     def states(self) -> dict[str, str]:
         """By probe name: "ok" or an error code. While another thread runs the probes, returns the previous result."""
         if monotonic() >= self._checked_at + CACHE_SECONDS and self._lock.acquire(blocking=not self._states):
             try:
                 if monotonic() >= self._checked_at + CACHE_SECONDS:
-                    self._states = _run_probes(self.probes)
+                    results = _run_probes(self.probes)
+                    self._states = {name: result.state for name, result in results.items()}
+                    self._log_changes(results)
                     self._checked_at = monotonic()
             finally:
                 self._lock.release()
         return self._states
 
+    def _log_changes(self, results: Mapping[str, ProbeResult]) -> None:
+        """`/readyz` is public and has codes only; the reasons are in the log, once."""
+        for name, (state, detail) in results.items():
+            reason = "" if state == "ok" else detail or state
+            if reason != self._details.get(name, ""):
+                log.warning("the %s is not ready: %s", name, reason) if reason else log.info("the %s is ready again", name)
+            self._details[name] = reason
 
-def _run_probes(probes: Mapping[str, Probe]) -> dict[str, str]:
-    states: dict[str, str] = {}
-    threads = [threading.Thread(target=_store_state, args=(states, *item), daemon=True) for item in probes.items()]
+
+def _run_probes(probes: Mapping[str, Probe]) -> dict[str, ProbeResult]:
+    results: dict[str, ProbeResult] = {}
+    threads = [threading.Thread(target=_store_result, args=(results, *item), daemon=True) for item in probes.items()]
     for thread in threads:
         thread.start()
     deadline = monotonic() + PROBE_TIMEOUT_SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - monotonic()))
-    return {name: states.get(name, UpstreamTimeout.code) for name in probes}
+    return {name: results.get(name, _TIMEOUT) for name in probes}
 
 
-def _store_state(states: dict[str, str], name: str, probe: Probe) -> None:
-    states[name] = _state(probe)
+_TIMEOUT: Final = ProbeResult(UpstreamTimeout.code)
 
 
-def _state(probe: Probe) -> str:
+def _store_result(results: dict[str, ProbeResult], name: str, probe: Probe) -> None:
+    results[name] = _result(probe)
+
+
+def _result(probe: Probe) -> ProbeResult:
     try:
         probe()
     except ChatError as error:
-        return error.code
+        return ProbeResult(error.code, error.detail)
     except Exception:
         log.exception("a health probe raised an unexpected error")
-        return InternalError.code
-    return "ok"
+        return ProbeResult(InternalError.code)
+    return ProbeResult("ok")

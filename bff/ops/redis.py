@@ -6,17 +6,25 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha1, sha256
 from pathlib import Path
 from queue import Empty
-from secrets import token_hex
 from time import monotonic
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import (
+    ClusterDownError,
+    NoPermissionError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
 
 from bff.errors import ServerFull, SettingsError, StorageUnavailable
+from bff.ops.redis_errors import explain
 
 MAX_CONNECTIONS: Final = 7
 """Of one process, for commands, which take a fraction of a millisecond each. The subscriber's connection is an eighth; small
@@ -31,10 +39,6 @@ TRANSIENT_CODES: Final = re.compile(
 )
 """Errors that end with a fail-over, a start or a full disk. redis-py strips the code of errors that it has a class for
 (TRANSIENT_ERRORS); scripts in Redis 6 and pipelines put text before the code."""
-
-CHECK_KEY_SECONDS: Final = 60
-"""Time to live of the key that `check_writes` sets."""
-_CHECK_KEY: Final = f"chat:ready:{token_hex(8)}"
 
 Client = redis.Redis
 
@@ -61,7 +65,7 @@ def check(url: str, *, verify: bool = True) -> None:
         with connect(url, verify=verify) as client:
             client.ping()
     except (RedisError, OSError) as error:
-        raise SettingsError(f"REDIS_URL={without_password(url)!r} cannot be reached: {error}") from error
+        raise SettingsError(f"REDIS_URL={without_password(url)!r} cannot be reached: {explain(error) or error}") from error
 
 
 def ping(client: Client) -> None:
@@ -70,25 +74,25 @@ def ping(client: Client) -> None:
         client.ping()
 
 
-def check_writes(client: Client) -> None:
-    """Sets a key and publishes a message without subscribers. Raises StorageUnavailable, or ServerFull if out of memory."""
-    with map_errors():
-        client.set(_CHECK_KEY, "", ex=CHECK_KEY_SECONDS)
-        client.publish(_CHECK_KEY, "")
-
-
 class ServerInfo(NamedTuple):
     version: tuple[int, ...]
     policy: str
     """`maxmemory_policy`: what Redis does when its memory is full."""
+    is_replica: bool
+    is_cluster: bool
+    """Whether it is a node of a cluster, possibly the only one."""
 
 
-def about(client: Client) -> ServerInfo:
-    """Raises StorageUnavailable."""
+def about(client: Client) -> ServerInfo | None:
+    """Returns None if the ACL lacks +info, which nothing else needs. Raises StorageUnavailable."""
     with map_errors():
-        info: Any = client.info()
+        try:
+            info: Any = client.info()
+        except NoPermissionError:
+            return None
     version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-    return ServerInfo(version, str(info.get("maxmemory_policy", "noeviction")))
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    return ServerInfo(version, policy, info.get("role") == "slave", bool(info.get("cluster_enabled")))
 
 
 def hash_user_id(user_id: str) -> str:
@@ -113,12 +117,14 @@ def map_errors() -> Iterator[None]:
         yield
     except ResponseError as error:
         if "command not allowed when used memory" in str(error):
-            raise ServerFull(detail="Redis is out of memory") from error
+            raise ServerFull(detail="Redis is out of memory: see its maxmemory") from error
+        if message := explain(error):
+            raise StorageUnavailable(detail=message) from error
         if isinstance(error, TRANSIENT_ERRORS) or TRANSIENT_CODES.search(str(error)):
             raise StorageUnavailable(detail=f"Redis: {error}") from error
         raise
     except (RedisError, OSError) as error:
-        raise StorageUnavailable(detail=f"Redis: {type(error).__name__}: {error}") from error
+        raise StorageUnavailable(detail=explain(error) or f"Redis: {type(error).__name__}: {error}") from error
 
 
 class _Pool(redis.BlockingConnectionPool):

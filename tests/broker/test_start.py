@@ -22,7 +22,7 @@ def test_a_worker_refuses_to_start_without_a_usable_database(tmp_path, clean_red
         assert server.process.wait(30) == 3, server.log
         [line] = server.log.splitlines()
         assert line.startswith("DATABASE_URL cannot be used: ")
-        assert line.endswith("Its tables are made by `flask db upgrade`.")
+        assert line.endswith("Its tables are made by `flask chat db upgrade`.")
     assert "no such table" in servers["empty"].log
 
 

@@ -1,4 +1,4 @@
-"""`flask db` as a deploy runs it."""
+"""`flask chat db` as a deploy runs it, and `flask db`, its alias."""
 
 import sqlite3
 import subprocess
@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 PRODUCTION = {"APP_ENV": "production", "AUTH_MODE": "proxy", "AUTH_PROXY_SECRET": PROXY_SECRET, "SECRET_KEY": "k" * 32}
 
 
-def flask_db(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def flask_db(*arguments: str, command: str = "chat db", **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flask", "db", *arguments],
+        [sys.executable, "-m", "flask", *command.split(), *arguments],
         cwd=ROOT,
         env={**INHERITED, **PRODUCTION, **settings},
         capture_output=True,
@@ -26,22 +26,36 @@ def flask_db(*arguments: str, **settings: str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_the_server_uses_the_tables_that_flask_db_created(start, tmp_path):
+@pytest.mark.parametrize("command", ["chat db", "db"])
+def test_the_server_uses_the_tables_that_flask_chat_db_created(start, tmp_path, command):
     url = f"sqlite:///{tmp_path}/chat.db"
-    assert "no tables" in flask_db("current", DATABASE_URL=url).stdout
-    assert "0004" in flask_db("upgrade", DATABASE_URL=url).stdout
+    assert "no tables" in flask_db("current", command=command, DATABASE_URL=url).stdout
+    assert "0006" in flask_db("upgrade", command=command, DATABASE_URL=url).stdout
     server = start("gunicorn", DATABASE_URL=url, **PRODUCTION)
 
     created = Browser(server).request("POST", "/api/conversations", {"title": "First"})
 
     assert created.json()["title"] == "First"
-    assert "0003" in flask_db("downgrade", "-1", DATABASE_URL=url).stdout
+    assert "0005" in flask_db("downgrade", "-1", command=command, DATABASE_URL=url).stdout
+
+
+def test_another_programs_tables_are_reported_in_one_sentence(tmp_path):
+    with sqlite3.connect(tmp_path / "chat.db") as connection:
+        connection.execute("CREATE TABLE chat_messages (id INTEGER PRIMARY KEY)")
+    connection.close()
+
+    process = flask_db("upgrade", DATABASE_URL=f"sqlite:///{tmp_path}/chat.db")
+
+    assert process.returncode == 1
+    assert process.stderr.startswith(
+        "This database has tables or indexes of another program with names of ours: chat_messages."
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "url", "message"),
     [
-        (("upgrade", "nonsense"), "", "no such revision"),
+        (("upgrade", "nonsense"), "", "There is no such revision"),
         (("upgrade",), "postgresql://chat:password@127.0.0.1:1/chat", "cannot be reached"),
         (("upgrade",), "sqlite:////proc/nowhere/chat.db", "cannot be reached"),
         (("upgrade",), "mysql://chat:password@127.0.0.1/chat", "DATABASE_URL is neither"),

@@ -13,13 +13,14 @@ from sqlalchemy import inspect, text
 
 from bff.db import migrations
 from bff.db.database import Database
+from bff.db.migrations.version_table import VERSION_TABLE
 from bff.db.models import Base
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
 from tests.db.agent_history import agent_history
 from tests.live import in_parallel
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006"]
 CREATED_AT = datetime(2024, 2, 29, 12, 30, 15, 123000, tzinfo=UTC)
 
 
@@ -32,7 +33,10 @@ def database(url):
 
 
 def tables(database: Database) -> set[str]:
-    return database.read(lambda session: set(inspect(session.connection()).get_table_names())) - {"alembic_version"}
+    return database.read(lambda session: set(inspect(session.connection()).get_table_names())) - {
+        "alembic_version",
+        "chat_alembic_version",
+    }
 
 
 def insert_message_at_revision_1(database: Database, url: str) -> tuple[UUID, UUID]:
@@ -62,7 +66,8 @@ def test_the_migrated_tables_match_the_models(database):
     assert database.upgrade() == REVISIONS[-1] == database.current()
 
     def differences(session):
-        return compare_metadata(MigrationContext.configure(session.connection()), Base.metadata)
+        context = MigrationContext.configure(session.connection(), opts={"version_table": VERSION_TABLE})
+        return compare_metadata(context, Base.metadata)
 
     assert database.read(differences) == []
 

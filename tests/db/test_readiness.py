@@ -72,7 +72,7 @@ def test_a_write_check_locks_a_row_in_postgresql(postgres):
         lockers = set()
         for _ in range(3):
             assert is_writable(database)
-            lockers |= {row[0] for row in connection.execute("SELECT xmax::text FROM alembic_version")}
+            lockers |= {row[0] for row in connection.execute("SELECT xmax::text FROM chat_alembic_version")}
 
     assert len(lockers) == 3
     database.close()
@@ -174,7 +174,7 @@ def test_a_write_check_does_not_wait_for_a_migration(postgres):
     database.upgrade()
 
     with psycopg.connect(url.replace("postgres:", "postgresql:")) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = version_num")
+        connection.execute("UPDATE chat_alembic_version SET version_num = version_num")
         assert is_writable(database)
 
     database.close()

@@ -7,7 +7,8 @@ import pytest
 from bff.broker.app import build_broker
 from bff.config.environment import load_settings
 from bff.ops import health
-from bff.ops.redis import Client, check_writes, connect
+from bff.ops.redis import Client, connect
+from bff.ops.redis_check import check_use
 from tests.live import BROKER_KEY, eventually, new_app
 from tests.redis_server import RedisServer
 
@@ -101,8 +102,8 @@ def test_a_standalone_broker_is_unhealthy_while_redis_rejects_writes(server, adm
 
 def test_a_write_check_leaves_one_key_that_expires(clean_redis):
     with connect(clean_redis.url) as client:
-        check_writes(client)
-        check_writes(client)
+        check_use(client)
+        check_use(client)
 
         (key,) = client.keys("*")
         assert str(key).startswith("chat:ready:")

@@ -1,6 +1,7 @@
-"""`flask doctor` checks the configuration; `flask diagnose <url>` checks the network in front of a running server.
+"""`flask chat doctor|diagnose|db`: the configuration, the network in front of a running server, and the tables.
 
-Both print one line for each result and exit with status 1 if anything is wrong.
+`doctor` and `diagnose` print one line for each result and exit with status 1 if anything is wrong. `flask doctor`, `flask
+diagnose` and `flask db` are aliases. Flask-Migrate has a command `db`, too, which takes precedence where it is installed.
 """
 
 import sys
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
 
 def add_commands(app: Flask, *more: click.Command) -> None:
+    """Adds the group `chat`, and its commands as aliases: for an app that is ours alone."""
+    group = click.Group("chat", help="Check and maintain the chat backend.")
     for command in (doctor_command, diagnose_command, *more):
+        group.add_command(command)
         app.cli.add_command(command)
+    app.cli.add_command(group)
 
 
 @click.command("doctor")

@@ -1,4 +1,4 @@
-"""`flask db upgrade|downgrade|current`: migrations of the database's schema."""
+"""`flask chat db upgrade|downgrade|current`: migrations of the database's schema."""
 
 import sys
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def _report(migrate: Callable[[], str]) -> None:
     except UpstreamUnavailable as error:
         click.echo(f"The database cannot be reached: {error.detail}", err=True)
         sys.exit(1)
-    except migrations.UnknownRevision as error:
-        click.echo(f"There is no such revision: {error}", err=True)
+    except migrations.MigrationError as error:
+        click.echo(str(error), err=True)
         sys.exit(1)
     click.echo(f"The database is at revision {revision}." if revision else "The database has no tables of ours.")

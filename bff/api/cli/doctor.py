@@ -16,7 +16,7 @@ from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 
 if TYPE_CHECKING:
-    from bff.ops.redis import Client
+    from bff.ops.redis import Client, ServerInfo
 
 MIN_REDIS_VERSION: Final = (6, 2)
 """The first version whose XRANGE has exclusive ranges."""
@@ -91,11 +91,21 @@ def _check_redis(settings: Settings) -> Iterator[CheckResult]:
 
     try:
         with redis.connect(settings.redis_url, verify=settings.redis_tls_verify) as client:
+            redis.ping(client)
+            yield from _check_redis_use(client)
             server = redis.about(client)
-            yield from _check_redis_writes(client)
     except ChatError as error:
         yield CheckResult(False, f"Redis cannot be reached ({error.detail}): see REDIS_URL.")
         return
+    if server is None:
+        yield CheckResult(True, "Redis answers; its version and policy cannot be checked, as the ACL of our user lacks +info.")
+    else:
+        yield from _check_redis_server(server)
+
+
+def _check_redis_server(server: "ServerInfo") -> Iterator[CheckResult]:
+    if server.is_cluster:
+        yield CheckResult(False, "Redis is in cluster mode: REDIS_URL must name a Redis without it.")
     if server.version < MIN_REDIS_VERSION:
         yield CheckResult(False, f"Redis is version {'.'.join(map(str, server.version))}: 6.2 or newer is required.")
     if server.policy != "noeviction":
@@ -103,20 +113,20 @@ def _check_redis(settings: Settings) -> Iterator[CheckResult]:
     yield CheckResult(True, f"Redis {'.'.join(map(str, server.version))} answers.")
 
 
-def _check_redis_writes(client: "Client") -> Iterator[CheckResult]:
-    from bff.ops import redis
+def _check_redis_use(client: "Client") -> Iterator[CheckResult]:
+    from bff.ops.redis_check import check_use
 
     try:
-        redis.check_writes(client)
+        check_use(client)
     except ChatError as error:
-        yield CheckResult(False, f"Redis accepts no writes ({error.detail}).")
+        yield CheckResult(False, f"Redis cannot be used. {error.detail}.")
 
 
 def _check_probe(name: str, probe: Probe) -> CheckResult:
     try:
         probe()
     except ChatError as error:
-        return CheckResult(False, f"The {name} does not answer ({error.detail or error.code}).")
+        return CheckResult(False, f"The {name} cannot be used. {error.detail or error.code}.")
     return CheckResult(True, f"The {name} answers.")
 
 

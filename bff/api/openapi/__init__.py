@@ -44,7 +44,7 @@ hooks.add_hooks(bp, linkable=True)
 @bp.get("/openapi.json")
 @describe(
     "Get this document.",
-    {200: ResponseSpec("The OpenAPI 3.1 document.", Passed)},
+    {200: ResponseSpec("The OpenAPI 3.1 document.", Passed), 304: responses.NOT_MODIFIED},
     (*PUBLIC_ERRORS, InvalidRequest),
     public=True,
 )
@@ -53,7 +53,7 @@ def openapi() -> Response:
     extensions = current_app.extensions
     if "openapi" not in extensions:
         extensions["openapi"] = json.dumps(document(routes(current_app)), separators=(",", ":"))
-    return Response(extensions["openapi"], content_type="application/json")
+    return hooks.revalidated(Response(extensions["openapi"], content_type="application/json"))
 
 
 def routes(app: Flask) -> dict[str, Operation | None]:

@@ -19,6 +19,31 @@ SECURITY_SCHEMES: Final = {
     "token": {"type": "http", "scheme": "bearer", "description": "AUTH_MODE=jwt."},
     "proxy": {"type": "apiKey", "in": "header", "name": "X-Proxy-Secret", "description": "AUTH_MODE=proxy: set by the proxy."},
 }
+INFO: Final = {
+    "title": "chat-bff",
+    "version": __version__,
+    "description": "Streams replies of an AI engine to browsers as server-sent events. docs/protocol.md explains the streams.",
+    "contact": {"name": "The operator of this server"},
+    "license": {"name": "MIT", "identifier": "MIT"},
+}
+TAGS: Final = {
+    "chat": "Direct chat: messages, their streams, and stopping them.",
+    "conversations": "Stored conversations, their messages, and agents' replies.",
+    "user": "The user's history, preferences, recordings and tickets.",
+    "openai": "The protocol of OpenAI's clients.",
+    "operations": "Health, metrics, diagnostics, this document, and the page.",
+}
+TAG_OF_PREFIX: Final = {
+    "/api/chat/history": "user",
+    "/api/chat": "chat",
+    "/api/conversations": "conversations",
+    "/api/agents": "conversations",
+    "/api/diagnostics": "operations",
+    "/api/": "user",
+    "/v1/": "openai",
+    "/": "operations",
+}
+"""The first prefix of a path decides."""
 REQUEST_ID: Final = {"X-Request-ID": {"schema": {"type": "string"}, "description": "The request's own, if it has one."}}
 
 
@@ -31,7 +56,9 @@ def document(routes: Mapping[str, Operation | None]) -> dict[str, Any]:
         paths.setdefault(_path(rule), {})[method.lower()] = _operation(rule, operation) | {"operationId": _operation_id(route)}
     return {
         "openapi": "3.1.1",
-        "info": {"title": "chat-bff", "version": __version__, "license": {"name": "MIT", "identifier": "MIT"}},
+        "info": INFO,
+        "servers": [{"url": "/", "description": "The server that this document came from."}],
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "security": [{name: []} for name in SECURITY_SCHEMES],
         "paths": paths,
         "components": {"schemas": _schemas(described.values()), "securitySchemes": SECURITY_SCHEMES},
@@ -49,13 +76,24 @@ def _operation_id(route: str) -> str:
 
 def _operation(rule: str, operation: Operation) -> dict[str, Any]:
     parameters = [*_path_parameters(rule), *_query_parameters(operation.query), *operation.parameters]
-    content: dict[str, Any] = {"summary": operation.summary, "responses": _responses(operation)}
+    content: dict[str, Any] = {"tags": [_tag(rule)], "summary": operation.summary, "description": _description(operation)}
+    content["responses"] = _responses(operation)
     if parameters:
         content["parameters"] = [_parameter(parameter) for parameter in parameters]
     if models := operation.bodies:
         schema = _ref(models[0]) if len(models) == 1 else {"anyOf": [_ref(model) for model in models]}
         content["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return content | ({"security": []} if operation.public else {})
+
+
+def _tag(rule: str) -> str:
+    return next(tag for prefix, tag in TAG_OF_PREFIX.items() if rule.startswith(prefix))
+
+
+def _description(operation: Operation) -> str:
+    """The summary, the successful responses and who may call it."""
+    results = " ".join(f"{status}: {spec.description}" for status, spec in operation.responses.items())
+    return f"{operation.summary} {results} {'Public.' if operation.public else 'For an authenticated user.'}"
 
 
 def _path_parameters(rule: str) -> Iterator[Parameter]:

@@ -17,3 +17,4 @@ CONVERSATION_STREAM: Final = ResponseSpec(
     events=events.CONVERSATION,
 )
 STOPPING: Final = ResponseSpec("The reply ends as soon as possible.", Stopping)
+NOT_MODIFIED: Final = ResponseSpec("The copy of which If-None-Match has the ETag is still valid.")

@@ -7,19 +7,27 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, text
+
+from bff.db.migrations import version_table
 
 if TYPE_CHECKING:
     from alembic.config import Config  # Takes a fifth of a process's start; most processes never migrate.
 
 HEAD = "head"
 VERSIONS = Path(__file__).parent / "versions"
-VERSION_TABLE = "alembic_version"
-"""Has one row after the first revision."""
 
 
-class UnknownRevision(Exception):
+class MigrationError(Exception):
+    """`str(error)` is a sentence."""
+
+
+class UnknownRevision(MigrationError):
     pass
+
+
+class ForeignTables(MigrationError):
+    """Another program has tables with names of ours."""
 
 
 # The commands print the resulting revision themselves.
@@ -27,28 +35,19 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def upgrade(connection: Connection, revision: str = HEAD) -> None:
-    if revision != HEAD or not _is_at_head(connection):
+    """Raises UnknownRevision, ForeignTables."""
+    if revision != HEAD or version_table.current_revision(connection) != newest_revision():
         _run("upgrade", connection, revision)
 
 
 def downgrade(connection: Connection, revision: str) -> None:
-    """`revision`: a revision's name, `base` to drop all tables, or `-1` for one step."""
+    """`revision`: a revision's name, `base` to drop all tables, or `-1` for one step. Raises UnknownRevision."""
     _run("downgrade", connection, revision)
 
 
 def current(connection: Connection) -> str:
-    """The revision of the database; "" before the first."""
-    from alembic.runtime.migration import MigrationContext
-
-    return MigrationContext.configure(connection).get_current_revision() or ""
-
-
-def _is_at_head(connection: Connection) -> bool:
-    """Found out without Alembic, as importing it takes a fifth of a process's start."""
-    if not inspect(connection).has_table(VERSION_TABLE):
-        return False
-    revisions = connection.scalars(text(f"SELECT version_num FROM {VERSION_TABLE}")).all()  # noqa: S608 - a constant
-    return revisions == [newest_revision()]
+    """The revision of the database; "" before the first. Does not import Alembic, which takes a fifth of a process's start."""
+    return version_table.current_revision(connection)
 
 
 def newest_revision() -> str:
@@ -57,7 +56,7 @@ def newest_revision() -> str:
 
 
 def _run(name: str, connection: Connection, revision: str) -> None:
-    """Raises UnknownRevision."""
+    """Raises UnknownRevision, ForeignTables."""
     from alembic import command
     from alembic.util import CommandError
 
@@ -66,10 +65,23 @@ def _run(name: str, connection: Connection, revision: str) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         # Held until the transaction ends. On SQLite the transaction holds the write lock instead.
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('chat_bff_migrations'))"))
+    version_table.adopt_default_table(connection)
+    _check_names(connection)
     try:
         getattr(command, name)(_config(connection), revision)
     except CommandError as error:
-        raise UnknownRevision(str(error)) from error
+        raise UnknownRevision(f"There is no such revision: {error}") from error
+    version_table.restore_default_table(connection)
+
+
+def _check_names(connection: Connection) -> None:
+    names = [] if version_table.current_revision(connection) else version_table.foreign_names(connection)
+    if names:
+        raise ForeignTables(
+            f"This database has tables or indexes of another program with names of ours: {', '.join(names)}. Nothing was"
+            " changed. Point DATABASE_URL at another database, or in PostgreSQL at a schema of our own:"
+            " ?options=-csearch_path%3Dchat."
+        )
 
 
 def _config(connection: Connection) -> "Config":

@@ -2,7 +2,10 @@
 
 from alembic import context
 
+from bff.db.migrations.version_table import VERSION_TABLE
 from bff.db.models import Base
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=Base.metadata, version_table=VERSION_TABLE
+)
 context.run_migrations()

@@ -136,12 +136,12 @@ def test_a_failing_probe_is_reported_by_name():
     app = new_app()
 
     def fail() -> None:
-        raise UpstreamUnavailable(detail="no such table")
+        raise UpstreamUnavailable(detail="It lacks tables")
 
     parts = app.extensions["chat_bff"]
     results = Doctor(parts.settings, parts.broker, parts.engine, {"broker": fail, "database": fail}).results()
 
-    assert [message for ok, message in results if not ok] == ["The database does not answer (no such table)."]
+    assert [message for ok, message in results if not ok] == ["The database cannot be used. It lacks tables."]
 
 
 def test_development_lists_what_production_would_refuse(monkeypatch, tmp_path):

@@ -38,6 +38,7 @@ from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull,
 from bff.ops import redis
 from bff.ops.health import WriteProbe
 from bff.ops.redis import Client, map_errors
+from bff.ops.redis_check import check_use
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 WORKER: Final = "chat:worker"
@@ -51,7 +52,7 @@ class RedisQueue:
     def __init__(self, client: Client, limits: Limits = Limits(), lease: float = 10.0) -> None:  # noqa: B008 - frozen
         """`lease`: seconds for which a claim is valid without being renewed."""
         self._client = client
-        self._write_probe = WriteProbe(partial(redis.ping, client), partial(redis.check_writes, client))
+        self._write_probe = WriteProbe(partial(redis.ping, client), partial(check_use, client))
         self._lease = str(int(lease * 1_000_000))
         self._group = GroupScripts(client, limits, self._lease)
         self._logs = Logs(client, self._group)

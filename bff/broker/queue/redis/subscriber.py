@@ -10,6 +10,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from bff.ops.redis import Client
+from bff.ops.redis_errors import explain
 
 PING_SECONDS: Final = 5.0
 """Silence after which a PING is sent; after as much again, the connection is closed."""
@@ -74,7 +75,8 @@ class Subscriber:
                     failing = False
             except Exception as error:  # noqa: BLE001 - whatever it is, such as a socket closed by `close`, the thread has to go on
                 if not self._closed:
-                    log.log(logging.DEBUG if failing else logging.WARNING, "not receiving from Redis: %r", error)
+                    level = logging.DEBUG if failing else logging.WARNING
+                    log.log(level, "not receiving from Redis: %s", explain(error) or repr(error))
                     failing = True
                     time.sleep(RECONNECT_SECONDS)
             finally:
