@@ -11,7 +11,7 @@ ALLOW_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
 ALLOW_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, X-Chat-Resume, X-Request-ID, traceparent"
 )
-EXPOSE_HEADERS: Final = "Location, X-Message-ID, X-Request-ID, Retry-After"
+EXPOSE_HEADERS: Final = "Location, X-Message-ID, X-On-Disconnect, X-Request-ID, Retry-After"
 MAX_AGE_SECONDS: Final = 600
 
 

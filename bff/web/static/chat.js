@@ -66,6 +66,7 @@ function notFound(failure) {
 function show(view) {
   if (shown !== view) hide(shown);
   shown = view;
+  view.resume();
   if (!view.transcript.element.isConnected) container.append(view.transcript.element);
   conversations.mark(location.hash || "#/");
   drawState();
@@ -73,10 +74,10 @@ function show(view) {
   if (matchMedia("(hover: hover)").matches) composer.focus();
 }
 
-/** Closes the streams of a hidden chat, unless that could end its replies. */
+/** Closes the streams of a hidden chat. */
 function hide(view) {
   view.transcript.hide();
-  if (!view.source.continues) return;
+  if (!view.source.continues) return view.pause();
   view.leave();
   view.transcript.element.remove();
 }

@@ -28,6 +28,7 @@ export class ChatView {
   #loading = null;
   #isStale = false; // A change could not be shown while a reply was running.
   #hasLeft = false;
+  #isPaused = false;
 
   /**
    * @param {Source} source
@@ -135,11 +136,23 @@ export class ChatView {
     for (const { run } of this.#turns) run?.leave();
   }
 
+  /** Closes the streams of a chat that is not shown, until `resume`. */
+  pause() {
+    this.#isPaused = true;
+    for (const { run } of this.#turns) run?.pause();
+  }
+
+  resume() {
+    this.#isPaused = false;
+    for (const { run } of this.#turns) run?.resume();
+  }
+
   async #start(turn) {
     if (turn.run) return;
     const view = this.#showPending(turn);
     const run = new Run(view, () => this.source.opened(turn, run.messageId));
     turn.run = run;
+    if (this.#isPaused) run.pause();
     this.#on.change(this);
     const done = run.start(() => this.#send(turn), (options) => this.source.stream(turn, options));
     const last = await done.catch((problem) => this.#failed(problem));

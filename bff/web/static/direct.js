@@ -14,7 +14,7 @@ export class DirectChat {
   placeholder = "Say something, or /help";
   voice = true;
   queues = true;
-  continues = false; // Whether replies continue without a reader is a setting of the server, so they are followed while hidden.
+  continues = false; // Whether replies continue without a reader is a setting of the server.
   conversation = null;
   #known = new Set(); // Message ids of replies that have been followed.
   #firstShown = 0; // Index in the history of the first turn that is shown.
