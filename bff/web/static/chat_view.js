@@ -153,17 +153,22 @@ export class ChatView {
     const run = new Run(view, () => this.source.opened(turn, run.messageId));
     turn.run = run;
     if (this.#isPaused) run.pause();
-    this.#on.change(this);
-    const done = run.start(() => this.#send(turn), (options) => this.source.stream(turn, options));
-    const last = await done.catch((problem) => this.#failed(problem));
-    turn.run = null;
+    let last;
+    try {
+      this.#on.change(this);
+      last = await run.start(() => this.#send(turn), (options) => this.source.stream(turn, options));
+    } catch (problem) {
+      last = this.#failed(problem);
+    } finally {
+      turn.run = null;
+    }
     if (!this.#hasLeft) this.#end(turn, view, last);
   }
 
   #failed(problem) {
     const error = problem instanceof Failure ? problem.message : "Something went wrong.";
     if (this.#hasLeft && problem instanceof Failure) this.#on.complain(`${error} Your message was not sent.`);
-    return { type: "error", error, code: problem.code };
+    return { type: "error", error, code: problem.code, retry_after: problem.retryAfter };
   }
 
   async #send(turn) {
@@ -186,17 +191,26 @@ export class ChatView {
   }
 
   #end(turn, view, last) {
+    try {
+      this.#showEnd(turn, view, last);
+    } finally {
+      view.finish();
+      this.#on.change(this, true);
+    }
+    if (this.#isStale) this.changed();
+  }
+
+  #showEnd(turn, view, last) {
     const { text, reply, note, retry, reload } = this.source.ended(turn, last, view.content);
     if (turn.replyView) turn.replyView.element.hidden = false;
     view.end(text);
     if (note !== undefined) view.note(note);
-    if (last.type === "error") view.fail(last.error, retry && (() => this.#retry(turn, retry, last)));
+    if (last.type === "error") view.fail(last.error, retry && (() => this.#retry(turn, retry, last)), last.retry_after);
     else if (retry) view.actions.append(button("Try again", () => this.#retry(turn, retry, last)));
     if (reply) this.#addReply(turn, view, reply);
     if (reload) this.#discard(turn);
     if (last.type === "complete" && reply) view.announce();
-    this.#on.change(this, true);
-    if (reload || this.#isStale) this.changed();
+    if (reload) this.#isStale = true;
   }
 
   #addReply(turn, view, reply) {

@@ -1,8 +1,9 @@
 // Direct chat as a ChatView source: messages in the user's queue.
 
-import { broadcast, fetchJSON } from "./api.js";
+import { fetchJSON } from "./api.js";
 import { forget, remember, running } from "./running.js";
 import { streamChat } from "./sse.js";
+import { broadcast } from "./store.js";
 import { newTurn } from "./turns.js";
 
 const PAGE = 20;
