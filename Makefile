@@ -21,7 +21,7 @@ IN_PARALLEL = -n $(WORKERS) --dist worksteal
 # Tests that never wait, such as those of parsers and checks: running them under gevent would add nothing. All others also run
 # under gevent.
 NOT_UNDER_GEVENT = deploy config api/adapters engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
-	test_errors.py $(foreach name,mutated ownership,security/test_$(name).py) \
+	test_errors.py $(foreach name,cross_site mutated ownership,security/test_$(name).py) \
 	$(foreach name,anonymous identity jwt orgs proxy tickets,auth/test_$(name).py) \
 	$(foreach name,openapi engine_requests security_headers history cors csrf page preferences tickets,api/test_$(name).py) \
 	$(foreach name,event_ids request_body sse tracing,http/test_$(name).py) \
@@ -42,9 +42,14 @@ test-quick: .venv/dev
 	$(PYTEST) -n 2 -m "not live and not servers and not alone"
 
 # Installs the programs that the tests use besides Python, if they are missing and installation is possible.
-test-deps: .venv/dev
+test-deps: .venv/dev .venv/frameworks/installed
 	@tests/deps redis-server postgresql chromium nginx-light npm curl
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(foreach folder,clients web,tests/$(folder)/node_modules/.package-lock.json); fi
+
+.venv/frameworks/installed: tests/clients/frameworks.txt | .venv/dev
+	cd / && "$(CURDIR)/.venv/bin/python" -m venv "$(CURDIR)/.venv/frameworks"
+	.venv/frameworks/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/frameworks.txt
+	@touch $@
 
 %/node_modules/.package-lock.json: %/package-lock.json
 	cd $* && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=5

@@ -1,6 +1,7 @@
 """Builds every component once, from the settings, and wires them into the Flask app."""
 
 import logging
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -32,24 +33,29 @@ from bff.auth.proxy import Proxy
 from bff.auth.tickets import Tickets
 from bff.broker.app import bundled_broker
 from bff.config import checks
+from bff.config.environment import load_settings
 from bff.config.settings import Settings
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
+from bff.engine.agents.base import Agent
 from bff.engine.agents.registry import DEFAULT_AGENT
+from bff.errors import SettingsError
 from bff.http.streams import StreamLimiter
 from bff.ops import memory
 from bff.ops.connections import BoundedResponses, Connections
 from bff.ops.health import Health, Probe, WriteProbe
 from bff.ops.lag import LagMonitor
-from bff.ops.lifecycle import Lifecycle, run_concurrently
+from bff.ops.lifecycle import Lifecycle, register, run_concurrently
 from bff.ops.logging import configure_logging
 from bff.ops.rate_limiter import RateLimiter
 from bff.services import Services
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
-from bff.upstream.http import InProcessService, new_session
+from bff.upstream.http import InProcessService, session_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bff.auth.jwt import JWT
     from bff.ops.redis import Client
     from bff.ops.redis_limits import RedisLimits
@@ -57,13 +63,22 @@ if TYPE_CHECKING:
 BLUEPRINTS: Final = (chat, conversations, history, preferences, audio, tickets, v1, health, diagnostics, openapi, page)
 
 
-def build(settings: Settings) -> Flask:
-    """Raises SettingsError."""
+def wsgi_app() -> Flask:
+    """The app for a server. An invalid setting ends the process with a message and status 3."""
+    try:
+        return build(load_settings())
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        sys.exit(3)  # gunicorn stops at status 3; after any other it would start new workers again and again.
+
+
+def build(settings: Settings, agents: "Iterable[Agent]" = ()) -> Flask:
+    """`agents`: the application's own. Raises SettingsError."""
     memory.unmap_large_blocks()
     _set_up_logging(settings)
     redis = _redis_client(settings)
     redis_limits = _redis_limits(settings, redis)
-    services = Services(settings)
+    services = Services(settings, agents)
     bundled = bundled_broker(settings, services, redis)
     own_broker = services.own_broker(bundled)
     broker = services.external_broker or own_broker
@@ -145,7 +160,7 @@ def _jwt(settings: Settings, orgs: Orgs) -> "JWT":
 
     keys: Keys[Key]
     if url := settings.auth_jwt_jwks_url:
-        session, timeout = new_session(), settings.upstream_connect_seconds
+        session, timeout = session_for(settings), settings.upstream_connect_seconds
         keys = JWKSCache(lambda: parse_jwks(read_url(session, url, timeout)))
     else:
         keys = FixedKey(Key("HS256", settings.auth_jwt_secret))
@@ -188,4 +203,4 @@ def _lifecycle(
         drain_broker = bundled.app.extensions["chat_bff"].lifecycle.drain
         run_concurrently(settings.drain_seconds, streams.drain, connections.drain, lambda _: drain_broker())
 
-    return Lifecycle(start, drain, streams.__len__)
+    return register(Lifecycle(start, drain, streams.__len__))

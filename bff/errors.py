@@ -1,13 +1,17 @@
 """All exceptions of the application, in one hierarchy.
 
     ChatError
-    ├── InvalidRequest 400      ├── Busy 409                 ├── UpstreamFailure
-    ├── Unauthorized 401        ├── Expired 410              │   ├── UpstreamError 502: an invalid response, or a refusal
-    ├── Forbidden 403           ├── LengthRequired 411       │   ├── UpstreamUnavailable 503: no connection, or a lost one
-    ├── NotFound 404            ├── TooLarge 413             │   ├── UpstreamTimeout 504: no data within the timeout
-    ├── MethodNotAllowed 405    ├── UnsupportedMediaType 415 │   └── in streams: AnswerIncomplete, AnswerTimeout, Interrupted
-    ├── InternalError 500       ├── RangeNotSatisfiable 416  ├── ServerRestarting 503
-    └── TooManyRequests 429     └── IdempotencyConflict 422  └── ServerFull 503
+    ├── InvalidRequest 400      ├── Busy 409                 ├── IdempotencyConflict 422
+    ├── Unauthorized 401        ├── Expired 410              ├── TooManyRequests 429
+    ├── Forbidden 403           ├── LengthRequired 411       ├── InternalError 500
+    ├── NotFound 404            ├── TooLarge 413             ├── ServerRestarting 503
+    ├── MethodNotAllowed 405    ├── UnsupportedMediaType 415 ├── ServerFull 503
+    ├── RangeNotSatisfiable 416
+    └── UpstreamFailure
+        ├── UpstreamError 502: an invalid response, or a refusal
+        ├── UpstreamUnavailable 503: no connection, or a lost one
+        ├── UpstreamTimeout 504: no data within the timeout
+        └── in streams: AnswerIncomplete, AnswerTimeout, ContextTooLong, Interrupted
 
     StorageUnavailable             an UpstreamUnavailable: the queue's or the limits' storage is unreachable for now
     ClientDisconnected             the client closed its connection; never sent as a response
@@ -163,6 +167,15 @@ class AnswerIncomplete(UpstreamFailure):
 
 class AnswerTimeout(UpstreamFailure):
     status, code, message = 504, "answer_timeout", "The answer took too long and was ended."
+
+
+class ContextTooLong(UpstreamFailure):
+    status, code = 400, "context_too_long"
+    message = "This is too long for the model. Please shorten your message or start a new conversation."
+    tokens: int | None = None
+    """The model's limit, if it is known."""
+    started: bool = False
+    """Whether output had begun."""
 
 
 class Interrupted(UpstreamFailure):

@@ -1,5 +1,7 @@
 """The database, agents, engines and brokers of a process, built once; web processes and workers share this."""
 
+from collections.abc import Iterable
+
 from bff.config.settings import Settings
 from bff.db.database import open_database
 from bff.engine.agents.base import Agent
@@ -9,13 +11,13 @@ from bff.engine.app import bundled_engine
 from bff.upstream.agents import AgentInfo
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
-from bff.upstream.http import new_session
+from bff.upstream.http import session_for
 from bff.upstream.open_replies import OpenReplies
 from bff.upstream.services import Remote, Service, Timeouts
 
 
 class Services:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, own_agents: Iterable[Agent] = ()) -> None:
         self.settings = settings
         self.database = open_database(settings)
         self.external_broker = self._external_broker()
@@ -25,8 +27,9 @@ class Services:
         """None without ENGINE_BASE_URL."""
         self.open_replies = OpenReplies()
         """Of the agent `broker`, if the external broker does not number its events."""
-        self.agents = create_agents(settings, self._upstream())
-        self.bundled_engine = self._engine_client(bundled_engine(settings, self.agents, self.database))
+        self.agents = create_agents(settings, self._upstream(), own_agents)
+        bundled = bundled_engine(settings, self.agents, self.database)
+        self.bundled_engine = self._engine_client(bundled, is_bundled=True)
         """Runs the turns of conversations, whatever else is configured."""
         self.engine = self.external_engine or self.bundled_engine
         """Runs direct chat."""
@@ -54,7 +57,7 @@ class Services:
         settings = self.settings
         return BrokerClient(
             service,
-            new_session(to=service),
+            session_for(settings, to=service),
             Timeouts.of(settings),
             client_id=settings.client_id,
             max_event_bytes=settings.max_event_bytes,
@@ -68,9 +71,10 @@ class Services:
         service = Remote(settings.broker_base_url, settings.broker_api_key)
         return self._broker_client(service, survives_restart=True, is_bundled=False)
 
-    def _engine_client(self, service: Service) -> EngineClient:
+    def _engine_client(self, service: Service, *, is_bundled: bool = False) -> EngineClient:
         settings = self.settings
-        return EngineClient(service, new_session(to=service), Timeouts.of(settings), settings.max_event_bytes)
+        session, timeouts = session_for(settings, to=service), Timeouts.of(settings)
+        return EngineClient(service, session, timeouts, settings.max_event_bytes, is_bundled=is_bundled)
 
     def _upstream(self) -> Upstream | None:
         """Where the agent `broker` sends messages to."""

@@ -7,6 +7,8 @@ the standard library before it imports anything, as gunicorn's worker does; `thr
 
 import atexit
 import contextlib
+import ctypes
+import importlib
 import json
 import os
 import runpy
@@ -25,6 +27,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 STATUS = struct.Struct("i")
 MAX_REQUEST = 1 << 16
+PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>."""
 
 
 class Process:
@@ -126,7 +130,7 @@ def _report_exit(pidfd: int, pid: int, status: int) -> None:
 
 
 def _patch() -> None:
-    """Whatever modules keep a reference to. gunicorn's master waits for its workers in `select`: it is patched by the worker."""
+    """Patches what modules keep references to. gunicorn's worker patches the rest; its master must not run an event loop."""
     from gevent import config, monkey
 
     config.track_greenlet_tree = False
@@ -135,24 +139,22 @@ def _patch() -> None:
 
 
 def _import() -> None:
-    import gunicorn.app.wsgiapp
-    import gunicorn.workers.ggevent
-    import redis
-
-    import bff.app
-    import bff.broker.worker  # noqa: F401
+    for module in ("gunicorn.app.wsgiapp", "gunicorn.workers.ggevent", "redis", "bff.app", "bff.broker.worker"):
+        importlib.import_module(module)
 
 
 def become(request: dict[str, Any]) -> None:
     """Makes this process the one that the request describes, up to its module."""
     os.setsid()
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    for output in (1, 2):
-        os.dup2(request["log"], output)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # If the tests are killed, their servers are not left behind.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, target in ((nothing, 0), (request["log"], 1), (request["log"], 2)):
+        os.dup2(descriptor, target)
+    os.close(nothing)
     os.close(request["log"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
         for name in [name for name in sys.modules if name.split(".")[0] in ("bff", "prometheus_client")]:
             del sys.modules[name]  # Metrics decide as they are imported whether they are shared by processes.

@@ -11,6 +11,8 @@ import sys
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -20,11 +22,8 @@ from bff.api import openapi
 from bff.auth.identity import Authenticator, Identity
 from bff.auth.orgs import Orgs
 from bff.config.settings import Settings
-from bff.engine.agents.base import Agent
-from bff.http import waiting
 from bff.ops import metrics
-from bff.upstream.messages import ChatMessage
-from tests.live import BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
+from tests.live import ADA, BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
 from tests.missing import missing
 
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
@@ -137,19 +136,34 @@ def test_python_blocks_are_valid(block):
     ast.parse(block)
 
 
-def test_the_examples_of_extensions_work():
-    names: dict = {}
-    for block in re.findall(r"^```python\n(.*?)^```", text("docs/extending.md"), re.M | re.S):
-        exec(compile(block, "docs/extending.md", "exec"), names)
-    agent: Agent = names["Shout"]()
-    authenticator: Authenticator = names["ApiKeys"]({"key": "ann"}, Orgs("home", ""))
-    waiter = waiting.new_waiter(None)
+@pytest.fixture
+def run_examples(monkeypatch, tmp_path):
+    """`run_examples(path)`: the names that the Python blocks of a page define. One block is the module `shout`."""
+    for name, value in (BASE_ENVIRONMENT | {"DATABASE_URL": f"sqlite:///{tmp_path}/chat.db"}).items():
+        monkeypatch.setenv(name, value)
 
-    ann = authenticator.authenticate({"X-API-Key": "key"}, {})
-    output = "".join(piece or "" for piece in agent.stream([ChatMessage("user", "a word")], ann, waiter))
-    waiter.close()
+    def run(path: str) -> dict[str, Any]:
+        names: dict[str, Any] = {}
+        for block in re.findall(r"^```python\n(.*?)^```", text(path), re.M | re.S):
+            exec(compile(block, path, "exec"), names)
+            if "class Shout" in block:
+                monkeypatch.setitem(sys.modules, "shout", SimpleNamespace(Shout=names["Shout"]))
+        return names
 
-    assert (ann.user_id, ann.org, output) == ("ann", "home", "A WORD ")
+    return run
+
+
+@pytest.mark.parametrize("path", ["docs/extending.md", "docs/tutorial.md"])
+def test_the_agent_of_an_example_answers_direct_chat(run_examples, path):
+    client = run_examples(path)["app"].test_client()
+
+    assert client.post("/api/chat", json={"message": "a word"}, headers=ADA).json["responses"] == ["A WORD "]
+
+
+def test_the_example_of_an_authenticator_works(run_examples):
+    authenticator: Authenticator = run_examples("docs/extending.md")["ApiKeys"]({"key": "ann"}, Orgs("home", ""))
+
+    assert authenticator.authenticate({"X-API-Key": "key"}, {}) == Identity("ann", "home")
     with pytest.raises(errors.Unauthorized):
         authenticator.authenticate({}, {})
 
@@ -242,18 +256,6 @@ def test_the_tutorials_commands_work(share, tmp_path):
     assert '"responses":["one two three four five"]' in resumed
     assert '"content":"Hello"' in conversation, done.stdout
     assert "event: done" in conversation
-
-
-def test_the_tutorials_agent_works():
-    names: dict = {}
-    agent_block = re.findall(r"^```python\n(.*?)^```", text("docs/tutorial.md"), re.M | re.S)[0]
-    exec(compile(agent_block, "docs/tutorial.md", "exec"), names)
-    waiter = waiting.new_waiter(None)
-
-    pieces = list(names["Shout"]().stream([ChatMessage("user", "a word")], Identity("ann", "home"), waiter))
-    waiter.close()
-
-    assert "".join(piece or "" for piece in pieces) == "A WORD "
 
 
 def is_healthy(port: int) -> bool:

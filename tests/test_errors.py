@@ -16,7 +16,7 @@ from bff.errors import (
 
 ERROR_CLASSES = [cls for cls in subclasses() if cls.__module__ == "bff.errors"]
 CONCRETE_CLASSES = [cls for cls in ERROR_CLASSES if cls not in {ChatError, UpstreamFailure, StorageUnavailable}]
-IN_STREAMS = {"AnswerIncomplete", "AnswerTimeout", "Interrupted"}
+IN_STREAMS = {"AnswerIncomplete", "AnswerTimeout", "ContextTooLong", "Interrupted"}
 
 every_error = pytest.mark.parametrize("cls", CONCRETE_CLASSES, ids=lambda cls: cls.__name__)
 
@@ -25,6 +25,7 @@ def test_each_code_has_one_class_and_one_status():
     codes = sorted((cls.status, cls.code) for cls in CONCRETE_CLASSES)
 
     assert codes == [
+        (400, "context_too_long"),
         (400, "invalid_request"),
         (401, "unauthorized"),
         (403, "forbidden"),

@@ -18,6 +18,7 @@ from bff.api.openapi import (
     AUTH_ERRORS,
     BODY_ERRORS,
     LIMIT_ERRORS,
+    REPLY_ERRORS,
     UPSTREAM_ERRORS,
     ResponseSpec,
     describe,
@@ -80,7 +81,7 @@ def stream() -> Response:
 @describe(
     "Send a message; the engine's whole reply is returned as JSON.",
     {200: ResponseSpec("The reply.", ChatReply)},
-    (*AUTH_ERRORS, *BODY_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS),
+    (*AUTH_ERRORS, *BODY_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, *REPLY_ERRORS),
     bodies=(ChatRequest,),
 )
 def complete() -> Response:

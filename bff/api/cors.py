@@ -3,6 +3,7 @@
 See https://fetch.spec.whatwg.org/#http-cors-protocol.
 """
 
+import re
 from typing import Final
 
 from flask import Response, request
@@ -11,6 +12,9 @@ ALLOW_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
 ALLOW_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Range, X-Chat-Resume, X-Request-ID, traceparent"
 )
+"""For a preflight request that names no headers."""
+HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+( *, *[A-Za-z0-9!#$%&'*+.^_`|~-]+)*")
+PREFLIGHT_VARY: Final = ("Access-Control-Request-Headers", "Access-Control-Request-Method")
 EXPOSE_HEADERS: Final = "Location, X-Message-ID, X-On-Disconnect, X-Request-ID, Retry-After"
 MAX_AGE_SECONDS: Final = 600
 
@@ -38,6 +42,13 @@ def add_cors_headers(response: Response, allowed_origins: tuple[str, ...]) -> No
     headers["Access-Control-Allow-Credentials"] = "true"
     headers["Access-Control-Expose-Headers"] = EXPOSE_HEADERS
     if is_preflight(allowed_origins):
+        response.vary.update(PREFLIGHT_VARY)
         headers["Access-Control-Allow-Methods"] = ALLOW_METHODS
-        headers["Access-Control-Allow-Headers"] = ALLOW_HEADERS
+        headers["Access-Control-Allow-Headers"] = _allow_headers()
         headers["Access-Control-Max-Age"] = str(MAX_AGE_SECONDS)
+
+
+def _allow_headers() -> str:
+    """All that are requested, as clients send headers of their own (x-stainless-*). Trust depends on the origin alone."""
+    requested = request.headers.get("Access-Control-Request-Headers", "").strip()
+    return requested if HEADER_NAMES.fullmatch(requested) else ALLOW_HEADERS

@@ -1,7 +1,21 @@
 """Protection against cross-site requests: only our own pages, and those of `CORS_ALLOW_ORIGINS`, may use the API.
 
-A browser sends our cookies along with requests of any page. The page is identified by `Sec-Fetch-Site`, which current browsers
-send over TLS and to localhost, or by `Origin`. No page can forge either header.
+A forged request is one that a page of another origin lets its visitor's browser send, so that it carries credentials which
+the browser adds by itself. It is refused by what the browser says about it, in headers that no page can set or remove:
+`Sec-Fetch-Site` (https://www.w3.org/TR/fetch-metadata/), or else `Origin` (RFC 6454), compared with our own host.
+
+- A request with neither header passes. Every current browser sends `Sec-Fetch-Site` over TLS and to localhost, and every
+  browser since 2020 sends `Origin` with each POST, PUT, PATCH and DELETE, so this one is from no page: it is from curl,
+  `requests.Session`, a client of /v1 and the like, whether or not their cookie jar has our cookie or a load balancer's. Go's
+  `http.CrossOriginProtection` and Rails reason alike. Not covered: GETs of a page over plain HTTP, which have neither header.
+- A request is checked if the browser may have added credentials. These are more than cookies: in the mode `proxy` the
+  proxy may know its users by certificates, Kerberos or addresses, and may remove its cookies from the request. In the mode
+  `anonymous` the request itself has the effect: it is paid for by us, it reaches a server on the visitor's own machine, and
+  the response to one without a cookie (`SameSite=Lax` withholds it) would set a new one and so replace the visitor's user.
+- In the mode `jwt` only AUTH_JWT_COOKIE is added by a browser, and it is ignored beside an `Authorization` header, which no
+  page can send to another origin without a preflight request.
+- GETs are checked as well, as some start a reply and all streams are expensive; not those that a link may lead to, such as
+  the page and its files. The blueprint says which (`hooks.add_hooks`), not the path, which a host application may choose.
 """
 
 from typing import Final
@@ -9,25 +23,39 @@ from typing import Final
 from flask import request
 
 from bff.api.cors import request_origin
+from bff.config.settings import Settings
 from bff.errors import Forbidden
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def check(allowed_origins: tuple[str, ...]) -> None:
+def check(settings: Settings, *, linkable: bool) -> None:
     """Raises Forbidden for a request that a browser sent for another page.
 
-    GET requests of the API are checked as well: streams are expensive, and where a proxy knows its users by cookies of its own,
-    the browser sends those along.
+    `linkable`: GETs are not checked, as any page may link to them or embed them.
     """
-    is_safe = request.method in SAFE_METHODS
-    site, origin = request.headers.get("Sec-Fetch-Site", ""), request_origin()
-    if origin in allowed_origins or site == "same-origin" or (is_safe and not request.path.startswith("/api/")):
+    if linkable and request.method in SAFE_METHODS:
         return
-    if site in {"cross-site", "same-site"} or (origin and not _is_own(origin)):
+    if _may_have_ambient_credentials(settings) and _is_cross_origin(settings.cors_allow_origins):
         raise Forbidden
-    if not is_safe and not origin and "Cookie" in request.headers:
-        raise Forbidden("A request with a cookie must say which page it comes from.")
+
+
+def _may_have_ambient_credentials(settings: Settings) -> bool:
+    """Whether the browser may have authenticated the request by itself."""
+    if settings.auth_mode != "jwt":
+        return True
+    scheme = request.headers.get("Authorization", "").partition(" ")[0]  # As in `bff.auth.jwt`: it goes before the cookie.
+    return bool(settings.auth_jwt_cookie) and settings.auth_jwt_cookie in request.cookies and not scheme
+
+
+def _is_cross_origin(allowed_origins: tuple[str, ...]) -> bool:
+    """Whether the request says that it comes from a page of another origin that is not allowed."""
+    site, origin = request.headers.get("Sec-Fetch-Site", ""), request_origin()
+    if site == "same-origin" or origin in allowed_origins:
+        return False
+    if site not in {"", "none"}:  # "none": sent by the user, such as by a bookmark.
+        return True
+    return bool(origin) and not _is_own(origin)
 
 
 def _is_own(origin: str) -> bool:

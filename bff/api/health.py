@@ -9,7 +9,7 @@ from bff.api.openapi.schemas import Alive, Ready
 from bff.ops import metrics
 
 bp = Blueprint("ops", __name__)
-hooks.add_hooks(bp)
+hooks.add_hooks(bp, linkable=True)
 
 
 @bp.get("/readyz")

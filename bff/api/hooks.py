@@ -4,6 +4,7 @@ import logging
 import random
 import re
 from collections.abc import Mapping
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -30,9 +31,12 @@ RETRY_MILLISECONDS: Final = (500, 3000)
 log = logging.getLogger("bff.requests")
 
 
-def add_hooks(bp: Blueprint) -> None:
-    """A blueprint may register an error handler of its own afterwards."""
-    bp.before_request(_before_request)
+def add_hooks(bp: Blueprint, *, linkable: bool = False) -> None:
+    """A blueprint may register an error handler of its own afterwards.
+
+    `linkable`: pages of other sites may link to its GETs or embed them.
+    """
+    bp.before_request(partial(_before_request, linkable=linkable))
     bp.after_request(_after_request)
     bp.register_error_handler(Exception, _handle_error)
 
@@ -40,7 +44,7 @@ def add_hooks(bp: Blueprint) -> None:
 def add_app_hooks(app: Flask) -> None:
     """Covers requests that match no blueprint as well, such as those for unknown paths. For an app that is ours alone."""
     app.url_map.merge_slashes = False  # It redirects to whatever host the request named.
-    app.before_request(lambda: None if request.blueprint else _before_request())
+    app.before_request(lambda: None if request.blueprint else _before_request(linkable=True))
     app.after_request(lambda response: response if request.blueprint else _after_request(response))
     app.register_error_handler(Exception, _handle_error)
 
@@ -125,13 +129,13 @@ def retry_milliseconds() -> int:
     return random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - jitter
 
 
-def _before_request() -> Response | None:
+def _before_request(*, linkable: bool) -> Response | None:
     g.started_at = monotonic()
     g.request_id = tracing.begin(request.headers).request_id
-    allowed_origins = parts().settings.cors_allow_origins
-    if cors.is_preflight(allowed_origins):
+    settings = parts().settings
+    if cors.is_preflight(settings.cors_allow_origins):
         return Response(status=204)
-    csrf.check(allowed_origins)
+    csrf.check(settings, linkable=linkable)
     if parts().streams.draining and request.endpoint not in OPEN_WHILE_DRAINING:
         raise errors.ServerRestarting
     return None

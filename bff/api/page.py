@@ -6,7 +6,7 @@ from bff.api import hooks
 from bff.api.openapi import PUBLIC_ERRORS, ResponseSpec, describe
 
 bp = Blueprint("page", __name__, template_folder="../web/templates", static_folder="../web/static", static_url_path="/static")
-hooks.add_hooks(bp)
+hooks.add_hooks(bp, linkable=True)
 
 
 @bp.get("/")

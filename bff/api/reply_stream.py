@@ -204,6 +204,7 @@ def new_reply_stream(
     relay = Relay(
         hooks.request_id(),
         tool_events=settings.relay_tool_events,
+        reasoning=settings.relay_reasoning,
         expose_errors=settings.expose_upstream_errors,
         own=own,
         irrevocable=lambda: encoder is not None and encoder.sent > Sent.NOTHING,

@@ -19,6 +19,7 @@ from bff.api.openapi import (
     AUTH_ERRORS,
     BODY_ERRORS,
     LIMIT_ERRORS,
+    REPLY_ERRORS,
     UPSTREAM_ERRORS,
     ResponseSpec,
     describe,
@@ -59,6 +60,7 @@ MAX_CHARACTERS: Final = 1_000_000
         *BODY_ERRORS,
         *LIMIT_ERRORS,
         *UPSTREAM_ERRORS,
+        *REPLY_ERRORS,
         errors.NotFound,
         errors.Busy,
         errors.Expired,
@@ -171,9 +173,7 @@ def _completion_response(
 ) -> Response:
     """Waits for the end of the reply. `completion`: see OpenAiEncoder. Raises the error that the reply ended with."""
     hooks.release_with_response(slot)
-    stream = reply_stream.new_reply_stream(
-        reply, message_id, kind="v1", own=on_reader_gone is not None, on_reader_gone=on_reader_gone
-    )
+    stream = reply_stream.new_reply_stream(reply, message_id, kind="v1", own=True, on_reader_gone=on_reader_gone)
     waiter = waiting.new_waiter(waiting.client_socket(request.environ), allow_half_open=False)
     try:
         slot.attach(waiter)

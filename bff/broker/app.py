@@ -34,11 +34,15 @@ if TYPE_CHECKING:
 
 def create_broker() -> "Flask":
     """The broker as a process of its own, with settings from the environment. Exits with status 3 if they are invalid."""
+    from bff.ops.lifecycle import register
+
     settings = _load_settings()
     key = settings.broker_api_key
     if len(key.encode()) < KEY_BYTES:
         _exit(f"BROKER_API_KEY is required for a broker on a port of its own, {KEY_BYTES} bytes at least.")
-    return build_broker(settings, key, standalone=True)
+    app = build_broker(settings, key, standalone=True)
+    register(app.extensions["chat_bff"].lifecycle)
+    return app
 
 
 def build_broker(

@@ -137,7 +137,8 @@ def follow() -> Response:
         return _follow(queue, user_id, message_id, after, waiter)
 
     slot = parts.streams.acquire(user_id)
-    return EventStream(events, StreamOptions(PING, PING_SECONDS), environ=request.environ, slot=slot)
+    seconds = min(PING_SECONDS, parts.settings.keepalive_seconds)
+    return EventStream(events, StreamOptions(PING, seconds), environ=request.environ, slot=slot)
 
 
 def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Waiter) -> Iterator[Event | None]:

@@ -4,10 +4,11 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.util import find_spec
 from typing import Final
 from urllib.parse import urlsplit
 
-from bff.config.settings import AUTH_MODES, KEY_BYTES, Settings
+from bff.config.settings import AUTH_MODES, DEFAULT_MODEL_READ_SECONDS, KEY_BYTES, Settings
 
 MIN_SECRET_CHARACTERS: Final = 8
 """Shorter values, such as a key for development, are not redacted: they occur in ordinary words."""
@@ -17,8 +18,12 @@ PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".lan", ".home.a
 
 def refusals(settings: Settings, *, backend_only: bool) -> Iterator[str]:
     """Why this process must not start. `backend_only`: leaves out the checks for processes that serve browsers."""
+    yield from _missing_packages(settings)
     if not settings.run_worker and not settings.redis_url:
         yield "RUN_WORKER=0 needs REDIS_URL: without Redis no other process can produce replies."
+    # Only if it was set: the default need not fit, as ANSWER_MAX_SECONDS ends a reply all the same.
+    if DEFAULT_MODEL_READ_SECONDS != settings.model_read_seconds >= settings.answer_max_seconds:
+        yield "MODEL_READ_SECONDS must be below ANSWER_MAX_SECONDS."
     if not backend_only:
         yield from _authentication(settings)
     if not settings.development:
@@ -27,6 +32,18 @@ def refusals(settings: Settings, *, backend_only: bool) -> Iterator[str]:
             yield "EXPOSE_UPSTREAM_ERRORS=1 is for development only: users must not see upstream errors."
         if not backend_only:
             yield from _production_only(settings)
+
+
+def _missing_packages(settings: Settings) -> Iterator[str]:
+    """requirements.txt has them; the wheel leaves them to its extras."""
+    needs = (
+        ("REDIS_URL", "redis", "redis", bool(settings.redis_url)),
+        ("AUTH_MODE=jwt", "jwt", "jwt", settings.auth_mode == "jwt"),
+        ("DATABASE_URL", "psycopg", "postgres", settings.database_url.startswith("postgresql")),
+    )
+    for name, module, extra, needed in needs:
+        if needed and find_spec(module) is None:
+            yield f"{name} needs further packages: pip install 'chat-bff[{extra}]'."
 
 
 def dangers(settings: Settings) -> Iterator[str]:

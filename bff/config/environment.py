@@ -31,6 +31,11 @@ def load_settings(environment: Mapping[str, str] | None = None, *, backend_only:
     return settings
 
 
+def unset_flask_cli() -> None:
+    """Makes APP_ENV `production` by default, as for a server, also in commands that use Flask's command line."""
+    os.environ.pop("FLASK_RUN_FROM_CLI", None)
+
+
 def _with_defaults(settings: Settings) -> Settings:
     """Fills in the defaults that depend on other settings."""
     return replace(
@@ -42,7 +47,7 @@ def _with_defaults(settings: Settings) -> Settings:
 
 def _read(f: "Field[Any]", environment: Mapping[str, str]) -> Any:
     name: str = f.metadata["name"]
-    text = environment.get(name, "").strip()
+    text = environment.get(f.metadata["alias"], "").strip() or environment.get(name, "").strip()
     if f.metadata.get("secret"):
         text = text or _from_file(name, environment.get(f"{name}_FILE", "").strip())
         if not text.isprintable() or not text.isascii():

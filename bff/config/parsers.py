@@ -1,12 +1,17 @@
 """Parsers of settings. Each takes the text and returns the value, or raises ValueError whose message follows the name."""
 
+import ipaddress
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 URL_CHARACTERS = r"[\x21-\x7e]+"
 """Printable ASCII. Other characters of a URL must be percent-encoded, or in punycode."""
+ORIGIN = r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{1,5}))?"
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+NO_PROXY_ENTRY = r"\*|(\*?\.)?[a-z0-9_-][a-z0-9._-]*(:[0-9]{1,5})?|[0-9a-f:.]+(/[0-9]{1,3})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?"
 POSTGRESQL_SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 
 Parse = Callable[[str], Any]
@@ -68,6 +73,47 @@ def base_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def ca_file(text: str) -> str:
+    """A file of certificates in PEM. They are parsed later: `ssl` must not be imported before gevent has patched it."""
+    try:
+        content = Path(text).read_bytes()
+    except OSError:
+        raise ValueError("cannot be read") from None
+    if not re.search(rb"^-----BEGIN (TRUSTED )?CERTIFICATE-----\s", content, re.MULTILINE):
+        raise ValueError("holds no certificate in PEM")
+    return text
+
+
+def proxy_url(text: str) -> str:
+    """Only of proxies that are reached by plain HTTP: TLS inside TLS cannot be read without blocking."""
+    message = "is not the URL of an HTTP proxy, http://[user:password@]host[:port]"
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(message) from None
+    if parts.scheme != "http" or not host or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(message)
+    return text
+
+
+def no_proxy(text: str) -> tuple[str, ...]:
+    """Separated by commas or spaces: hosts or domains, addresses, networks, or `*`."""
+    entries = tuple(entry for entry in re.split(r"[\s,]+", text.lower()) if entry)
+    for entry in entries:
+        if not re.fullmatch(NO_PROXY_ENTRY, entry) or ("/" in entry and not _is_network(entry)):
+            raise ValueError("is not a list of hosts, domains and networks like engine.internal,10.0.0.0/8")
+    return entries
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
 def redis_url(text: str) -> str:
     try:
         parts = urlsplit(text)
@@ -120,9 +166,18 @@ def cookie_name(text: str) -> str:
 
 
 def origins(text: str) -> tuple[str, ...]:
-    """Comma-separated. `*` is refused: any page could read what its visitor's cookie gives access to."""
-    parsed = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for origin in parsed:
-        if not re.fullmatch(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", origin):
-            raise ValueError("is not a list of origins like https://chat.example")
-    return parsed
+    """Comma-separated, of any scheme: pages in apps and browser extensions have schemes of their own.
+
+    `*` is refused, as any page could read what its visitor's cookie gives access to; so is `null`, the origin of every
+    sandboxed frame and local file.
+    """
+    return tuple(_origin(part.strip().lower()) for part in text.split(",") if part.strip())
+
+
+def _origin(text: str) -> str:
+    """As browsers send it: without the scheme's default port."""
+    match = re.fullmatch(ORIGIN, text)
+    if not match or int(match["port"] or 0) > 65535:
+        raise ValueError("is not a list of origins like https://chat.example")
+    is_default = DEFAULT_PORTS.get(match["scheme"]) == match["port"]
+    return text.removesuffix(f":{match['port']}") if is_default else text

@@ -11,14 +11,17 @@ from bff.config.parsers import (
     Parse,
     base_url,
     boolean,
+    ca_file,
     choice,
     cookie_name,
     database_url,
     header_name,
     integer,
+    no_proxy,
     non_negative_seconds,
     org,
     origins,
+    proxy_url,
     redis_url,
     seconds,
     url,
@@ -28,6 +31,8 @@ MIB = 1024 * 1024
 OTHER_DESCRIPTORS = 200
 DEVELOPMENT_KEY = Path("instance/secret_key")
 DEFAULT_QUEUE_FILE = "instance/queue.db"
+DEFAULT_MODEL_READ_SECONDS: Final = 300.0
+MAX_KEEPALIVE_SECONDS: Final = 15.0
 AUTH_MODES: Final = ("anonymous", "proxy", "jwt")
 KEY_BYTES: Final = 32
 """The minimum length of a secret. A shorter one can be guessed offline."""
@@ -46,13 +51,14 @@ def descriptor_limit() -> int:
     return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 2**20)
 
 
-def setting(name: str, default: Any, parse: Parse = str) -> Any:
-    return field(default=default, metadata={"name": name, "parse": parse})
+def setting(name: str, default: Any, parse: Parse = str, *, alias: str = "") -> Any:
+    """`alias`: another name of the variable, which has precedence."""
+    return field(default=default, metadata={"name": name, "parse": parse, "alias": alias})
 
 
-def secret(name: str, default: str = "", parse: Parse = str) -> Any:
+def secret(name: str, default: str = "", parse: Parse = str, *, alias: str = "") -> Any:
     """A setting that `repr` leaves out and that `<name>_FILE` may hold instead."""
-    return field(default=default, repr=False, metadata={"name": name, "parse": parse, "secret": True})
+    return field(default=default, repr=False, metadata={"name": name, "parse": parse, "alias": alias, "secret": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +82,9 @@ class Settings:
     openai_base_url: str = setting("OPENAI_BASE_URL", "", base_url)
     openai_api_key: str = secret("OPENAI_API_KEY")
     openai_model: str = setting("OPENAI_MODEL", "gpt-4o-mini")
+    ca_file: str = setting("CA_FILE", "", ca_file)
+    https_proxy: str = secret("HTTPS_PROXY", parse=proxy_url, alias="https_proxy")
+    no_proxy: tuple[str, ...] = setting("NO_PROXY", (), no_proxy, alias="no_proxy")
     client_id: str = setting("CLIENT_ID", "web")
     default_org: str = setting("DEFAULT_ORG", "default", org)
     org_map_file: str = setting("ORG_MAP_FILE", "")
@@ -100,10 +109,12 @@ class Settings:
     upstream_read_seconds: float = setting("UPSTREAM_READ_SECONDS", 45.0, seconds)
     engine_seconds: float = setting("ENGINE_SECONDS", 120.0, seconds)
     answer_max_seconds: float = setting("ANSWER_MAX_SECONDS", 600.0, seconds)
+    model_read_seconds: float = setting("MODEL_READ_SECONDS", DEFAULT_MODEL_READ_SECONDS, seconds)
     max_event_bytes: int = setting("MAX_EVENT_BYTES", 16 * MIB, integer(1024))
     max_body_bytes: int = setting("MAX_BODY_BYTES", 36 * MIB, integer(1024))
     expose_upstream_errors: bool = setting("EXPOSE_UPSTREAM_ERRORS", False, boolean)
     relay_tool_events: bool = setting("RELAY_TOOL_EVENTS", True, boolean)
+    relay_reasoning: bool = setting("RELAY_REASONING", True, boolean)
 
     max_streams_per_user: int = setting("MAX_STREAMS_PER_USER", 32, integer(1))
     messages_per_minute: int = setting("MESSAGES_PER_MINUTE", 60, integer(1))
@@ -136,6 +147,11 @@ class Settings:
     @property
     def development(self) -> bool:
         return self.app_env == "development"
+
+    @property
+    def keepalive_seconds(self) -> float:
+        """How often the bundled broker and engine send something: two may be late before their stream counts as dead."""
+        return min(MAX_KEEPALIVE_SECONDS, self.upstream_read_seconds / 3)
 
     def descriptors(self) -> int:
         """File descriptors that MAX_STREAMS streams and everything else need."""

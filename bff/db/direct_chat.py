@@ -53,8 +53,11 @@ class DirectChat:
 
         return self._database.read(work)
 
-    def store(self, owner: str, turn_id: str, question: str, reply: str, *, spoken: bool) -> Message:
-        """Stores question and reply, and returns the reply; the stored one if there is already one for `turn_id`."""
+    def store(self, owner: str, turn_id: str, question: str, reply: str, *, spoken: bool, truncated: bool = False) -> Message:
+        """Stores question and reply, and returns the reply; the stored one if there is already one for `turn_id`.
+
+        `spoken`, `truncated`: see `Message`.
+        """
 
         def work(session: Session) -> Message:
             conversation_id = _lock_hidden(session, owner)
@@ -63,7 +66,7 @@ class DirectChat:
             now = queries.now()
             user_message = queries.add(session, conversation_id, "user", question[:MAX_STORED_CHARACTERS], now, spoken=spoken)
             session.flush()
-            columns = {"reply_to": user_message.id, "turn_id": turn_id, "spoken": spoken}
+            columns = {"reply_to": user_message.id, "turn_id": turn_id, "spoken": spoken, "truncated": truncated}
             return queries.add(session, conversation_id, "assistant", reply[:MAX_STORED_CHARACTERS], now, **columns)
 
         return self._database.write(work)

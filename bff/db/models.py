@@ -93,6 +93,8 @@ class Message(Base):
     """Of a reply in the direct chat: the message's id in the queue."""
     spoken: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     """In the direct chat: the question was a voice message, and the reply has audio."""
+    truncated: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    """Of a reply: the model's own limit cut it short."""
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
 
     @property

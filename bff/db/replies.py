@@ -67,9 +67,17 @@ class Replies:
         return self._database.read(work)
 
     def store(
-        self, owner: str, conversation_id: UUID, question_id: UUID, version: int, regenerate: str, content: str
+        self,
+        owner: str,
+        conversation_id: UUID,
+        question_id: UUID,
+        version: int,
+        regenerate: str,
+        content: str,
+        *,
+        truncated: bool = False,
     ) -> Message:
-        """Returns the reply; the stored one if there is already one. Raises NotFound."""
+        """Returns the reply; the stored one if there is already one. `truncated`: see `Message`. Raises NotFound."""
 
         def work(session: Session) -> Message:
             conversation = queries.owned(session, owner, conversation_id, for_update=True)
@@ -77,7 +85,7 @@ class Replies:
             if (reply := session.scalar(query.where(Message.regenerate == regenerate))) is not None:
                 return reply
             conversation.updated_at = queries.now()
-            columns = {"reply_to": question_id, "question_version": version, "regenerate": regenerate}
+            columns = {"reply_to": question_id, "question_version": version, "regenerate": regenerate, "truncated": truncated}
             return queries.add(session, conversation_id, "assistant", content, conversation.updated_at, **columns)
 
         return self._database.write(work)

@@ -37,7 +37,7 @@ def create_engine(
     direct = DirectChat(database, settings.history_characters)
     turns = Turns(replies, direct, agents, for_direct_chat(settings, agents))
     app = Flask(__name__)
-    register(app, Parts(key, settings.max_body_bytes, settings.request_seconds, turns))
+    register(app, Parts(key, settings.max_body_bytes, settings.request_seconds, settings.keepalive_seconds, turns))
     return app
 
 

@@ -24,6 +24,7 @@ class Parts(NamedTuple):
     key: str
     max_body_bytes: int
     request_seconds: float
+    keepalive_seconds: float
     turns: Turns
 
     def __repr__(self) -> str:
@@ -65,6 +66,15 @@ def error_response(error: Exception) -> Response:
     if not isinstance(error, ChatError):
         log.error("unexpected error in the engine", exc_info=error)
         error = InternalError()
+    log_failure(error)
     response = jsonify(error=str(error), code=error.code)
     response.status_code = error.status
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
     return response
+
+
+def log_failure(error: ChatError) -> None:
+    """Logs the detail of a failure, which callers do not get."""
+    if error.detail:
+        log.warning("the reply failed: %s (%s)", error.code, error.detail)

@@ -23,7 +23,6 @@ from bff.upstream import events
 from bff.upstream.messages import ChatMessage, Role
 
 KEEPALIVE: Final = encode(events.keepalive())
-KEEPALIVE_SECONDS: Final = 30.0
 AUDIO_PLACEHOLDER: Final = "(a voice message)"
 """The question of an audio message: the bundled engine has no speech recognition."""
 
@@ -119,9 +118,10 @@ def stream() -> Response:
                     yield events.event(content)
                 yield None
         except ChatError as error:
+            hooks.log_failure(error)
             yield events.event({"type": "error", "error": str(error), "code": error.code})
 
-    return EventStream(encode_events, StreamOptions(KEEPALIVE, KEEPALIVE_SECONDS), environ=request.environ)
+    return EventStream(encode_events, StreamOptions(KEEPALIVE, hooks.parts().keepalive_seconds), environ=request.environ)
 
 
 @bp.post("/api/v1/chat/stopped")

@@ -5,6 +5,7 @@ has all its messages in the request, and nothing of it is stored.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
@@ -13,7 +14,7 @@ from bff.auth.identity import Identity
 from bff.db.direct_chat import DirectChat
 from bff.db.models import Message
 from bff.db.replies import Replies
-from bff.engine.agents.base import MAX_REPLY_CHARACTERS, Agent, ReplyBuffer, open_stream
+from bff.engine.agents.base import MAX_REPLY_CHARACTERS, Agent, Ending, ReplyBuffer, open_stream
 from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Waiter
@@ -77,39 +78,39 @@ class Turns:
         agent = self._agent(turn.agent_id)
         task = yield from _retry(lambda: self._replies.task(*turn.key, turn.regenerate), waiter)
         if task.reply is not None:
-            yield _complete(task.reply)
+            yield _complete(task.reply, Ending(task.reply.truncated))
             return
         _check_not_started(turn.started)
-        text = yield from _reply(agent, task.history, turn.identity, waiter)
+        text, ending = yield from _reply(agent, task.history, turn.identity, waiter)
         yield from _confirm(waiter)
-        reply = yield from _retry(lambda: self._store(turn, task.version, text), waiter)
-        yield _complete(reply)
+        reply = yield from _retry(lambda: self._store(turn, task.version, text, truncated=ending.truncated), waiter)
+        yield _complete(reply, ending)
 
     def direct(self, turn: DirectTurn, waiter: Waiter) -> Contents:
         owner, direct = turn.identity.owner, self.direct_chat
         task = yield from _retry(lambda: direct.task(owner, turn.turn_id, turn.question), waiter)
         if task.reply is not None:
-            yield _complete_direct(turn, task.reply, task.reply.content, task.language)
+            yield _complete_direct(turn, task.reply, task.reply.content, task.language, Ending(task.reply.truncated))
             return
         _check_not_started(turn.started)
-        text = yield from _reply(self._direct_agent, task.history, turn.identity, waiter, MAX_DIRECT_CHARACTERS)
+        text, ending = yield from _reply(self._direct_agent, task.history, turn.identity, waiter, MAX_DIRECT_CHARACTERS)
         yield from _confirm(waiter)
-        turn_texts = (turn.turn_id, turn.question, text)
-        reply = yield from _retry(lambda: direct.store(owner, *turn_texts, spoken=turn.spoken), waiter)
-        yield _complete_direct(turn, reply, text, task.language)
+        store = partial(direct.store, owner, turn.turn_id, turn.question, text)
+        reply = yield from _retry(lambda: store(spoken=turn.spoken, truncated=ending.truncated), waiter)
+        yield _complete_direct(turn, reply, text, task.language, ending)
 
     def completion(self, turn: Completion, waiter: Waiter) -> Contents:
         agent = self._agent(turn.agent_id)
-        text = yield from _reply(agent, turn.messages, turn.identity, waiter, options=turn.options)
-        yield {"type": "complete", "response": events.response([text])}
+        text, ending = yield from _reply(agent, turn.messages, turn.identity, waiter, options=turn.options)
+        yield {"type": "complete", "response": _response(text, None, ending)}
 
     def keep_stopped(self, turn: ConversationTurn, text: str) -> Message:
         """Stores the output of a stopped reply. Raises NotFound, UpstreamUnavailable."""
         version = self._replies.task(*turn.key, turn.regenerate).version
         return self._store(turn, version, _join_surrogates(text))
 
-    def _store(self, turn: ConversationTurn, version: int, text: str) -> Message:
-        return self._replies.store(*turn.key, version, turn.regenerate, text)
+    def _store(self, turn: ConversationTurn, version: int, text: str, *, truncated: bool = False) -> Message:
+        return self._replies.store(*turn.key, version, turn.regenerate, text, truncated=truncated)
 
     def _agent(self, agent_id: str) -> Agent:
         agent = self._agents.get(agent_id or DEFAULT_AGENT)
@@ -130,12 +131,16 @@ def _reply(
     waiter: Waiter,
     max_characters: int = MAX_REPLY_CHARACTERS,
     options: Mapping[str, Any] | None = None,
-) -> Generator[dict[str, Any] | None, None, str]:
-    """Yields an event for each piece and returns the reply's text. Raises AnswerIncomplete for a blank reply."""
+) -> Generator[dict[str, Any] | None, None, tuple[str, Ending]]:
+    """Yields an event for each piece and returns the reply's text and its ending. Raises AnswerIncomplete for a blank reply."""
     buffer = ReplyBuffer(max_characters)
     pieces = open_stream(agent, history, identity, waiter, options or {})
     try:
-        for piece in pieces:
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                return _join_surrogates(buffer.text()), end.value or Ending()
             if isinstance(piece, Mapping):
                 yield dict(piece)
             elif text := (piece or "").replace("\0", ""):
@@ -145,7 +150,6 @@ def _reply(
     finally:
         if (close := getattr(pieces, "close", None)) is not None:
             close()
-    return _join_surrogates(buffer.text())
 
 
 def _confirm(waiter: Waiter) -> Generator[None, None, None]:
@@ -164,13 +168,18 @@ def _retry(call: Callable[[], T], waiter: Waiter) -> Generator[None, None, T]:
         yield from waiter.sleep(RETRY_SECONDS)
 
 
-def _complete(reply: Message) -> dict[str, Any]:
-    return {"type": "complete", "response": events.response([reply.content]) | {"message_id": str(reply.id)}}
+def _complete(reply: Message, ending: Ending) -> dict[str, Any]:
+    return {"type": "complete", "response": _response(reply.content, None, ending) | {"message_id": str(reply.id)}}
 
 
-def _complete_direct(turn: DirectTurn, reply: Message, text: str, language: str) -> dict[str, Any]:
+def _complete_direct(turn: DirectTurn, reply: Message, text: str, language: str, ending: Ending) -> dict[str, Any]:
     voice = {"voice_audio_url": f"{turn.audio_url_prefix}{reply.id}.wav"} if turn.spoken else {}
-    return {"type": "complete", "response": events.response([text], language or LANGUAGE) | voice}
+    return {"type": "complete", "response": _response(text, language or LANGUAGE, ending) | voice}
+
+
+def _response(text: str, language: str | None, ending: Ending) -> dict[str, Any]:
+    usage = {"usage": dict(ending.usage)} if ending.usage else {}
+    return events.response([text], language, truncated=ending.truncated) | usage
 
 
 def _join_surrogates(text: str) -> str:

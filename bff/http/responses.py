@@ -7,7 +7,6 @@ gone by the time they run.
 import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -72,13 +71,30 @@ class EventStream(Stream):
         headers: Mapping[str, str] | None = None,
         stats: StreamStats | None = None,
     ) -> None:
-        cleanup = ExitStack()
-        if slot is not None:
-            cleanup.callback(slot.release)
-        cleanup.callback(close)
-        frames = _frames(events, options, waiting.client(environ), slot, cleanup, stats or StreamStats())
+        end = _End(close, slot)
+        frames = _frames(events, options, waiting.client(environ), slot, end, stats or StreamStats())
         all_headers = {**HEADERS, **(headers or {})}
-        super().__init__(frames, cleanup.close, content_type="text/event-stream; charset=utf-8", headers=all_headers)
+        super().__init__(frames, end, content_type="text/event-stream; charset=utf-8", headers=all_headers)
+
+
+class _End:
+    """Calls `close` and releases the slot, once. An ExitStack would take a kilobyte of each stream."""
+
+    __slots__ = ("_close", "_slot")
+
+    def __init__(self, close: Callable[[], None], slot: Slot | None) -> None:
+        self._close: Callable[[], None] | None = close
+        self._slot = slot
+
+    def __call__(self) -> None:
+        close, self._close = self._close, None
+        if close is None:
+            return
+        try:
+            close()
+        finally:
+            if self._slot is not None:
+                self._slot.release()
 
 
 class _Body:
@@ -110,7 +126,7 @@ def _frames(
     options: StreamOptions,
     client: socket.socket | Waiter | None,
     slot: Slot | None,
-    cleanup: ExitStack,
+    end: _End,
     stats: StreamStats,
 ) -> Iterator[bytes]:
     waiter = waiting.new_waiter(client)
@@ -127,7 +143,7 @@ def _frames(
         log.exception("a stream broke")
     finally:
         waiter.close()
-        cleanup.close()  # Werkzeug's server does not close the response after a client's reset.
+        end()  # Werkzeug's server does not close the response after a client's reset.
 
 
 def _coalesce(events: Iterable[Event | None], waiter: Waiter, options: StreamOptions, stats: StreamStats) -> Iterator[bytes]:

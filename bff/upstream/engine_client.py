@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from bff import errors
 from bff.auth.identity import Identity
-from bff.errors import ChatError, UpstreamError, UpstreamFailure
+from bff.errors import BY_CODE, ChatError, UpstreamError, UpstreamFailure
 from bff.http import tracing, waiting
 from bff.http.waiting import Waiter
 from bff.ops import metrics
@@ -41,7 +41,11 @@ class EngineClient:
     the reason if `waiter` is cancelled.
     """
 
-    def __init__(self, service: Service, session: Session, timeouts: Timeouts, max_event_bytes: int) -> None:
+    def __init__(
+        self, service: Service, session: Session, timeouts: Timeouts, max_event_bytes: int, *, is_bundled: bool = False
+    ) -> None:
+        """`is_bundled`: its error codes are those of errors.py."""
+        self._is_bundled = is_bundled
         self._service = service
         self._session = session
         self._timeouts = timeouts
@@ -154,7 +158,7 @@ class EngineClient:
 
     def _check_status(self, response: Response, deadline: float, waiter: Waiter) -> Response:
         if response.status_code != 200:
-            raise _to_chat_error(response, deadline, waiter)
+            raise (_bundled_error if self._is_bundled else _to_chat_error)(response, deadline, waiter)
         return response
 
 
@@ -175,6 +179,13 @@ def _to_chat_error(response: Response, deadline: float, waiter: Waiter) -> ChatE
     if status == 404 and response.request.method == "GET":
         return errors.NotFound(detail="the engine responded with 404")
     return UpstreamError.from_status("engine", status)
+
+
+def _bundled_error(response: Response, deadline: float, waiter: Waiter) -> ChatError:
+    """As `_to_chat_error`, for the bundled engine, whose error codes our clients know."""
+    seconds = http.retry_after(response, default=0)
+    kind = BY_CODE.get(str(http.read_json(response, deadline, waiter).get("code")), UpstreamError)
+    return kind(detail=f"the engine responded with {response.status_code}", retry_after=seconds or None)
 
 
 def _retry_after(response: Response, deadline: float, waiter: Waiter) -> int:

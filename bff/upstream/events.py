@@ -31,9 +31,15 @@ def stopped(text: str, reply_id: str | None = None) -> Event:
     return event({"type": "stopped", "response": response([text] if text else []) | stored})
 
 
-def response(texts: Sequence[str], language: str | None = None) -> dict[str, Any]:
-    """The `response` of `complete` and `stopped`."""
-    return {"responses": list(texts), "response_language": language, "voice_audio_base64": None}
+def response(texts: Sequence[str], language: str | None = None, *, truncated: bool = False) -> dict[str, Any]:
+    """The `response` of `complete` and `stopped`. `truncated`: the model's own limit cut the reply short."""
+    content = {"responses": list(texts), "response_language": language, "voice_audio_base64": None}
+    return content | ({"truncated": True} if truncated else {})
+
+
+def reasoning(text: str) -> dict[str, Any]:
+    """What a model says to itself: no part of its reply."""
+    return {"type": "reasoning", "text": text}
 
 
 def keepalive() -> Event:

@@ -43,16 +43,19 @@ class Relay:
         request_id: str,
         *,
         tool_events: bool = True,
+        reasoning: bool = True,
         expose_errors: bool = False,
         own: bool = False,
         irrevocable: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`own`: the broker is the bundled one, and its error codes are those of errors.py.
+        """`tool_events`, `reasoning`: whether these events are passed on.
+
+        `own`: the broker is the bundled one, and its error codes are those of errors.py.
 
         `irrevocable`: whether the client was sent output that its protocol cannot retract; then a restart is an error.
         """
         self._request_id = request_id
-        self._tool_events = tool_events
+        self._dropped_events = (frozenset() if tool_events else _TOOL_EVENTS) | (frozenset() if reasoning else {"reasoning"})
         self._expose_errors = expose_errors
         self._codes = BY_CODE if own else _CODES_OF_ANY_BROKER
         self._irrevocable = irrevocable
@@ -117,7 +120,7 @@ class Relay:
             if not events.has_responses(content.get("response")):
                 return self._fail(UpstreamError(detail=f"{kind} without response.responses"), _id(event))
             self.ended = kind
-        elif kind in _TOOL_EVENTS and not self._tool_events:
+        elif kind in self._dropped_events:
             return None
         # In JSON, line feeds occur only between tokens, where a space is equivalent.
         data = event.data.replace("\n", " ")

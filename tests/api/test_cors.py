@@ -1,7 +1,10 @@
 import pytest
 
-from tests.api.origin_requests import ALLOWED_ORIGIN, ANONYMOUS, OWN_ORIGIN, send
+from tests.api.origin_requests import ALLOWED_ORIGIN, ANONYMOUS, APP_ORIGIN, OWN_ORIGIN, send
 from tests.live import new_app
+
+STAINLESS = "authorization,content-type,x-stainless-arch,x-stainless-retry-count"
+"""What OpenAI's client asks for."""
 
 
 @pytest.fixture
@@ -36,6 +39,44 @@ def test_a_preflight_request_is_answered(app):
         assert name in response.headers["Access-Control-Allow-Headers"]
     assert int(response.headers["Access-Control-Max-Age"]) > 0
     assert "Set-Cookie" not in response.headers
+
+
+@pytest.mark.parametrize("origin", [ALLOWED_ORIGIN, APP_ORIGIN])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat/stream", "/nowhere"])
+def test_all_requested_headers_are_allowed(app, path, origin):
+    headers = {"Origin": origin, "Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": STAINLESS}
+    response = send(app, "OPTIONS", path, cookie=False, **headers)
+
+    assert response.status_code == 204
+    assert response.headers["Access-Control-Allow-Headers"] == STAINLESS
+    assert response.headers["Access-Control-Allow-Origin"] == origin
+    assert {"Origin", "Access-Control-Request-Headers", "Access-Control-Request-Method"} <= set(response.vary)
+
+
+@pytest.mark.parametrize("requested", ["", " ", ",", "a b", "a:b", "x\x01", "é"])
+def test_only_names_of_headers_are_repeated(app, requested):
+    headers = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": requested}
+    response = send(app, "OPTIONS", Origin=ALLOWED_ORIGIN, **headers)
+
+    assert "Content-Type" in response.headers["Access-Control-Allow-Headers"]
+
+
+def test_errors_and_streams_have_cors_headers(app):
+    message, page = {"message": "hello"}, {"Origin": APP_ORIGIN, "Sec_Fetch_Site": "cross-site"}
+    responses = [
+        send(app, "POST", "/api/chat/stream", message, **page),
+        send(app, "POST", "/api/chat/stream", {}, **page),
+        send(app, "DELETE", "/api/chat/active", **page),
+        send(app, "GET", "/nowhere", **page),
+        send(app, "POST", "/v1/chat/completions", {"model": "none", "messages": [{"role": "user", "content": "x"}]}, **page),
+        send(app, "GET", "/api/diagnostics/stream", **page),
+    ]
+
+    assert [response.status_code for response in responses] == [200, 400, 405, 404, 404, 200]
+    for response in responses:
+        response.close()
+        assert response.headers["Access-Control-Allow-Origin"] == APP_ORIGIN
+        assert "Origin" in response.vary
 
 
 def test_a_draining_process_sends_cors_headers(app):

@@ -21,7 +21,7 @@ from tests.live import content_of
 from tests.security.matrix import MATRIX, Owner, bearer, new_app
 
 ADA = bearer("ada", "home")
-NOT_IN_RESPONSES = {"answer_incomplete", "answer_timeout", "interrupted", "method_not_allowed"}
+NOT_IN_RESPONSES = {"answer_timeout", "interrupted", "method_not_allowed"}
 """Codes of errors in streams, and of requests that match no route."""
 
 app = new_app(ECHO_WORD_SECONDS="0", MESSAGES_PER_MINUTE="1000000", QUEUE_DEPTH_PER_USER="1000000")

@@ -10,6 +10,10 @@ import threading
 
 from tests.wire_server import RESET
 
+BALANCER_COOKIES = (
+    b"Set-Cookie: AWSALB=a; Path=/\r\nSet-Cookie: AWSALBCORS=b; Path=/\r\nSet-Cookie: __cf_bm=c; Path=/; HttpOnly\r\n"
+)
+
 
 class CuttingProxy:
     def __init__(self, port: int) -> None:
@@ -40,15 +44,21 @@ class CuttingProxy:
             cut_words: list[bytes] = []
             threading.Thread(target=self._forward_request, args=(client, server, cut_words), daemon=True).start()
             tail = b""
-            # Replace the header as a platform's router does: with "Connection: close", Node's fetch takes the end of the
-            # connection for the end of the response, even if it is chunked. Browsers do not.
-            while piece := server.recv(65536).replace(b"Connection: close", b"Connection: keep-alive"):
+            while piece := self._alter(server.recv(65536)):
                 tail = tail[-100:] + piece
                 client.sendall(piece)
                 if cut_words and cut_words[0] in tail:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                     client.shutdown(socket.SHUT_RD)  # While another thread reads, the kernel keeps the socket open.
                     return
+
+    def _alter(self, piece: bytes) -> bytes:
+        """Replaces the header as a platform's router does.
+
+        With "Connection: close", Node's fetch takes the end of the connection for the end of the response, even if it is
+        chunked. Browsers do not.
+        """
+        return piece.replace(b"Connection: close", b"Connection: keep-alive")
 
     def _forward_request(self, client: socket.socket, server: socket.socket, cut_words: list[bytes]) -> None:
         with contextlib.suppress(OSError):
@@ -59,3 +69,10 @@ class CuttingProxy:
                     cut_words[:] = [cut[1]]
                 server.sendall(piece)
             server.shutdown(socket.SHUT_WR)
+
+
+class StickyBalancer(CuttingProxy):
+    """A load balancer that sets cookies of its own, as AWS's and Cloudflare's do."""
+
+    def _alter(self, piece: bytes) -> bytes:
+        return re.sub(rb"^(HTTP/1\.1 [^\r]*\r\n)", rb"\1" + BALANCER_COOKIES, piece)

@@ -1,5 +1,8 @@
+from importlib.util import find_spec
+
 import pytest
 
+from bff.config import checks
 from bff.config.checks import dangers, secret_values, warnings
 from bff.config.environment import load_settings
 from tests.live import Server
@@ -39,6 +42,10 @@ UNSAFE = {
     "a key set over http": (
         JWT | {"AUTH_JWT_JWKS_URL": "http://id.example/keys"},
         "AUTH_JWT_JWKS_URL must begin with https://: an attacker in between could replace the keys.",
+    ),
+    "a model that may be silent for longer than its reply may take": (
+        {"MODEL_READ_SECONDS": "600"},
+        "MODEL_READ_SECONDS must be below ANSWER_MAX_SECONDS.",
     ),
     "exposed upstream errors": (
         {"EXPOSE_UPSTREAM_ERRORS": "1"},
@@ -187,3 +194,21 @@ def test_a_refused_server_logs_the_reason_once_and_exits_with_status_3(tmp_path,
     assert server.log.count(message) == 1
     assert "Traceback" not in server.log
     assert server.log.count("Booting worker") <= 1
+
+
+def test_the_default_silence_of_a_model_allows_shorter_replies():
+    assert load_settings(PRODUCTION | {"ANSWER_MAX_SECONDS": "10"}).model_read_seconds == 300
+
+
+@pytest.mark.parametrize(
+    ("settings", "module", "extra"),
+    [
+        ({"REDIS_URL": "redis://localhost"}, "redis", "redis"),
+        ({"AUTH_MODE": "jwt", "AUTH_JWT_SECRET": KEY}, "jwt", "jwt"),
+        ({"DATABASE_URL": POSTGRES}, "psycopg", "postgres"),
+    ],
+)
+def test_a_setting_whose_packages_are_not_installed_is_refused(monkeypatch, settings, module, extra):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == module else find_spec(name))
+
+    assert refusal(PRODUCTION | settings).endswith(f"needs further packages: pip install 'chat-bff[{extra}]'.")

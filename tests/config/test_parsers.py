@@ -27,6 +27,18 @@ from tests.refusal import refusal
         ("LOG_FORMAT", "json", "json"),
         ("AUTH_JWT_JWKS_URL", "https://id.example/keys?p=a%20b", "https://id.example/keys?p=a%20b"),
         ("CORS_ALLOW_ORIGINS", "https://a.example, HTTP://localhost:3000,", ("https://a.example", "http://localhost:3000")),
+        (
+            "CORS_ALLOW_ORIGINS",
+            "capacitor://localhost,tauri://localhost,app://obsidian.md,https://[::1]:8443",
+            ("capacitor://localhost", "tauri://localhost", "app://obsidian.md", "https://[::1]:8443"),
+        ),
+        (
+            "CORS_ALLOW_ORIGINS",
+            "chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb, moz-extension://7F4E2C1A-0a1b-4c2d-8e3f-123456789abc",
+            ("chrome-extension://aapbdbdomjkkjkaonfhkkikfgjllcleb", "moz-extension://7f4e2c1a-0a1b-4c2d-8e3f-123456789abc"),
+        ),
+        ("CORS_ALLOW_ORIGINS", "https://a.example:443,http://b.example:80", ("https://a.example", "http://b.example")),
+        ("CORS_ALLOW_ORIGINS", "https://a.example:80", ("https://a.example:80",)),
     ],
 )
 def test_settings_are_parsed(name, text, value):
@@ -72,6 +84,14 @@ def test_settings_are_parsed(name, text, value):
         ("CORS_ALLOW_ORIGINS", "*", "is not a list of origins like https://chat.example"),
         ("CORS_ALLOW_ORIGINS", "null", "is not a list of origins like https://chat.example"),
         ("CORS_ALLOW_ORIGINS", "https://a.example/path", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "https://a.example/", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "https://*.example", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "https://a.example:99999", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "https://a.example;https://b.example", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "chat.example", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "capacitor:localhost", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "file://", "is not a list of origins like https://chat.example"),
+        ("CORS_ALLOW_ORIGINS", "https://chät.example", "is not a list of origins like https://chat.example"),
         ("TRUSTED_PROXY_HOPS", "-1", "is not between 0 and 16"),
         ("BROKER_BASE_URL", "broker:8080", "is not an http(s) URL"),
         ("BROKER_BASE_URL", "ftp://broker", "is not an http(s) URL"),

@@ -27,6 +27,13 @@ def test_requirements_are_locked_within_their_ranges(requirement):
     assert requirement.specifier.contains(LOCKED[name]), "run `make lock`"
 
 
+def test_the_wheel_with_all_extras_requires_what_requirements_txt_does():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+
+    assert sorted(map(str, RANGES)) == sorted(str(Requirement(text)) for text in project["dependencies"] + extras)
+
+
 def test_locked_packages_have_hashes_and_no_urls():
     entries = re.split(r"^(?=[\w.-]+==)", LOCK, flags=re.MULTILINE)[1:]
 

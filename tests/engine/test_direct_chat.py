@@ -5,9 +5,12 @@ from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
-from tests.engine.agents.openai_server import error_reply, full_reply, settings_of
-from tests.live import content_of, new_app, who
-from tests.wire_server import WireServer
+from bff.config.environment import load_settings
+from bff.db.database import open_database
+from bff.engine.app import create_engine
+from tests.engine.agents.openai_server import DONE, HEAD, USAGE, error_reply, full_reply, piece, settings_of, text_deltas
+from tests.live import BASE_ENVIRONMENT, content_of, new_app, who
+from tests.wire_server import LAST_CHUNK, WireServer, reply
 
 STREAM, CHAT = "/api/chat/stream", "/api/chat"
 
@@ -97,3 +100,80 @@ def test_the_agent_of_direct_chat_is_a_setting(new_client, settings, message):
 def test_an_unknown_default_agent_is_refused_at_startup():
     with pytest.raises(Exception, match="DEFAULT_AGENT='nobody' is none of echo, demo"):
         new_app(DEFAULT_AGENT="nobody")
+
+
+CUT_SHORT = [HEAD, *text_deltas("half"), piece({}, "length"), USAGE, DONE, LAST_CHUNK]
+
+
+@pytest.mark.parametrize("path", [STREAM, CHAT])
+def test_a_reply_that_the_models_limit_cut_short_says_so(new_client, path):
+    with WireServer(CUT_SHORT) as model:
+        client = new_client(**settings_of(model))
+        last = send(client, "one", path)
+
+    response = last if path == CHAT else last["response"]
+    assert (response["responses"], response["truncated"]) == (["half"], True)
+    assert response["usage"] == {"prompt_tokens": 19, "completion_tokens": 10, "total_tokens": 29}
+    assert history(client) == [("one", "half")]
+
+
+def test_a_stored_reply_is_still_truncated(tmp_path):
+    request = {"client_id": "web", "user_id": "ann", "org": "org", "message": "one", "message_id": "m-1"}
+    headers = {"Authorization": "Bearer " + "k" * 32}
+    with WireServer(CUT_SHORT) as model:
+        settings = load_settings({**BASE_ENVIRONMENT, "DATABASE_URL": f"sqlite:///{tmp_path}/chat.db", **settings_of(model)})
+        open_database(settings).upgrade()
+        client = create_engine(settings, "k" * 32).test_client()
+        streams = [client.post("/api/v1/chat/stream", json=request, headers=headers).text for _ in range(2)]
+
+    assert len(model.requests) == 1
+    assert all('"truncated":true' in stream for stream in streams)
+
+
+@pytest.mark.parametrize(
+    ("response", "status", "code"),
+    [
+        ([HEAD, piece({}, "stop"), DONE, LAST_CHUNK], 502, "answer_incomplete"),
+        ([reply(b'{"error": {"code": "context_length_exceeded"}}', "400 Bad Request")], 400, "context_too_long"),
+        ([error_reply("503 Service Unavailable")], 503, "upstream_unavailable"),
+        ([error_reply("429 Too Many Requests", Retry_After="77")], 429, "too_many_requests"),
+    ],
+)
+def test_codes_of_the_agent_survive_to_the_browser(new_client, response, status, code, capsys):
+    with WireServer(response) as model:
+        client = new_client(**settings_of(model))
+        whole = client.post(CHAT, json={"message": "one"}, headers=who("ada"))
+        streamed = send(client, "one")
+
+    assert (whole.status_code, whole.json["code"], streamed["code"]) == (status, code, code)
+    assert status != 429 or whole.headers["Retry-After"] == "77"
+    assert f"the reply failed: {code}" in capsys.readouterr().err
+    assert history(client) == []
+
+
+def test_reasoning_is_streamed_unless_it_is_switched_off(new_client):
+    with WireServer([HEAD, piece({"reasoning_content": "hm"}), *text_deltas("ok"), piece({}, "stop"), DONE]) as model:
+        clients = [new_client(**settings_of(model), RELAY_REASONING=switch) for switch in "10"]
+        bodies = [client.post(STREAM, json={"message": "one"}, headers=who("ada")).text for client in clients]
+
+    assert ['{"type":"reasoning","text":"hm"}' in body for body in bodies] == [True, False]
+    assert all('"responses":["ok"]' in body for body in bodies)
+
+
+def test_a_long_conversation_stays_answerable(new_client):
+    with WireServer(full_reply("y" * 50)) as model:
+        client = new_client(HISTORY_CHARACTERS="220", **settings_of(model))
+        for number in range(6):
+            assert send(client, f"{number}" + "x" * 49)["type"] == "complete"
+        assert send(client, "z" * 1000)["type"] == "complete"
+
+    assert [len(messages_of(request)) for request in model.requests] == [1, 3, 3, 3, 3, 3, 1]
+    assert messages_of(model.requests[5])[0][1].startswith("4")
+
+
+def test_a_silent_model_is_no_silent_engine(new_client):
+    """The bundled engine and broker send signs of life more often than UPSTREAM_READ_SECONDS."""
+    with WireServer([HEAD, *text_deltas("o"), 0.8, *text_deltas("k"), piece({}, "stop"), DONE, LAST_CHUNK]) as model:
+        client = new_client(UPSTREAM_READ_SECONDS="0.3", **settings_of(model))
+
+        assert send(client, "one")["response"]["responses"] == ["ok"]

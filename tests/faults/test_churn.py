@@ -11,7 +11,7 @@ from tests.faults.load import Clients
 from tests.live import Server, eventually
 
 CONCURRENCY = 100
-SIZES = {"bundled": (400, 1500), "adopted": (150, 250)}
+SIZES = {"bundled": (300, 700), "adopted": (150, 250)}
 """Streams for warming up, and in each half. Leaks of adopted replies show in fewer."""
 MIB = 1024 * 1024
 UNCOLLECTED_OBJECTS = 30_000

@@ -47,6 +47,3 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     longest, ticker.longest = ticker.longest, 0.0
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(longest).encode()]
-
-
-app.extensions = _app.extensions  # type: ignore[attr-defined] - gunicorn.conf.py finds the drain here

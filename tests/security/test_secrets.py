@@ -24,7 +24,11 @@ from tests.wire_server import CUT, HANG, LAST_CHUNK, WireServer, chunk, reply, s
 
 SECRETS = [field.metadata["name"] for field in fields(Settings) if field.metadata.get("secret")]
 MARK = "canary-"
-URLS = {"DATABASE_URL": f"sqlite:///{FOLDER}/{{}}.db", "REDIS_URL": "redis://:{}@127.0.0.1:1/0"}
+URLS = {
+    "HTTPS_PROXY": "http://ada:{}@127.0.0.1:1",
+    "DATABASE_URL": f"sqlite:///{FOLDER}/{{}}.db",
+    "REDIS_URL": "redis://:{}@127.0.0.1:1/0",
+}
 """Secrets with a format of their own."""
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bff.errors import UpstreamTimeout, UpstreamUnavailable
+from bff.errors import BY_CODE, UpstreamTimeout, UpstreamUnavailable
 from bff.http.sse import Event
 from bff.upstream.events import TERMINAL
 from bff.upstream.relay import Relay
@@ -141,6 +141,20 @@ def test_tool_events_can_be_left_out():
 
     assert [c["type"] for c in contents(reply)] == ["tool_use", "complete"]
     assert [c["type"] for c in contents(reply, tool_events=False)] == ["complete"]
+
+
+def test_reasoning_can_be_left_out():
+    reply = [Event("message", '{"type":"reasoning","text":"hm"}', "7"), Event("message", COMPLETE)]
+
+    assert relayed(reply)[0] == Event("", '{"type":"reasoning","text":"hm"}', "7")
+    assert [c["type"] for c in contents(reply, reasoning=False)] == ["complete"]
+
+
+def test_our_own_log_keeps_every_code_and_no_text():
+    for code, kind in BY_CODE.items():
+        reply = [Event("message", json.dumps({"type": "error", "error": "secret", "code": code}))]
+        (error,) = contents(reply, own=True)
+        assert (error["code"], error["error"]) == (code, str(kind()))
 
 
 def test_a_position_is_kept_if_it_is_an_integer():

@@ -11,24 +11,20 @@ from tests.web.test_accessible import violations
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
 CUT_SHORT = "Cut short: the reply reached the model's limit."
-EVENTS = [
-    {"type": "reasoning", "text": "Which "},
-    {"type": "reasoning", "text": "**verse**?"},
-    {"type": "progress", "text": "In the beginning"},
-    {"type": "complete", "response": {"responses": ["In the beginning"], "truncated": True}},
-]
+TEXT = "In the beginning"
+REASONING = [{"type": "reasoning", "text": "Which "}, {"type": "reasoning", "text": "**verse**?"}]
 
 
 def test_a_truncated_reply_has_a_note_and_its_reasoning_is_collapsed(visit, axe):
     page = direct_chat(visit())
-    page.route("**/api/chat/stream", send_reasoning)
+    page.route("**/api/chat/stream", add_reasoning)
 
-    send(page, "hello")
+    send(page, TEXT)
     wait_for_reply(page)
 
-    expect(replies(page)).to_have_text("In the beginning")
+    expect(replies(page)).to_have_text(TEXT)
     expect(transcript(page).locator(".note")).to_have_text(CUT_SHORT)
-    expect(page.locator("#announcer")).to_have_text(f"Answer: In the beginning {CUT_SHORT}")
+    expect(page.locator("#announcer")).to_have_text(f"Answer: {TEXT} {CUT_SHORT}")
     reasoning = transcript(page).locator("details")
     expect(reasoning.locator("p")).to_be_hidden()
     reasoning.get_by_text("Reasoning").press("Enter")
@@ -39,24 +35,26 @@ def test_a_truncated_reply_has_a_note_and_its_reasoning_is_collapsed(visit, axe)
 
 def test_a_truncated_reply_in_a_conversation_has_a_note(visit):
     page = visit()
-    page.route("**/api/conversations/*/stream*", send_truncated)
+    page.route("**/api/conversations/*/stream*", truncate)
 
-    send(page, "hello")
+    send(page, TEXT)
     wait_for_reply(page)
 
-    expect(replies(page)).to_have_text("In the beginning")
+    expect(replies(page)).to_have_text(TEXT)
     expect(transcript(page).locator(".note")).to_have_text(CUT_SHORT)
 
 
-def send_reasoning(route: Route) -> None:
-    body = "".join(f"data: {json.dumps(event)}\nid: {number}-0\n\n" for number, event in enumerate(EVENTS, start=1))
-    route.fulfill(status=200, content_type="text/event-stream", body=body, headers={"X-Message-ID": "m-1"})
+def add_reasoning(route: Route) -> None:
+    """The server's own reply, with reasoning before it and truncated, so that page and server have the same messages."""
+    response = route.fetch()
+    reasoning = "".join(f"data: {json.dumps(event)}\n\n" for event in REASONING)
+    body = response.text().replace('"type":"complete","response":{', '"type":"complete","response":{"truncated":true,')
+    route.fulfill(response=response, body=reasoning + body)
 
 
-def send_truncated(route: Route) -> None:
-    done = {"messageId": "6f1f1c8e-2c0a-4d0e-9d0f-0d0f4f6a7b11", "truncated": True}
-    body = f'event: token\ndata: {{"token": "In the beginning"}}\nid: 1-0\n\nevent: done\ndata: {json.dumps(done)}\nid: 2-0\n\n'
-    route.fulfill(status=200, content_type="text/event-stream", body=body)
+def truncate(route: Route) -> None:
+    response = route.fetch()
+    route.fulfill(response=response, body=response.text().replace('{"messageId":', '{"truncated": true, "messageId":'))
 
 
 def test_a_whole_reply_has_no_note(visit):

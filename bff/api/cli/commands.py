@@ -25,7 +25,7 @@ def add_commands(app: Flask, *more: click.Command) -> None:
 @click.command("doctor")
 @with_appcontext
 def doctor_command() -> None:
-    """Check the settings, the broker, the engine, Redis, the database and the limits."""
+    """Check the settings, the services and the ways to them, Redis, the database and the limits."""
     from bff.api import services
     from bff.api.cli.doctor import Doctor
 
@@ -35,13 +35,16 @@ def doctor_command() -> None:
 
 @click.command("diagnose")
 @click.argument("url")
+@with_appcontext
 def diagnose_command(url: str) -> None:
-    """Find out whether a proxy between here and the server at URL buffers streams."""
+    """Find out whether a proxy between here and the server at URL buffers streams. Uses CA_FILE and HTTPS_PROXY."""
+    from bff.api import services
     from bff.api.cli import diagnose
     from bff.config.parsers import base_url
+    from bff.upstream.http import session_for
 
     try:
-        probed = diagnose.probe(base_url(url))
+        probed = diagnose.probe(base_url(url), session_for(services.parts().settings))
     except ValueError as error:
         raise click.BadParameter(f"{url!r} {error}") from error
     except UpstreamFailure as failure:

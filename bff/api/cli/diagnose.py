@@ -46,9 +46,9 @@ class CheckResult(NamedTuple):
     message: str
 
 
-def probe(url: str) -> ProbeResult:
+def probe(url: str, session: Session | None = None) -> ProbeResult:
     """Reads the server's ticks. Raises an UpstreamFailure."""
-    session = http.new_session()
+    session = session or http.new_session()
     address = url.rstrip("/") + PATH
     with closing(_open(session, address, {"Accept-Encoding": "gzip, deflate, br"})) as as_a_browser:
         encoding = as_a_browser.headers.get("Content-Encoding", "")

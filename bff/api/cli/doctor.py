@@ -1,17 +1,15 @@
 """`flask doctor`: checks the settings and everything that a first message needs."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
 from bff.api.cli.diagnose import CheckResult
-from bff.auth.identity import Identity
+from bff.api.cli.doctor_upstreams import check_upstreams
 from bff.config import checks
 from bff.config.environment import load_settings
 from bff.config.settings import Settings, descriptor_limit
-from bff.errors import ChatError, NotFound, UpstreamError
-from bff.http import waiting
+from bff.errors import ChatError
 from bff.ops.health import Probe
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
@@ -19,7 +17,6 @@ from bff.upstream.engine_client import EngineClient
 if TYPE_CHECKING:
     from bff.ops.redis import Client
 
-DOCTOR_USER: Final = "flask-doctor"
 MIN_REDIS_VERSION: Final = (6, 2)
 """The first version whose XRANGE has exclusive ranges."""
 
@@ -35,48 +32,12 @@ class Doctor:
 
     def results(self) -> Iterator[CheckResult]:
         yield from _check_settings(self._settings)
-        yield self._check_broker()
-        yield self._check_engine()
+        yield from check_upstreams(self._settings, self._broker, self._engine)
         if self._settings.redis_url:
             yield from _check_redis(self._settings)
         for name in sorted(self._probes.keys() - {"broker", "engine", "redis"}):
             yield _check_probe(name, self._probes[name])
         yield _check_descriptors(self._settings)
-
-    def _check_broker(self) -> CheckResult:
-        url = self._settings.broker_base_url
-        if not url:
-            return CheckResult(True, "The broker is the bundled one, in this process.")
-        try:
-            self._broker.check()
-            self._broker.numbers_events(DOCTOR_USER)
-        except ChatError as error:
-            return CheckResult(False, _failure_message("broker", url, error))
-        return CheckResult(True, f"The broker at {url} answers and accepts our key.")
-
-    def _check_engine(self) -> CheckResult:
-        url = self._settings.engine_base_url
-        if not url:
-            return CheckResult(True, "The engine is the bundled one, in this process: it echoes.")
-        try:
-            with closing(waiting.new_waiter()) as waiter:
-                self._engine.known_preferences(Identity(DOCTOR_USER, self._settings.default_org), waiter)
-        except NotFound:
-            # Most engines answer 404 for an unknown user; any other server answers 404 for an unknown path.
-            return CheckResult(True, f"The server at {url} knows no user {DOCTOR_USER}, or is no engine: see ENGINE_BASE_URL.")
-        except ChatError as error:
-            return CheckResult(False, _failure_message("engine", url, error))
-        return CheckResult(True, f"The engine at {url} answers and accepts our key.")
-
-
-def _failure_message(name: str, url: str, error: ChatError) -> str:
-    setting = name.upper()
-    status = error.upstream_status if isinstance(error, UpstreamError) else None
-    if status in {401, 403}:
-        return f"The {name} at {url} refuses our key: {setting}_API_KEY is not the one it expects."
-    if status == 404:
-        return f"The server at {url} is no {name}: {setting}_BASE_URL must be the part of the URL before /api/v1."
-    return f"The {name} at {url} does not answer as it should ({error.detail or error.code}): see {setting}_BASE_URL."
 
 
 def _check_settings(settings: Settings) -> Iterator[CheckResult]:

@@ -12,6 +12,7 @@ from bff.api.openapi.error_groups import (
     BODY_ERRORS,
     LIMIT_ERRORS,
     PUBLIC_ERRORS,
+    REPLY_ERRORS,
     STORE_ERRORS,
     UPSTREAM_ERRORS,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "BODY_ERRORS",
     "LIMIT_ERRORS",
     "PUBLIC_ERRORS",
+    "REPLY_ERRORS",
     "STORE_ERRORS",
     "UPSTREAM_ERRORS",
     "Parameter",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 bp = Blueprint("openapi", __name__)
-hooks.add_hooks(bp)
+hooks.add_hooks(bp, linkable=True)
 
 
 @bp.get("/openapi.json")

@@ -15,5 +15,7 @@ LIMIT_ERRORS: Final[Errors] = (errors.TooManyRequests, errors.ServerFull)
 """Of routes that wait for an upstream or stream."""
 UPSTREAM_ERRORS: Final[Errors] = (errors.UpstreamError, errors.UpstreamUnavailable, errors.UpstreamTimeout)
 """Of routes that call the broker or the engine."""
+REPLY_ERRORS: Final[Errors] = (errors.AnswerIncomplete, errors.ContextTooLong)
+"""Of routes that wait for a whole reply."""
 STORE_ERRORS: Final[Errors] = (*AUTH_ERRORS, errors.NotFound, errors.UpstreamUnavailable)
 """Of routes that authenticate the user and use the database, which may be unavailable."""

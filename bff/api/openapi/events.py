@@ -55,6 +55,13 @@ class ToolResult(Passed):
     type: Literal["tool_result"]
 
 
+class Reasoning(Passed):
+    """What a model says to itself; no part of the reply."""
+
+    type: Literal["reasoning"]
+    text: Any
+
+
 class Restart(Passed):
     """The reply starts again; discard its earlier events."""
 
@@ -77,6 +84,7 @@ class Done(BaseModel):
     """Terminal: the reply is stored as this message."""
 
     messageId: UUID  # noqa: N815 - the wire format
+    truncated: bool | None = Field(default=None, description="Present, and true, if the model's own limit cut the reply short.")
 
 
 class Failure(Problem):
@@ -103,7 +111,7 @@ class Tick(BaseModel):
     elapsed_ms: int = Field(description="Milliseconds since the stream began.")
 
 
-CHAT: Final = (Status, Progress, Complete, Error, Stopped, ToolUse, ToolResult, Restart, Keepalive)
+CHAT: Final = (Status, Progress, Complete, Error, Stopped, ToolUse, ToolResult, Reasoning, Restart, Keepalive)
 CONVERSATION: Final[dict[str, tuple[type[BaseModel], ...]]] = {
     "token": (Token,),
     "done": (Done,),

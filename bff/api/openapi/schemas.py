@@ -34,6 +34,8 @@ class ChatReply(Passed):
     voice_audio_base64: Any = None
     voice_audio_url: Any = Field(default=None, description="For `/api/audio?url=`.")
     attachments: Any = None
+    truncated: Any = Field(default=None, description="True if the model's own limit cut the reply short.")
+    usage: Any = Field(default=None, description="The tokens that the model counted, if its server reported them.")
 
 
 class Place(BaseModel):

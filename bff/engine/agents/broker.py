@@ -7,13 +7,13 @@ run that waits for another run of the same worker would hold the slot that the o
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from bff.auth.identity import Identity
-from bff.engine.agents.base import last_user_message
+from bff.engine.agents.base import EndedPieces, Ending, last_user_message
 from bff.errors import ChatError, Interrupted, detached
 from bff.http import waiting
 from bff.http.sse import Event
@@ -36,6 +36,10 @@ class EventReader(Protocol):
 
 
 class UpstreamReply(EventReader, Protocol):
+    @property
+    def own(self) -> bool:
+        """Whether its error codes are those of errors.py: it comes from a broker with our contract."""
+
     def close(self) -> None:
         """Called after the terminal event."""
 
@@ -57,14 +61,14 @@ class Broker:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
-    def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> Generator[str | None]:
+    def stream(self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter) -> EndedPieces:
         text = last_user_message(history)
         reply = yield from in_background(
             lambda call_waiter: self._upstream.send(identity, text, call_waiter), waiter, lambda late: late.cancel()
         )
-        relay = Relay("")
+        relay = Relay("", own=reply.own)
         try:
-            yield from _pieces(relay, reply, waiter)
+            return (yield from _pieces(relay, reply, waiter))
         finally:
             if relay.ended in events.TERMINAL:
                 reply.close()
@@ -94,7 +98,7 @@ class BrokerUpstream:
         message_id = broker.enqueue(identity, content, deadline).message_id
         stop = partial(_stop_in_background, broker, user_id, message_id)
         try:
-            return _StreamedReply(broker.follow(user_id, message_id, deadline), stop)
+            return _StreamedReply(broker.follow(user_id, message_id, deadline), stop, own=True)
         except ChatError:
             stop()
             raise
@@ -116,6 +120,7 @@ class _UnnumberedReply(NamedTuple):
     deadline: float
     at_end: contextlib.ExitStack
     """Closed when the stream has been read to its end."""
+    own: bool = False
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         for data in self.reply.events(waiter):
@@ -139,6 +144,7 @@ class _StreamedReply(NamedTuple):
     stream: EventReader
     stop: Callable[[], None] = lambda: None
     """An engine needs none: it stops when its stream is closed."""
+    own: bool = False
 
     def events(self, waiter: Waiter) -> Iterator[Event | None]:
         return self.stream.events(waiter)
@@ -171,22 +177,25 @@ class EngineUpstream:
         return _StreamedReply(self._engine.stream(ChatRequest(message=text).for_upstream() | sender, waiter))
 
 
-def _pieces(relay: Relay, reply: UpstreamReply, waiter: Waiter) -> Iterator[str | None]:
+def _pieces(relay: Relay, reply: UpstreamReply, waiter: Waiter) -> EndedPieces:
     """Raises a ChatError if the reply does not end with `complete`."""
-    started = False
+    started, response = False, dict[str, Any]()
     for event in relay(reply.events(waiter)):
-        if event is None:
-            yield None
-            continue
-        content = events.parse_object(event.data)
+        content = {} if event is None else events.parse_object(event.data)
+        kind = content.get("type")
         if text := events.text_in(content):
             started = True
             yield text
-        elif content["type"] == "restart" and started:
+        elif kind == "complete":
+            response = content["response"]
+        elif kind == "restart" and started:
             raise Interrupted(detail="the broker restarted its reply after the first output")
-        elif content["type"] == "complete" and not started:
-            yield "\n\n".join(content["response"]["responses"])
+        elif kind in {None, "reasoning"}:
+            yield content or None
     if relay.error is not None:
         raise detached(relay.error)
     if relay.ended == "stopped":
         raise Interrupted(detail="the broker stopped the reply")
+    if not started:
+        yield "\n\n".join(response["responses"])
+    return Ending(response.get("truncated") is True)

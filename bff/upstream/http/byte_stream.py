@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import re
 from collections.abc import Iterator
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -31,10 +32,13 @@ class ByteStream:
         self._response = response
         self._silence = silence
         self._closed = False
+        self.deadline = inf
+        """The moment (monotonic) at which reading ends with UpstreamTimeout, whatever arrives. May be changed while reading."""
         # urllib3 keeps http.client's response under this name, and requests relies on it. Responses mocked by `responses`
         # have none of ours; their `read1` never blocks.
         body = getattr(response.raw, "_original_response", response.raw)
         self._body = body if isinstance(body, NonBlockingResponse | InProcessResponse) else None
+        vars(response).update(request=None, cookies=None)  # Unused from here on; they occupy 3 KiB of each open stream.
         # We request identity: a few compressed bytes can expand to a gigabyte, and a compressor may hold back events.
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             self.close()
@@ -63,8 +67,10 @@ class ByteStream:
                 raise UpstreamTimeout(detail=f"silent for {self._silence} s")
             else:
                 yield b""
+            if monotonic() >= self.deadline:
+                raise UpstreamTimeout(detail="the response did not end in time")
             if self._body is not None and not self._body.ended:
-                self._body.wait(waiter, last_read + self._silence)
+                self._body.wait(waiter, min(last_read + self._silence, self.deadline))
 
     def _read_available(self) -> bytes | None:
         try:

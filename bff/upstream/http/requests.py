@@ -2,8 +2,9 @@
 
 import json
 import re
+import ssl
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from math import isfinite
 from time import monotonic
@@ -21,6 +22,10 @@ from bff.upstream.http.response_wait import ResponseWait, response_wait
 
 HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "chat-bff"}
 JSON_MAX_BYTES: Final = 1024 * 1024
+UNKNOWN_AUTHORITY: Final = frozenset({18, 19, 20, 21})
+"""OpenSSL's codes for certificates that are self-signed or whose issuer is unknown (X509_V_ERR_*)."""
+PROXY_REFUSAL: Final = re.compile(r"Tunnel connection failed: ([0-9]{3})")
+"""The text of http.client's OSError."""
 
 
 def send(
@@ -60,7 +65,31 @@ def _to_upstream_failure(error: Exception, method: str) -> UpstreamFailure:
         return UpstreamUnavailable(detail="no connection in time")
     if isinstance(error, requests.exceptions.ReadTimeout):
         return UpstreamTimeout(detail=f"no response to {method} in time")
-    return UpstreamUnavailable(detail=f"{method} failed: {type(error).__name__}")
+    return UpstreamUnavailable(detail=f"{method} failed: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    """What the operator can change, or else the error's type."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            hint = ", which CA_FILE can name" if cause.verify_code in UNKNOWN_AUTHORITY else ""
+            return f"the certificate is not trusted ({cause.verify_message}{hint})"
+        if refusal := PROXY_REFUSAL.search(str(cause)):
+            return f"the proxy refused to connect with status {refusal[1]}: see HTTPS_PROXY"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "no connection to the proxy: see HTTPS_PROXY"
+    return type(error).__name__
+
+
+def _causes(error: BaseException | None, depth: int = 8) -> Iterator[BaseException]:
+    """The error, the errors that it wraps, and those that it was raised from."""
+    if error is None or not depth:
+        return
+    yield error
+    for argument in (*error.args, getattr(error, "reason", None)):
+        if isinstance(argument, BaseException):
+            yield from _causes(argument, depth - 1)
+    yield from _causes(error.__cause__ or error.__context__, depth - 1)
 
 
 def _clear_frames(error: BaseException | None) -> None:
@@ -93,7 +122,7 @@ def read_json(
     (monotonic), and the reason if `waiter` is cancelled.
     """
     try:
-        content = _DECODE(_read(response, deadline, waiter, max_bytes).decode("utf-8-sig"))
+        content = _DECODE(read_body(response, deadline, waiter, max_bytes).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise UpstreamError(detail="the response is not JSON") from error
     if not isinstance(content, dict):
@@ -111,7 +140,8 @@ def _finite(text: str) -> float:
 _DECODE: Final = json.JSONDecoder(parse_constant=_finite, parse_float=_finite).decode
 
 
-def _read(response: requests.Response, deadline: float, waiter: Waiter | None, max_bytes: int) -> bytes:
+def read_body(response: requests.Response, deadline: float, waiter: Waiter | None, max_bytes: int) -> bytes:
+    """As `read_json`, for any bytes."""
     with ExitStack() as cleanup:
         source = ByteStream(response, max(0.0, deadline - monotonic()))
         cleanup.callback(source.close)

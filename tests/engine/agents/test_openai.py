@@ -1,6 +1,7 @@
 """The agent `openai`, with a server on a socket: OpenAI's format, and the variants of compatible servers."""
 
 import json
+from time import monotonic
 
 import pytest
 
@@ -9,7 +10,8 @@ from bff.auth.identity import Identity
 from bff.config.environment import load_settings
 from bff.config.settings import Settings
 from bff.engine.agents import registry
-from bff.engine.agents.openai import RETRIES
+from bff.engine.agents.openai import completion as completion_module
+from bff.engine.agents.openai.agent import RETRIES
 from bff.engine.app import create_engine
 from bff.errors import AnswerIncomplete, TooManyRequests, UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from bff.upstream.messages import ChatMessage
@@ -39,7 +41,7 @@ def settings(server, **environment: str) -> Settings:
 def reply_text(server, waiter, **environment: str) -> str:
     agent = registry.create_agents(settings(server, **environment))["openai"]
     assert agent.id == "openai"
-    return "".join(piece or "" for piece in agent.stream(HISTORY, ANN, waiter))
+    return "".join(piece for piece in agent.stream(HISTORY, ANN, waiter) if isinstance(piece, str))
 
 
 def test_informational_responses_are_skipped(waiter):
@@ -81,20 +83,10 @@ REPLIES = {
     "no finish_reason": [HEAD, *text_deltas("ok"), DONE, LAST_CHUNK],
     "text after [DONE]": [HEAD, *text_deltas("ok"), DONE, *text_deltas("more"), HANG],
     "finish_reason length": [HEAD, *text_deltas("ok"), piece({}, "length"), DONE, LAST_CHUNK],
-    "tool calls": [
-        HEAD,
-        BEGIN,
-        *text_deltas("ok"),
-        CALL,
-        piece({"function_call": {"name": "f"}}),
-        piece({}, "tool_calls"),
-        DONE,
-    ],
     "a second choice": [HEAD, *text_deltas("o"), SECOND_CHOICE, *text_deltas("k"), piece({}, "stop"), DONE],
     "reasoning": [HEAD, piece({"reasoning_content": "hm", "content": None}), *text_deltas("ok"), piece({}, "stop"), DONE],
     "a refusal": [HEAD, piece({"refusal": "ok", "content": None}), piece({}, "stop"), DONE],
     "no delta": [HEAD, *text_deltas("ok"), data({"choices": [{"finish_reason": "stop"}]}), DONE],
-    "nonsense": [HEAD, data("{"), data("[1]"), data({"choices": "no"}), data({"choices": [3]}), *text_deltas("ok"), DONE],
     "comments": [HEAD, chunk(b": OPENROUTER PROCESSING\n\n"), *text_deltas("ok"), chunk(b": ping\n\n"), DONE],
     "CRLF": [HEAD, chunk(b'data: {"choices":[{"delta":{"content":"ok"}}]}\r\n\r\n'), DONE],
     "no chunked encoding": [stream_head(chunked=False), b'data: {"choices":[{"delta":{"content":"ok"}}]}\n\ndata: [DONE]\n\n'],
@@ -113,6 +105,8 @@ FAILURES = {
     "an error in the middle": ([HEAD, *text_deltas("so far"), data(ERROR), DONE], UpstreamError),
     "an error event": ([HEAD, chunk(b"event: error\ndata: oops\n\n")], UpstreamError),
     "an early end": ([HEAD, *text_deltas("so far"), LAST_CHUNK], AnswerIncomplete),
+    "nonsense": ([HEAD, *text_deltas("so far"), data("{"), DONE], UpstreamError),
+    "unrequested tool calls": ([HEAD, BEGIN, *text_deltas("ok"), CALL, piece({}, "tool_calls"), DONE], UpstreamError),
     "a cut connection": ([HEAD, *text_deltas("so far"), CUT], UpstreamUnavailable),
     "silence": ([HEAD, *text_deltas("so far"), HANG], UpstreamTimeout),
     "silence from the start": ([HANG], UpstreamTimeout),
@@ -121,7 +115,9 @@ FAILURES = {
     "a wrong model": ([error_reply("404 Not Found")], UpstreamError),
     "a server error": ([error_reply("500 Internal Server Error")], UpstreamError),
     "a gateway error": ([error_reply("503 Service Unavailable")], UpstreamUnavailable),
-    "no event stream": ([reply(b"{}")], UpstreamError),
+    "JSON without a reply": ([reply(b"{}")], AnswerIncomplete),
+    "HTML": ([reply(b"<html></html>", content_type="text/html")], UpstreamError),
+    "no content": ([reply(status="204 No Content")], AnswerIncomplete),
     "a redirect": ([reply(status="302 Found", Location="http://elsewhere.example/")], UpstreamError),
 }
 
@@ -129,11 +125,35 @@ FAILURES = {
 @pytest.mark.parametrize(("response", "problem"), FAILURES.values(), ids=FAILURES.keys())
 def test_failures_are_mapped_without_quoting_the_server(response, problem, waiter):
     with WireServer(response) as server, pytest.raises(problem) as raised:
-        reply_text(server, waiter, UPSTREAM_READ_SECONDS="0.5")
+        reply_text(server, waiter, MODEL_READ_SECONDS="0.5")
 
     assert type(raised.value) is problem
     assert "Somebody" not in str(raised.value) + raised.value.detail
     assert "sk-test" not in str(raised.value) + raised.value.detail
+
+
+def test_comments_of_the_server_are_signs_of_life(waiter):
+    comments = [step for _ in range(8) for step in (chunk(b": keep-alive\n\n"), 0.1)]
+    with WireServer([HEAD, *comments, *text_deltas("ok"), *comments, piece({}, "stop"), DONE, LAST_CHUNK]) as server:
+        assert reply_text(server, waiter, MODEL_READ_SECONDS="0.4") == "ok"
+
+
+def test_the_models_silence_has_a_setting_of_its_own(waiter):
+    with WireServer([0.5, HEAD, 0.5, *text_deltas("ok"), 0.5, piece({}, "stop"), DONE, LAST_CHUNK]) as server:
+        assert reply_text(server, waiter, UPSTREAM_READ_SECONDS="0.1") == "ok"
+
+
+PINGS = [step for _ in range(40) for step in (chunk(b": ping\n\n"), 0.1)]
+
+
+@pytest.mark.parametrize("rest", [[], PINGS], ids=["silent", "pings"])
+def test_a_finished_reply_does_not_wait_for_a_connection_that_is_held_open(rest, waiter, monkeypatch):
+    monkeypatch.setattr(completion_module, "FINISH_SECONDS", 0.3)
+    begun = monotonic()
+    with WireServer([HEAD, *text_deltas("ok"), piece({}, "stop"), *rest, HANG]) as server:
+        assert reply_text(server, waiter) == "ok"
+
+    assert 0.3 <= monotonic() - begun < 2
 
 
 def test_a_refused_connection_is_unavailable(waiter):

@@ -5,6 +5,7 @@ from time import monotonic
 
 import pytest
 import trustme
+import urllib3
 
 from bff.errors import ClientDisconnected, UpstreamUnavailable
 from bff.http import waiting
@@ -74,6 +75,15 @@ def test_a_connection_is_reused():
             assert http.read_json(fetch(server.url, session), monotonic() + 5) == {"a": 1}
 
         assert server.open_connections == 1
+
+
+def test_an_idle_connection_is_checked_without_polling(monkeypatch):
+    session = new_session()
+    monkeypatch.setattr(urllib3.connection, "wait_for_read", lambda *_, **__: pytest.fail("urllib3 polled the connection"))
+
+    with WireServer([reply(b"{}")]) as server:
+        for _ in range(2):
+            assert http.read_json(fetch(server.url, session), monotonic() + 5) == {}
 
 
 def test_a_connection_with_surplus_bytes_is_not_reused():
