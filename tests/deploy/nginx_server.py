@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.live import ROOT, eventually, free_port
 from tests.missing import missing
@@ -37,17 +39,44 @@ def nginx_or_skip() -> str:
     return NGINX
 
 
-class Nginx:
-    """Proxies to `port`. Of deploy/nginx.conf only the two addresses are replaced."""
+class Certificate(NamedTuple):
+    """Paths of PEM files."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    chain: Path
+    key: Path
+
+
+def _listen(text: str, address: str, certificate: Certificate | None) -> str:
+    """Keeps one of the two addresses, of TLS or of plain HTTP."""
+    plain, tls = "    listen 80;\n", "    listen 443 ssl http2;\n"
+    assert text.count(plain) == text.count(tls) == 1
+    if certificate is None:
+        text = re.sub(r"    ssl_certificate(_key)? .*\n", "", text.replace(tls, ""))
+        return text.replace(plain, f"    listen {address};\n")
+    text = text.replace(plain, "").replace(tls, f"    listen {address} ssl http2;\n")
+    return text.replace("/etc/nginx/chat.crt", str(certificate.chain)).replace("/etc/nginx/chat.key", str(certificate.key))
+
+
+class Nginx:
+    """Proxies to `port`. Of deploy/nginx.conf only the addresses and the certificate's paths are replaced.
+
+    `certificate`: listens for TLS. `inner`: with the lines that docs/deployment.md gives for an nginx behind another proxy.
+    `more`: further directives of the server.
+    """
+
+    def __init__(
+        self, folder: Path, port: int, *, certificate: Certificate | None = None, inner: bool = False, more: str = ""
+    ) -> None:
         program = nginx_or_skip()
+        folder.mkdir(exist_ok=True)
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self._log = folder / "nginx.log"
         text = (ROOT / "deploy" / "nginx.conf").read_text()
-        assert text.count("listen 80;") == text.count("server 127.0.0.1:8000;") == 1
-        text = text.replace("listen 80;", f"listen 127.0.0.1:{self.port};").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        assert text.count("server 127.0.0.1:8000;") == 1
+        text = _pass_headers_on(text) if inner else text
+        text = _listen(text, f"127.0.0.1:{self.port}", certificate)
+        text = text.replace("server_name _;", f"server_name _; {more}").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         (folder / "chat.conf").write_text(text)
         (folder / "nginx.conf").write_text(CONFIG.format(folder=folder))
         with self._log.open("ab") as log:
@@ -67,3 +96,14 @@ class Nginx:
         finally:
             self._process.kill()
             self._process.wait(5)
+
+
+def _pass_headers_on(text: str) -> str:
+    """Replaces directives by those of the example in docs/deployment.md."""
+    example = re.search(r"```nginx\n(.+?)```", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL)
+    assert example
+    for line in example[1].splitlines():
+        directive, _, _ = line.rpartition(" ")
+        assert text.count(directive) == 1
+        text = re.sub(rf"^{re.escape(directive)} .*$", lambda _, line=line: line, text, flags=re.MULTILINE)
+    return text
