@@ -15,11 +15,16 @@ ARGUMENTS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE
 """No network access but to the test's server."""
 
 
-@contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium_path() -> str:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         missing("Chromium")
+    return path
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    path = chromium_path()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=60_000)
         try:

@@ -164,7 +164,7 @@ def stream(conversation_id: UUID) -> Response:
     with services.parts().streams.acquire(identity.user_id, resumable=True) as slot:
         opened = _runs().open(identity, conversation_id, query, after)
         if opened is not None:
-            return _stream_response(opened, slot)
+            return _stream_response(opened, slot, query)
         slot.release()
         return Response(status=204)
 
@@ -178,7 +178,8 @@ def stop(conversation_id: UUID) -> tuple[Response, int]:
     return jsonify(status="stopping"), 202
 
 
-def _stream_response(opened: OpenedReply, slot: Slot) -> Response:
+def _stream_response(opened: OpenedReply, slot: Slot, query: StreamQuery) -> Response:
+    settings = services.parts().settings
     broker = services.parts().own_broker
     stream = reply_stream.new_reply_stream(
         opened.reply,
@@ -194,7 +195,7 @@ def _stream_response(opened: OpenedReply, slot: Slot) -> Response:
         lambda waiter: conversation.encode(stream.events(waiter), restarted=opened.restarted),
         StreamOptions(
             comment("keepalive"),
-            services.parts().settings.heartbeat_seconds,
+            settings.heartbeat_seconds,
             ids=request.args.get("ids") != "0",
             preamble=PREAMBLE,
         ),
@@ -202,7 +203,7 @@ def _stream_response(opened: OpenedReply, slot: Slot) -> Response:
         slot=slot,
         close=stream.close,
         stats=stream.stats,
-        headers=reply_stream.message_headers(opened.message_id),
+        headers=reply_stream.message_headers(opened.message_id, query.on_disconnect or settings.conversation_on_disconnect),
     )
 
 

@@ -157,12 +157,14 @@ def stream_response(
         slot=slot,
         close=stream.close,
         stats=stream.stats,
-        headers={**message_headers(message_id), **protocol.headers},
+        headers={**message_headers(message_id, settings.on_disconnect), **protocol.headers},
     )
 
 
-def message_headers(message_id: str) -> dict[str, str]:
-    return {"Location": url_for("chat.resume", message_id=message_id), "X-Message-ID": message_id}
+def message_headers(message_id: str, on_disconnect: str) -> dict[str, str]:
+    """`on_disconnect`: tells clients whether they may close the stream for a while, such as in a hidden tab."""
+    location = url_for("chat.resume", message_id=message_id)
+    return {"Location": location, "X-Message-ID": message_id, "X-On-Disconnect": on_disconnect}
 
 
 def prepare_for_drain(slot: Slot, broker: BrokerClient) -> None:

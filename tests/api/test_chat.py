@@ -53,6 +53,16 @@ def test_a_stream_has_headers_for_clients_and_proxies():
     assert response.headers["X-Request-ID"] == "my-own.id_1"
 
 
+@pytest.mark.parametrize("on_disconnect", ["continue", "cancel"])
+def test_a_stream_says_whether_the_reply_continues_after_a_disconnect(on_disconnect):
+    browser = client(ON_DISCONNECT=on_disconnect)
+    response = post_message(browser)
+
+    assert response.headers["X-On-Disconnect"] == on_disconnect
+    with browser.get(response.headers["Location"], headers=ADA) as followed:
+        assert followed.headers["X-On-Disconnect"] == on_disconnect
+
+
 def test_a_frame_is_a_data_line_and_an_id_line():
     body = post_message(client()).get_data()
 

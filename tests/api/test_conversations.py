@@ -370,6 +370,19 @@ def test_a_stream_has_the_headers_of_all_streams(client):
     response.close()
 
 
+@pytest.mark.parametrize(
+    ("setting", "query", "value"),
+    [("cancel", "", "cancel"), ("cancel", "?on_disconnect=continue", "continue"), ("continue", "", "continue")],
+)
+def test_a_stream_says_whether_the_reply_continues_after_a_disconnect(make, setting, query, value):
+    client = make(CONVERSATION_ON_DISCONNECT=setting)
+    conversation_id = client.create()
+    client.add_message(conversation_id, "word")
+
+    with client.stream(conversation_id, query) as response:
+        assert response.headers["X-On-Disconnect"] == value
+
+
 def test_a_question_gets_one_reply(client):
     conversation_id = client.create()
     client.add_message(conversation_id, "one")

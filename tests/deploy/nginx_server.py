@@ -46,8 +46,19 @@ class Certificate(NamedTuple):
     key: Path
 
 
+def _listen(text: str, address: str, certificate: Certificate | None) -> str:
+    """Keeps one of the two addresses, of TLS or of plain HTTP."""
+    plain, tls = "    listen 80;\n", "    listen 443 ssl http2;\n"
+    assert text.count(plain) == text.count(tls) == 1
+    if certificate is None:
+        text = re.sub(r"    ssl_certificate(_key)? .*\n", "", text.replace(tls, ""))
+        return text.replace(plain, f"    listen {address};\n")
+    text = text.replace(plain, "").replace(tls, f"    listen {address} ssl http2;\n")
+    return text.replace("/etc/nginx/chat.crt", str(certificate.chain)).replace("/etc/nginx/chat.key", str(certificate.key))
+
+
 class Nginx:
-    """Proxies to `port`. Of deploy/nginx.conf only the two addresses are replaced.
+    """Proxies to `port`. Of deploy/nginx.conf only the addresses and the certificate's paths are replaced.
 
     `certificate`: listens for TLS. `inner`: with the lines that docs/deployment.md gives for an nginx behind another proxy.
     `more`: further directives of the server.
@@ -62,12 +73,10 @@ class Nginx:
         self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}"
         self._log = folder / "nginx.log"
         text = (ROOT / "deploy" / "nginx.conf").read_text()
-        assert text.count("listen 80;") == text.count("server 127.0.0.1:8000;") == 1
+        assert text.count("server 127.0.0.1:8000;") == 1
         text = _pass_headers_on(text) if inner else text
-        listen = f"listen 127.0.0.1:{self.port}"
-        if certificate:
-            listen += f" ssl; ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key}"
-        text = text.replace("listen 80", f"{more} {listen}").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        text = _listen(text, f"127.0.0.1:{self.port}", certificate)
+        text = text.replace("server_name _;", f"server_name _; {more}").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         (folder / "chat.conf").write_text(text)
         (folder / "nginx.conf").write_text(CONFIG.format(folder=folder))
         with self._log.open("ab") as log:

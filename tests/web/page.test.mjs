@@ -100,6 +100,26 @@ test("a page that is offline waits until it is online", () =>
     assertCleanedUp();
   }));
 
+test("a page that seems to be offline tries again, after longer pauses", () =>
+  inPage(async ({ navigator, online }) => {
+    navigator.onLine = false;
+    const { fetch } = scriptedFetch(CUT, CUT, helloWorld);
+    const received = openStream({ fetch, giveUpAfterSeconds: 600 });
+    const pauses = () => received.connections.filter(({ state }) => state === "waiting");
+
+    await eventually(() => pauses().length === 1);
+    online();
+    await eventually(() => pauses().length === 2);
+    navigator.onLine = true;
+    online();
+    await received.reply.done;
+
+    assert.deepEqual(
+      pauses().map(({ seconds }) => seconds),
+      [10, 10],
+    );
+  }));
+
 test("a page that stays offline gets connection_lost after giveUpAfterSeconds", () =>
   inPage(async ({ navigator }) => {
     navigator.onLine = false;

@@ -7,6 +7,10 @@ from tests.web.page import EVERYTHING, direct_chat, replies, send, transcript, w
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
+RUN_ENHANCED = """async () => {
+    const options = { runOnly: ["color-contrast-enhanced"] };
+    return (await axe.run("#side", options)).violations.flatMap(({ nodes }) => nodes.map((node) => node.failureSummary));
+}"""
 RUN = "async () => (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(' ')}`)"
 
 
@@ -39,6 +43,28 @@ def test_axe_finds_no_violation(visit, axe, scheme, width):
     expect(transcript(page).get_by_role("button", name="Edited")).to_be_visible()
     page.get_by_role("button", name="Delete").click()
     assert violations(page) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_side_bar_has_enhanced_contrast(visit, axe, scheme):
+    page = visit(color_scheme=scheme, reduced_motion="reduce")
+    send(page, "hello")
+    wait_for_reply(page)
+    page.evaluate(axe)
+
+    for hovered in ("#check", "#conversations a:not(#direct)", "#title"):
+        page.hover(hovered)
+        assert page.evaluate(RUN_ENHANCED) == []
+
+
+def test_the_first_heading_is_the_title(visit):
+    page = visit()
+    send(page, "### Heading\n\n##### Smaller")
+    wait_for_reply(page)
+
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map(({ tagName }) => tagName)")
+
+    assert levels == ["H1", "H2", "H3"]
 
 
 def violations(page: Page) -> list[str]:

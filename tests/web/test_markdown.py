@@ -64,20 +64,24 @@ def test_pieces_render_like_the_whole_text_and_replace_no_finished_block(page):
 @pytest.mark.parametrize(
     ("text", "html"),
     [
-        ("a **b** _c_ ~~d~~", "<p>a <strong>b</strong> <em>c</em> <s>d</s></p>"),
-        ("***b***", "<p><strong><em>b</em></strong></p>"),
-        ("2 * 3 * 4, snake_case_name, **open", "<p>2 * 3 * 4, snake_case_name, **open</p>"),
-        ("`` a`b `` `c", "<p><code>a`b</code> `c</p>"),
-        (r"\*a\*", "<p>*a*</p>"),
-        ("[x](javascript:alert(1))", "<p>[x](javascript:alert(1))</p>"),
+        ("a **b** _c_ ~~d~~", '<p dir="auto">a <strong>b</strong> <em>c</em> <s>d</s></p>'),
+        ("***b***", '<p dir="auto"><strong><em>b</em></strong></p>'),
+        ("2 * 3 * 4, snake_case_name, **open", '<p dir="auto">2 * 3 * 4, snake_case_name, **open</p>'),
+        ("`` a`b `` `c", '<p dir="auto"><code dir="ltr">a`b</code> `c</p>'),
+        (r"\*a\*", '<p dir="auto">*a*</p>'),
+        ("[x](javascript:alert(1))", '<p dir="auto">[x](javascript:alert(1))</p>'),
         (
             "- a\n- b\n\n3. c",
-            '<ul><li><span>a</span></li><li><span>b</span></li></ul><ol start="3"><li><span>c</span></li></ol>',
+            '<ul dir="auto"><li><span>a</span></li><li><span>b</span></li></ul>'
+            '<ol start="3" dir="auto"><li><span>c</span></li></ol>',
         ),
-        ("a\n# b", "<p>a</p><h2>b</h2>"),
-        ("~~~\n<b>\n~~~\nc", '<figure class="code"><pre tabindex="0"><code>&lt;b&gt;</code></pre></figure><p>c</p>'),
-        ("> a\n> > b", "<blockquote><p>a</p><blockquote><p>b</p></blockquote></blockquote>"),
-        ("a\n\n---\n\nb", "<p>a</p><hr><p>b</p>"),
+        ("a\n# b", '<p dir="auto">a</p><h2 dir="auto">b</h2>'),
+        (
+            "~~~\n<b>\n~~~\nc",
+            '<figure class="code" dir="ltr"><pre tabindex="0"><code>&lt;b&gt;</code></pre></figure><p dir="auto">c</p>',
+        ),
+        ("> a\n> > b", '<blockquote dir="auto"><p>a</p><blockquote><p>b</p></blockquote></blockquote>'),
+        ("a\n\n---\n\nb", '<p dir="auto">a</p><hr dir="auto"><p dir="auto">b</p>'),
     ],
 )
 def test_markdown_is_rendered(page, text, html):
@@ -90,7 +94,8 @@ def test_links_open_web_addresses_without_referrer(page):
     html = page.evaluate(RENDER, "[x](https://a.test/b_(c)) http://d.test/e, mailto:f")
 
     assert html == (
-        f'<p><a href="https://a.test/b_(c)" {link}>x</a> <a href="http://d.test/e" {link}>http://d.test/e</a>, mailto:f</p>'
+        f'<p dir="auto"><a href="https://a.test/b_(c)" {link}>x</a> '
+        f'<a href="http://d.test/e" {link} dir="ltr">http://d.test/e</a>, mailto:f</p>'
     )
 
 

@@ -6,14 +6,19 @@ from bff.api.openapi import events
 from bff.api.openapi.operation import ResponseSpec
 from bff.api.openapi.schemas import Stopping
 
+_STREAM_HEADERS: Final = {
+    "Location": "The URL to follow the reply.",
+    "X-Message-ID": "The id of the reply's message in the queue.",
+    "X-On-Disconnect": "`continue`: the reply continues if its clients disconnect. `cancel`: it ends.",
+}
 CHAT_STREAM: Final = ResponseSpec(
     "An event stream. Exactly one event is terminal (complete, error or stopped), and it is the last.",
-    headers={"Location": "The URL to follow the reply.", "X-Message-ID": "The message's id."},
+    headers=_STREAM_HEADERS,
     events={"message": events.CHAT},
 )
 CONVERSATION_STREAM: Final = ResponseSpec(
     "An event stream. Readers that connect while the reply is running follow the same reply.",
-    headers={"Location": "The URL to follow the reply.", "X-Message-ID": "The id of the reply's message in the queue."},
+    headers=_STREAM_HEADERS,
     events=events.CONVERSATION,
 )
 STOPPING: Final = ResponseSpec("The reply ends as soon as possible.", Stopping)

@@ -1,13 +1,14 @@
 // The page. It shows the chat named in the URL's fragment: `#/` is a new conversation, `#/c/<id>` an existing one, `#/direct`
 // direct chat.
 
-import { fetchJSON, load, subscribe } from "./api.js";
+import { fetchJSON, load } from "./api.js";
 import { ChatView } from "./chat_view.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { Conversations } from "./conversations.js";
 import { DirectChat } from "./direct.js";
-import { announce, button, find, make } from "./dom.js";
+import { announce, button, find, isComposing, make } from "./dom.js";
+import { subscribe } from "./store.js";
 import { addTools, listAgents, showTools } from "./tools.js";
 
 const container = find("chat");
@@ -66,6 +67,7 @@ function notFound(failure) {
 function show(view) {
   if (shown !== view) hide(shown);
   shown = view;
+  view.resume();
   if (!view.transcript.element.isConnected) container.append(view.transcript.element);
   conversations.mark(location.hash || "#/");
   drawState();
@@ -73,10 +75,10 @@ function show(view) {
   if (matchMedia("(hover: hover)").matches) composer.focus();
 }
 
-/** Closes the streams of a hidden chat, unless that could end its replies. */
+/** Closes the streams of a hidden chat. */
 function hide(view) {
   view.transcript.hide();
-  if (!view.source.continues) return;
+  if (!view.source.continues) return view.pause();
   view.leave();
   view.transcript.element.remove();
 }
@@ -85,12 +87,12 @@ async function open(view) {
   try {
     await view.open();
   } catch (failure) {
-    complain(`${failure.message} What was said before cannot be shown.`, () => open(view));
+    complain(`${failure.message} What was said before cannot be shown.`, () => open(view), failure.retryAfter);
   }
 }
 
-function complain(message, retry) {
-  const retryButton = retry && button("Try again", () => (complaint.remove(), retry()));
+function complain(message, retry, seconds) {
+  const retryButton = retry && button("Try again", () => (complaint.remove(), retry()), {}, seconds);
   const close = button("Close", () => complaint.remove());
   const complaint = make("div", { id: "complaint" }, make("span", {}, message), retryButton, close);
   find("complaint")?.remove();
@@ -194,7 +196,7 @@ onClick("new", () => toggleSide(false));
 onClick("shade", () => toggleSide(false));
 addTools({ change, remove, title: () => shown.source.conversation?.title ?? "" });
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || !document.body.classList.contains("side")) return;
+  if (event.key !== "Escape" || isComposing(event) || !document.body.classList.contains("side")) return;
   event.preventDefault(); // Otherwise it would also stop a reply.
   toggleSide(false);
 }, true);

@@ -28,6 +28,7 @@ export class ChatView {
   #loading = null;
   #isStale = false; // A change could not be shown while a reply was running.
   #hasLeft = false;
+  #isPaused = false;
 
   /**
    * @param {Source} source
@@ -135,22 +136,39 @@ export class ChatView {
     for (const { run } of this.#turns) run?.leave();
   }
 
+  /** Closes the streams of a chat that is not shown, until `resume`. */
+  pause() {
+    this.#isPaused = true;
+    for (const { run } of this.#turns) run?.pause();
+  }
+
+  resume() {
+    this.#isPaused = false;
+    for (const { run } of this.#turns) run?.resume();
+  }
+
   async #start(turn) {
     if (turn.run) return;
     const view = this.#showPending(turn);
     const run = new Run(view, () => this.source.opened(turn, run.messageId));
     turn.run = run;
-    this.#on.change(this);
-    const done = run.start(() => this.#send(turn), (options) => this.source.stream(turn, options));
-    const last = await done.catch((problem) => this.#failed(problem));
-    turn.run = null;
+    if (this.#isPaused) run.pause();
+    let last;
+    try {
+      this.#on.change(this);
+      last = await run.start(() => this.#send(turn), (options) => this.source.stream(turn, options));
+    } catch (problem) {
+      last = this.#failed(problem);
+    } finally {
+      turn.run = null;
+    }
     if (!this.#hasLeft) this.#end(turn, view, last);
   }
 
   #failed(problem) {
     const error = problem instanceof Failure ? problem.message : "Something went wrong.";
     if (this.#hasLeft && problem instanceof Failure) this.#on.complain(`${error} Your message was not sent.`);
-    return { type: "error", error, code: problem.code };
+    return { type: "error", error, code: problem.code, retry_after: problem.retryAfter };
   }
 
   async #send(turn) {
@@ -173,17 +191,26 @@ export class ChatView {
   }
 
   #end(turn, view, last) {
+    try {
+      this.#showEnd(turn, view, last);
+    } finally {
+      view.finish();
+      this.#on.change(this, true);
+    }
+    if (this.#isStale) this.changed();
+  }
+
+  #showEnd(turn, view, last) {
     const { text, reply, note, retry, reload } = this.source.ended(turn, last, view.content);
     if (turn.replyView) turn.replyView.element.hidden = false;
     view.end(text);
     if (note !== undefined) view.note(note);
-    if (last.type === "error") view.fail(last.error, retry && (() => this.#retry(turn, retry, last)));
+    if (last.type === "error") view.fail(last.error, retry && (() => this.#retry(turn, retry, last)), last.retry_after);
     else if (retry) view.actions.append(button("Try again", () => this.#retry(turn, retry, last)));
     if (reply) this.#addReply(turn, view, reply);
     if (reload) this.#discard(turn);
     if (last.type === "complete" && reply) view.announce();
-    this.#on.change(this, true);
-    if (reload || this.#isStale) this.changed();
+    if (reload) this.#isStale = true;
   }
 
   #addReply(turn, view, reply) {

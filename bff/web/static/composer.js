@@ -1,9 +1,10 @@
 // The message field: Enter sends, Shift+Enter inserts a new line, Esc stops the reply.
 
 import { load } from "./api.js";
-import { find } from "./dom.js";
+import { find, isComposing } from "./dom.js";
+import { attempt } from "./store.js";
 
-const canRecord = navigator.mediaDevices?.getUserMedia && globalThis.MediaRecorder;
+const canRecord = attempt(() => navigator.mediaDevices.getUserMedia && MediaRecorder) !== undefined;
 
 export class Composer {
   #text = find("text");
@@ -20,13 +21,15 @@ export class Composer {
       this.#submit();
     });
     this.#text.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;
       event.preventDefault();
       this.#submit();
     });
     this.#text.addEventListener("input", () => this.#grow());
     this.#stop.addEventListener("click", () => this.#on.stop());
-    document.addEventListener("keydown", (event) => event.key === "Escape" && !event.defaultPrevented && this.#escape());
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !event.defaultPrevented && !isComposing(event)) this.#escape();
+    });
   }
 
   focus() {

@@ -1,8 +1,9 @@
 // A conversation as a ChatView source. It is created with its first message.
 
-import { broadcast, fetchJSON } from "./api.js";
+import { fetchJSON } from "./api.js";
 import { forget, remember, running } from "./running.js";
 import { followReply } from "./sse.js";
+import { broadcast } from "./store.js";
 import { signature, turnsOf } from "./turns.js";
 
 const PAGE = 100; // Messages per request.

@@ -1,7 +1,8 @@
 // The sidebar's list: direct chat, then conversations by newest activity.
 
-import { broadcast, fetchJSON } from "./api.js";
+import { fetchJSON } from "./api.js";
 import { find, make } from "./dom.js";
+import { broadcast } from "./store.js";
 
 const PAGE = 30;
 
@@ -55,7 +56,8 @@ export class Conversations {
 
   #draw() {
     const focused = document.activeElement?.getAttribute("href");
-    const items = this.#rows.map(({ id, title }) => make("li", {}, make("a", { href: `#/c/${id}` }, title ?? "New conversation")));
+    const link = (id, title) => make("a", { href: `#/c/${id}`, dir: "auto" }, title ?? "New conversation");
+    const items = this.#rows.map(({ id, title }) => make("li", {}, link(id, title)));
     this.#list.replaceChildren(this.#list.firstElementChild, ...items); // Direct chat stays first.
     for (const link of [find("new"), ...this.#list.querySelectorAll("a")]) {
       if (link.getAttribute("href") === this.#current) link.setAttribute("aria-current", "page");

@@ -1,8 +1,9 @@
 // Direct chat as a ChatView source: messages in the user's queue.
 
-import { broadcast, fetchJSON } from "./api.js";
+import { fetchJSON } from "./api.js";
 import { forget, remember, running } from "./running.js";
 import { streamChat } from "./sse.js";
+import { broadcast } from "./store.js";
 import { newTurn } from "./turns.js";
 
 const PAGE = 20;
@@ -14,7 +15,7 @@ export class DirectChat {
   placeholder = "Say something, or /help";
   voice = true;
   queues = true;
-  continues = false; // Whether replies continue without a reader is a setting of the server, so they are followed while hidden.
+  continues = false; // Whether replies continue without a reader is a setting of the server.
   conversation = null;
   #known = new Set(); // Message ids of replies that have been followed.
   #firstShown = 0; // Index in the history of the first turn that is shown.

@@ -1,6 +1,6 @@
 // Edits a message; the original stays one click away.
 
-import { button, make } from "./dom.js";
+import { button, isComposing, make } from "./dom.js";
 
 /** The edited text, or the original. */
 export function effective(message) {
@@ -31,7 +31,7 @@ export function addEditing(message, view, save, next) {
 }
 
 function open(view, text, save, next, opener) {
-  const area = make("textarea", { "aria-label": "Message", rows: Math.min(12, text.split("\n").length + 1) });
+  const area = make("textarea", { "aria-label": "Message", dir: "auto", rows: Math.min(12, text.split("\n").length + 1) });
   const problem = make("p", { class: "problem", role: "alert" });
   const close = () => {
     const { activeElement } = document; // The user may have moved the focus while saving.
@@ -55,7 +55,7 @@ function open(view, text, save, next, opener) {
   const form = make("div", { class: "edit" }, area, problem, make("div", { class: "buttons" }, ...buttons));
   area.value = text;
   area.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
+    if (event.key !== "Escape" || isComposing(event)) return;
     event.preventDefault();
     close();
   });

@@ -1,6 +1,7 @@
 // Inline Markdown, within a block.
 
 import { make } from "./dom.js";
+import { attempt } from "./store.js";
 
 const MAX_DEPTH = 8;
 const MAX_LENGTH = 50_000; // Characters; a longer block is shown as plain text.
@@ -42,7 +43,7 @@ function inlineCode(text, mark, start, unclosed) {
   for (let at = unclosed.has(mark.length) ? -1 : text.indexOf(mark, start); at >= 0; at = text.indexOf(mark, at)) {
     let end = at;
     while (text[end] === "`") end++;
-    if (end - at === mark.length) return [make("code", {}, text.slice(start, at).replace(/^ (?=.*\S)(.*) $/, "$1")), end];
+    if (end - at === mark.length) return [make("code", { dir: "ltr" }, text.slice(start, at).replace(/^ (?=.*\S)(.*) $/, "$1")), end];
     at = end;
   }
   unclosed.add(mark.length);
@@ -64,8 +65,10 @@ function bare(text, index) {
 
 /** Links to http, https and mailto only; `javascript:` and others stay text. */
 function linkTo(address, label) {
-  if (!/^(https?:\/\/|mailto:)/i.test(address) || !URL.canParse(address)) return null;
-  return make("a", { href: new URL(address).href, rel: "noopener noreferrer", target: "_blank" }, label);
+  const href = /^(https?:\/\/|mailto:)/i.test(address) && attempt(() => new URL(address).href);
+  if (!href) return null;
+  const dir = label === address && "ltr";
+  return make("a", { href, rel: "noopener noreferrer", target: "_blank", dir }, label);
 }
 
 /** Opens or closes a level of emphasis. Returns the mark as text if it does neither. */

@@ -1,4 +1,6 @@
 // Renders streamed Markdown as DOM nodes, never as HTML. Finished blocks are not rendered again.
+// Each block has the direction of its first letter. Nested blocks have no `dir`, as it would hide their text from `dir="auto"` of
+// the outer one: https://html.spec.whatwg.org/#the-dir-attribute.
 
 import { copyButton, make } from "./dom.js";
 import { inline } from "./inline.js";
@@ -63,11 +65,16 @@ export class Markdown {
   }
 
   #render(block, open) {
-    if (block.kind !== "heading") return renderBlock(block, 0, open);
+    if (block.kind !== "heading") return withDirection(renderBlock(block, 0, open));
     const level = Math.min(block.level + 1, this.#level + 1, 6);
     if (!open) this.#level = level;
-    return make(`h${level}`, {}, ...inline(block.text, open));
+    return make(`h${level}`, { dir: "auto" }, ...inline(block.text, open));
   }
+}
+
+function withDirection(element) {
+  if (!element.dir) element.dir = "auto";
+  return element;
 }
 
 /** Renders a complete text. */
@@ -189,7 +196,7 @@ function renderItem(lines, depth, open) {
 function code({ language, text }) {
   const element = make("code", {}, document.createTextNode(text));
   const head = make("figcaption", {}, make("span", {}, language || "code"), copyButton(() => element.textContent, "code"));
-  return make("figure", { class: "code" }, head, make("pre", { tabindex: "0" }, element));
+  return make("figure", { class: "code", dir: "ltr" }, head, make("pre", { tabindex: "0" }, element));
 }
 
 function table(lines, open) {

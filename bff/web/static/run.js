@@ -8,6 +8,7 @@ export class Run {
   #handle = null;
   #controller = new AbortController();
   #isLeft = false;
+  #isPaused = false;
   #isStopped = false;
   #isOpened = false;
   #interruptionCode = "";
@@ -37,6 +38,7 @@ export class Run {
       onConnection: (connection) => this.#onConnection(connection),
       signal: this.#controller.signal,
     });
+    if (this.#isPaused) this.#handle.pause();
     const last = await this.#handle.done;
     return { ...last, resume: { messageId: this.messageId, clientMessageId: this.#handle.clientMessageId } };
   }
@@ -51,6 +53,17 @@ export class Run {
   leave() {
     this.#isLeft = true;
     if (this.#isOpened) this.#controller.abort();
+  }
+
+  /** Closes the stream until `resume`, if the reply continues without it. */
+  pause() {
+    this.#isPaused = true;
+    this.#handle?.pause();
+  }
+
+  resume() {
+    this.#isPaused = false;
+    this.#handle?.resume();
   }
 
   #onEvent(event) {

@@ -1,12 +1,11 @@
 // Running replies, for reloads and other tabs: the server lists neither their questions nor the conversations they belong to.
-// Stored in `localStorage`; if that is denied, in the memory of the open tabs.
+// Without storage they are in the memory of the open tabs.
 
-import { broadcast, subscribe } from "./api.js";
+import { broadcast, store, subscribe } from "./store.js";
 
 const KEY = "chat.running";
 const MAX_ENTRIES = 20;
 const MAX_AGE = 600_000; // Milliseconds, as the server's ANSWER_MAX_SECONDS: older replies have ended.
-let entries = {};
 
 /** The value remembered for `id`, of a direct message or a conversation; undefined if there is none. */
 export function running(id) {
@@ -29,18 +28,9 @@ subscribe(({ running: entry }) => entry && save(entry.id, entry.value));
 function save(id, value) {
   const others = Object.entries(readEntries()).filter(([other]) => other !== id);
   const remaining = value === undefined ? others : [...others, [id, { value, at: Date.now() }]];
-  entries = Object.fromEntries(remaining.slice(-MAX_ENTRIES));
-  try {
-    localStorage.setItem(KEY, JSON.stringify(entries));
-  } catch {
-    // Denied, or full.
-  }
+  store.set(KEY, Object.fromEntries(remaining.slice(-MAX_ENTRIES)));
 }
 
 function readEntries() {
-  try {
-    return JSON.parse(localStorage.getItem(KEY)) ?? {};
-  } catch {
-    return entries;
-  }
+  return store.get(KEY) ?? {};
 }

@@ -2,12 +2,13 @@
 /**
  * Streams replies and reconnects when a connection is lost. One module without dependencies for pages, workers and Node 20.
  *
- * @typedef {{type: "error", error: string, code: string, request_id?: string}} Failure `error` is a message for the user.
+ * @typedef {{type: "error", error: string, code: string, request_id?: string, retry_after?: number}} Failure `error` is a
+ *   message for the user; `retry_after`: seconds.
  * @typedef {{type: "complete" | "stopped", response: {responses: string[], [more: string]: any}} | Failure
  *   | {type: "complete" | "stopped", messageId: string | null}} LastEvent With `messageId`: from `followReply`.
  * @typedef {{type: "status", message: string, position?: number} | {type: "progress", text: string} | {type: "restart"}
  *   | {type: "tool_use" | "tool_result", [more: string]: any} | LastEvent} ChatEvent
- * @typedef {{state: "connecting" | "open"} | {state: "waiting", seconds: number, failure: Failure}} Connection
+ * @typedef {{state: "connecting" | "open" | "paused"} | {state: "waiting", seconds: number, failure: Failure}} Connection
  *
  * @typedef {object} ChatOptions
  * @property {string} [url] The endpoint that messages are posted to, or a conversation's stream. Absolute in Node.
@@ -29,6 +30,9 @@
 const MIN_PAUSE = 0.5; // Seconds, like all durations in this module.
 const MAX_PAUSE = 10;
 const BUSY_PAUSE = 1;
+const QUEUED_GRACE = 0.3; // Most messages run at once and are queued only for a moment.
+const MIN_POLL = 0.1;
+const MAX_POLL = 2;
 const LOST = { type: "error", error: "The connection was lost.", code: "connection_lost" };
 const UNEXPECTED = { type: "error", error: "The server's answer makes no sense.", code: "unexpected_response" };
 
@@ -47,6 +51,96 @@ const CONVERSATION = {
     return { ...content, ...(event === "token" && { text: token }), type: TYPES[event] };
   },
 };
+
+/**
+ * A page's messages in one queue. One of their replies holds a stream; the others learn their positions from one request for
+ * all: over HTTP/1.1 a browser opens six connections to a server, for all its tabs together.
+ */
+class Queue {
+  static #queues = new Map();
+  #url;
+  #holder = null;
+  #waiting = new Map();
+  #isPolling = false;
+  #isWoken = false;
+  #endPause = () => {};
+
+  /** The queue of a page's messages to `url`; null outside of browsers. */
+  static at(url) {
+    const activeUrl = url.replace(/\/stream(\?.*)?$/, "/active");
+    if (!("location" in globalThis) || activeUrl === url) return null;
+    if (!this.#queues.has(activeUrl)) this.#queues.set(activeUrl, new Queue(activeUrl));
+    return this.#queues.get(activeUrl);
+  }
+
+  constructor(url) {
+    this.#url = url;
+  }
+
+  isHeldBy(reply) {
+    return this.#holder === reply;
+  }
+
+  /** Whether `reply` may hold the stream from now on. */
+  acquire(reply) {
+    return (this.#holder ??= reply) === reply;
+  }
+
+  release(reply) {
+    if (!this.#holder || this.#holder !== reply) return;
+    this.#holder = null;
+    this.#wake();
+  }
+
+  /**
+   * Acquires the stream for `reply` once that is free and the message is no longer queued, and calls `then`. `fetch(url)`
+   * resolves with the active messages, undefined if they are unknown, and the seconds of a `Retry-After`. Returns a function
+   * that ends the waiting.
+   */
+  wait(reply, { fetch, show, then }) {
+    this.#waiting.set(reply, { fetch, show, then });
+    this.#wake();
+    if (!this.#isPolling) this.#poll();
+    return () => this.#waiting.delete(reply) && this.#wake();
+  }
+
+  #wake() {
+    this.#isWoken = true;
+    this.#endPause();
+  }
+
+  async #poll() {
+    this.#isPolling = true;
+    for (let seconds = MIN_POLL; this.#waiting.size; seconds = this.#isWoken ? MIN_POLL : Math.min(MAX_POLL, seconds * 2)) {
+      this.#isWoken = false;
+      const after = await this.#update();
+      const pause = idleTimer(this.#waiting.size && !this.#isWoken ? Math.max(seconds, after) : after);
+      if (!after) this.#endPause = pause.end;
+      await pause.ended;
+      this.#endPause = () => {};
+    }
+    this.#isPolling = false;
+  }
+
+  /** Returns the seconds before the next request. */
+  async #update() {
+    const [{ fetch }] = this.#waiting.values();
+    const { messages, after } = await fetch(this.#url);
+    if (!after) this.#admit(messages);
+    return after;
+  }
+
+  #admit(messages) {
+    for (const [reply, { show, then }] of this.#waiting) {
+      const message = messages?.find(({ message_id }) => message_id === reply.messageId);
+      if (message?.state === "queued") show(message.position);
+      else if (this.acquire(reply)) {
+        this.#waiting.delete(reply);
+        then(messages !== undefined);
+      }
+    }
+  }
+}
 
 /**
  * Posts `message`, or follows the reply `messageId`, and reconnects as needed.
@@ -133,6 +227,15 @@ class Reply {
   #lifetime;
   #connection = idleTimer(0);
   #wake = () => {};
+  #queue;
+  #continues = false; // The server finishes the reply without a stream.
+  #isPaused = false;
+  #isParked = false; // Closed its stream, or never read it.
+  #isKept = false; // The positions are unknown, so the stream is kept while the message is queued.
+  #grace = 0;
+  #position = 0;
+  #endTurn = () => {};
+  #stopAt = 0;
   #delivered = new Set();
   #unnumbered = 0;
   #skipToLast = false;
@@ -146,6 +249,7 @@ class Reply {
   constructor(protocol, { url, messageId = "", lastEventId = "", clientMessageId, ...options }) {
     this.#protocol = protocol;
     this.#options = { ...options, url: new Request(url).url };
+    this.#queue = protocol === CHAT ? Queue.at(this.#options.url) : null;
     this.#lifetime = idleTimer(Infinity, options.signal);
     this.messageId = messageId;
     this.lastEventId = lastEventId;
@@ -159,27 +263,104 @@ class Reply {
   stop() {
     this.#stopping = true;
     this.#wake();
+    this.#endTurn();
     this.#sendStop();
     return this.done;
+  }
+
+  /** Closes the stream, if the server continues the reply without it: as in a hidden page. */
+  pause() {
+    this.#isPaused = true;
+    this.#park();
+  }
+
+  /** Continues after the last event. */
+  resume() {
+    this.#isPaused = false;
+    this.#endTurn();
   }
 
   async #run() {
     const { signal } = this.#lifetime;
     await null; // Callbacks run only after the caller has received the object.
     globalThis.addEventListener?.("online", () => this.#wake(), { signal });
-    globalThis.document?.addEventListener("visibilitychange", () => document.hidden || this.#wake(), { signal });
+    globalThis.document?.addEventListener("visibilitychange", () => this.#onVisibility(), { signal });
     while (!signal.aborted) {
-      const problem = await this.#connect();
+      if (this.#isParked) await this.#waitForTurn();
+      const problem = signal.aborted ? null : await this.#connect();
       if (problem && !signal.aborted) await this.#recover(problem);
     }
+    this.#queue?.release(this);
     if (this.#last) return this.#last;
     throw this.#options.signal.reason;
   }
 
+  #onVisibility() {
+    if (document.hidden) return this.#park();
+    this.#wake();
+    this.#endTurn();
+  }
+
+  /** Whether nobody sees the reply now. */
+  get #isSuspended() {
+    return this.#isPaused || globalThis.document?.hidden === true;
+  }
+
+  #park() {
+    if (!this.#continues || this.#stopping) return;
+    this.#isParked = true;
+    this.#queue?.release(this);
+    this.#connection.end();
+    this.#endTurn();
+  }
+
+  /** Waits without a stream while nobody sees the reply, or its message is queued. */
+  async #waitForTurn() {
+    const { signal } = this.#lifetime;
+    const canOpen = () => !this.#isSuspended && (!this.#queue || this.#queue.isHeldBy(this));
+    this.#call("onConnection", { state: "paused" });
+    while (!signal.aborted && !this.#stopping && !canOpen()) {
+      const turn = idleTimer(Infinity, signal);
+      const then = (isKnown) => ((this.#isKept = !isKnown), turn.end());
+      const show = (position) => this.#showPosition(position);
+      const fetch = (url) => this.#fetchActive(url);
+      const leave = this.#isSuspended ? null : this.#queue.wait(this, { fetch, show, then });
+      this.#endTurn = turn.end;
+      await turn.ended;
+      leave?.();
+    }
+    this.#endTurn = () => {};
+    this.#isParked = false;
+    this.#failures = this.#failingSince = 0;
+  }
+
+  #showPosition(position) {
+    if (position === this.#position) return;
+    this.#position = position;
+    this.#call("onEvent", { type: "status", message: "Message queued...", position });
+  }
+
+  async #fetchActive(url) {
+    const connection = this.#newConnection();
+    try {
+      const response = await this.#request("GET", url);
+      const { messages } = (await response.json()) ?? {};
+      return { messages: Array.isArray(messages) ? messages : undefined, after: retryAfter(response) };
+    } catch {
+      return { after: 0 };
+    } finally {
+      connection.end();
+    }
+  }
+
+  #newConnection() {
+    const { idleTimeoutSeconds = 45 } = this.#options;
+    return (this.#connection = idleTimer(idleTimeoutSeconds, this.#lifetime.signal));
+  }
+
   /** Runs one connection. Resolves with the problem that ended it, or undefined if the next one may start at once. */
   async #connect() {
-    const { idleTimeoutSeconds = 45 } = this.#options;
-    const connection = (this.#connection = idleTimer(idleTimeoutSeconds, this.#lifetime.signal));
+    const connection = this.#newConnection();
     const parser = new EventParser();
     this.#wake = connection.check;
     this.#call("onConnection", { state: "connecting" });
@@ -191,14 +372,18 @@ class Reply {
       this.messageId ||= response.headers.get("X-Message-ID") ?? "";
       this.#call("onConnection", { state: "open" });
       if (this.#stopping) this.#sendStop();
-      for await (const event of readEvents(response.body, parser, connection)) this.#deliver(event);
+      this.#continues = response.headers.get("X-On-Disconnect") === "continue";
+      const isFree = !this.#queue || this.#queue.acquire(this);
+      if (this.#isSuspended || !isFree) this.#park();
+      if (!this.#isParked) for await (const event of readEvents(response.body, parser, connection)) this.#deliver(event);
     } catch {
       // Refused, reset, idle or offline: fetch does not distinguish them.
     } finally {
       connection.end();
+      clearTimeout(this.#grace);
       if (parser.retry !== null) this.#retry = parser.retry / 1000;
     }
-    return { failure: LOST };
+    return this.#isParked ? undefined : { failure: LOST };
   }
 
   /** Posts the message with its idempotency key until the message id is known; resumes with GET after that. */
@@ -213,13 +398,19 @@ class Reply {
     return this.#request("POST", url, { "Content-Type": "application/json", "X-Chat-Resume": "1" }, content);
   }
 
-  /** A stop that fails ends the connection; the next connection sends it again. */
+  /** A stop that fails is sent again: after the time of a `Retry-After`, or else by the next connection. */
   async #sendStop() {
     const connection = this.#connection;
-    if (!this.messageId) return; // `#connect` sends it once the stream is open.
+    if (!this.messageId || this.#isParked) return; // `#connect` sends it once the stream is open.
+    await idleTimer((this.#stopAt - Date.now()) / 1000, connection.signal).ended;
+    if (connection.signal.aborted) return;
     const url = this.#protocol.stopUrl(this.#options.url, this.messageId);
-    const { status } = await this.#request("POST", url).catch(() => ({ status: 503 }));
-    if (status === 429 || status >= 500) connection.end();
+    const response = await this.#request("POST", url).catch(() => null);
+    if (response?.status < 500 && response.status !== 429) return;
+    const after = response ? retryAfter(response) : 0;
+    this.#stopAt = Date.now() + after * 1000;
+    if (after) return this.#sendStop();
+    connection.end();
   }
 
   async #request(method, url, extra, body) {
@@ -254,8 +445,16 @@ class Reply {
     const isContent = event.type !== "keepalive";
     if (isContent && this.#wasDelivered(streamEvent) && !isLast) return;
     this.#failures = this.#failingSince = 0;
+    if (isContent) this.#onPosition(event);
     if (isLast) this.#end(event);
     else if (isContent && !this.#skipToLast) this.#call("onEvent", event);
+  }
+
+  /** A page's message that stays queued needs no stream. */
+  #onPosition({ position = 0 }) {
+    this.#position = position;
+    clearTimeout(this.#grace);
+    if (position && this.#queue && !this.#isKept) this.#grace = setTimeout(() => this.#park(), QUEUED_GRACE * 1000);
   }
 
   /** A conversation's reply that a restarting server could not finish was not stored: it is requested again. */
@@ -280,11 +479,12 @@ class Reply {
     const { giveUpAfterSeconds = 120 } = this.#options;
     this.#failingSince = (!busy && this.#failingSince) || Date.now(); // Waiting for a busy conversation is not limited.
     const remaining = giveUpAfterSeconds - (Date.now() - this.#failingSince) / 1000;
-    if (final || after >= remaining) return this.#finish(failure);
+    if (final || after >= remaining) return this.#finish(after ? { ...failure, retry_after: Math.ceil(after) } : failure);
     // Exponential backoff with full jitter: clients disconnected together must not reconnect together.
     const jitter = Math.random() * Math.min(MAX_PAUSE, MIN_PAUSE * 2 ** this.#failures++);
-    const offline = globalThis.navigator?.onLine === false;
-    const seconds = offline ? remaining : Math.min(remaining, Math.max(after, this.#retry) + jitter);
+    // Browsers may be wrong about being offline, so that only makes the pauses longer.
+    const least = globalThis.navigator?.onLine === false ? MAX_PAUSE : 0;
+    const seconds = Math.min(remaining, Math.max(after, this.#retry, least) + jitter);
     const pause = idleTimer(seconds, this.#lifetime.signal);
     this.#wake = after && !busy ? () => {} : pause.end;
     this.#call("onConnection", { state: "waiting", seconds, failure });
@@ -335,10 +535,16 @@ function idleTimer(seconds, parent) {
 async function refusal(response, isFollowing) {
   const content = await response.json().catch(() => null);
   const ours = typeof content?.error === "string" && typeof content.code === "string";
-  const retryAfter = response.headers.get("Retry-After"); // Seconds, or a date.
-  const after = Math.max(0, Number(retryAfter) || (Date.parse(retryAfter) - Date.now()) / 1000) || 0;
+  const after = retryAfter(response);
   const temporary = response.status === 429 || (response.status >= 500 && (isFollowing || after > 0 || !ours));
-  return { failure: ours ? { ...content, type: "error" } : temporary ? LOST : UNEXPECTED, final: !temporary, after };
+  const failure = ours ? { ...content, type: "error" } : temporary ? LOST : UNEXPECTED;
+  return { failure, final: !temporary, after };
+}
+
+/** The seconds until the moment of a `Retry-After`; 0 without one. @param {Response} response */
+export function retryAfter({ headers }) {
+  const value = headers.get("Retry-After"); // Seconds, or a date.
+  return Math.max(0, Number(value) || (Date.parse(value) - Date.now()) / 1000) || 0;
 }
 
 /** `crypto.randomUUID` is missing on pages loaded over plain http. */

@@ -1,6 +1,6 @@
 // The conversation's tools: choose an agent, rename, delete.
 
-import { button, find, make } from "./dom.js";
+import { button, find, isComposing, make } from "./dom.js";
 
 const field = find("field");
 
@@ -14,20 +14,20 @@ export function addTools({ change, remove, title }) {
   });
   field.addEventListener("blur", () => showField(false));
   field.addEventListener("keydown", (event) => {
-    if (!["Enter", "Escape"].includes(event.key)) return;
+    if (!["Enter", "Escape"].includes(event.key) || isComposing(event)) return;
     event.preventDefault();
     if (event.key === "Enter") change({ title: field.value.trim() || null });
     showField(false);
     find("rename").focus();
   });
   find("delete").addEventListener("click", async () => {
-    if (await confirm(`Delete “${title() || "New conversation"}”? It cannot be brought back.`, "Delete")) remove();
+    if (await confirm(`Delete “${isolate(title() || "New conversation")}”? It cannot be brought back.`, "Delete")) remove();
   });
 }
 
 /** @param {{id: string, name: string, description: string}[]} agents */
 export function listAgents(agents) {
-  find("agent").replaceChildren(...agents.map(({ id, name, description }) => make("option", { value: id, title: description }, name)));
+  find("agent").replaceChildren(...agents.map(({ id, name, description }) => make("option", { value: id, title: description, dir: "auto" }, name)));
 }
 
 /** `conversation`: null if it is not created yet; undefined for direct chat. */
@@ -35,6 +35,11 @@ export function showTools(conversation, agentId) {
   find("tools").hidden = conversation === undefined;
   find("rename").hidden = find("delete").hidden = !conversation;
   if (agentId) find("agent").value = agentId;
+}
+
+/** Keeps the direction of `text` from affecting the text around it. */
+function isolate(text) {
+  return `\u2068${text}\u2069`;
 }
 
 function showField(visible) {

@@ -82,7 +82,7 @@ export class Transcript {
 /** A user's message, shown as plain text. */
 export class QuestionView {
   constructor(text) {
-    this.text = make("div", { class: "text" }, text);
+    this.text = make("div", { class: "text", dir: "auto" }, text);
     this.actions = make("div", { class: "actions" });
     this.element = make("li", { class: "question" }, unseen("You said:"), this.text, this.actions);
   }
@@ -124,7 +124,7 @@ export class ReplyView {
   reason(piece) {
     if (!this.content) this.status("Thinking…");
     if (!this.#reasoning) {
-      this.#reasoning = make("details", {}, make("summary", {}, "Reasoning"), make("p"));
+      this.#reasoning = make("details", {}, make("summary", {}, "Reasoning"), make("p", { dir: "auto" }));
       this.text.before(this.#reasoning);
     }
     this.#reasoning.lastChild.append(piece);
@@ -132,7 +132,7 @@ export class ReplyView {
 
   /** Discards the text so far. */
   restart() {
-    this.#finish();
+    this.finish();
     this.#reasoning?.remove();
     this.#reasoning = null;
     this.content = "";
@@ -141,7 +141,7 @@ export class ReplyView {
   }
 
   end(text = this.content) {
-    this.#finish();
+    this.finish();
     if (text !== this.content) this.show(text);
     if (text) this.actions.append(copyButton(() => this.content, "answer"));
   }
@@ -152,9 +152,10 @@ export class ReplyView {
     render(this.text, text);
   }
 
-  fail(message, retry) {
-    this.#finish();
-    const retryButton = retry && button("Try again", retry);
+  /** `seconds`: before `retry` may be called. */
+  fail(message, retry, seconds = 0) {
+    this.finish();
+    const retryButton = retry && button("Try again", retry, {}, seconds);
     this.state.before(make("p", { class: "error" }, make("span", {}, message), retryButton));
     announce(message);
   }
@@ -185,7 +186,8 @@ export class ReplyView {
     announce(`Answer: ${this.text.textContent.slice(0, MAX_ANNOUNCED)} ${this.noteLine.textContent}`.trim());
   }
 
-  #finish() {
+  /** Removes what shows that the reply is running. Idempotent. */
+  finish() {
     this.#markdown.end();
     this.element.removeAttribute("aria-busy");
     this.state.hidden = true;

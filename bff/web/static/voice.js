@@ -19,7 +19,7 @@ export class Recorder {
   async toggle() {
     if (this.#asking || this.cancel()) return;
     this.#asking = true;
-    const stream = await navigator.mediaDevices.getUserMedia({ audio: true }).catch(() => null);
+    const stream = await openMicrophone();
     if (!this.#asking) return release(stream);
     this.#asking = false;
     try {
@@ -27,15 +27,19 @@ export class Recorder {
       this.#show("Recording. Send it, or press Esc.");
     } catch {
       release(stream);
-      this.#show("The microphone cannot be used.");
-      setTimeout(() => this.#recording || this.#show(""), 4000);
+      this.#showProblem("The microphone cannot be used.");
     }
+  }
+
+  #showProblem(text) {
+    this.#show(text);
+    setTimeout(() => this.#recording || this.#show(""), 4000);
   }
 
   /** Sends the recording. Returns whether there was one. */
   finish() {
     const recording = this.#takeRecording();
-    recording?.finish().then(this.#send);
+    recording?.finish().then(this.#send, () => this.#showProblem("The recording cannot be read."));
     return recording !== null;
   }
 
@@ -85,18 +89,31 @@ class Recording {
 
   cancel() {
     clearTimeout(this.#timer);
-    if (this.#recorder.state !== "inactive") this.#recorder.stop();
-    release(this.#stream);
+    try {
+      if (this.#recorder.state !== "inactive") this.#recorder.stop();
+    } finally {
+      release(this.#stream);
+    }
   }
 
   /** Returns the request's fields for a voice message. */
   async finish() {
+    const isStopped = this.#recorder.state === "inactive"; // The microphone was unplugged, or its permission withdrawn.
     const stopped = new Promise((resolve) => this.#recorder.addEventListener("stop", resolve));
     this.cancel();
-    await stopped;
+    if (!isStopped) await stopped;
     const type = this.#recorder.mimeType.split(";")[0];
     const audio_base64 = await base64(new Blob(this.#pieces, { type }));
     return { message_type: "audio", audio_base64, audio_format: FORMATS[type] ?? "webm" };
+  }
+}
+
+/** Returns null if the microphone is missing or denied. */
+async function openMicrophone() {
+  try {
+    return await navigator.mediaDevices.getUserMedia({ audio: true });
+  } catch {
+    return null;
   }
 }
 
@@ -106,8 +123,9 @@ function release(stream) {
 }
 
 function base64(blob) {
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     const reader = new FileReader();
+    reader.addEventListener("error", () => reject(reader.error));
     reader.addEventListener("load", () => resolve(String(reader.result).split(",")[1]));
     reader.readAsDataURL(blob);
   });
