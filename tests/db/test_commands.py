@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import pytest
 
-from tests.db.test_migrations import REVISIONS
 from tests.live import INHERITED, PROXY_SECRET, ROOT, Browser
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
