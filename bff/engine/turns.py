@@ -78,6 +78,8 @@ class Turns:
         agent = self._agent(turn.agent_id)
         task = yield from _retry(lambda: self._replies.task(*turn.key, turn.regenerate), waiter)
         if task.reply is not None:
+            if not turn.started:  # Another run stored it after this one was requested: this one's readers have no text yet.
+                yield _progress(task.reply.content)
             yield _complete(task.reply, Ending(task.reply.truncated))
             return
         _check_not_started(turn.started)
@@ -145,7 +147,7 @@ def _reply(
                 yield dict(piece)
             elif text := (piece or "").replace("\0", ""):
                 buffer.add(text)
-                yield {"type": "progress", "text": text}
+                yield _progress(text)
             yield None
     finally:
         if (close := getattr(pieces, "close", None)) is not None:
@@ -166,6 +168,10 @@ def _retry(call: Callable[[], T], waiter: Waiter) -> Generator[None, None, T]:
             if monotonic() >= deadline:
                 raise
         yield from waiter.sleep(RETRY_SECONDS)
+
+
+def _progress(text: str) -> dict[str, Any]:
+    return {"type": "progress", "text": text}
 
 
 def _complete(reply: Message, ending: Ending) -> dict[str, Any]:
