@@ -173,7 +173,7 @@ def test_a_long_conversation_stays_answerable(new_client):
 
 def test_a_silent_model_is_no_silent_engine(new_client):
     """The bundled engine and broker send signs of life more often than UPSTREAM_READ_SECONDS."""
-    with WireServer([HEAD, *text_deltas("o"), 0.8, *text_deltas("k"), piece({}, "stop"), DONE, LAST_CHUNK]) as model:
-        client = new_client(UPSTREAM_READ_SECONDS="0.3", **settings_of(model))
+    with WireServer([HEAD, *text_deltas("o"), 1.8, *text_deltas("k"), piece({}, "stop"), DONE, LAST_CHUNK]) as model:
+        client = new_client(UPSTREAM_READ_SECONDS="0.9", **settings_of(model))
 
         assert send(client, "one")["response"]["responses"] == ["ok"]
