@@ -155,7 +155,9 @@ class BoundedResponses:
             slices = exchange.wrap(self._app(environ, start_response if upload is None else upload.observe(start_response)))
             limit_send_buffer(sock, self._connections.slow_seconds)
             body = _Body(slices, exchange, self._connections)
-            return body if upload is None else UploadResponse(body, upload, partial(self._drop_rest, sock, environ))
+            if upload is None or upload.is_complete:
+                return body
+            return UploadResponse(body, upload, partial(self._drop_rest, sock, environ))
         except BaseException:
             self._connections.end(exchange)
             raise

@@ -10,7 +10,7 @@ from flask import Flask
 from bff.http.responses import EventStream, StreamOptions, StreamStats
 from bff.http.sse import Event, comment
 from tests.broker_responses import QUEUED, RECEIPT
-from tests.live import BROKER_KEY, Browser, eventually, head, in_parallel
+from tests.live import BROKER_KEY, DEADLINE, Browser, eventually, head, in_parallel
 from tests.wire_server import HANG, LAST_CHUNK, RESET, WireServer, chunk, stream_head
 
 KEEPALIVE = 'data: {"type":"keepalive"}\n'
@@ -209,5 +209,5 @@ def test_200_disconnected_clients_leak_nothing(start, kind):
         for sock in in_parallel(200, lambda _: open_stream(server)):
             sock.close()
 
-        assert broker.wait_for(lambda: broker.open_connections <= 64, 10), "no more than the pool keeps open"
-        assert eventually(lambda: server.descriptors() <= base[0] + 64 and server.threads() <= base[1] + 12)
+        assert broker.wait_for(lambda: broker.open_connections <= 64, DEADLINE), "no more than the pool keeps open"
+        assert eventually(lambda: server.descriptors() <= base[0] + 64 and server.threads() <= base[1] + 12, DEADLINE)
