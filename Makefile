@@ -37,7 +37,7 @@ test-gevent-%: .venv/dev
 	.venv/bin/python -m gevent.monkey --module pytest -p tests.shard --shard $*/2 -m "not live" \
 		$(NOT_UNDER_GEVENT:%=--ignore=tests/%) $(RERUN)
 
-# Tests that start no server; takes less than a minute.
+# Tests that start no server; takes about three minutes on two cores.
 test-quick: .venv/dev
 	$(PYTEST) -n 2 -m "not live and not servers and not alone"
 
