@@ -86,6 +86,20 @@ def small_ca_bundle(tmp_path_factory: pytest.TempPathFactory) -> None:
     sessions.DEFAULT_CA_BUNDLE_PATH = str(path)
 
 
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """A certificate authority that nobody trusts by default."""
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_file(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of the authority's certificate."""
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return str(path)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def short_reconnects() -> None:
     """Makes apps in this process give up a broker within a second, not after a minute."""

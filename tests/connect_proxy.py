@@ -3,7 +3,9 @@
 import contextlib
 import socket
 import threading
-from typing import NamedTuple, Self
+from typing import NamedTuple
+
+from tests.listener import Listener
 
 
 class Tunnel(NamedTuple):
@@ -13,32 +15,15 @@ class Tunnel(NamedTuple):
     headers: dict[str, str]
 
 
-class ConnectProxy:
+class ConnectProxy(Listener):
     """`refusal`: the status line's end with which all tunnels are refused, such as "407 Proxy Authentication Required"."""
 
     def __init__(self, refusal: str = "") -> None:
+        super().__init__()
         self._refusal = refusal
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.url = f"http://{self.address}"
         self.tunnels: list[Tunnel] = []
         self.first_bytes: list[bytes] = []
         """Of what passed through each tunnel."""
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError), client:

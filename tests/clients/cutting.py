@@ -8,6 +8,7 @@ import re
 import socket
 import threading
 
+from tests.listener import Listener
 from tests.wire_server import RESET
 
 BALANCER_COOKIES = (
@@ -15,31 +16,13 @@ BALANCER_COOKIES = (
 )
 
 
-class CuttingProxy:
+class CuttingProxy(Listener):
     def __init__(self, port: int) -> None:
+        super().__init__()
         self._port = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._cut_users: set[bytes] = set()
 
-    def __enter__(self) -> "CuttingProxy":
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._forward, args=(client,), daemon=True).start()
-
-    def _forward(self, client: socket.socket) -> None:
+    def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self._port)) as server:
             cut_words: list[bytes] = []
             threading.Thread(target=self._forward_request, args=(client, server, cut_words), daemon=True).start()

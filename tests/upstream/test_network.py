@@ -3,7 +3,6 @@
 import ssl
 
 import pytest
-import trustme
 
 from tests.connect_proxy import ConnectProxy
 from tests.live import ADA, new_app
@@ -21,11 +20,6 @@ REQUESTS = {
     "key set": (lambda url: JWT | {"AUTH_JWT_JWKS_URL": f"{url}/keys"}, "GET", "/api/preferences"),
 }
 each_service = pytest.mark.parametrize(("settings", "method", "path"), REQUESTS.values(), ids=REQUESTS)
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
 
 
 @pytest.fixture

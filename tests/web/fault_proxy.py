@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from tests.listener import Listener
 from tests.wire_server import RESET
 
 LATE_SECONDS = 0.2
@@ -29,30 +30,20 @@ def random_faults(seed: int, max_bytes: int) -> Callable[[], Fault]:
     return lambda: Fault(generator.choice(kinds), generator.randint(0, max_bytes))
 
 
-class FaultProxy:
+class FaultProxy(Listener):
     """Forwards connections to `port`; `faults()` returns the fault of the next one."""
 
     def __init__(self, port: int, faults: Callable[[], Fault]) -> None:
+        super().__init__(backlog=256)
         self.port = port
         self.seen: Counter[str] = Counter()
         """How often each kind of fault has occurred."""
         self._faults = faults
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> "FaultProxy":
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self.cut()
 
     def cut(self) -> None:
@@ -62,15 +53,9 @@ class FaultProxy:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                browser, _ = self._listener.accept()
-                with self._lock:
-                    fault = self._faults()
-                threading.Thread(target=self._forward, args=(browser, fault), daemon=True).start()
-
-    def _forward(self, browser: socket.socket, fault: Fault) -> None:
+    def _serve(self, browser: socket.socket) -> None:
+        with self._lock:
+            fault = self._faults()
         with self._tracked(browser), contextlib.suppress(OSError):
             if fault.kind == "late":
                 time.sleep(LATE_SECONDS)

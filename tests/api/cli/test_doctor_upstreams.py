@@ -5,7 +5,6 @@ import ssl
 
 import jwt
 import pytest
-import trustme
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.api.cli.test_doctor import KEY, REFUSED, UNREACHABLE_URL, run
@@ -34,18 +33,6 @@ UPSTREAMS = {
     ),
     "key set": (lambda url: JWT | {"AUTH_JWT_JWKS_URL": f"{url}/keys"}, "The key set at {}/keys has 1 usable key"),
 }
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def ca_file(authority, tmp_path_factory):
-    path = tmp_path_factory.mktemp("authority") / "ca.pem"
-    authority.cert_pem.write_to_path(path)
-    return str(path)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ import ssl
 from time import monotonic
 
 import pytest
-import trustme
 
 from bff.config.parsers import no_proxy
 from bff.errors import UpstreamTimeout, UpstreamUnavailable
@@ -14,18 +13,6 @@ from tests.upstream.http.client import DATA, KEY, fetch, read
 from tests.wire_server import HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 JSON = reply(b"{}")
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture(scope="module")
-def ca_file(authority, tmp_path_factory):
-    path = tmp_path_factory.mktemp("authority") / "ca.pem"
-    authority.cert_pem.write_to_path(path)
-    return str(path)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import threading
 from time import monotonic
 
 import pytest
-import trustme
 import urllib3
 
 from bff.errors import ClientDisconnected, UpstreamUnavailable
@@ -94,11 +93,6 @@ def test_a_connection_with_surplus_bytes_is_not_reused():
             assert http.read_json(fetch(server.url, session), monotonic() + 5) == {}
 
         assert server.wait_for(lambda: server.open_connections == 0, 15)
-
-
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
 
 
 @pytest.fixture
