@@ -141,7 +141,9 @@ def _redis_limits(settings: Settings, client: "Client | None") -> "RedisLimits |
         return None
     from bff.ops.redis_limits import RedisLimits
 
-    return RedisLimits(client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute)
+    return RedisLimits(
+        client, streams=settings.max_streams_per_user, per_minute=settings.messages_per_minute, prefix=settings.redis_prefix
+    )
 
 
 def _authenticator(settings: Settings) -> Authenticator:
@@ -181,8 +183,9 @@ def _health_probes(
     if redis is not None:
         from bff.ops.redis import ping
         from bff.ops.redis_check import check_use
+        from bff.ops.redis_keys import Keys
 
-        probes["redis"] = WriteProbe(partial(ping, redis), partial(check_use, redis))
+        probes["redis"] = WriteProbe(partial(ping, redis), partial(check_use, redis, Keys(settings.redis_prefix)))
     return probes
 
 

@@ -163,7 +163,7 @@ def _create_queue(settings: Settings, client: "Client | None" = None, journal: P
     from bff.ops import redis
 
     client = client or redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
-    return RedisQueue(client, limits, settings.lease_seconds)
+    return RedisQueue(client, limits, settings.lease_seconds, prefix=settings.redis_prefix, deployment=settings.deployment())
 
 
 def _create_worker(settings: Settings, queue: "Queue", services: "Services", *, claims: bool = True) -> "Worker":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from importlib.util import find_spec
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from bff.config.settings import AUTH_MODES, DEFAULT_MODEL_READ_SECONDS, KEY_BYTES, Settings
 
@@ -67,14 +67,16 @@ def secret_values(settings: Settings) -> list[str]:
     """All values to redact in logs: the secret settings, and the passwords inside secret URLs."""
     secret_fields = [field for field in fields(settings) if field.metadata.get("secret")]
     values = [str(getattr(settings, field.name)) for field in secret_fields if getattr(settings, field.name) != field.default]
-    return [secret for value in values for secret in (value, _password(value)) if len(secret) >= MIN_SECRET_CHARACTERS]
+    return [secret for value in values for secret in (value, *_passwords(value)) if len(secret) >= MIN_SECRET_CHARACTERS]
 
 
-def _password(text: str) -> str:
+def _passwords(text: str) -> list[str]:
+    """Of a URL, also those in its query, of Sentinels."""
     try:
-        return urlsplit(text).password or ""
+        parts = urlsplit(text)
     except ValueError:
-        return ""
+        return []
+    return [parts.password or "", *[value for name, value in parse_qsl(parts.query) if name.endswith("password")]]
 
 
 def _services(settings: Settings) -> Iterator[tuple[str, str, str]]:

@@ -114,14 +114,10 @@ def _is_network(text: str) -> bool:
     return True
 
 
-def redis_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("is not a Redis URL") from None
-    if not ((parts.scheme in {"redis", "rediss"} and parts.hostname) or (parts.scheme == "unix" and parts.path)):
-        raise ValueError("is not a Redis URL")
+def redis_prefix(text: str) -> str:
+    """No colon, so that no prefix is the beginning of another one's keys; nothing that a pattern or a hash tag consists of."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
+        raise ValueError("must have 1 to 64 letters, digits and ._-")
     return text
 
 

@@ -4,6 +4,7 @@ import contextlib
 import resource
 import secrets
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +24,11 @@ from bff.config.parsers import (
     org,
     origins,
     proxy_url,
-    redis_url,
+    redis_prefix,
     seconds,
     url,
 )
+from bff.config.redis_url import redis_url
 
 MIB = 1024 * 1024
 OTHER_DESCRIPTORS = 200
@@ -76,6 +78,8 @@ class Settings:
     engine_base_url: str = setting("ENGINE_BASE_URL", "", base_url)
     engine_api_key: str = secret("ENGINE_API_KEY")
     redis_url: str = secret("REDIS_URL", parse=redis_url)
+    redis_prefix: str = setting("REDIS_PREFIX", "chat", redis_prefix)
+    """Before every key and channel."""
     redis_tls_verify: bool = setting("REDIS_TLS_VERIFY", True, boolean)
     queue_file: str = setting("QUEUE_FILE", DEFAULT_QUEUE_FILE)
     lease_seconds: float = setting("LEASE_SECONDS", 10.0, seconds)
@@ -169,6 +173,10 @@ class Settings:
         """Per stream, and for running replies. An external service needs a socket per stream, besides the browser's."""
         each = 2 if self.broker_base_url or self.engine_base_url or self.openai_base_url else 1
         return each, 0 if self.broker_base_url else self.max_running
+
+    def deployment(self) -> str:
+        """A hash that processes of one deployment have in common, and those of others mostly have not."""
+        return sha256("\0".join((self.database_url, self.engine_base_url, self.broker_base_url)).encode()).hexdigest()[:16]
 
     def journal_file(self, *, standalone: bool = False) -> Path | None:
         """The file that journals the queue in memory; None if there is no journal.

@@ -1,13 +1,14 @@
-"""Connections to Redis, Lua scripts and error mapping."""
+"""Connections to Redis, Lua scripts and error mapping.
+
+Redis is one server, or one behind Sentinels (redis_sentinel.py), or a cluster (redis_cluster.py).
+"""
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
-from hashlib import sha1, sha256
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha1
 from pathlib import Path
-from queue import Empty
-from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
@@ -17,20 +18,23 @@ from redis.exceptions import (
     NoPermissionError,
     NoScriptError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     TryAgainError,
 )
 from redis.retry import Retry
 
+from bff.config.redis_url import parse_distributed
 from bff.errors import ServerFull, SettingsError, StorageUnavailable
+from bff.ops.redis_cluster import ClusterClient
 from bff.ops.redis_errors import explain
+from bff.ops.redis_pool import Pool, connection_class
+from bff.ops.redis_sentinel import SentinelPool, connect_by_sentinel
 
 MAX_CONNECTIONS: Final = 7
 """Of one process, for commands, which take a fraction of a millisecond each. The subscriber's connection is an eighth; small
-hosting plans allow some 20 in all."""
-TRIM_INTERVAL_SECONDS: Final = 30.0
-"""Idle connections are closed at this interval, so that those of a burst do not stay open."""
+hosting plans allow some 20 in all. To a cluster's node one less, as one node has two subscribers' connections."""
 TIMEOUT_SECONDS: Final = 5.0
 """For connecting, for the reply to a command, and for a free connection."""
 TRANSIENT_ERRORS: Final = (ReadOnlyError, ClusterDownError, TryAgainError)
@@ -39,8 +43,11 @@ TRANSIENT_CODES: Final = re.compile(
 )
 """Errors that end with a fail-over, a start or a full disk. redis-py strips the code of errors that it has a class for
 (TRANSIENT_ERRORS); scripts in Redis 6 and pipelines put text before the code."""
+NON_LOCAL_KEY: Final = "access a non local key in a cluster node"
+"""A script's key that was not declared, or whose slot has just moved; transient, as the script checks its keys first."""
 
 Client = redis.Redis
+"""A cluster's client has the same methods, as far as they are used here."""
 
 
 def connect(url: str, *, verify: bool = True) -> Client:
@@ -48,15 +55,53 @@ def connect(url: str, *, verify: bool = True) -> Client:
 
     The client does not retry: only the caller knows whether a command may be executed twice.
     """
-    options: dict[str, Any] = {"protocol": 2, "decode_responses": True, "retry": Retry(NoBackoff(), 0)}
-    options |= {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS, "socket_keepalive": True}
-    if url.startswith("rediss:") and not verify:
+    options: dict[str, Any] = {"protocol": 2, "decode_responses": True, "socket_keepalive": True}
+    options |= {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
+    pool_options = {"max_connections": MAX_CONNECTIONS, "timeout": TIMEOUT_SECONDS}
+    if url.startswith("rediss") and not verify:
         options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
     try:
-        pool = _Pool.from_url(url, max_connections=MAX_CONNECTIONS, timeout=TIMEOUT_SECONDS, **options)
+        if "+" not in url.partition(":")[0]:
+            pool = Pool.from_url(url, **pool_options, **options, retry=_no_retries())
+            pool.connection_class = connection_class(pool.connection_class)
+            return Client.from_pool(pool)  # Closing the client closes the pool, too.
+        address = parse_distributed(url)
     except ValueError as error:
         raise SettingsError(f"REDIS_URL={without_password(url)!r} is not a Redis URL: {error}") from error
-    return Client.from_pool(pool)  # Closing the client closes the pool, too.
+    if address.form == "sentinel":
+        return connect_by_sentinel(address, options | {"retry": _no_retries()}, pool_options)
+    pool_options["max_connections"] -= 1
+    return cast(Client, ClusterClient(address, options | pool_options, _no_retries(), map_errors))
+
+
+def _no_retries() -> Retry:
+    return Retry(NoBackoff(), 0)
+
+
+def is_cluster(client: Client) -> bool:
+    return isinstance(client, ClusterClient)
+
+
+def is_sharded(client: Client) -> bool:
+    """Whether channels are published in the slot of their keys. Raises StorageUnavailable."""
+    return isinstance(client, ClusterClient) and client.has_sharded_pubsub()
+
+
+def is_replicated(client: Client) -> bool:
+    """Whether a replica takes over if the primary fails, which may lack the last writes."""
+    return isinstance(client, ClusterClient) or isinstance(client.connection_pool, SentinelPool)
+
+
+def new_connection(client: Client) -> Any:
+    """Returns a connection of its own, which the pool does not count."""
+    pool = client.connection_pool
+    return pool.connection_class(**pool.connection_kwargs)
+
+
+def new_connection_check(client: Client) -> Callable[[Any], None]:
+    """Returns a function that raises for a connection to a server that is not the primary any more."""
+    pool = client.connection_pool
+    return pool.check_address if isinstance(pool, SentinelPool) else lambda _: None
 
 
 def check(url: str, *, verify: bool = True) -> None:
@@ -64,7 +109,7 @@ def check(url: str, *, verify: bool = True) -> None:
     try:
         with connect(url, verify=verify) as client:
             client.ping()
-    except (RedisError, OSError) as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         raise SettingsError(f"REDIS_URL={without_password(url)!r} cannot be reached: {explain(error) or error}") from error
 
 
@@ -95,16 +140,6 @@ def about(client: Client) -> ServerInfo | None:
     return ServerInfo(version, policy, info.get("role") == "slave", bool(info.get("cluster_enabled")))
 
 
-def hash_user_id(user_id: str) -> str:
-    """A hash of the user id for use in keys: user ids may be long, and contain braces, which mark a cluster's hash slot."""
-    return sha256(user_id.encode()).hexdigest()[:32]
-
-
-def key_prefix(user: str) -> str:
-    """The prefix of a user's keys, which share one hash slot of a cluster. `user`: see `hash_user_id`."""
-    return f"chat:{{{user}}}:"
-
-
 def without_password(url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
@@ -120,52 +155,34 @@ def map_errors() -> Iterator[None]:
             raise ServerFull(detail="Redis is out of memory: see its maxmemory") from error
         if message := explain(error):
             raise StorageUnavailable(detail=message) from error
-        if isinstance(error, TRANSIENT_ERRORS) or TRANSIENT_CODES.search(str(error)):
+        if isinstance(error, TRANSIENT_ERRORS) or TRANSIENT_CODES.search(str(error)) or NON_LOCAL_KEY in str(error):
             raise StorageUnavailable(detail=f"Redis: {error}") from error
         raise
-    except (RedisError, OSError) as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         raise StorageUnavailable(detail=explain(error) or f"Redis: {type(error).__name__}: {error}") from error
 
 
-class _Pool(redis.BlockingConnectionPool):
-    """A pool that closes idle connections."""
-
-    def __init__(self, **options: Any) -> None:
-        untyped: Any = super()
-        untyped.__init__(**options)
-        self._trimmed_at = monotonic()
-
-    def release(self, connection: Any) -> None:
-        untyped: Any = super()
-        untyped.release(connection)
-        if monotonic() >= self._trimmed_at + TRIM_INTERVAL_SECONDS:
-            self._trimmed_at = monotonic()
-            self._trim()
-
-    def _trim(self) -> None:
-        """Takes all free connections out of the pool while it closes them, so that nobody uses one meanwhile."""
-        free: list[Any] = []
-        with contextlib.suppress(Empty):
-            while True:
-                free.append(self.pool.get_nowait())
-        for connection in reversed(free):
-            if connection is not None:
-                connection.disconnect()
-            self.pool.put_nowait(connection)
-
-
 class Scripts:
-    """Runs the Lua scripts of a folder by file name; `prelude` is prepended to each."""
+    """Runs the Lua scripts of a folder by file name; `prelude` is prepended to each. They may read CLUSTER and SHARDED."""
 
     def __init__(self, client: Client, folder: Path, prelude: str = "") -> None:
         self._client = client
         self._texts = {path.stem: prelude + path.read_text(encoding="utf-8") for path in folder.glob("*.lua")}
-        self._hashes = {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()}
+        self._hashes: dict[str, str] = {}
+        """Known once the first script runs, for which the server has to be asked whether it is SHARDED."""
 
     def run(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
-        """Raises StorageUnavailable, ServerFull."""
+        """In a cluster, all keys are in one slot. Raises StorageUnavailable, ServerFull."""
+        if not self._hashes:
+            self._complete()
         with map_errors():
             try:
                 return self._client.evalsha(self._hashes[name], len(keys), *keys, *arguments)
             except NoScriptError:  # Redis was restarted, or has flushed its scripts; the script has not run.
                 return self._client.eval(self._texts[name], len(keys), *keys, *arguments)
+
+    def _complete(self) -> None:
+        flags = [str(flag).lower() for flag in (is_cluster(self._client), is_sharded(self._client))]
+        texts = {name: f"local CLUSTER, SHARDED = {', '.join(flags)}\n{text}" for name, text in self._texts.items()}
+        self._texts = texts
+        self._hashes = {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in texts.items()}

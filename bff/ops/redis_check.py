@@ -9,6 +9,8 @@ from typing import Any, Final
 from bff.errors import StorageUnavailable
 from bff.ops import redis
 from bff.ops.redis import Client, Scripts, map_errors
+from bff.ops.redis_cluster import ClusterClient
+from bff.ops.redis_keys import Keys
 
 KEY_SECONDS: Final = 60
 """Time to live of the key that the check sets."""
@@ -17,16 +19,21 @@ DELIVERY_SECONDS: Final = 2.0
 SLOTS: Final = 16
 """Keys in different slots of a cluster: one of two nodes lacks at least one of them, but for a chance of 1 in 65,000."""
 
-_KEY: Final = f"chat:ready:{{{token_hex(8)}}}"
+_NAME: Final = f"ready:{{{token_hex(8)}}}"
 
 
-def check_use(client: Client) -> None:
+def check_use(client: Client, keys: Keys = Keys()) -> None:  # noqa: B008 - frozen
     """Raises StorageUnavailable with a sentence as `detail`, or ServerFull if Redis is out of memory."""
-    _check_role(client)
-    _check_slots(client)
-    _check_transaction(client)
-    _check_scripts(client)
-    _check_delivery(client)
+    key = keys.name(_NAME)
+    if isinstance(client, ClusterClient):
+        client.check_primaries()
+    else:
+        _check_role(client)
+        _check_slots(client, keys)
+    _check_commands(client, key)
+    _check_scripts(client, key)
+    channel = keys.name(f"ready:{token_hex(8)}")
+    _check_delivery(client.client_of(channel) if isinstance(client, ClusterClient) else client, channel)
 
 
 def _check_role(client: Client) -> None:
@@ -36,32 +43,30 @@ def _check_role(client: Client) -> None:
         raise StorageUnavailable(detail="Redis is a replica: REDIS_URL must name the primary")
 
 
-def _check_slots(client: Client) -> None:
+def _check_slots(client: Client, keys: Keys) -> None:
+    """A server that is not addressed as a cluster may be a node of one."""
     with map_errors(), client.pipeline(transaction=False) as pipe:
         for number in range(SLOTS):
-            pipe.exists(f"chat:ready:{number}")
+            pipe.exists(keys.name(f"ready:{number}"))
         pipe.execute()
 
 
-def _check_transaction(client: Client) -> None:
-    with map_errors(), client.pipeline() as pipe:
-        pipe.set(_KEY, "", ex=KEY_SECONDS)
-        pipe.exists(_KEY)
-        pipe.execute()
-
-
-def _check_scripts(client: Client) -> None:
+def _check_commands(client: Client, key: str) -> None:
     """EVAL is needed only after a restart of Redis, when EVALSHA does not find a script."""
     with map_errors():
-        client.eval("return 1", 0)
-    Scripts(client, Path(__file__).parent / "lua" / "check").run("commands", [_KEY], _KEY)
+        client.set(key, "", ex=KEY_SECONDS)
+        client.exists(key)
+        client.eval("return 1", 1, key)
 
 
-def _check_delivery(client: Client) -> None:
-    channel = f"chat:ready:{token_hex(8)}"
+def _check_scripts(client: Client, key: str) -> None:
+    scripts = Scripts(client, Path(__file__).parent / "lua" / "check")
+    scripts.run("commands", [f"{key}{number}" for number in range(5)], key)
+
+
+def _check_delivery(client: Any, channel: str) -> None:
     deadline = monotonic() + DELIVERY_SECONDS
-    untyped: Any = client
-    with map_errors(), closing(untyped.pubsub()) as subscriber:
+    with map_errors(), closing(client.pubsub()) as subscriber:
         subscriber.subscribe(channel)
         while (seconds := deadline - monotonic()) > 0:
             received = subscriber.get_message(timeout=seconds)

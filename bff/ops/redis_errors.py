@@ -13,8 +13,8 @@ _COMMAND: Final = re.compile(
 _DENIED: Final = r"no permissions to|user executing the script can't|ACL failure in script"
 
 _SENTENCES: Final = (
-    (rf"({_DENIED}).*channel", "Redis refuses our channels: the ACL of REDIS_URL's user lacks &chat:*"),
-    (rf"({_DENIED}).*key", "Redis refuses our keys: the ACL of REDIS_URL's user lacks ~chat:*"),
+    (rf"({_DENIED}).*channel", "Redis refuses our channels: the ACL of REDIS_URL's user lacks &chat:* (or its REDIS_PREFIX's)"),
+    (rf"({_DENIED}).*key", "Redis refuses our keys: the ACL of REDIS_URL's user lacks ~chat:* (or its REDIS_PREFIX's)"),
     (_DENIED, "Redis refuses a command inside a script: the ACL of REDIS_URL's user lacks it; `flask chat doctor` names it"),
     (
         r"MovedError|AskError|CrossSlot|\bMOVED\b|\bASK\b|CROSSSLOT",

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from bff.errors import ServerFull, StorageUnavailable, TooManyRequests
 from bff.http.streams import TOO_MANY_STREAMS
-from bff.ops.redis import Client, Scripts, hash_user_id, key_prefix
+from bff.ops.redis import Client, Scripts
+from bff.ops.redis_keys import DEFAULT_PREFIX, Keys, hash_user_id
 
 STREAM_TTL_SECONDS: Final = 30.0
 """Streams of a killed process are no longer counted after this time."""
@@ -26,7 +27,8 @@ log = logging.getLogger(__name__)
 
 
 class RedisLimits:
-    def __init__(self, client: Client, *, streams: int, per_minute: int) -> None:
+    def __init__(self, client: Client, *, streams: int, per_minute: int, prefix: str = DEFAULT_PREFIX) -> None:
+        self._keys = Keys(prefix)
         self._streams = streams
         self._per_minute = per_minute
         self._scripts = Scripts(client, Path(__file__).parent / "lua")
@@ -37,14 +39,14 @@ class RedisLimits:
 
     def acquire(self, user_id: str) -> None:
         """Raises TooManyRequests with `retry_after`."""
-        wait_us = self._run("acquire", f"{key_prefix(hash_user_id(user_id))}minute", self._per_minute, secrets.token_hex(8))
+        wait_us = self._run("acquire", self._key(user_id, "minute"), self._per_minute, secrets.token_hex(8))
         if wait_us:
             raise TooManyRequests(retry_after=math.ceil(wait_us / 1_000_000))
 
     def acquire_stream(self, user_id: str) -> str:
         """Returns an id for `release_stream`. Raises TooManyRequests."""
         stream = secrets.token_hex(8)
-        if self._run("acquire_stream", _streams_key(user_id), self._streams, _STREAM_TTL_MS, stream) == 0:
+        if self._run("acquire_stream", self._key(user_id, "streams"), self._streams, _STREAM_TTL_MS, stream) == 0:
             raise TooManyRequests(TOO_MANY_STREAMS)
         with self._lock:
             if not self._renewing:
@@ -58,7 +60,7 @@ class RedisLimits:
             self._open_streams[user_id].discard(stream)
             if not self._open_streams[user_id]:
                 del self._open_streams[user_id]
-        self._run("release_stream", _streams_key(user_id), stream)
+        self._run("release_stream", self._key(user_id, "streams"), stream)
 
     def _renew(self) -> None:
         while True:
@@ -73,7 +75,10 @@ class RedisLimits:
         with self._lock:
             streams = tuple(self._open_streams.get(user_id, ()))
         if streams:
-            self._run("renew_streams", _streams_key(user_id), _STREAM_TTL_MS, *streams)
+            self._run("renew_streams", self._key(user_id, "streams"), _STREAM_TTL_MS, *streams)
+
+    def _key(self, user_id: str, name: str) -> str:
+        return self._keys.tagged(hash_user_id(user_id), name)
 
     def _run(self, script: str, key: str, *arguments: str | int) -> Any:
         """Returns None while Redis is unavailable or full."""
@@ -88,7 +93,3 @@ class RedisLimits:
 
 
 _STREAM_TTL_MS: Final = int(STREAM_TTL_SECONDS * 1000)
-
-
-def _streams_key(user_id: str) -> str:
-    return f"{key_prefix(hash_user_id(user_id))}streams"

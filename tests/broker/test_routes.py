@@ -10,7 +10,8 @@ from werkzeug.test import EnvironBuilder
 from bff.broker.app import build_broker
 from bff.broker.queue.base import PAGE_EVENTS, Message, Queue
 from bff.config.environment import load_settings
-from bff.ops.redis import connect, hash_user_id
+from bff.ops.redis import connect
+from bff.ops.redis_keys import hash_user_id
 from tests.live import BROKER_KEY
 from tests.redis_server import RedisServer
 

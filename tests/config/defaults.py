@@ -20,6 +20,7 @@ DEFAULTS = {
     "ENGINE_BASE_URL": "",
     "ENGINE_API_KEY": "",
     "REDIS_URL": "",
+    "REDIS_PREFIX": "chat",
     "REDIS_TLS_VERIFY": True,
     "LEASE_SECONDS": 10.0,
     "RUN_WORKER": True,

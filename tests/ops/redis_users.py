@@ -9,7 +9,7 @@ from bff.ops.redis import Client, connect
 from tests.live import eventually, free_port
 from tests.redis_server import RedisServer
 
-DOCUMENTED_RULES = "~chat:* &chat:* +@read +@write +@pubsub +@scripting +@transaction +@connection +time +info"
+DOCUMENTED_RULES = "~chat:* &chat:* +@read +@write +@pubsub +@scripting +@connection +time +info"
 """As in docs/deployment.md."""
 
 

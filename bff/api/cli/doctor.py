@@ -92,7 +92,8 @@ def _check_redis(settings: Settings) -> Iterator[CheckResult]:
     try:
         with redis.connect(settings.redis_url, verify=settings.redis_tls_verify) as client:
             redis.ping(client)
-            yield from _check_redis_use(client)
+            yield from _check_redis_use(client, settings)
+            yield from _check_redis_neighbours(client, settings)
             server = redis.about(client)
     except ChatError as error:
         yield CheckResult(False, f"Redis cannot be reached ({error.detail}): see REDIS_URL.")
@@ -113,13 +114,29 @@ def _check_redis_server(server: "ServerInfo") -> Iterator[CheckResult]:
     yield CheckResult(True, f"Redis {'.'.join(map(str, server.version))} answers.")
 
 
-def _check_redis_use(client: "Client") -> Iterator[CheckResult]:
+def _check_redis_use(client: "Client", settings: Settings) -> Iterator[CheckResult]:
     from bff.ops.redis_check import check_use
+    from bff.ops.redis_keys import Keys
 
     try:
-        check_use(client)
+        check_use(client, Keys(settings.redis_prefix))
     except ChatError as error:
         yield CheckResult(False, f"Redis cannot be used. {error.detail}.")
+
+
+def _check_redis_neighbours(client: "Client", settings: Settings) -> Iterator[CheckResult]:
+    from bff.ops.redis_keys import Keys
+    from bff.ops.redis_neighbours import foreign_worker, other_prefixes
+
+    keys = Keys(settings.redis_prefix)
+    if foreign_worker(client, keys, settings.deployment()):
+        yield CheckResult(
+            False,
+            f"Workers of another deployment use REDIS_PREFIX={keys.prefix} here and would answer ours: each needs its own.",
+        )
+    if others := other_prefixes(client, keys):
+        names = ", ".join(others)
+        yield CheckResult(True, f"Other deployments share this Redis and its memory: their REDIS_PREFIX is {names}.")
 
 
 def _check_probe(name: str, probe: Probe) -> CheckResult:

@@ -65,6 +65,8 @@ class Claim(NamedTuple):
     """Seconds since the message was enqueued."""
     was_started: bool = False
     """An earlier worker committed the reply after output had started: it may have been stored. If it was not, see `restart`."""
+    nonce: str = ""
+    """Where replication is asynchronous, a fail-over may lose a claim, and the next one gets the same token."""
 
 
 class Receipt(NamedTuple):

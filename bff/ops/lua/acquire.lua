@@ -1,4 +1,4 @@
--- KEYS chat:{<user>}:minute: sorted set, the user's messages of the last minute; score: when each leaves the window (µs); expires
+-- KEYS <prefix>:{<user>}:minute: sorted set, the user's messages of the last minute; score: when each leaves the window (µs); expires
 -- ARGV limit, message id
 -- → 0, or the time until the oldest message leaves the window (µs)
 local time = redis.call('TIME')

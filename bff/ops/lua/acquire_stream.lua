@@ -1,4 +1,4 @@
--- KEYS chat:{<user>}:streams: sorted set, the user's open streams in all processes, score: when each expires (ms); expires
+-- KEYS <prefix>:{<user>}:streams: sorted set, the user's open streams in all processes, score: when each expires (ms); expires
 -- ARGV limit, time to live without a renewal (ms), stream id
 -- → 1, or 0 if the limit is reached
 local time = redis.call('TIME')

@@ -1,3 +1,3 @@
--- KEYS chat:{<user>}:streams (see acquire_stream.lua)
+-- KEYS <prefix>:{<user>}:streams (see acquire_stream.lua)
 -- ARGV stream id
 redis.call('ZREM', KEYS[1], ARGV[1])

@@ -1,4 +1,4 @@
--- KEYS chat:{<user>}:streams (see acquire_stream.lua)
+-- KEYS <prefix>:{<user>}:streams (see acquire_stream.lua)
 -- ARGV time to live (ms), stream id, …
 local time = redis.call('TIME')
 local expires_at = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]

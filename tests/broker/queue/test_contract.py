@@ -21,7 +21,6 @@ from bff.broker.queue.base import PAGE_EVENTS, Claim, Counts, LeaseLost, Limits,
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.memory import MemoryQueue
 from bff.broker.queue.redis import RedisQueue
-from bff.broker.queue.redis.presence import CANCEL_ON_DISCONNECT
 from bff.errors import Busy, Expired, IdempotencyConflict, InvalidRequest, NotFound, ServerFull, TooLarge, TooManyRequests
 from bff.ops.redis import Client, connect
 from bff.upstream.message_ids import new_id
@@ -106,8 +105,9 @@ class RedisClock:
         for key in self._client.scan_iter() if seconds > 0 else ():
             if (ttl := self._client.pttl(key)) >= 0:
                 self._client.pexpire(key, max(0, ttl - int(seconds * 1000)))
-        for member in self._client.zrange(CANCEL_ON_DISCONNECT, 0, -1):
-            self._client.zincrby(CANCEL_ON_DISCONNECT, -seconds * 1_000_000, member)
+        for key in self._client.scan_iter("chat:{*}:fleeting"):
+            for member in self._client.zrange(key, 0, -1):
+                self._client.zincrby(key, -seconds * 1_000_000, member)
 
 
 @pytest.fixture(params=["memory", "journal", "redis", pytest.param("appendonly", marks=pytest.mark.live)])

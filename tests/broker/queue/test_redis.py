@@ -15,17 +15,16 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from bff.broker.queue import redis as redis_queue
 from bff.broker.queue.base import Claim, LeaseLost, Limits, Message, QueuePosition
-from bff.broker.queue.redis import WORKER, RedisQueue, presence, subscriber
+from bff.broker.queue.redis import RedisQueue, presence, subscriber, writes
 from bff.broker.queue.redis.group import MAX_CLAIMS
-from bff.broker.queue.redis.presence import CANCEL_ON_DISCONNECT
-from bff.broker.queue.redis.schedule import DUE
+from bff.broker.queue.redis.keys import part_of
 from bff.errors import IdempotencyConflict, ServerFull, SettingsError, StorageUnavailable, TooManyRequests
 from bff.ops import redis as ops_redis
-from bff.ops import redis_limits
+from bff.ops import redis_limits, redis_pool
 from bff.ops.rate_limiter import RateLimiter
-from bff.ops.redis import Client, check, connect, hash_user_id
+from bff.ops.redis import Client, check, connect
+from bff.ops.redis_keys import hash_user_id
 from bff.ops.redis_limits import RedisLimits
 from tests.broker.queue.queues import NO_WAIT, claim_next, enqueue, event_types, new_message, published_positions, read_log
 from tests.live import DEADLINE, eventually, free_port, in_parallel
@@ -74,6 +73,14 @@ def remote_queue(open_queue, line) -> RedisQueue:
     queue.release(claim_next(queue))
     queue.stop("warm-up", queue.positions("warm-up")[0].message_id)
     return queue
+
+
+def part_key(name: str, user_id: str = "ann") -> str:
+    """The key of the user's part of the schedule."""
+    return f"chat:{{{part_of(hash_user_id(user_id))}}}:{name}"
+
+
+FLEETING = part_key("fleeting")
 
 
 def message_texts(queue: RedisQueue, message: Message) -> list[str]:
@@ -352,7 +359,7 @@ def test_a_sweep_continues_after_a_connection_error(open_queue, line, client):
     remote_queue.sweep()
 
     assert [read_log(near, message).ended for message in messages] == [True, True, True]
-    assert not client.exists(CANCEL_ON_DISCONNECT)
+    assert not client.keys("chat:*:fleeting")
 
 
 def test_presence_is_published_again_after_an_error(open_queue, client, monkeypatch, caplog):
@@ -362,12 +369,12 @@ def test_presence_is_published_again_after_an_error(open_queue, client, monkeypa
     member = f"{hash_user_id(message.user_id)} {message.id}"
 
     with queue.subscribe(message.user_id, message.id, lambda: None):
-        client.rename(CANCEL_ON_DISCONNECT, "backup")
-        client.set(CANCEL_ON_DISCONNECT, "of another type")
+        client.rename(FLEETING, "backup")
+        client.set(FLEETING, "of another type")
         assert eventually(lambda: "cannot publish readers" in caplog.text, DEADLINE)
-        client.rename("backup", CANCEL_ON_DISCONNECT)
-        score = client.zscore(CANCEL_ON_DISCONNECT, member)
-        assert eventually(lambda: client.zscore(CANCEL_ON_DISCONNECT, member) > score, DEADLINE)
+        client.rename("backup", FLEETING)
+        score = client.zscore(FLEETING, member)
+        assert eventually(lambda: client.zscore(FLEETING, member) > score, DEADLINE)
 
 
 def test_a_users_streams_are_renewed_after_an_error(client, monkeypatch, caplog):
@@ -413,7 +420,8 @@ def test_completing_an_outdated_check_does_not_unschedule_a_new_message(open_que
     """A worker finds a group empty; before it completes the check, a message is enqueued."""
     queue = open_queue(lease=0.001)
     user = hash_user_id("ann")
-    client.zadd(DUE, {user: 1})
+    client.zadd(part_key("due"), {user: 1})
+    queue._schedule.look(at_once=True)
     _, moment = queue._schedule.claim_due()
     time.sleep(0.01)  # Longer than the lease.
 
@@ -611,18 +619,18 @@ def test_only_active_queues_have_keys_without_expiry(open_queue, client):
         queue.finish(claim, [("message", "the end")])
     while claim := queue.claim(NO_WAIT):
         queue.finish(claim, [("message", "the end")])
-    assert not client.exists(DUE)
+    assert not client.keys("chat:*:due")
 
     def remaining_keys() -> list[str]:
         queue.sweep()
-        return [key for key in key_ttls(client) if ":m:" not in key and ":c:" not in key and key != WORKER]
+        return [key for key in key_ttls(client) if ":m:" not in key and ":c:" not in key and key != "chat:worker"]
 
     assert eventually(lambda: not remaining_keys(), DEADLINE), remaining_keys()
     assert all(0 < ms <= DAY_MS + 1000 for ms in key_ttls(client).values())
 
 
 def test_the_number_of_remembered_write_names_is_limited(remote_queue, line, monkeypatch):
-    monkeypatch.setattr(redis_queue, "MAX_WRITE_NAMES", 3)
+    monkeypatch.setattr(writes, "MAX_WRITE_NAMES", 3)
     for number in range(6):
         message = enqueue(remote_queue, f"user-{number}")
         claim = claim_next(remote_queue)
@@ -630,7 +638,7 @@ def test_the_number_of_remembered_write_names_is_limited(remote_queue, line, mon
         with pytest.raises(StorageUnavailable):
             remote_queue.append(claim, [("message", "abandoned")])
 
-    assert len(remote_queue._write_names) <= 3
+    assert len(remote_queue._names.unknown) <= 3
 
 
 # Connections.
@@ -642,7 +650,7 @@ def count_connections(client: Client) -> int:
 
 
 def test_many_readers_share_a_few_connections_which_are_closed_when_idle(open_queue, server, monkeypatch):
-    monkeypatch.setattr(ops_redis, "TRIM_INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr(redis_pool, "TRIM_INTERVAL_SECONDS", 0.2)
     queue = open_queue(server.url)
     message = enqueue(queue)
     with connect(server.url) as client, ExitStack() as readers:
@@ -756,8 +764,8 @@ def test_readers_in_a_process_without_a_worker_are_published(open_queue, client,
     member = f"{hash_user_id(message.user_id)} {message.id}"
 
     with web.subscribe(message.user_id, message.id, lambda: None):
-        scores = {client.zscore(CANCEL_ON_DISCONNECT, member)}
-        assert eventually(lambda: scores.add(client.zscore(CANCEL_ON_DISCONNECT, member)) or len(scores) > 3, DEADLINE)
+        scores = {client.zscore(FLEETING, member)}
+        assert eventually(lambda: scores.add(client.zscore(FLEETING, member)) or len(scores) > 3, DEADLINE)
     assert None not in scores
 
     assert eventually(lambda: worker.sweep() or read_log(worker, message).ended, DEADLINE), "the message has no readers"

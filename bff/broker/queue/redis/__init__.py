@@ -1,12 +1,11 @@
 """The queue in Redis, shared by any number of processes, any of which may die.
 
 A group's keys are only changed by Lua scripts (lua/group/; lua/group.lua documents the keys). All groups with waiting or
-running messages are in one sorted set, `chat:due`, by when to check them: a worker claims the first due group, postpones it by
+running messages are in a schedule (schedule.py), by when to check them: a worker claims the first due group, postpones it by
 a lease, and then claims a message from the group's queue. If the worker dies in between, another one checks the group after the
 lease. There is no separate reaper: a check after a lease's end finds the messages of a worker that died.
 """
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
@@ -27,40 +26,50 @@ from bff.broker.queue.base import (
     Receipt,
     StopReason,
 )
+from bff.broker.queue.redis.cluster_subscribers import subscribers_of
 from bff.broker.queue.redis.group import GroupScripts
-from bff.broker.queue.redis.keys import claim_key, group_of, queue_key
+from bff.broker.queue.redis.keys import group_of
 from bff.broker.queue.redis.logs import Logs
 from bff.broker.queue.redis.presence import Presence
-from bff.broker.queue.redis.replies import claim_of, positions_of, report_reaped, stop_reason_of
+from bff.broker.queue.redis.replies import positions_of, report_reaped, stop_reason_of
 from bff.broker.queue.redis.schedule import Moment, Schedule
-from bff.broker.queue.redis.subscriber import Subscriber
+from bff.broker.queue.redis.subscriber import subscription
+from bff.broker.queue.redis.writes import WriteNames
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooLarge, TooManyRequests
 from bff.ops import redis
 from bff.ops.health import WriteProbe
-from bff.ops.redis import Client, map_errors
+from bff.ops.redis import Client, is_sharded, map_errors
 from bff.ops.redis_check import check_use
+from bff.ops.redis_keys import DEFAULT_PREFIX, Keys
 from bff.upstream.message_ids import group_mark, group_mark_of
 
-WORKER: Final = "chat:worker"
-"""Exists while any worker sweeps."""
 WORKER_SECONDS: Final = 5
-MAX_WRITE_NAMES: Final = 10_000
-"""Claims whose last write's name is remembered: those of workers that gave up are never removed otherwise."""
 
 
 class RedisQueue:
-    def __init__(self, client: Client, limits: Limits = Limits(), lease: float = 10.0) -> None:  # noqa: B008 - frozen
-        """`lease`: seconds for which a claim is valid without being renewed."""
+    def __init__(
+        self,
+        client: Client,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        lease: float = 10.0,
+        *,
+        prefix: str = DEFAULT_PREFIX,
+        deployment: str = "",
+    ) -> None:
+        """`lease`: seconds for which a claim is valid without being renewed. `deployment`: see bff/ops/redis_neighbours.py."""
         self._client = client
-        self._write_probe = WriteProbe(partial(redis.ping, client), partial(check_use, client))
+        self._keys = Keys(prefix)
+        self._write_probe = WriteProbe(partial(redis.ping, client), partial(check_use, client, self._keys))
         self._lease = str(int(lease * 1_000_000))
-        self._group = GroupScripts(client, limits, self._lease)
+        self._group = GroupScripts(client, limits, self._lease, self._keys)
         self._logs = Logs(client, self._group)
-        self._subscriber = Subscriber(client)
-        self._schedule = Schedule(client, self._subscriber, self._lease)
-        self._presence = Presence(client, limits.grace)
-        self._write_names: dict[tuple[str, int], str] = {}
-        """By claim, the name of a write of which it is not known whether it succeeded."""
+        self._subscriber = subscribers_of(client)
+        self._schedule = Schedule(client, self._subscriber, self._lease, self._keys)
+        self._presence = Presence(client, limits.grace, self._keys)
+        self._names = WriteNames()
+        self._deployment = deployment or "1"
+        self._worker_key = self._keys.name("worker")
+        """Exists while any worker sweeps."""
 
     @property
     def survives_restart(self) -> bool:
@@ -101,7 +110,7 @@ class RedisQueue:
                 self._schedule.schedule(group)
                 return Receipt(result[0], result[1])
             case "claimed":
-                return Receipt(message.id, 0, claim_of(*result))
+                return Receipt(message.id, 0, result[0])
         ahead, is_claimable = result
         with suppress(StorageUnavailable, ServerFull):  # The message is stored, and the group will be checked after a lease.
             if is_claimable:
@@ -112,6 +121,7 @@ class RedisQueue:
         deadline = monotonic() + timeout
         while True:
             notifications = self._schedule.notifications()
+            self._schedule.look(at_once=timeout <= 0)
             result = self._claim_next()
             if isinstance(result, Claim):
                 return result
@@ -143,19 +153,18 @@ class RedisQueue:
                 report_reaped(result[0])
                 self._schedule.complete(group, moment)
                 return None
-        reaped, *claimed = result
+        reaped, claim = result
         report_reaped(reaped)
-        return claim_of(*claimed)
+        return claim  # type: ignore[no-any-return]
 
     def _unschedule_if_idle(self, group: str) -> None:
         self._check(group, self._schedule.postpone(group), only_check=True)
 
     def claim_next(self, after: Message, handler: str) -> Claim | None:
-        result = self._group.claim_next(group_of(after), handler)
-        return claim_of(*result) if result else None  # The group was scheduled when `after` finished.
+        return self._group.claim_next(group_of(after), handler)  # The group was scheduled when `after` finished.
 
     def renew(self, claim: Claim) -> StopReason | None:
-        return stop_reason_of(self._group.write(claim, (), "", started=False))
+        return stop_reason_of(self._group.renew(claim))
 
     def commit(self, claim: Claim) -> bool:
         return self._group.commit(claim)
@@ -166,22 +175,22 @@ class RedisQueue:
     def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
         if not entries:
             return
-        with self._named_write(claim) as name:
-            result = self._group.write(claim, entries, name, started=started)
-        if result == "large":
-            raise TooLarge(REPLY_TOO_LONG)
+        with self._names.write(claim) as write:
+            result = self._group.write(claim, entries, write, started=started)
+            if result == "large":
+                raise TooLarge(REPLY_TOO_LONG)
 
     def finish(self, claim: Claim, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
-        with self._named_write(claim) as name:
-            self._end_run(claim, partial(self._group.finish, claim, entries, name, "forget" if forget else ""))
+        with self._names.write(claim, last=True) as write:
+            self._end_run(claim, partial(self._group.finish, claim, entries, write, "forget" if forget else ""))
 
     def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
-        with self._named_write(claim) as name:
-            self._group.finish(claim, entries, name, "conclude")
+        with self._names.write(claim) as write:
+            self._group.finish(claim, entries, write, "conclude")
 
     def release(self, claim: Claim) -> None:
         self._end_run(claim, partial(self._group.release, claim))
-        self._write_names.pop(claim_key(claim), None)
+        self._names.forget(claim)
 
     def _end_run(self, claim: Claim, end: Callable[[], int]) -> None:
         """`end` returns the number of waiting messages."""
@@ -190,29 +199,12 @@ class RedisQueue:
             waiting = end()
         except LeaseLost:
             self._schedule.schedule(group)  # An earlier call may have succeeded whose result was not received.
-            self._write_names.pop(claim_key(claim), None)
+            self._names.forget(claim)
             raise
         if waiting:
             self._schedule.schedule(group)
         else:
             self._unschedule_if_idle(group)
-
-    @contextmanager
-    def _named_write(self, claim: Claim) -> Iterator[str]:
-        """Yields a name for a write of the claim: the same one until it is known whether the write succeeded.
-
-        Repeating a write under the same name has no effect.
-        """
-        key = claim_key(claim)
-        name = self._write_names.setdefault(key, secrets.token_hex(8))
-        while len(self._write_names) > MAX_WRITE_NAMES:
-            self._write_names.pop(next(iter(self._write_names)), None)
-        try:
-            yield name
-        except LeaseLost:
-            self._write_names.pop(key, None)
-            raise
-        self._write_names.pop(key, None)
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         return self._logs.read(user_id, message_id, after)
@@ -222,9 +214,12 @@ class RedisQueue:
 
     @contextmanager
     def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
-        member = f"{group_mark_of(message_id, user_id)} {message_id}"
-        channel = f"chat:l:{message_id}"
-        with self._presence.reading(member), self._subscriber.subscription(channel, lambda _: wake()):
+        group, sharded = group_mark_of(message_id, user_id), is_sharded(self._client)
+        channel = self._keys.tagged(group, f"l:{message_id}") if sharded else self._keys.name(f"l:{message_id}")
+        with (
+            self._presence.reading(f"{group} {message_id}"),
+            subscription(self._subscriber, channel, lambda _: wake(), sharded=sharded),
+        ):
             yield
 
     def stop(self, user_id: str, message_id: str) -> None:
@@ -257,14 +252,14 @@ class RedisQueue:
             if message_id:
                 callback(message_id, stop_reason_of(reason) or "stopped")
 
-        self._subscriber.subscribe("chat:stop", receive)
+        self._subscriber.subscribe(self._keys.name("stop"), receive)
 
     def positions(self, user_id: str, group: str = "") -> list[QueuePosition]:
         return positions_of(self._group.positions(group_mark(user_id, group)))
 
     def sweep(self) -> None:
         with suppress(ServerFull), map_errors():
-            self._client.set(WORKER, "1", ex=WORKER_SECONDS)
+            self._client.set(self._worker_key, self._deployment, ex=WORKER_SECONDS)
         for member in self._presence.unread():
             group, message_id = member.split(" ", 1)
             with suppress(NotFound, Expired):  # Its enqueueing was refused, or its log was removed.
@@ -273,14 +268,14 @@ class RedisQueue:
 
     def has_workers(self) -> bool:
         with map_errors():
-            return bool(self._client.exists(WORKER))
+            return bool(self._client.exists(self._worker_key))
 
     def counts(self) -> Counts:
         return self._schedule.counts()
 
     def waiting(self) -> int:
-        groups = self._schedule.groups()
+        keys = [self._keys.tagged(group, "q") for group in self._schedule.groups()]
         with map_errors(), self._client.pipeline(transaction=False) as pipe:
-            for group in groups:
-                pipe.llen(queue_key(group))
+            for key in keys:
+                pipe.llen(key)
             return sum(pipe.execute())

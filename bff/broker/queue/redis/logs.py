@@ -5,7 +5,7 @@ from bff.broker.queue.log import parse_event_id, parse_event_id_or_none
 from bff.broker.queue.redis.group import GroupScripts
 from bff.errors import Expired, NotFound
 from bff.http.sse import Event
-from bff.ops.redis import Client, key_prefix, map_errors
+from bff.ops.redis import Client, map_errors
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 ID_LIMIT = 2**63
@@ -18,16 +18,16 @@ class Logs:
         self._group = group
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
-        prefix = key_prefix(group_mark_of(message_id, user_id))
+        message, log = self._group.of(group_mark_of(message_id, user_id)).message(message_id)
         with map_errors(), self._client.pipeline(transaction=False) as pipe:
-            pipe.hmget(f"{prefix}m:{message_id}", "state", "user")  # First: if the state is finished, the log is complete.
-            pipe.xrange(f"{prefix}l:{message_id}", _range_start(after), "+", PAGE_EVENTS)
+            pipe.hmget(message, "state", "user")  # First: if the state is finished, the log is complete.
+            pipe.xrange(log, _range_start(after), "+", PAGE_EVENTS)
             (state, owner), entries = pipe.execute()
         if state is None or owner not in {user_id, None}:  # None: finished by an earlier version, in the user's default group.
             raise NotFound
         if after:
             parse_event_id(after)
-        if state == "finished" and not entries and not self._exists(f"{prefix}l:{message_id}"):
+        if state == "finished" and not entries and not self._exists(log):
             raise Expired(message_id=message_id)
         more = len(entries) == PAGE_EVENTS
         events = [Event(fields["e"], fields["d"], event_id) for event_id, fields in entries]

@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def claim_of(
+    nonce: str,
     message_id: str,
     token: int,
     waited: str,
@@ -25,7 +26,7 @@ def claim_of(
     key: str,
     repeatable: str,
 ) -> Claim:
-    """From the result of `claim` in lua/group.lua."""
+    """From the result of `claim` in lua/group.lua. `nonce`: as passed to it."""
     message = Message(
         message_id,
         user_id,
@@ -38,7 +39,7 @@ def claim_of(
         run_key=key,
         repeatable=repeatable == "1",
     )
-    return Claim(message, token, max(0, int(waited)) / 1_000_000, committed == "begun")
+    return Claim(message, token, max(0, int(waited)) / 1_000_000, committed == "begun", nonce)
 
 
 def positions_of(result: list[Any]) -> list[QueuePosition]:

@@ -1,11 +1,10 @@
--- KEYS chat:ready:{<random>}: the prefix of the keys that this script uses and deletes
+-- KEYS five keys of one slot, which this script uses and deletes
 -- ARGV a channel
 -- Runs each command of the other scripts once, and ZCOUNT, so that an ACL that lacks one is noticed before a message needs it.
 -- → 1, or the first error with its command in brackets
-local text, hash, list = KEYS[1] .. 's', KEYS[1] .. 'h', KEYS[1] .. 'l'
-local set, stream = KEYS[1] .. 'z', KEYS[1] .. 'x'
+local text, hash, list, set, stream = unpack(KEYS)
 local calls = {
-  {'TIME'}, {'PUBLISH', ARGV[1], ''},
+  {'TIME'}, {'PUBLISH', ARGV[1], ''}, SHARDED and {'SPUBLISH', ARGV[1], ''} or {'TIME'},
   {'SET', text, '1', 'PX', 60000}, {'GET', text}, {'EXISTS', text}, {'PEXPIRE', text, 60000},
   {'HSET', hash, 'a', '1'}, {'HSETNX', hash, 'b', '1'}, {'HINCRBY', hash, 'a', 1}, {'HGET', hash, 'a'},
   {'HMGET', hash, 'a', 'b'}, {'HEXISTS', hash, 'a'}, {'HDEL', hash, 'b'},

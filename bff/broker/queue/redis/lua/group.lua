@@ -1,23 +1,48 @@
--- Prepended to each script in group/. One group's queue: all keys begin with chat:{<group>}: and live in one cluster slot.
+-- Prepended to each script in group/. One group's queue: all keys begin with <prefix>:{<group>}: and live in one cluster slot.
 --   q       list    ids of the waiting messages, the next one first
---   run     hash    the running message: id, token, until (the lease's end, µs since 1970), said (set once output has started),
---                   stopping (why it has to stop: stopped, unread), committed, wrote (the last write's name),
---                   over (set once its log has ended but its worker has not finished)
+--   run     hash    the running message: id, token ("<token>-<nonce>" of its claim), until (the lease's end, µs since 1970),
+--                   said (set once output has started), stopping (why it has to stop: stopped, unread), committed,
+--                   wrote (the last write's name), over (set once its log has ended but its worker has not finished)
 --   m:<id>  hash    a message: state, user, content, size, fleeting (1: cancel on disconnect), trace, handler,
 --                   scope and key (of its run), repeatable, restarts (their number), client (the key c:<key>),
 --                   left (when it was enqueued, µs since 1970), token, told (its last published position), bytes (of its log),
 --                   committed (set if it lost its worker after a commit: 'begun' if output had started, else '1');
---                   once finished: state, user, token, ended (the last write's name), and an expiry
+--                   once finished: state, user, token, ended (the last write's name), confirmed, and an expiry
 --   r:<id>  zset    processes with readers of a message to be cancelled on disconnect, by their deadline (µs since 1970); expires
 --   l:<id>  stream  a log: e (event type), d (data); expires
 --   c:<key> string  "<message id> <digest>": the message of a client_message_id; expires
 --   old     list    "<finished, µs> <bytes> <id>" of the finished logs, oldest first; expires
--- KEYS[1] is always q. Channels: chat:l:<id> (new events in a log), chat:stop ("<id> <reason>": a running message has to stop).
+-- Channels: <prefix>:l:<id> (new events in a log; where SHARDED, named like the log's key), <prefix>:stop ("<id> <reason>": a
+-- running message has to stop). CLUSTER and SHARDED are set by bff/ops/redis.py.
 local EVENT_BYTES = 300
 local IDLE_MS = 3600000
 local TTL_MS = 86400000
 local MAX_RESTARTS = 3
-local base = string.sub(KEYS[1], 1, -2)
+local base, prefix = string.match(KEYS[1], '^((.-){.-}:)')
+
+-- In a cluster every key has to be declared: while a slot moves to another node, Redis then refuses a script of which one node has
+-- only a part of the keys, where it would otherwise run it on that part. → {'keys', …}: keys that the caller has to declare,
+-- too, and call again; nil if all are. Nothing may be written before. Needs q, run and old. `more`: other keys, or nil.
+local function undeclared(more)
+  if not CLUSTER then return nil end
+  local declared, result = {}, {'keys'}
+  for _, key in ipairs(KEYS) do declared[key] = true end
+  local function need(key)
+    if not declared[key] then
+      declared[key] = true
+      result[#result + 1] = key
+    end
+  end
+  local ids = redis.call('LRANGE', base .. 'q', 0, -1)
+  ids[#ids + 1] = redis.call('HGET', base .. 'run', 'id') or nil
+  for _, id in ipairs(ids) do
+    need(base .. 'm:' .. id)
+    need(base .. 'l:' .. id)
+  end
+  for _, finished in ipairs(redis.call('LRANGE', base .. 'old', 0, -1)) do need(base .. 'l:' .. string.match(finished, '([^ ]*)$')) end
+  for _, key in ipairs(more or {}) do need(key) end
+  return #result > 1 and result or nil
+end
 
 local function clock()
   local time = redis.call('TIME')
@@ -36,7 +61,7 @@ local function write(id, entries, first)
   end
   redis.call('HINCRBY', base .. 'm:' .. id, 'bytes', bytes)
   redis.call('PEXPIRE', base .. 'l:' .. id, IDLE_MS)
-  redis.call('PUBLISH', 'chat:l:' .. id, '')
+  if SHARDED then redis.call('SPUBLISH', base .. 'l:' .. id, '') else redis.call('PUBLISH', prefix .. 'l:' .. id, '') end
 end
 
 local function publish_positions()
@@ -78,7 +103,8 @@ local function finish(id, entries, first, name, retention, max_bytes)
   add_finished(id, bytes, retention, tonumber(max_bytes))
 end
 
--- Whether `id` is running under `token`: otherwise the caller has lost its lease.
+-- Whether `id` is running under `token`: otherwise the caller has lost its lease. The token's nonce tells two claims apart of
+-- which the first was lost in a fail-over, after which the second gets the same number.
 local function holds_lease(id, token)
   local run = redis.call('HMGET', base .. 'run', 'id', 'token')
   return run[1] == id and run[2] == token
@@ -100,7 +126,7 @@ local function stop(id, state, reason, stopped, retention, max_bytes)
       local first = redis.call('HGET', run, 'stopping') or reason
       redis.call('HDEL', run, 'stopping') -- See schedule/claim_due.lua.
       redis.call('HSET', run, 'stopping', first)
-      redis.call('PUBLISH', 'chat:stop', id .. ' ' .. first)
+      redis.call('PUBLISH', prefix .. 'stop', id .. ' ' .. first)
     end
     return 'running'
   end
@@ -111,14 +137,19 @@ local function stop(id, state, reason, stopped, retention, max_bytes)
   return redis.call('EXISTS', KEYS[1], run) == 0 and 'last' or 'waiting'
 end
 
+-- Whether the run has lost a write in a fail-over. `wrote`: the run's last write; `previous`: the claim's, or '' if not known.
+local function has_gap(wrote, previous)
+  return previous ~= '' and wrote ~= previous
+end
+
 -- Claims `id`, which was removed from q, for `lease` µs.
 -- → id, token, waited (µs), committed, user, content, size, fleeting, trace, handler, scope, key, repeatable
-local function claim(id, lease)
+local function claim(id, lease, nonce)
   local m, now = base .. 'm:' .. id, clock()
   local token = redis.call('HINCRBY', m, 'token', 1)
   redis.call('HDEL', m, 'told')
   redis.call('HSET', m, 'state', 'running')
-  redis.call('HSET', base .. 'run', 'id', id, 'token', token, 'until', digits(now + lease))
+  redis.call('HSET', base .. 'run', 'id', id, 'token', token .. '-' .. nonce, 'until', digits(now + lease))
   publish_positions()
   local enqueued, committed = unpack(redis.call('HMGET', m, 'left', 'committed'))
   if committed then redis.call('HSET', base .. 'run', 'committed', 1) end

@@ -1,6 +1,8 @@
--- KEYS q
+-- KEYS q, run, old, m:<id>, l:<id>, r:<id>, and what `undeclared` asks for
 -- ARGV id, user ('' for the sweep), process without readers ('' for the sweep), stopped (data), retention (ms), max bytes
--- → 'unknown' · 'expired' · 'read' (or not to be cancelled on disconnect) · the result of `stop`
+-- → {'keys', …} · 'unknown' · 'expired' · 'read' (or not to be cancelled on disconnect) · the result of `stop`
+local missing = undeclared()
+if missing then return missing end
 local id, m = ARGV[1], base .. 'm:' .. ARGV[1]
 local state = ARGV[2] == '' and redis.call('HGET', m, 'state') or state_of(id, ARGV[2])
 if not state then return 'unknown' end

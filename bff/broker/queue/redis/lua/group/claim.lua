@@ -1,8 +1,10 @@
--- KEYS q
--- ARGV lease (µs; 0: only check), max claims, interrupted (data), stopped (data), retention (ms), max bytes
--- → {'claimed', reaped, the result of `claim`} · {'running', the lease's end} · {'waiting'} · {'idle', reaped}
+-- KEYS q, run, old, and what `undeclared` asks for
+-- ARGV lease (µs; 0: only check), max claims, interrupted (data), stopped (data), retention (ms), max bytes, nonce
+-- → {'keys', …} · {'claimed', reaped, the result of `claim`} · {'running', the lease's end} · {'waiting'} · {'idle', reaped}
 -- Also reaps: a run whose lease has ended lost its worker. `reaped` tells what became of the message: 'ended <id>', or
 -- 'again <id>' if output had not started, it may restart, or it was committed, and it is claimed now; '' if there was none.
+local missing = undeclared()
+if missing then return missing end
 local now = clock()
 local run = base .. 'run'
 local id, lease_end, started, stopping, committed, over = unpack(redis.call('HMGET', run, 'id', 'until', 'said', 'stopping', 'committed', 'over'))
@@ -28,4 +30,4 @@ if not id then
   id = redis.call('LPOP', KEYS[1])
   if not id then return {'idle', reaped} end
 end
-return {'claimed', reaped, claim(id, ARGV[1])}
+return {'claimed', reaped, claim(id, ARGV[1], ARGV[7])}

@@ -1,4 +1,4 @@
--- KEYS q
+-- KEYS run
 -- ARGV id, token
 -- → 'lost' · whether the reply may be stored (1, 0)
 if not holds_lease(ARGV[1], ARGV[2]) then return 'lost' end

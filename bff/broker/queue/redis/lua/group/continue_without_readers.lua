@@ -1,4 +1,4 @@
--- KEYS q
+-- KEYS m:<id>, l:<id>
 -- ARGV id, user
 -- → 'unknown' · 'expired' · 'done'
 local id, m = ARGV[1], base .. 'm:' .. ARGV[1]

@@ -1,6 +1,9 @@
--- KEYS q
+-- KEYS q, run, old, and what `undeclared` asks for
 -- ARGV event id
--- → the id of the running, waiting or finished message whose log holds that event; '' for none
+-- → {'keys', …} · the id of the running, waiting or finished message whose log holds that event; '' for none
+local missing = undeclared()
+if missing then return missing end
+
 local function holds_event(id)
   return #redis.call('XRANGE', base .. 'l:' .. id, ARGV[1], ARGV[1], 'COUNT', 1) > 0
 end

@@ -1,5 +1,7 @@
--- KEYS q
--- → {whether the first message is running, whether it was asked to stop, id, scope, key, id, scope, key, …}, in order
+-- KEYS q, run, old, and what `undeclared` asks for
+-- → {'keys', …} · {whether the first message is running, whether it was asked to stop, id, scope, key, id, scope, key, …}, in order
+local missing = undeclared()
+if missing then return missing end
 local running, stopping, over = unpack(redis.call('HMGET', base .. 'run', 'id', 'stopping', 'over'))
 if over then running = nil end
 local result = {running and 1 or 0, stopping and 1 or 0}

@@ -1,7 +1,9 @@
--- KEYS q
+-- KEYS q, run, old, m:<id>, l:<id>, and what `undeclared` asks for
 -- ARGV id, token, interrupted (data), stopped (data), retention (ms), max bytes
--- → 'lost' · the number of waiting messages
+-- → {'keys', …} · 'lost' · the number of waiting messages
 -- Gives a claim back. If output has started and was not committed, the message finishes, unless it may restart.
+local missing = undeclared()
+if missing then return missing end
 if not holds_lease(ARGV[1], ARGV[2]) then return 'lost' end
 local started, stopping, committed, over = unpack(redis.call('HMGET', base .. 'run', 'said', 'stopping', 'committed', 'over'))
 redis.call('DEL', base .. 'run')

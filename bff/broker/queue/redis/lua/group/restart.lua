@@ -1,4 +1,4 @@
--- KEYS q
+-- KEYS run, m:<id>, l:<id>
 -- ARGV id, token
 -- → 'lost' · whether the reply restarts (1, 0)
 -- For a claim that was committed when it was made. If that mark is gone, this is a repeated call: it has taken effect already.

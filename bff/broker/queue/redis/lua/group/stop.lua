@@ -1,6 +1,8 @@
--- KEYS q
+-- KEYS q, run, old, m:<id>, l:<id>, and what `undeclared` asks for
 -- ARGV id, user, stopped (data), retention (ms), max bytes
--- → 'unknown' · 'expired' · the result of `stop`
+-- → {'keys', …} · 'unknown' · 'expired' · the result of `stop`
+local missing = undeclared()
+if missing then return missing end
 local state = state_of(ARGV[1], ARGV[2])
 if not state then return 'unknown' end
 if state == 'finished' then

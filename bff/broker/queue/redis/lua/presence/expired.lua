@@ -1,4 +1,4 @@
--- KEYS chat:fleeting (see extend.lua)
+-- KEYS <prefix>:{<part>}:fleeting (see extend.lua)
 -- ARGV maximum number
 -- → the members whose deadline has passed
 local time = redis.call('TIME')

@@ -1,4 +1,4 @@
--- KEYS chat:fleeting: sorted set of "<group> <message id>", messages to cancel on disconnect, by when to cancel them (µs)
+-- KEYS <prefix>:{<part>}:fleeting: sorted set of "<group> <message id>", messages to cancel on disconnect, by when (µs)
 -- ARGV grace (µs), 'XX' for existing members only or 'NX' to add new ones, member, …
 -- → {the new deadline (µs since 1970), the members that have it, …}
 local time = redis.call('TIME')

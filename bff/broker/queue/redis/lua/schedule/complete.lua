@@ -1,4 +1,4 @@
--- KEYS chat:due (see schedule.lua)
+-- KEYS due
 -- ARGV group, the moment claim_due.lua returned, when to check again (µs since 1970; '' for never)
 -- Does nothing if the group was scheduled in the meantime.
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])

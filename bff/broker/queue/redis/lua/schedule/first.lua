@@ -1,0 +1,3 @@
+-- KEYS due
+-- → {the result of `first`, now (µs since 1970)}
+return {first(), digits(clock())}

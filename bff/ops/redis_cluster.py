@@ -1,0 +1,132 @@
+"""Redis Cluster: each node has a part of the 16384 slots of the keys."""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import NoPermissionError, ResponseError
+from redis.retry import Retry
+
+from bff.config.redis_url import DistributedURL
+from bff.errors import StorageUnavailable
+from bff.ops.redis_pool import Pool, connection_class
+
+Address = tuple[str, int]
+
+
+class ClusterClient:
+    """redis-py's client of a cluster, which connects when it is created; this one connects at its first use."""
+
+    def __init__(
+        self, url: DistributedURL, options: dict[str, Any], retry: Retry, map_errors: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        login = {"username": url.username or None, "password": url.password or None} | ({"ssl": True} if url.tls else {})
+        self._map_errors = map_errors
+        self._new_client = partial(_new_client, url, options | {name: value for name, value in login.items() if value}, retry)
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._sharded: bool | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connected(), name)
+
+    def __enter__(self) -> "ClusterClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = self._new_client()
+        return self._client
+
+    def has_sharded_pubsub(self) -> bool:
+        """Whether the nodes have it, since Redis 7. Raises StorageUnavailable."""
+        if self._sharded is None:
+            with self._map_errors():
+                try:
+                    self._connected().execute_command("PUBSUB SHARDNUMSUB", target_nodes=RedisCluster.RANDOM)
+                    self._sharded = True
+                except NoPermissionError:
+                    raise
+                except ResponseError:
+                    self._sharded = False
+        return self._sharded
+
+    def refresh(self) -> None:
+        """Asks for the nodes and their slots. Raises StorageUnavailable."""
+        with self._map_errors():
+            self._connected().nodes_manager.initialize()
+
+    def primaries(self) -> frozenset[Address]:
+        """Raises StorageUnavailable."""
+        with self._map_errors():
+            return frozenset((node.host, node.port) for node in self._connected().get_primaries())
+
+    def check_primaries(self) -> None:
+        """Raises StorageUnavailable if one does not answer; it names that one."""
+        for address in sorted(self.primaries()):
+            try:
+                with self._map_errors():
+                    self._client_at(address).ping()
+            except StorageUnavailable as error:
+                detail = f"Redis Cluster lacks its node {address[0]}:{address[1]}: {error.detail}"
+                raise StorageUnavailable(detail=detail) from error
+
+    def primary_of(self, key: str) -> Address:
+        """Raises StorageUnavailable."""
+        with self._map_errors():
+            node = self._connected().get_node_from_key(key)
+            return node.host, node.port
+
+    def client_of(self, key: str) -> Any:
+        """The client of the key's node alone. Raises StorageUnavailable."""
+        with self._map_errors():
+            client = self._connected()
+            return client.get_redis_connection(client.get_node_from_key(key))
+
+    def connect_to_any_node(self) -> Any:
+        node = self._connected().get_random_primary_node()
+        return self.connect_to((node.host, node.port))
+
+    def connect_to(self, address: Address) -> Any:
+        """Returns a connection of its own, which no pool counts."""
+        pool = self._client_at(address).connection_pool
+        return pool.connection_class(**pool.connection_kwargs)
+
+    def _client_at(self, address: Address) -> Any:
+        client = self._connected()
+        node = client.get_node(*address)
+        if node is None:
+            raise ConnectionError(f"the cluster has no node {address[0]}:{address[1]} any more")
+        return client.get_redis_connection(node)
+
+
+def _new_client(url: DistributedURL, options: dict[str, Any], retry: Retry) -> Any:
+    untyped: Any = RedisCluster
+    untyped_node: Any = ClusterNode
+    nodes = [untyped_node(host, port) for host, port in url.hosts[1:]]
+    host, port = url.hosts[0]
+    location = f"{'rediss' if url.tls else 'redis'}://{f'[{host}]' if ':' in host else host}:{port}"
+    # The class of the pool is used with a URL only.
+    options = {name: value for name, value in options.items() if name != "ssl"}
+    return untyped(url=location, startup_nodes=nodes, connection_pool_class=ClusterPool, retry=retry, **options)
+
+
+class ClusterPool(Pool):
+    """Of connections to one node."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.connection_class = connection_class(self.connection_class)

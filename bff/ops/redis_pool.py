@@ -1,0 +1,56 @@
+"""A pool of connections to one Redis server."""
+
+import contextlib
+from functools import cache
+from queue import Empty
+from time import monotonic
+from typing import Any, Final
+
+import redis
+from redis.exceptions import ResponseError
+
+TRIM_INTERVAL_SECONDS: Final = 30.0
+"""Idle connections are closed at this interval, so that those of a burst do not stay open."""
+
+
+class Pool(redis.BlockingConnectionPool):
+    """A pool that closes idle connections."""
+
+    def __init__(self, **options: Any) -> None:
+        untyped: Any = super()
+        untyped.__init__(**options)
+        self._trimmed_at = monotonic()
+
+    def release(self, connection: Any) -> None:
+        untyped: Any = super()
+        untyped.release(connection)
+        if monotonic() >= self._trimmed_at + TRIM_INTERVAL_SECONDS:
+            self._trimmed_at = monotonic()
+            self._trim()
+
+    def _trim(self) -> None:
+        """Takes all free connections out of the pool while it closes them, so that nobody uses one meanwhile."""
+        free: list[Any] = []
+        with contextlib.suppress(Empty):
+            while True:
+                free.append(self.pool.get_nowait())
+        for connection in reversed(free):
+            if connection is not None:
+                connection.disconnect()
+            self.pool.put_nowait(connection)
+
+
+@cache
+def connection_class(base: Any) -> Any:
+    """A class of connections that are closed if the server has become a replica: its name may now be that of another server."""
+
+    class Connection(base):  # type: ignore[misc]
+        def read_response(self, *arguments: Any, **options: Any) -> Any:
+            try:
+                return super().read_response(*arguments, **options)
+            except ResponseError as error:
+                if "READONLY" in str(error) or "read only replica" in str(error):
+                    self.disconnect()
+                raise
+
+    return Connection
