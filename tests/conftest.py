@@ -17,13 +17,14 @@ from tests.adopted import settings_of as adopted_settings
 from tests.live import Server, free_port
 from tests.original_broker import OriginalBroker
 from tests.redis_server import RedisServer
+from tests.redis_sets import Cluster, SentinelSet
 
 # No deadline per example, as the machine may be busy.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 
-SERVERS = {"start", "share", "redis", "appendonly", "postgres", "guarded"}
+SERVERS = {"start", "share", "redis", "appendonly", "sentinels", "cluster", "distributed", "postgres", "guarded"}
 """Fixtures that start a server process."""
 
 
@@ -177,6 +178,20 @@ def appendonly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer
     server = RedisServer(tmp_path_factory.mktemp("appendonly"), "--appendonly", "yes")
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelSet]:
+    """Shared by all tests; one that ends a server starts it again."""
+    with SentinelSet(tmp_path_factory.mktemp("sentinels")) as sentinels:
+        yield sentinels
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """As `sentinels`."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(autouse=True)

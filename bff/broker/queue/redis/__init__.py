@@ -31,6 +31,7 @@ from bff.broker.queue.redis.group import GroupScripts
 from bff.broker.queue.redis.keys import group_of
 from bff.broker.queue.redis.logs import Logs
 from bff.broker.queue.redis.presence import Presence
+from bff.broker.queue.redis.repair import Repair
 from bff.broker.queue.redis.replies import positions_of, report_reaped, stop_reason_of
 from bff.broker.queue.redis.schedule import Moment, Schedule
 from bff.broker.queue.redis.subscriber import subscription
@@ -66,6 +67,7 @@ class RedisQueue:
         self._subscriber = subscribers_of(client)
         self._schedule = Schedule(client, self._subscriber, self._lease, self._keys)
         self._presence = Presence(client, limits.grace, self._keys)
+        self._repair = Repair(client, self._schedule, self._keys)
         self._names = WriteNames()
         self._deployment = deployment or "1"
         self._worker_key = self._keys.name("worker")
@@ -265,6 +267,7 @@ class RedisQueue:
             with suppress(NotFound, Expired):  # Its enqueueing was refused, or its log was removed.
                 self._handle_stop(group, message_id, self._group.cancel(group, message_id))
             self._presence.forget(member)
+        self._repair.run_if_due()
 
     def has_workers(self) -> bool:
         with map_errors():

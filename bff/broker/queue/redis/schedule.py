@@ -56,6 +56,10 @@ class Schedule:
         """Has the group checked after `delay` µs. With 0, waiting workers are notified."""
         self._scripts.run("schedule", [self.key(part_of(group))], group, delay)
 
+    def schedule_missing(self, group: str) -> None:
+        """Has the group checked now if it is not scheduled."""
+        self._scripts.run("schedule_missing", [self.key(part_of(group))], group)
+
     def look(self, *, at_once: bool) -> None:
         """Asks for the first group of each part, if that was done long ago or `at_once`."""
         if at_once or self._notifier.pop_all() or monotonic() >= self._looked_at + LOOK_SECONDS:

@@ -7,10 +7,11 @@
 --                   scope and key (of its run), repeatable, restarts (their number), client (the key c:<key>),
 --                   left (when it was enqueued, µs since 1970), token, told (its last published position), bytes (of its log),
 --                   committed (set if it lost its worker after a commit: 'begun' if output had started, else '1');
---                   once finished: state, user, token, ended (the last write's name), confirmed, and an expiry
+--                   once finished: state, user, token, ended (the last write's name), and an expiry
 --   r:<id>  zset    processes with readers of a message to be cancelled on disconnect, by their deadline (µs since 1970); expires
 --   l:<id>  stream  a log: e (event type), d (data); expires
 --   c:<key> string  "<message id> <digest>": the message of a client_message_id; expires
+--   w       string  written to wait for the replicas (see logs.py); expires
 --   old     list    "<finished, µs> <bytes> <id>" of the finished logs, oldest first; expires
 -- Channels: <prefix>:l:<id> (new events in a log; where SHARDED, named like the log's key), <prefix>:stop ("<id> <reason>": a
 -- running message has to stop). CLUSTER and SHARDED are set by bff/ops/redis.py.
