@@ -1,6 +1,7 @@
 """A real Redis server on a free port."""
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -11,7 +12,8 @@ from bff.ops.redis import connect
 from tests.live import eventually, free_port
 from tests.missing import missing
 
-REDIS_SERVER = shutil.which("redis-server")
+REDIS_SERVER = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
+"""Another server with Redis's protocol may be tested, such as Valkey's."""
 
 
 def redis_or_skip() -> str:

@@ -172,13 +172,29 @@ class Cluster(RedisSet):
 
     def fail_over(self, end: Callable[[RedisServer], None], key: str = "chat") -> RedisServer:
         """Ends the key's primary by `end`. Returns it once another node is the primary and the cluster is complete."""
-        old = self.primary_of(key)
+        return self.fail_over_node(self.primary_of(key), end)
+
+    def fail_over_node(self, old: RedisServer, end: Callable[[RedisServer], None]) -> RedisServer:
         end(old)
         others = [node for node in self.nodes if node is not old]
         assert eventually(
             lambda: all(self._has_replaced(node, old) for node in others if node.process.poll() is None), DEADLINE
         )
         return old
+
+    def move_slots_with_keys(self, source: RedisServer, target: RedisServer) -> int:
+        """Moves those slots of `source` that have keys, key by key. Returns their number."""
+        with connect(source.url) as old, connect(target.url) as new:
+            old_id, new_id = execute(old, "CLUSTER", "MYID"), execute(new, "CLUSTER", "MYID")
+            slots = {int(execute(old, "CLUSTER", "KEYSLOT", key)) for key in old.scan_iter()}
+            for slot in slots:
+                execute(new, "CLUSTER", "SETSLOT", slot, "IMPORTING", old_id)
+                execute(old, "CLUSTER", "SETSLOT", slot, "MIGRATING", new_id)
+                while keys := execute(old, "CLUSTER", "GETKEYSINSLOT", slot, 1):
+                    execute(old, "MIGRATE", "127.0.0.1", target.port, keys[0], 0, 5000)
+                execute(new, "CLUSTER", "SETSLOT", slot, "NODE", new_id)
+                execute(old, "CLUSTER", "SETSLOT", slot, "NODE", new_id)
+        return len(slots)
 
     def _has_replaced(self, node: RedisServer, old: RedisServer) -> bool:
         with contextlib.suppress(Exception), connect(node.url) as client:

@@ -638,7 +638,7 @@ def test_the_number_of_remembered_write_names_is_limited(remote_queue, line, mon
         with pytest.raises(StorageUnavailable):
             remote_queue.append(claim, [("message", "abandoned")])
 
-    assert len(remote_queue._names.unknown) <= 3
+    assert len(remote_queue._writes.unknown) <= 3
 
 
 # Connections.

@@ -13,11 +13,9 @@ from time import monotonic
 from typing import Final
 
 from bff.broker.queue.base import (
-    REPLY_TOO_LONG,
     TOO_MANY_WAITING,
     Claim,
     Counts,
-    LeaseLost,
     Limits,
     LogEntry,
     Message,
@@ -33,13 +31,14 @@ from bff.broker.queue.redis.logs import Logs
 from bff.broker.queue.redis.presence import Presence
 from bff.broker.queue.redis.repair import Repair
 from bff.broker.queue.redis.replies import positions_of, report_reaped, stop_reason_of
+from bff.broker.queue.redis.runs import Runs
 from bff.broker.queue.redis.schedule import Moment, Schedule
 from bff.broker.queue.redis.subscriber import subscription
-from bff.broker.queue.redis.writes import WriteNames
-from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooLarge, TooManyRequests
+from bff.broker.queue.redis.writes import Writes
+from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooManyRequests
 from bff.ops import redis
 from bff.ops.health import WriteProbe
-from bff.ops.redis import Client, is_sharded, map_errors
+from bff.ops.redis import Client, is_replicated, is_sharded, map_errors
 from bff.ops.redis_check import check_use
 from bff.ops.redis_keys import DEFAULT_PREFIX, Keys
 from bff.upstream.message_ids import group_mark, group_mark_of
@@ -68,7 +67,8 @@ class RedisQueue:
         self._schedule = Schedule(client, self._subscriber, self._lease, self._keys)
         self._presence = Presence(client, limits.grace, self._keys)
         self._repair = Repair(client, self._schedule, self._keys)
-        self._names = WriteNames()
+        self._writes = Writes(keeps_entries=is_replicated(client))
+        self._runs = Runs(self._group, self._schedule, self._writes, self._unschedule_if_idle)
         self._deployment = deployment or "1"
         self._worker_key = self._keys.name("worker")
         """Exists while any worker sweeps."""
@@ -166,47 +166,25 @@ class RedisQueue:
         return self._group.claim_next(group_of(after), handler)  # The group was scheduled when `after` finished.
 
     def renew(self, claim: Claim) -> StopReason | None:
-        return stop_reason_of(self._group.renew(claim))
+        return self._runs.renew(claim)
 
     def commit(self, claim: Claim) -> bool:
-        return self._group.commit(claim)
+        return self._runs.commit(claim)
 
     def restart(self, claim: Claim) -> bool:
-        return self._group.restart(claim)
+        return self._runs.restart(claim)
 
     def append(self, claim: Claim, entries: Sequence[LogEntry], *, started: bool = True) -> None:
-        if not entries:
-            return
-        with self._names.write(claim) as write:
-            result = self._group.write(claim, entries, write, started=started)
-            if result == "large":
-                raise TooLarge(REPLY_TOO_LONG)
+        self._runs.append(claim, entries, started=started)
 
     def finish(self, claim: Claim, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
-        with self._names.write(claim, last=True) as write:
-            self._end_run(claim, partial(self._group.finish, claim, entries, write, "forget" if forget else ""))
+        self._runs.finish(claim, entries, forget=forget)
 
     def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
-        with self._names.write(claim) as write:
-            self._group.finish(claim, entries, write, "conclude")
+        self._runs.conclude(claim, entries)
 
     def release(self, claim: Claim) -> None:
-        self._end_run(claim, partial(self._group.release, claim))
-        self._names.forget(claim)
-
-    def _end_run(self, claim: Claim, end: Callable[[], int]) -> None:
-        """`end` returns the number of waiting messages."""
-        group = group_of(claim.message)
-        try:
-            waiting = end()
-        except LeaseLost:
-            self._schedule.schedule(group)  # An earlier call may have succeeded whose result was not received.
-            self._names.forget(claim)
-            raise
-        if waiting:
-            self._schedule.schedule(group)
-        else:
-            self._unschedule_if_idle(group)
+        self._runs.release(claim)
 
     def read(self, user_id: str, message_id: str, after: str) -> Page:
         return self._logs.read(user_id, message_id, after)

@@ -68,8 +68,8 @@ class GroupScripts:
     def commit(self, claim: Claim) -> bool:
         return bool(self._run_for_claim("commit", claim, self._run_keys(claim)[:1]))
 
-    def restart(self, claim: Claim) -> bool:
-        return bool(self._run_for_claim("restart", claim, self._run_keys(claim)))
+    def restart(self, claim: Claim, write: Write) -> bool:
+        return bool(self._run_for_claim("restart", claim, self._run_keys(claim), write.name))
 
     def renew(self, claim: Claim) -> str:
         result: str = self._run_for_claim("write", claim, self._run_keys(claim)[:1], self._lease, "", "", 0, self._log_bytes)
@@ -80,10 +80,12 @@ class GroupScripts:
         result: str = self._run_for_claim("write", claim, self._run_keys(claim), *options, *_flatten(entries))
         return result
 
-    def finish(self, claim: Claim, entries: Sequence[LogEntry], write: Write, mode: Literal["", "forget", "conclude"]) -> int:
-        """Returns the number of waiting messages."""
+    def finish(
+        self, claim: Claim, entries: Sequence[LogEntry], write: Write, mode: Literal["", "forget", "conclude"]
+    ) -> int | str:
+        """Returns the number of waiting messages, or a gap."""
         arguments = (*write, *self._retention, mode, *_flatten(entries))
-        result: int = self._run_for_claim("finish", claim, self._message_keys(claim), *arguments)
+        result: int | str = self._run_for_claim("finish", claim, self._message_keys(claim), *arguments)
         return result
 
     def release(self, claim: Claim) -> int:

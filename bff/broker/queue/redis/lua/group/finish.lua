@@ -1,7 +1,7 @@
 -- KEYS q, run, old, m:<id>, l:<id>, and what `undeclared` asks for
 -- ARGV id, token, name, the name of the claim's previous write or '', retention (ms), max bytes, mode, event type, data, …
 --   mode: 'conclude': the message keeps running · 'forget': its client_message_id may be used again · ''
--- → {'keys', …} · 'lost' · the number of waiting messages
+-- → {'keys', …} · 'lost' · 'gap <the last known write>' · the number of waiting messages
 local m, run = base .. 'm:' .. ARGV[1], base .. 'run'
 local client = redis.call('HGET', m, 'client')
 local missing = undeclared({client or nil})
@@ -16,7 +16,8 @@ if redis.call('HEXISTS', run, 'over') == 1 then
   end
   return redis.call('LLEN', KEYS[1])
 end
-if has_gap(redis.call('HGET', run, 'wrote'), ARGV[4]) then return 'lost' end
+local wrote = redis.call('HGET', run, 'wrote')
+if has_gap(wrote, ARGV[4]) then return 'gap ' .. (wrote or '') end
 if client and ARGV[7] == 'forget' then redis.call('DEL', client) end
 if ARGV[7] == 'conclude' then
   redis.call('HDEL', run, 'stopping')
