@@ -1,6 +1,7 @@
 """The queue in Redis: connections per process, and latency and CPU time of events from one process to another.
 
     .venv/bin/python benchmarks/redis_queue.py          # takes under two minutes; needs redis-server
+    .venv/bin/python benchmarks/redis_queue.py --form cluster --primaries 3     # or --form sentinel
 
 The writer and the reader are separate processes, patched for gevent like a worker. Latencies are differences of the machine's
 wall clock.
@@ -29,6 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=2000, help="open at once in one process")
     parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--form", choices=("single", "sentinel", "cluster"), default="single")
+    parser.add_argument("--primaries", type=int, default=3, help="of a cluster; each has a replica")
     parser.add_argument("--as-process", help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     parser.add_argument("--rate", type=float, help=argparse.SUPPRESS)
@@ -40,10 +43,26 @@ def main() -> None:
         monkey.patch_all()
         {"reader": read, "writer": write}[options.as_process](options)
         return
+    if options.form != "single":
+        with distributed(options.form, options.primaries) as (url, urls):
+            for rate, logs in ((1000, 200), (0, 200)):
+                print(json.dumps(latency(url, rate, logs, options.seconds, urls)), flush=True)
+        return
     with redis_server() as url:
         print(json.dumps(connections(url, options.streams)))
         for rate, logs in ((1000, 20), (1000, 200), (1000, 1000), (0, 20), (0, 200)):
-            print(json.dumps(latency(url, rate, logs, options.seconds)), flush=True)
+            print(json.dumps(latency(url, rate, logs, options.seconds, [url])), flush=True)
+
+
+@contextlib.contextmanager
+def distributed(form: str, primaries: int) -> Iterator[tuple[str, list[str]]]:
+    """Yields REDIS_URL, and the URLs of its servers. Each primary has a replica."""
+    from tests.redis_sets import Cluster, SentinelSet
+
+    with tempfile.TemporaryDirectory() as folder:
+        servers = SentinelSet(Path(folder)) if form == "sentinel" else Cluster(Path(folder), primaries)
+        with servers:
+            yield servers.url, [node.url for node in servers.nodes]
 
 
 @contextlib.contextmanager
@@ -83,12 +102,27 @@ def connections(url: str, streams: int) -> dict[str, Any]:
     return {"open streams": streams, "connections of their process": maximum}
 
 
-def latency(url: str, rate: float, logs: int, seconds: float) -> dict[str, Any]:
-    """`rate`: events per second over all logs; 0: as many as possible."""
+def server_cpu(urls: list[str]) -> list[float]:
+    """Seconds of each server so far."""
+    from bff.ops.redis import connect
+
+    seconds = []
+    for url in urls:
+        with connect(url) as client:
+            usage: Any = client.info("cpu")
+            seconds.append(usage["used_cpu_user"] + usage["used_cpu_sys"])
+    return seconds
+
+
+def latency(url: str, rate: float, logs: int, seconds: float, urls: list[str]) -> dict[str, Any]:
+    """`rate`: events per second over all logs; 0: as many as possible. `urls`: of the servers."""
+    before = server_cpu(urls)
     with start("reader", url, logs=logs, rate=rate, seconds=seconds) as reader:
         next_line(reader)
         with start("writer", url, logs=logs, rate=rate, seconds=seconds) as writer:
-            return {"rate": rate or "maximum", "logs": logs} | next_line(writer) | next_line(reader)
+            result = {"rate": rate or "maximum", "logs": logs} | next_line(writer) | next_line(reader)
+    used = [round(1e6 * (now - then) / result["written"], 1) for now, then in zip(server_cpu(urls), before, strict=True)]
+    return result | {"server_cpu_us": max(used), "all_servers_cpu_us": round(sum(used), 1)}
 
 
 def start(kind: str, url: str, **options: float) -> "contextlib.AbstractContextManager[subprocess.Popen[bytes]]":

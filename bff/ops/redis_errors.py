@@ -18,11 +18,11 @@ _SENTENCES: Final = (
     (_DENIED, "Redis refuses a command inside a script: the ACL of REDIS_URL's user lacks it; `flask chat doctor` names it"),
     (
         r"MovedError|AskError|CrossSlot|\bMOVED\b|\bASK\b|CROSSSLOT",
-        "Redis is one node of a cluster and has a part of the keys: REDIS_URL must name a Redis without cluster mode",
+        "Redis is one node of a cluster and has a part of the keys: REDIS_URL must begin with redis+cluster://",
     ),
     (
         r"ClusterDown|CLUSTERDOWN",
-        "Redis is a node of a cluster that is down or incomplete: REDIS_URL must name a Redis without cluster mode",
+        "Redis Cluster is down or lacks nodes: see CLUSTER INFO",
     ),
     (r"ReadOnlyError|\bREADONLY\b", "Redis is read-only, as a replica is: REDIS_URL must name the primary"),
     (r"MasterDown|MASTERDOWN", "Redis is a replica without a link to its primary: REDIS_URL must name the primary"),

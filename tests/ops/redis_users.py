@@ -11,6 +11,8 @@ from tests.redis_server import RedisServer
 
 DOCUMENTED_RULES = "~chat:* &chat:* +@read +@write +@pubsub +@scripting +@connection +time +info"
 """As in docs/deployment.md."""
+CLUSTER_RULES = "+wait +cluster|slots +cluster|shards"
+"""Needed, too, behind Sentinels (`+wait`) and in a cluster."""
 
 
 class RedisUser:

@@ -149,15 +149,15 @@ def test_a_read_only_replica_without_info_is_named(user, admin):
 def test_doctor_names_a_node_of_a_cluster(nodes):
     for node in nodes:
         assert doctor(node.url) == [
-            "Redis cannot be used. Redis is one node of a cluster and has a part of the keys: REDIS_URL must name a Redis"
-            " without cluster mode.",
-            "Redis is in cluster mode: REDIS_URL must name a Redis without it.",
+            "Redis cannot be used. Redis is one node of a cluster and has a part of the keys: REDIS_URL must begin with"
+            " redis+cluster://.",
+            "Redis is in cluster mode: REDIS_URL must begin with redis+cluster://.",
         ]
 
 
 def test_a_cluster_without_slots_is_named(tmp_path):
     with RedisServer(tmp_path, "--cluster-enabled", "yes", "--cluster-port", "0") as node:
-        assert problem(node.url).startswith("Redis is a node of a cluster that is down or incomplete")
+        assert problem(node.url).startswith("Redis Cluster is down or lacks nodes")
 
 
 def test_a_full_disk_is_named(server, admin):

@@ -101,12 +101,12 @@ def _check_redis(settings: Settings) -> Iterator[CheckResult]:
     if server is None:
         yield CheckResult(True, "Redis answers; its version and policy cannot be checked, as the ACL of our user lacks +info.")
     else:
-        yield from _check_redis_server(server)
+        yield from _check_redis_server(server, is_cluster="+cluster:" in settings.redis_url)
 
 
-def _check_redis_server(server: "ServerInfo") -> Iterator[CheckResult]:
-    if server.is_cluster:
-        yield CheckResult(False, "Redis is in cluster mode: REDIS_URL must name a Redis without it.")
+def _check_redis_server(server: "ServerInfo", *, is_cluster: bool) -> Iterator[CheckResult]:
+    if server.is_cluster and not is_cluster:
+        yield CheckResult(False, "Redis is in cluster mode: REDIS_URL must begin with redis+cluster://.")
     if server.version < MIN_REDIS_VERSION:
         yield CheckResult(False, f"Redis is version {'.'.join(map(str, server.version))}: 6.2 or newer is required.")
     if server.policy != "noeviction":
