@@ -5,6 +5,7 @@ import logging
 import pytest
 from flask import Flask, abort, g, jsonify, redirect, request
 from flask_login import LoginManager, UserMixin, current_user, login_user
+from flask_wtf import CSRFProtect
 from jinja2 import DictLoader
 
 from bff import ChatBFF, HostLogin, load_settings
@@ -319,6 +320,21 @@ def test_requests_within_one_app_context_have_a_user_each(host):
         listed = [client.get("/assistant/api/conversations", headers=who(user)).json for user in ("first", "second")]
 
     assert [len(each["conversations"]) for each in listed] == [1, 0]
+
+
+def test_flask_wtf_can_exempt_us():
+    host = new_host()
+    host.secret_key = "the host's own secret key"
+    csrf = CSRFProtect(host)
+    chat = ChatBFF(host, url_prefix="/assistant", settings=new_settings())
+    client = host.test_client()
+    host.add_url_rule("/form", view_func=lambda: "sent", methods=["POST"])
+    for name, blueprint in host.blueprints.items():
+        if name.startswith(f"{chat.name}."):
+            csrf.exempt(blueprint)
+
+    assert client.post("/form").status_code == 400
+    assert client.post("/assistant/api/conversations", json={}, headers=ADA).status_code == 201
 
 
 def test_only_requests_below_the_prefix_pass_our_middleware():
