@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from flask import Flask
 
-from bff import create_app
+from bff import Settings, create_app
 from bff.config.environment import load_settings
 from bff.db.database import Database
 from tests import prefork
@@ -67,10 +67,15 @@ def create_tables(environment: dict[str, str]) -> None:
         shutil.copyfile(migrated_database(), path)
 
 
-def new_app(**settings: str) -> Flask:
+def new_settings(**settings: str) -> Settings:
+    """For an app in this process, whose database has its tables."""
     environment = BASE_ENVIRONMENT | settings
     create_tables(environment)
-    return create_app(load_settings(environment))
+    return load_settings(environment)
+
+
+def new_app(**settings: str) -> Flask:
+    return create_app(new_settings(**settings))
 
 
 def who(user: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 315, 32
 IMPORTERS = {
     "flask": {
         "bff/__init__.py",
-        "bff/app.py",
+        "bff/app",
         "bff/api",
         "bff/broker/app.py",
         "bff/broker/routes.py",

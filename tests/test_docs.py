@@ -143,7 +143,7 @@ def run_examples(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
 
     def run(path: str) -> dict[str, Any]:
-        names: dict[str, Any] = {}
+        names: dict[str, Any] = {"__name__": "example"}
         for block in re.findall(r"^```python\n(.*?)^```", text(path), re.M | re.S):
             exec(compile(block, path, "exec"), names)
             if "class Shout" in block:
@@ -151,6 +151,15 @@ def run_examples(monkeypatch, tmp_path):
         return names
 
     return run
+
+
+def test_the_applications_with_the_extension_run(run_examples, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    client = run_examples("docs/embedding.md")["app"].test_client()
+
+    for prefix in ("/assistant", "/support"):
+        assert client.get(f"{prefix}/").status_code == 200
+        assert client.get(f"{prefix}/api/agents", headers=ADA).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["docs/extending.md", "docs/tutorial.md"])

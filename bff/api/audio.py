@@ -8,7 +8,7 @@ from flask import Blueprint, Response, after_this_request, request
 from werkzeug.http import unquote_etag
 
 from bff import errors
-from bff.api import hooks, services
+from bff.api import hooks, request_state, services
 from bff.api.engine_request import open_engine_request
 from bff.api.openapi import AUTH_ERRORS, LIMIT_ERRORS, UPSTREAM_ERRORS, Parameter, ResponseSpec, describe
 from bff.api.openapi.parameters import text
@@ -104,7 +104,7 @@ def _cache_headers(recording: Recording) -> dict[str, str]:
 
 def _close_callback(recording: Recording, status: int) -> Callable[[str, int], None]:
     """Closes the recording and logs one line, as streams do."""
-    started_at, fields = monotonic(), {"request_id": hooks.request_id(), "status": status}
+    started_at, fields = monotonic(), {"request_id": request_state.request_id(), "status": status}
 
     def close(ended: str, sent: int) -> None:
         recording.close()

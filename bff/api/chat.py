@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from flask import Blueprint, Response, jsonify, request
 
 from bff import errors
-from bff.api import hooks, reply_stream, services
+from bff.api import hooks, reconnects, reply_stream, services
 from bff.api.adapters.ag_ui import AG_UI, RunAgentInput
 from bff.api.adapters.ai_sdk import AI_SDK, ChatTransportRequest
 from bff.api.adapters.base import ClientProtocol, ResumePoint, Sent, chat_id_key
@@ -67,7 +67,7 @@ def stream() -> Response:
     message = messages.parse(parsed.body, request.headers.get("Idempotency-Key"))
     parts = services.parts()
     parts.rate.acquire(identity.user_id)
-    with parts.streams.acquire(identity.user_id, resumable=hooks.client_resumes()) as slot:
+    with parts.streams.acquire(identity.user_id, resumable=reconnects.client_resumes()) as slot:
         broker, deadline, more = choose_destination(identity.user_id)
         chat = {"chat_id": parsed.chat_id} if parsed.chat_id else {}
         content = enqueue_content(message, parts.settings) | chat | more
@@ -109,7 +109,7 @@ def resume(message_id: str) -> Response:
     protocol = _requested_protocol()
     after, sent = (after, Sent.NOTHING) if protocol is NATIVE else ResumePoint.of(after)
     # Clients of other protocols take a clean end of the stream for the end of the reply, unless they say otherwise.
-    resumable = protocol is NATIVE or hooks.client_resumes()
+    resumable = protocol is NATIVE or reconnects.client_resumes()
     with services.parts().streams.acquire(identity.user_id, resumable=resumable) as slot:
         _check_message_id(message_id, identity)
         broker, reply = _try_brokers(
@@ -120,7 +120,7 @@ def resume(message_id: str) -> Response:
             reply.close()
         elif reply is not None:
             encoder = protocol.encoder and protocol.encoder(message_id, {}, sent)
-            retry = hooks.retry_milliseconds()
+            retry = reconnects.retry_milliseconds()
             return reply_stream.stream_response(reply, message_id, slot, protocol, encoder, retry, broker=broker)
         slot.release()
         return Response(status=204)

@@ -12,6 +12,7 @@ the browser adds by itself. It is refused by what the browser says about it, in 
   proxy may know its users by certificates, Kerberos or addresses, and may remove its cookies from the request. In the mode
   `anonymous` the request itself has the effect: it is paid for by us, it reaches a server on the visitor's own machine, and
   the response to one without a cookie (`SameSite=Lax` withholds it) would set a new one and so replace the visitor's user.
+  A host application's own authenticator (`ChatBFF(authenticator=…)`) may use anything, most often a session cookie.
 - In the mode `jwt` only AUTH_JWT_COOKIE is added by a browser, and it is ignored beside an `Authorization` header, which no
   page can send to another origin without a preflight request.
 - GETs are checked as well, as some start a reply and all streams are expensive; not those that a link may lead to, such as
@@ -23,26 +24,27 @@ from typing import Final
 from flask import request
 
 from bff.api.cors import request_origin
-from bff.config.settings import Settings
+from bff.api.services import Parts
 from bff.errors import Forbidden
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def check(settings: Settings, *, linkable: bool) -> None:
+def check(parts: Parts, *, linkable: bool) -> None:
     """Raises Forbidden for a request that a browser sent for another page.
 
     `linkable`: GETs are not checked, as any page may link to them or embed them.
     """
     if linkable and request.method in SAFE_METHODS:
         return
-    if _may_have_ambient_credentials(settings) and _is_cross_origin(settings.cors_allow_origins):
+    if _may_have_ambient_credentials(parts) and _is_cross_origin(parts.settings.cors_allow_origins):
         raise Forbidden
 
 
-def _may_have_ambient_credentials(settings: Settings) -> bool:
+def _may_have_ambient_credentials(parts: Parts) -> bool:
     """Whether the browser may have authenticated the request by itself."""
-    if settings.auth_mode != "jwt":
+    settings = parts.settings
+    if parts.is_host_authenticated or settings.auth_mode != "jwt":
         return True
     scheme = request.headers.get("Authorization", "").partition(" ")[0]  # As in `bff.auth.jwt`: it goes before the cookie.
     return bool(settings.auth_jwt_cookie) and settings.auth_jwt_cookie in request.cookies and not scheme

@@ -1,32 +1,25 @@
 """Hooks that all blueprints share: request id, identity, JSON errors, one log line per request."""
 
 import logging
-import random
 import re
-from collections.abc import Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
-from flask import Blueprint, Flask, Response, g, jsonify, request, url_for
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from flask import Blueprint, Flask, Response, request
 
 from bff import errors
-from bff.api import cors, csrf, security_headers
-from bff.api.adapters import openai
+from bff.api import cors, csrf, error_responses, request_state, security_headers, services
 from bff.api.services import parts
 from bff.auth.identity import COOKIE, Identity
-from bff.errors import ChatError, ClientDisconnected, InternalError, InvalidRequest
-from bff.http import request_body, tracing, waiting
-from bff.http.responses import HEADERS
+from bff.errors import ChatError, InvalidRequest
+from bff.http import request_body, waiting
 from bff.http.streams import Slot
-from bff.ops import metrics
 from bff.ops.connections import SEND_BUFFER_BYTES
 
 COOKIE_SECONDS: Final = 365 * 24 * 3600
 OPEN_WHILE_DRAINING: Final = frozenset({"ops.healthz", "ops.readyz", "ops.export_metrics"})
 """Endpoints that still answer during a drain."""
-RETRY_MILLISECONDS: Final = (500, 3000)
 
 log = logging.getLogger("bff.requests")
 
@@ -38,7 +31,7 @@ def add_hooks(bp: Blueprint, *, linkable: bool = False) -> None:
     """
     bp.before_request(partial(_before_request, linkable=linkable))
     bp.after_request(_after_request)
-    bp.register_error_handler(Exception, _handle_error)
+    bp.register_error_handler(Exception, error_responses.handle)
 
 
 def add_app_hooks(app: Flask) -> None:
@@ -46,33 +39,24 @@ def add_app_hooks(app: Flask) -> None:
     app.url_map.merge_slashes = False  # It redirects to whatever host the request named.
     app.before_request(lambda: None if request.blueprint else _before_request(linkable=True))
     app.after_request(lambda response: response if request.blueprint else _after_request(response))
-    app.register_error_handler(Exception, _handle_error)
-
-
-def request_id() -> str:
-    return str(g.request_id)
-
-
-def started_at() -> float:
-    """The moment (monotonic) at which the request arrived."""
-    return float(g.started_at)
+    app.register_error_handler(Exception, error_responses.handle)
 
 
 def identity() -> Identity:
     """Raises Unauthorized, Forbidden."""
-    if "identity" not in g:
-        g.identity = parts().authenticator.authenticate(request.headers, request.cookies)
-    authenticated: Identity = g.identity
-    return authenticated
+    state = request_state.current()
+    if state.identity is None:
+        state.identity = parts().authenticator.authenticate(request.headers, request.cookies)
+    return state.identity
 
 
 def identity_or_ticket() -> Identity:
     """Like `identity`, but accepts a ticket in the query, as `EventSource` cannot send headers. For streams."""
-    ticket = request.args.get("ticket", "")
-    if ticket and "identity" not in g:
+    state, ticket = request_state.current(), request.args.get("ticket", "")
+    if ticket and state.identity is None:
         redeemed = parts().tickets.redeem(ticket, request.path, resumable="Last-Event-ID" in request.headers)
-        g.identity = redeemed.identity
-        g.unused_ticket = ticket if redeemed.first else ""
+        state.identity = redeemed.identity
+        state.unused_ticket = ticket if redeemed.first else ""
     return identity()
 
 
@@ -95,7 +79,7 @@ def query_integer(name: str, default: int) -> int:
 
 def release_with_response(slot: Slot) -> None:
     """Releases `slot` when the response is ready or, if it is large, once its last byte has been sent."""
-    g.slot = slot
+    request_state.current().slot = slot
 
 
 def large_response_key(identity: Identity) -> str:
@@ -106,19 +90,6 @@ def large_response_key(identity: Identity) -> str:
     return f"{identity.user_id}\0"
 
 
-def add_log_fields(fields: Mapping[str, object]) -> None:
-    """Adds `fields` to the request's log line."""
-    g.log_fields = g.get("log_fields", {}) | fields
-
-
-def to_chat_error(error: Exception) -> ChatError:
-    """Maps any exception to a ChatError, counts it, and adds it to the request's log line."""
-    chat_error = _map_error(error)
-    metrics.REFUSED.labels(chat_error.code).inc()
-    add_log_fields({"code": chat_error.code} | ({"detail": chat_error.detail} if chat_error.detail else {}))
-    return chat_error
-
-
 def revalidated(response: Response) -> Response:
     """Adds an ETag of the body; caches must ask before each use. Becomes a 304 if the client's copy has that ETag."""
     response.add_etag()
@@ -127,63 +98,62 @@ def revalidated(response: Response) -> Response:
     return response
 
 
-def client_resumes() -> bool:
-    """Whether the client says that it reconnects after a stream that ends without a terminal event."""
-    return request.headers.get("X-Chat-Resume") == "1"
-
-
-def retry_milliseconds() -> int:
-    """Random, so that clients do not all reconnect at once."""
-    return random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - jitter
-
-
 def _before_request(*, linkable: bool) -> Response | None:
-    g.started_at = monotonic()
-    g.request_id = tracing.begin(request.headers).request_id
-    settings = parts().settings
-    if cors.is_preflight(settings.cors_allow_origins):
+    request_state.begin()
+    built = parts()
+    if cors.is_preflight(built.settings.cors_allow_origins):
         return Response(status=204)
-    csrf.check(settings, linkable=linkable)
-    if parts().streams.draining and request.endpoint not in OPEN_WHILE_DRAINING:
+    csrf.check(built, linkable=linkable)
+    if built.streams.draining and services.endpoint() not in OPEN_WHILE_DRAINING:
         raise errors.ServerRestarting
     return None
 
 
 def _after_request(response: Response) -> Response:
+    state = request_state.get()
+    if state is None:
+        return response
     response = _limit_large_response(response)
-    response.headers["X-Request-ID"] = request_id()
+    response.headers["X-Request-ID"] = state.request_id
     security_headers.set_security_headers(response)
     cors.add_cors_headers(response, parts().settings.cors_allow_origins)
     _set_identity_cookie(response)
     if not response.is_streamed:
-        if ticket := g.get("unused_ticket"):
-            parts().tickets.release(ticket)
+        if state.unused_ticket:
+            parts().tickets.release(state.unused_ticket)
         _log_request(response.status_code)
     return response
 
 
 def _set_identity_cookie(response: Response) -> None:
-    authenticated: Identity | None = g.get("identity")
+    authenticated = request_state.current().identity
     if authenticated is not None and authenticated.new_cookie:
         response.set_cookie(
-            COOKIE, authenticated.new_cookie, max_age=COOKIE_SECONDS, httponly=True, samesite="Lax", secure=request.is_secure
+            COOKIE,
+            authenticated.new_cookie,
+            max_age=COOKIE_SECONDS,
+            path=services.root_path() or "/",
+            httponly=True,
+            samesite="Lax",
+            secure=request.is_secure,
         )
 
 
 def _log_request(status: int) -> None:
     """Streams log a line of their own when they end."""
-    fields = {"request_id": request_id(), "status": status, "ms": round((monotonic() - started_at()) * 1000)}
-    more: dict[str, Any] = g.get("log_fields", {})
-    log.info("%s %s %d", request.method, request.path, status, extra=fields | more)
+    state = request_state.current()
+    fields = {"request_id": state.request_id, "status": status, "ms": round((monotonic() - state.started_at) * 1000)}
+    log.info("%s %s %d", request.method, request.path, status, extra=fields | state.log_fields)
 
 
 def _limit_large_response(response: Response) -> Response:
     """Large responses take up memory until the client has read them: like streams, they are limited per user."""
-    slot: Slot | None = g.pop("slot", None)
+    state = request_state.current()
+    slot, state.slot = state.slot, None
     try:
         slot = slot or _slot_for_large_response(response)
     except ChatError as error:
-        return _handle_error(error)
+        return error_responses.handle(error)
     if slot is not None and _is_large(response):
         response.call_on_close(slot.release)
     elif slot is not None:
@@ -193,8 +163,7 @@ def _limit_large_response(response: Response) -> Response:
 
 def _slot_for_large_response(response: Response) -> Slot | None:
     """For requests that hold none. Only a GET is refused at this point, as it has changed nothing."""
-    authenticated: Identity | None = g.get("identity")
-    streams = parts().streams
+    authenticated, streams = request_state.current().identity, parts().streams
     if authenticated is None or request.method != "GET" or streams.draining or not _is_large(response):
         return None
     return streams.acquire(large_response_key(authenticated))
@@ -205,46 +174,3 @@ def _is_large(response: Response) -> bool:
     if response.is_streamed or waiting.client_socket(request.environ) is None:
         return False
     return (response.calculate_content_length() or 0) > SEND_BUFFER_BYTES
-
-
-def _handle_error(error: Exception) -> Response:
-    if isinstance(error, ClientDisconnected):
-        return Response(status=ClientDisconnected.status)
-    chat_error = to_chat_error(error)
-    if chat_error.retry_after is not None and _is_event_source() and not _is_openai():
-        return _retry_response()
-    response = jsonify(openai.error(chat_error) if _is_openai() else chat_error.as_json(request_id()))
-    response.status_code = chat_error.status
-    if chat_error.retry_after is not None:
-        response.headers["Retry-After"] = str(chat_error.retry_after)
-    if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        response.headers["Allow"] = ", ".join(sorted(error.valid_methods))
-    if chat_error.message_id:
-        response.headers["Location"] = url_for("chat.resume", message_id=chat_error.message_id)
-    return response
-
-
-def _map_error(error: Exception) -> ChatError:
-    if isinstance(error, ChatError):
-        return error
-    if isinstance(error, HTTPException):
-        request.routing_exception = None  # Its traceback refers to the request: that would be a reference cycle.
-        return errors.error_for_status(error.code)
-    log.error("unhandled exception", exc_info=error, extra={"request_id": request_id()})
-    return InternalError()
-
-
-def _is_openai() -> bool:
-    """Whether the client is one of OpenAI's, on a route that exists or not."""
-    return request.path == "/v1" or request.path.startswith("/v1/")
-
-
-def _is_event_source() -> bool:
-    """Whether the client reconnects after a clean end of the stream only. Clients of other protocols take that for the end."""
-    wants_events = request.method == "GET" and "text/event-stream" in request.accept_mimetypes.values()
-    return wants_events and (request.args.get("protocol", "native") == "native" or client_resumes())
-
-
-def _retry_response() -> Response:
-    """For temporary errors: `EventSource` never reconnects after a status other than 200."""
-    return Response(f"retry: {retry_milliseconds()}\n\n", content_type="text/event-stream; charset=utf-8", headers=HEADERS)

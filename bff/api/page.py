@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, render_template
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.api.openapi import PUBLIC_ERRORS, ResponseSpec, describe, responses
 
 bp = Blueprint("page", __name__, template_folder="../web/templates", static_folder="../web/static", static_url_path="/static")
@@ -17,4 +17,5 @@ hooks.add_hooks(bp, linkable=True)
     public=True,
 )
 def page() -> Response:
-    return hooks.revalidated(Response(render_template("page.html"), content_type="text/html; charset=utf-8"))
+    html = render_template("chat_bff/page.html", root=services.root_path())
+    return hooks.revalidated(Response(html, content_type="text/html; charset=utf-8"))

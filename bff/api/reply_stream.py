@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from time import monotonic, time
 from typing import Any, Final
 
-from flask import Response, request, url_for
+from flask import Response, request
 
-from bff.api import hooks, services
+from bff.api import request_state, services
 from bff.api.adapters.base import ClientProtocol, EventEncoder, Sent, translate
 from bff.config.settings import Settings
 from bff.errors import ChatError, Draining, Interrupted, UpstreamFailure
@@ -163,7 +163,7 @@ def stream_response(
 
 def message_headers(message_id: str, on_disconnect: str) -> dict[str, str]:
     """`on_disconnect`: tells clients whether they may close the stream for a while, such as in a hidden tab."""
-    location = url_for("chat.resume", message_id=message_id)
+    location = services.url_for("chat.resume", message_id=message_id)
     return {"Location": location, "X-Message-ID": message_id, "X-On-Disconnect": on_disconnect}
 
 
@@ -202,7 +202,7 @@ def new_reply_stream(
     """
     settings = services.parts().settings
     relay = Relay(
-        hooks.request_id(),
+        request_state.request_id(),
         tool_events=settings.relay_tool_events,
         reasoning=settings.relay_reasoning,
         expose_errors=settings.expose_upstream_errors,
@@ -213,7 +213,7 @@ def new_reply_stream(
         reply,
         relay,
         {"message_id": message_id, "kind": kind} | tracing.fields(),
-        started_at=hooks.started_at(),
+        started_at=request_state.started_at(),
         resumed=resumed,
         resumable=resumable,
         kind=kind,

@@ -4,6 +4,8 @@ from typing import Final
 
 from flask import Response, request
 
+from bff.api import services
+
 PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -24,5 +26,5 @@ def set_security_headers(response: Response) -> None:
         headers["Cross-Origin-Opener-Policy"] = "same-origin"
     if request.is_secure:
         headers["Strict-Transport-Security"] = f"max-age={YEAR_SECONDS}"
-    if request.path.startswith("/api/"):
+    if services.path().startswith("/api/"):
         headers.setdefault("Cache-Control", "no-store")

@@ -9,7 +9,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, jsonify, request
 
 from bff import errors
-from bff.api import hooks, reply_stream, services
+from bff.api import hooks, reply_stream, request_state, services
 from bff.api.adapters import openai
 from bff.api.adapters.base import Sent
 from bff.api.adapters.openai import OPENAI, OpenAiEncoder
@@ -182,7 +182,7 @@ def _completion_response(
         return Response(status=ClientDisconnected.status)
     finally:
         waiter.close()
-        hooks.add_log_fields(stream.finish())
+        request_state.add_log_fields(stream.finish())
     if stream.error is not None:
         raise detached(stream.error)
     response = jsonify(openai.completion(message_id, completion, last))

@@ -16,20 +16,26 @@ PRIVATE_SUFFIXES: Final = (".localhost", ".local", ".internal", ".lan", ".home.a
 """Of host names that no public resolver knows, in a platform's or a home's own network."""
 
 
-def refusals(settings: Settings, *, backend_only: bool) -> Iterator[str]:
-    """Why this process must not start. `backend_only`: leaves out the checks for processes that serve browsers."""
+def refusals(settings: Settings, *, backend_only: bool, own_authenticator: bool = False) -> Iterator[str]:
+    """Why this process must not start. `backend_only`: leaves out the checks for processes that serve browsers.
+
+    `own_authenticator`: AUTH_MODE has no effect.
+    """
     yield from _missing_packages(settings)
     if not settings.run_worker and not settings.redis_url:
         yield "RUN_WORKER=0 needs REDIS_URL: without Redis no other process can produce replies."
     # Only if it was set: the default need not fit, as ANSWER_MAX_SECONDS ends a reply all the same.
     if DEFAULT_MODEL_READ_SECONDS != settings.model_read_seconds >= settings.answer_max_seconds:
         yield "MODEL_READ_SECONDS must be below ANSWER_MAX_SECONDS."
-    if not backend_only:
+    uses_auth_mode = not backend_only and not own_authenticator
+    if uses_auth_mode:
         yield from _authentication(settings)
     if not settings.development:
         yield from dangers(settings)
         if settings.expose_upstream_errors:
             yield "EXPOSE_UPSTREAM_ERRORS=1 is for development only: users must not see upstream errors."
+        if uses_auth_mode and not settings.auth_mode:
+            yield f"AUTH_MODE is required in production: {', '.join(AUTH_MODES[:-1])} or {AUTH_MODES[-1]}."
         if not backend_only:
             yield from _production_only(settings)
 
@@ -96,8 +102,6 @@ def _authentication(settings: Settings) -> Iterator[str]:
 
 
 def _production_only(settings: Settings) -> Iterator[str]:
-    if not settings.auth_mode:
-        yield f"AUTH_MODE is required in production: {', '.join(AUTH_MODES[:-1])} or {AUTH_MODES[-1]}."
     if not _is_key(settings.secret_key):
         yield f"SECRET_KEY is required in production, {KEY_BYTES} bytes at least."
     if settings.dyno and not settings.database_url.startswith("postgres"):

@@ -18,17 +18,20 @@ from bff.errors import SettingsError
 ALL_ADDRESSES: Final = "0.0.0.0"  # noqa: S104 - a hosting platform's router connects from outside
 
 
-def load_settings(environment: Mapping[str, str] | None = None, *, backend_only: bool = False) -> Settings:
+def load_settings(
+    environment: Mapping[str, str] | None = None, *, backend_only: bool = False, own_authenticator: bool = False
+) -> Settings:
     """Raises SettingsError, whose message names the setting and what is wrong with it.
 
     `backend_only`: leaves out the checks for processes that serve browsers; a broker or worker process serves none.
+    `own_authenticator`: AUTH_MODE has no effect, and is not required in production.
     """
     environment = dict(os.environ if environment is None else environment)
     if environment.get("FLASK_RUN_FROM_CLI") == "true" and not environment.get("APP_ENV", "").strip():
         environment["APP_ENV"] = "development"
     values = {f.name: value for f in fields(Settings) if (value := _read(f, environment)) is not None}
     settings = _with_defaults(Settings(**values))
-    for message in checks.refusals(settings, backend_only=backend_only):
+    for message in checks.refusals(settings, backend_only=backend_only, own_authenticator=own_authenticator):
         raise SettingsError(message)
     return settings
 

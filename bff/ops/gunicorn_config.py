@@ -141,6 +141,7 @@ class _Hooks:
             each.start()
         worker.drain = threading.Thread(target=_drain_on_stop, args=(worker, lifecycles), name="drain", daemon=True)
         worker.drain.start()
+        memory.unmap_large_blocks()
         memory.tune_garbage_collector()
         memory.QuietCollector(lambda: sum(each.open_streams() for each in lifecycles)).start()
 

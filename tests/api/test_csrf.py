@@ -2,9 +2,9 @@ import pytest
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from bff.app import BLUEPRINTS
+from bff import ChatBFF
 from tests.api.origin_requests import ALLOWED_ORIGIN, ANONYMOUS, FORGERIES, NO_PAGE, OWN_ORIGIN, OWN_PAGES, forge, send
-from tests.live import new_app
+from tests.live import new_app, new_settings
 from tests.security.matrix import SETTINGS as JWT
 from tests.security.matrix import bearer
 
@@ -112,9 +112,7 @@ def test_users_of_a_proxy_are_protected_whatever_it_knows_them_by(proxy_app, hea
 def mounted(prefix):
     """A host application with our blueprints under a prefix."""
     host = Flask("host", static_folder=None)
-    host.extensions["chat_bff"] = new_app(**ANONYMOUS).extensions["chat_bff"]
-    for module in BLUEPRINTS:
-        host.register_blueprint(module.bp, url_prefix=f"{prefix}{module.bp.url_prefix or ''}")
+    ChatBFF(host, url_prefix=prefix, settings=new_settings(**ANONYMOUS))
     host.wsgi_app = ProxyFix(host.wsgi_app)
     return host
 

@@ -6,40 +6,9 @@ from flask import Flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
-from bff.app import BLUEPRINTS
 from tests.live import ADA, new_app
 
 HOOKED = {"X-Request-ID", "Content-Security-Policy", "X-Content-Type-Options"}
-
-
-@pytest.fixture
-def host():
-    """A third-party application that registers our blueprints and has a route of its own."""
-    host = Flask("host", static_folder=None)
-    host.extensions["chat_bff"] = new_app().extensions["chat_bff"]
-    for module in BLUEPRINTS:
-        host.register_blueprint(module.bp)
-    host.add_url_rule("/own", view_func=lambda: "own")
-    return host
-
-
-@pytest.mark.parametrize("path", ["/own", "/nowhere"])
-def test_a_host_applications_own_routes_are_not_touched(host, path):
-    response = host.test_client().get(path, headers={"Sec-Fetch-Site": "cross-site"})
-
-    assert (response.status_code, response.text == "own") == ((200, True) if path == "/own" else (404, False))
-    assert not response.is_json
-    assert not HOOKED & set(response.headers.keys())
-
-
-@pytest.mark.parametrize(("path", "status"), [("/api/chat/active", 200), ("/api/conversations?limit=x", 400), ("/", 200)])
-def test_hooks_apply_to_our_routes_in_a_host_application(host, path, status):
-    response = host.test_client().get(path, headers=ADA)
-
-    assert response.status_code == status
-    assert set(response.headers.keys()) >= HOOKED
-    if status == 400:
-        assert set(response.json) == {"error", "code", "request_id"}
 
 
 def test_every_blueprint_has_the_hooks():
@@ -50,12 +19,6 @@ def test_every_blueprint_has_the_hooks():
         with app.test_client().options(path) as response:
             assert response.status_code == 200
             assert set(response.headers.keys()) >= HOOKED, f"hooks.add_hooks() is missing for {rule.endpoint}"
-
-
-def test_a_host_application_has_our_csrf_protection(host):
-    response = host.test_client().get("/api/chat/active", headers=ADA | {"Sec-Fetch-Site": "cross-site"})
-
-    assert (response.status_code, response.json["code"]) == (403, "forbidden")
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/api/chat/active", 405)])

@@ -61,11 +61,19 @@ class Nginx:
     """Proxies to `port`. Of deploy/nginx.conf only the addresses and the certificate's paths are replaced.
 
     `certificate`: listens for TLS. `inner`: with the lines that docs/deployment.md gives for an nginx behind another proxy.
+    `below_path`: with those for a server below `/chat/`.
     `more`: further directives of the server.
     """
 
     def __init__(
-        self, folder: Path, port: int, *, certificate: Certificate | None = None, inner: bool = False, more: str = ""
+        self,
+        folder: Path,
+        port: int,
+        *,
+        certificate: Certificate | None = None,
+        inner: bool = False,
+        below_path: bool = False,
+        more: str = "",
     ) -> None:
         program = nginx_or_skip()
         folder.mkdir(exist_ok=True)
@@ -74,7 +82,8 @@ class Nginx:
         self._log = folder / "nginx.log"
         text = (ROOT / "deploy" / "nginx.conf").read_text()
         assert text.count("server 127.0.0.1:8000;") == 1
-        text = _pass_headers_on(text) if inner else text
+        text = _with_example(text, "X-Forwarded-Host") if inner else text
+        text = _with_example(text, "location /chat/") if below_path else text
         text = _listen(text, f"127.0.0.1:{self.port}", certificate)
         text = text.replace("server_name _;", f"server_name _; {more}").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         (folder / "chat.conf").write_text(text)
@@ -98,12 +107,12 @@ class Nginx:
             self._process.wait(5)
 
 
-def _pass_headers_on(text: str) -> str:
-    """Replaces directives by those of the example in docs/deployment.md."""
-    example = re.search(r"```nginx\n(.+?)```", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL)
-    assert example
-    for line in example[1].splitlines():
-        directive, _, _ = line.rpartition(" ")
-        assert text.count(directive) == 1
+def _with_example(text: str, content: str) -> str:
+    """Replaces directives by those of the example in docs/deployment.md that has `content`."""
+    examples = re.findall(r"```nginx\n(.+?)```", (ROOT / "docs" / "deployment.md").read_text(), re.DOTALL)
+    (example,) = [example for example in examples if content in example]
+    for line in example.splitlines():
+        directive = line.removesuffix(" {").rpartition(" ")[0]
+        assert text.count(f"{directive} ") == 1, directive
         text = re.sub(rf"^{re.escape(directive)} .*$", lambda _, line=line: line, text, flags=re.MULTILINE)
     return text

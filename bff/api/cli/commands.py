@@ -6,56 +6,65 @@ diagnose` and `flask db` are aliases. Flask-Migrate has a command `db`, too, whi
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from flask import Flask
-from flask.cli import with_appcontext
 
+from bff.api.cli.db import db
+from bff.api.services import Parts
+from bff.db.database import Database
 from bff.errors import UpstreamFailure
 
 if TYPE_CHECKING:
     from bff.api.cli.diagnose import CheckResult
 
 
-def add_commands(app: Flask, *more: click.Command) -> None:
-    """Adds the group `chat`, and its commands as aliases: for an app that is ours alone."""
-    group = click.Group("chat", help="Check and maintain the chat backend.")
-    for command in (doctor_command, diagnose_command, *more):
+def chat_group(name: str, parts: Parts, database: Database) -> click.Group:
+    """The commands of one instance."""
+    group = click.Group(name, help="Check and maintain the chat backend.")
+    for command in (doctor(parts), diagnose(parts), db(database)):
         group.add_command(command)
+    return group
+
+
+def add_aliases(app: Flask) -> None:
+    """Adds the commands of the group `chat` to the top level as well: for an app that is ours alone."""
+    group: Any = app.cli.commands["chat"]
+    for command in group.commands.values():
         app.cli.add_command(command)
-    app.cli.add_command(group)
 
 
-@click.command("doctor")
-@with_appcontext
-def doctor_command() -> None:
-    """Check the settings, the services and the ways to them, Redis, the database and the limits."""
-    from bff.api import services
-    from bff.api.cli.doctor import Doctor
+def doctor(parts: Parts) -> click.Command:
+    @click.command("doctor")
+    def command() -> None:
+        """Check the settings, the services and the ways to them, Redis, the database and the limits."""
+        from bff.api.cli.doctor import Doctor
 
-    parts = services.parts()
-    _report(Doctor(parts.settings, parts.broker, parts.engine, parts.health.probes).results())
+        _report(Doctor(parts.settings, parts.broker, parts.engine, parts.health.probes).results())
+
+    return command
 
 
-@click.command("diagnose")
-@click.argument("url")
-@with_appcontext
-def diagnose_command(url: str) -> None:
-    """Find out whether a proxy between here and the server at URL buffers streams. Uses CA_FILE and HTTPS_PROXY."""
-    from bff.api import services
-    from bff.api.cli import diagnose
-    from bff.config.parsers import base_url
-    from bff.upstream.http import session_for
+def diagnose(parts: Parts) -> click.Command:
+    @click.command("diagnose")
+    @click.argument("url")
+    def command(url: str) -> None:
+        """Find out whether a proxy between here and the server at URL buffers streams. Uses CA_FILE and HTTPS_PROXY."""
+        from bff.api.cli import diagnose
+        from bff.config.parsers import base_url
+        from bff.upstream.http import session_for
 
-    try:
-        probed = diagnose.probe(base_url(url), session_for(services.parts().settings))
-    except ValueError as error:
-        raise click.BadParameter(f"{url!r} {error}") from error
-    except UpstreamFailure as failure:
-        _report([diagnose.CheckResult(False, f"No stream came from {url}: {failure.detail or failure}.")])
-        return
-    _report(diagnose.evaluate(probed))
+        try:
+            probed = diagnose.probe(base_url(url), session_for(parts.settings))
+        except ValueError as error:
+            raise click.BadParameter(f"{url!r} {error}") from error
+        except UpstreamFailure as failure:
+            _report([diagnose.CheckResult(False, f"No stream came from {url}: {failure.detail or failure}.")])
+            return
+        _report(diagnose.evaluate(probed))
+
+    return command
 
 
 def _report(results: "Iterable[CheckResult]") -> None:

@@ -4,7 +4,7 @@ import json
 
 from flask import Blueprint, Flask, Response, current_app
 
-from bff.api import hooks
+from bff.api import hooks, services
 from bff.api.openapi import parameters, responses
 from bff.api.openapi.document import document
 from bff.api.openapi.error_groups import (
@@ -18,6 +18,7 @@ from bff.api.openapi.error_groups import (
 )
 from bff.api.openapi.operation import Operation, Parameter, ResponseSpec, describe, operation_of
 from bff.api.openapi.schemas import Passed
+from bff.api.services import DEFAULT_NAME
 from bff.errors import InvalidRequest
 
 __all__ = [
@@ -49,22 +50,24 @@ hooks.add_hooks(bp, linkable=True)
     public=True,
 )
 def openapi() -> Response:
-    """Built at the first request: the routes of an app do not change."""
-    extensions = current_app.extensions
-    if "openapi" not in extensions:
-        extensions["openapi"] = json.dumps(document(routes(current_app)), separators=(",", ":"))
-    return hooks.revalidated(Response(extensions["openapi"], content_type="application/json"))
+    """Built at the first request and when the root path changes: the routes of an app do not change."""
+    parts, root = services.parts(), services.root_path() or "/"
+    cached = current_app.extensions.get(f"{parts.name}.openapi")
+    if cached is None or cached[0] != root:
+        found = document(routes(current_app, parts.name, parts.url_prefix), root)
+        cached = current_app.extensions[f"{parts.name}.openapi"] = root, json.dumps(found, separators=(",", ":"))
+    return hooks.revalidated(Response(cached[1], content_type="application/json"))
 
 
-def routes(app: Flask) -> dict[str, Operation | None]:
-    """Every route, such as `GET /api/chat/stream/<message_id>`, with its description; None if its view has none.
+def routes(app: Flask, name: str = DEFAULT_NAME, url_prefix: str = "") -> dict[str, Operation | None]:
+    """An instance's routes, such as `GET /api/chat/stream/<message_id>`, with their descriptions; None if a view has none.
 
     Leaves out HEAD, OPTIONS and the static files.
     """
     found = {
-        f"{method} {rule.rule}": operation_of(app.view_functions[rule.endpoint])
+        f"{method} {rule.rule.removeprefix(url_prefix)}": operation_of(app.view_functions[rule.endpoint])
         for rule in app.url_map.iter_rules()
-        if not rule.endpoint.endswith(".static")
+        if rule.endpoint.startswith(f"{name}.") and not rule.endpoint.endswith(".static")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     return dict(sorted(found.items()))

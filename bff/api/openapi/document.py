@@ -47,8 +47,11 @@ TAG_OF_PREFIX: Final = {
 REQUEST_ID: Final = {"X-Request-ID": {"schema": {"type": "string"}, "description": "The request's own, if it has one."}}
 
 
-def document(routes: Mapping[str, Operation | None]) -> dict[str, Any]:
-    """`routes`: descriptions by route, such as `GET /api/chat/stream/<message_id>`. Routes without one are left out."""
+def document(routes: Mapping[str, Operation | None], root: str = "/") -> dict[str, Any]:
+    """`routes`: descriptions by route, such as `GET /api/chat/stream/<message_id>`. Routes without one are left out.
+
+    `root`: the path that all of them are below.
+    """
     described = {route: operation for route, operation in routes.items() if operation is not None}
     paths: dict[str, dict[str, Any]] = {}
     for route, operation in described.items():
@@ -57,7 +60,7 @@ def document(routes: Mapping[str, Operation | None]) -> dict[str, Any]:
     return {
         "openapi": "3.1.1",
         "info": INFO,
-        "servers": [{"url": "/", "description": "The server that this document came from."}],
+        "servers": [{"url": root, "description": "The server that this document came from."}],
         "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "security": [{name: []} for name in SECURITY_SCHEMES],
         "paths": paths,

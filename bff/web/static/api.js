@@ -1,5 +1,6 @@
 // Requests to the server.
 
+import { ROOT } from "./root.js";
 import { retryAfter } from "./sse.js";
 
 const MAX_WAIT_SECONDS = 10; // A longer `Retry-After` is left to the user.
@@ -17,7 +18,7 @@ export class Failure extends Error {
   }
 }
 
-/** Returns the response's JSON, or null for a 204. A short `Retry-After` is waited out. Throws a Failure. */
+/** `path`: below ROOT. Returns the response's JSON, or null for a 204. A short `Retry-After` is waited out. Throws a Failure. */
 export async function fetchJSON(method, path, content) {
   const deadline = Date.now() + MAX_WAIT_SECONDS * 1000;
   for (;;) {
@@ -30,7 +31,7 @@ export async function fetchJSON(method, path, content) {
 
 async function request(method, path, content) {
   const headers = content ? { "Content-Type": "application/json" } : undefined;
-  const response = await fetch(path, { method, headers, body: content && JSON.stringify(content) }).catch(() => null);
+  const response = await fetch(ROOT + path, { method, headers, body: content && JSON.stringify(content) }).catch(() => null);
   if (!response) throw new Failure(LOST);
   return response;
 }

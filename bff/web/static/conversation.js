@@ -1,6 +1,7 @@
 // A conversation as a ChatView source. It is created with its first message.
 
 import { fetchJSON } from "./api.js";
+import { ROOT } from "./root.js";
 import { forget, remember, running } from "./running.js";
 import { followReply } from "./sse.js";
 import { broadcast } from "./store.js";
@@ -99,7 +100,7 @@ export class Conversation {
 
   stream({ question, regenerate = "" }, options) {
     const query = new URLSearchParams({ messageId: question.id, regenerate, on_disconnect: "continue" });
-    return followReply({ url: `${this.#path}/stream?${query}`, ...options });
+    return followReply({ url: `${ROOT}${this.#path}/stream?${query}`, ...options });
   }
 
   opened(turn) {

@@ -1,6 +1,7 @@
 // Detects proxies that buffer streams, from the arrival times of ten ticks, like `flask diagnose`.
 
 import { announce, find } from "./dom.js";
+import { ROOT } from "./root.js";
 import { readEvents } from "./sse.js";
 
 const MAX_BUNCHED_GAP = 0.25; // Ticks arrive together if their gap is below this fraction of the gap at the sender.
@@ -16,7 +17,7 @@ export async function check() {
 async function measure() {
   const ticks = [];
   // Not an EventSource, which would get an event stream with `retry` instead of an error status.
-  const response = await fetch("/api/diagnostics/stream");
+  const response = await fetch(`${ROOT}/api/diagnostics/stream`);
   if (!response.ok) return `The server answered ${response.status}.`;
   for await (const event of readEvents(response.body)) {
     const sent = JSON.parse(event.data).elapsed_ms;

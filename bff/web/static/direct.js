@@ -1,6 +1,7 @@
 // Direct chat as a ChatView source: messages in the user's queue.
 
 import { fetchJSON } from "./api.js";
+import { ROOT } from "./root.js";
 import { forget, remember, running } from "./running.js";
 import { streamChat } from "./sse.js";
 import { broadcast } from "./store.js";
@@ -59,7 +60,8 @@ export class DirectChat {
   async send() {} // `stream` posts the message.
 
   stream({ question, body, messageId, clientMessageId }, options) {
-    return streamChat({ message: body ? "" : question?.content, body, messageId, clientMessageId, ...options });
+    const message = body ? "" : question?.content;
+    return streamChat({ url: `${ROOT}/api/chat/stream`, message, body, messageId, clientMessageId, ...options });
   }
 
   opened({ question }, messageId) {

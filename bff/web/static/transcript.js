@@ -2,6 +2,7 @@
 
 import { announce, button, copyButton, make, unseen } from "./dom.js";
 import { Markdown, render } from "./markdown.js";
+import { ROOT } from "./root.js";
 
 const EDGE_PIXELS = 80; // Closer than this to an edge counts as being there.
 const MAX_ANNOUNCED = 600; // Characters of a reply announced to screen readers.
@@ -177,7 +178,7 @@ export class ReplyView {
   }
 
   addAudio({ voice_audio_url: url, voice_audio_base64: base64 }) {
-    const src = url ? `/api/audio?url=${encodeURIComponent(url)}` : base64 && `data:audio/mpeg;base64,${base64}`;
+    const src = url ? `${ROOT}/api/audio?url=${encodeURIComponent(url)}` : base64 && `data:audio/mpeg;base64,${base64}`;
     if (src) this.state.before(make("audio", { controls: true, preload: "none", src, "aria-label": "Spoken answer" }));
   }
 
