@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final
 
@@ -93,7 +94,8 @@ def _check_redis(settings: Settings) -> Iterator[CheckResult]:
         with redis.connect(settings.redis_url, verify=settings.redis_tls_verify) as client:
             redis.ping(client)
             yield from _check_redis_use(client, settings)
-            yield from _check_redis_neighbours(client, settings)
+            with suppress(ChatError):  # What is wrong has been reported already.
+                yield from _check_redis_neighbours(client, settings)
             server = redis.about(client)
     except ChatError as error:
         yield CheckResult(False, f"Redis cannot be reached ({error.detail}): see REDIS_URL.")
