@@ -1,7 +1,6 @@
 """The worker, when threads, Redis or the engine fail."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +11,8 @@ from bff.broker.queue.memory import MemoryQueue
 from bff.broker.queue.redis import RedisQueue
 from bff.broker.runner import Times
 from bff.broker.worker import Bounds, Worker
+from bff.http import waiting
+from bff.http.waiting import Waiter
 from bff.ops.metrics import ANSWERS, LEASES_LOST
 from bff.ops.redis import connect
 from bff.upstream.engine_client import EngineClient
@@ -63,15 +64,15 @@ def is_finished(queue: Queue, message: Message) -> bool:
 
 
 def test_a_message_is_released_if_its_thread_cannot_start(start_worker, monkeypatch, caplog):
-    real_start, refused = threading.Thread.start, []
+    real_start, refused = waiting.start_task, []
 
-    def start(thread: threading.Thread) -> None:
-        if thread.name == "run" and not refused:
-            refused.append(thread)
+    def start_task(steps: Iterator[None], waiter: Waiter) -> None:
+        if not refused:
+            refused.append(steps)
             raise RuntimeError("can't start new thread")
-        real_start(thread)
+        real_start(steps, waiter)
 
-    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(waiting, "start_task", start_task)
     queue = MemoryQueue()
     messages = [enqueue(queue, "ann"), enqueue(queue, "ann"), enqueue(queue, "bob")]
 
