@@ -21,6 +21,9 @@ PAGE_EVENTS: Final = 500
 MAX_RESTARTS: Final = 3
 """Maximum number of restarts of a reply whose output had started."""
 
+MAX_CLAIMS: Final = 5
+"""Maximum number of claims of a message whose workers die: one that kills them is not retried forever."""
+
 TOO_MANY_WAITING: Final = "Too many of your messages are waiting."
 REPLY_TOO_LONG: Final = "The answer is too long to be kept."
 

@@ -16,9 +16,8 @@ import pytest
 import trustme
 
 from bff.broker.queue import redis as redis_queue
-from bff.broker.queue.base import Claim, LeaseLost, Limits, Message, QueuePosition
+from bff.broker.queue.base import MAX_CLAIMS, Claim, LeaseLost, Limits, Message, QueuePosition
 from bff.broker.queue.redis import WORKER, RedisQueue, presence, subscriber
-from bff.broker.queue.redis.group import MAX_CLAIMS
 from bff.broker.queue.redis.presence import CANCEL_ON_DISCONNECT
 from bff.broker.queue.redis.schedule import DUE
 from bff.errors import IdempotencyConflict, ServerFull, SettingsError, StorageUnavailable, TooManyRequests

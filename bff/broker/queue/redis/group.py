@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from bff.broker import final_events
-from bff.broker.queue.base import Claim, LeaseLost, Limits, LogEntry, Message
+from bff.broker.queue.base import MAX_CLAIMS, Claim, LeaseLost, Limits, LogEntry, Message
 from bff.broker.queue.redis.keys import digest_of, group_of, queue_key
 from bff.ops.redis import Client, Scripts, key_prefix
 
 LUA: Final = Path(__file__).parent / "lua"
-MAX_CLAIMS: Final = 5
-"""Claims of one message: one that kills its workers is not retried forever."""
 INTERRUPTED: Final = final_events.interrupted()[1]
 STOPPED: Final = final_events.stopped()[1]
 
