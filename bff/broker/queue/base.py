@@ -155,6 +155,9 @@ class Queue(Protocol):
     def claim(self, timeout: float) -> Claim | None:
         """Claims the next message of a group of which none is running; None after `timeout` seconds without one."""
 
+    def claim_for(self, handler: str) -> Claim | None:
+        """Claims the next message of any group, if it has this handler; does not wait. With very many groups, of the first."""
+
     def claim_next(self, after: Message, handler: str) -> Claim | None:
         """Claims the next message of the group of `after`, if it has this handler and no message of the group is running."""
 

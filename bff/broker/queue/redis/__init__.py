@@ -44,6 +44,8 @@ from bff.upstream.message_ids import group_mark, group_mark_of
 WORKER: Final = "chat:worker"
 """Exists while any worker sweeps."""
 WORKER_SECONDS: Final = 5
+MAX_CLAIMABLE: Final = 100
+"""Groups in which `claim_for` looks, with a call for each."""
 MAX_WRITE_NAMES: Final = 10_000
 """Claims whose last write's name is remembered: those of workers that gave up are never removed otherwise."""
 
@@ -149,6 +151,14 @@ class RedisQueue:
 
     def _unschedule_if_idle(self, group: str) -> None:
         self._check(group, self._schedule.postpone(group), only_check=True)
+
+    def claim_for(self, handler: str) -> Claim | None:
+        for group in self._schedule.groups(MAX_CLAIMABLE):
+            if result := self._group.claim_next(group, handler):
+                with suppress(StorageUnavailable, ServerFull):  # Then the group remains due, and is checked once more.
+                    self._schedule.postpone(group)
+                return claim_of(*result)
+        return None
 
     def claim_next(self, after: Message, handler: str) -> Claim | None:
         result = self._group.claim_next(group_of(after), handler)

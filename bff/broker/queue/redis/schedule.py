@@ -74,9 +74,10 @@ class Schedule:
             queues, running = pipe.execute()
         return Counts(queues, running)
 
-    def groups(self) -> list[Any]:
+    def groups(self, most: int = MAX_GROUPS) -> list[Any]:
+        """The first groups in the order in which they are due."""
         with map_errors():
-            return list(self._client.zrange(DUE, 0, MAX_GROUPS - 1))
+            return list(self._client.zrange(DUE, 0, most - 1))
 
 
 class Notifier:
