@@ -103,7 +103,7 @@ def test_a_message_is_released_if_its_thread_cannot_start(start_worker, monkeypa
 
 def test_messages_for_the_external_broker_are_claimed_while_no_slot_is_free(start_worker):
     queue = MemoryQueue()
-    with WireServer([HANG]) as engine, OriginalBroker() as broker:
+    with WireServer([stream_head(), HANG]) as engine, OriginalBroker() as broker:
         enqueue(queue, "ann")
         start_worker(queue, engine, broker)
         assert engine.wait_for(lambda: engine.requests, DEADLINE)
