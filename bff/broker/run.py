@@ -77,8 +77,10 @@ class Run:
         self._concluded = False
         self._restart = False
 
-    def run(self, *, submit_first: bool = False) -> None:
-        """Runs to the end. Raises LeaseLost; StorageUnavailable or ServerFull if the queue was so until `give_up_at`.
+    def run(self, *, submit_first: bool = False) -> Iterator[None]:
+        """Runs to the end; yields whenever the waiter woke up.
+
+        Raises LeaseLost; StorageUnavailable or ServerFull if the queue was so until `give_up_at`.
 
         `submit_first`: a caller waits for `submitted`. The message is submitted before anything is written; if that fails,
         it is refused.
@@ -91,10 +93,10 @@ class Run:
         with closing(reply):
             if submit_first and not self._submit(reply):
                 return
-            self._run(reply)
+            yield from self._run(reply)
         if self._restart:
             self._restart = False
-            self.run()
+            yield from self.run()
 
     def cancel(self, reason: Exception) -> None:
         """Ends the run with `reason`; may be called from anywhere."""
@@ -134,11 +136,11 @@ class Run:
             self.submitted.set()  # The caller need not wait for the retries.
             self._retry_write(finish)
 
-    def _run(self, reply: Reply) -> None:
+    def _run(self, reply: Reply) -> Iterator[None]:
         try:
             self._retry_write(lambda: self._queue.append(self.claim, [("processing", "")], started=False))
             with closing(self._events(reply)) as data:
-                self._write_events(data, reply)
+                yield from self._write_events(data, reply)
         except LeaseLost:
             raise
         except Requeued:
@@ -171,11 +173,12 @@ class Run:
             else:
                 yield None
 
-    def _write_events(self, stream: Iterator[str | None], reply: Reply) -> None:
+    def _write_events(self, stream: Iterator[str | None], reply: Reply) -> Iterator[None]:
         """Writes the engine's events up to its first terminal event; later ones are ignored."""
         for data in stream:
             if data is None:
                 self._write()
+                yield
                 continue
             content = events.parse_object(data)
             kind = content.get("type")

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import NamedTuple
@@ -77,7 +77,7 @@ class Runner:
             undo.callback(setattr, waiter, "confirm", None)  # Breaks the reference cycle.
             self._runs.add(run)  # Before its thread starts, so that a drain waits for it.
             undo.callback(self._runs.discard, run)
-            threading.Thread(target=self._run, args=(run, on_end, submit_first), name="run", daemon=True).start()
+            waiting.start_task(self._run(run, on_end, submit_first), waiter)
             undo.pop_all()
         return run
 
@@ -86,13 +86,13 @@ class Runner:
         for run in list(self._runs):
             run.cancel(Requeued())
 
-    def _run(self, run: Run, on_end: Callable[[], object], submit_first: bool) -> None:
+    def _run(self, run: Run, on_end: Callable[[], object], submit_first: bool) -> Iterator[None]:
         message = run.claim.message
         tracing.extract(message.trace)
         try:
             with suppress(StorageUnavailable):  # The renewing thread tries again.
                 self._renew(run)  # The message may have been stopped before its run was registered here.
-            run.run(submit_first=submit_first)
+            yield from run.run(submit_first=submit_first)
         except LeaseLost:
             metrics.LEASES_LOST.inc()
             run.result = "lost"

@@ -125,6 +125,7 @@ class Worker:
 
     def _claim_one(self) -> None:
         if not self._free.acquire(timeout=CLAIM_SECONDS):
+            self._claim_external()
             return
         with ExitStack() as undo:
             undo.callback(self._free.release)
@@ -136,6 +137,11 @@ class Worker:
             else:
                 self._runner.start(claim, self._free.release)
                 undo.pop_all()
+
+    def _claim_external(self) -> None:
+        """Claims what waits for the external broker, such as after a restart, while no slot is free: it takes none."""
+        while self._runs_external and not self._draining and (claim := self._queue.claim_for("external")) is not None:
+            self._start_external(claim)
 
     def _claim_next(self, message: Message) -> None:
         """Claims the group's next message before the run of `message` ends, so that a drain waits for it too.

@@ -21,6 +21,9 @@ PAGE_EVENTS: Final = 500
 MAX_RESTARTS: Final = 3
 """Maximum number of restarts of a reply whose output had started."""
 
+MAX_CLAIMS: Final = 5
+"""Maximum number of claims of a message whose workers die: one that kills them is not retried forever."""
+
 TOO_MANY_WAITING: Final = "Too many of your messages are waiting."
 REPLY_TOO_LONG: Final = "The answer is too long to be kept."
 
@@ -153,6 +156,9 @@ class Queue(Protocol):
 
     def claim(self, timeout: float) -> Claim | None:
         """Claims the next message of a group of which none is running; None after `timeout` seconds without one."""
+
+    def claim_for(self, handler: str) -> Claim | None:
+        """Claims the next message of any group, if it has this handler; does not wait. With very many groups, of the first."""
 
     def claim_next(self, after: Message, handler: str) -> Claim | None:
         """Claims the next message of the group of `after`, if it has this handler and no message of the group is running."""

@@ -1,6 +1,5 @@
 """A group of the in-memory queue: its waiting messages, the running one, and the logs that are kept."""
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -65,7 +64,8 @@ class QueueEntry:
 @dataclass(eq=False)
 class Group:
     mark: str
-    waiting: deque[QueueEntry] = field(default_factory=deque)
+    waiting: list[QueueEntry] = field(default_factory=list)
+    """Mostly empty: a deque would take 700 bytes all the same."""
     running: QueueEntry | None = None
     entries: dict[str, QueueEntry] = field(default_factory=dict)
     """All entries whose logs are kept, finished ones too, by message id."""

@@ -111,13 +111,22 @@ class MemoryQueue:
                 return None
             return self._state.claim_next(self._state.claimable.popleft())
 
+    def claim_for(self, handler: str) -> Claim | None:
+        with self._lock:
+            return self._claim_first(list(self._state.claimable), handler)
+
     def claim_next(self, after: Message, handler: str) -> Claim | None:
         with self._lock:
-            group = self._state.groups.get(group_mark_of(after.id, after.user_id))
-            if group is None or group not in self._state.claimable or group.waiting[0].message.handler != handler:
-                return None
-            self._state.claimable.remove(group)
-            return self._state.claim_next(group)
+            mark = group_mark_of(after.id, after.user_id)
+            return self._claim_first([group for group in self._state.claimable if group.mark == mark], handler)
+
+    def _claim_first(self, groups: Sequence[Group], handler: str) -> Claim | None:
+        """Claims the next message of the first of these claimable groups in which it has this handler."""
+        for group in groups:
+            if group.waiting[0].message.handler == handler:
+                self._state.claimable.remove(group)
+                return self._state.claim_next(group)
+        return None
 
     def renew(self, claim: Claim) -> StopReason | None:
         with self._lock:

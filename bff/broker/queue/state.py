@@ -159,7 +159,7 @@ class State:
     # Running messages.
 
     def claim_next(self, group: Group) -> Claim:
-        entry = group.running = group.waiting.popleft()
+        entry = group.running = group.waiting.pop(0)
         entry.state = "running"
         entry.token += 1
         self.recorder.update(entry)
@@ -188,7 +188,7 @@ class State:
             group.running = None
             entry.state = "queued"
             entry.rank = self.next_rank(first=True)
-            group.waiting.appendleft(entry)
+            group.waiting.insert(0, entry)
             self.recorder.update(entry)
             self.logs.write_positions(group)
             self.make_claimable(group)

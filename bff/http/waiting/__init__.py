@@ -8,7 +8,8 @@ it uses `poll`.
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 from bff.http.waiting.base import HasDescriptor, Waiter
@@ -23,6 +24,7 @@ __all__ = [
     "client",
     "client_socket",
     "new_waiter",
+    "start_task",
 ]
 
 WAITER_KEY: Final = "bff.waiter"
@@ -69,6 +71,25 @@ def _create_waiter(client: socket.socket | None) -> Waiter:
     from bff.http.waiting.threads import ThreadWaiter
 
     return ThreadWaiter(client)
+
+
+def start_task(steps: Iterator[None], waiter: Waiter) -> None:
+    """Iterates `steps` to their end in the background, in a context of their own (contextvars).
+
+    They wait with `waiter` and yield whenever it woke up.
+    """
+    if _patched():
+        from bff.http.waiting.greenlets import GreenletTask, GreenletWaiter
+
+        assert isinstance(waiter, GreenletWaiter)
+        GreenletTask(steps, waiter)
+    else:
+        threading.Thread(target=_exhaust, args=(steps,), name="task", daemon=True).start()
+
+
+def _exhaust(steps: Iterator[None]) -> None:
+    for _ in steps:
+        pass
 
 
 def call_later(seconds: float, callback: Callable[[], None]) -> Timer:

@@ -1735,6 +1735,21 @@ def test_a_message_that_has_to_wait_is_not_claimed_as_it_is_enqueued(queue, runn
     assert claim_next(queue).message.id == receipt.message_id
 
 
+def test_a_message_of_any_group_is_claimed_for_its_handler(queue):
+    for_engine = enqueue(queue)
+    enqueue(queue, handler="external")
+    message, following = (enqueue(queue, "bob", handler="external") for _ in range(2))
+
+    claim = queue.claim_for("external")
+
+    assert (claim.message.id, claim.token) == (message.id, 1)
+    assert queue.claim_for("external") is None, "the others wait for messages of their groups"
+    assert claim_next(queue).message.id == for_engine.id
+    assert queue.claim(NO_WAIT) is None, "it cannot be claimed twice"
+    queue.finish(claim, [])
+    assert claim_next(queue).message.id == following.id
+
+
 def test_the_next_message_of_a_group_is_claimed_for_its_handler(queue):
     first = queue.enqueue(new_message(handler="external"), None, "enqueue", claim=True).claim
     message = enqueue(queue, handler="external")

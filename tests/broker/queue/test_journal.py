@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from bff.broker.queue.base import Claim, Limits, Message
+from bff.broker.queue.base import MAX_CLAIMS, Claim, Limits, Message
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.file import JournalFile
 from bff.broker.queue.log import parse_event_id
@@ -146,6 +146,20 @@ def test_a_message_claimed_as_it_was_enqueued_is_queued_again(processes):
     second_claim = claim_next(processes.restart())
 
     assert (second_claim.message, second_claim.token) == (message, 2)
+
+
+def test_a_message_that_kills_its_processes_is_interrupted(processes):
+    queue = processes.start()
+    message, after = enqueue(queue), enqueue(queue)
+    claims = []
+    for _ in range(MAX_CLAIMS):
+        claims.append(claim_next(queue))
+        enqueue(queue, "bob")  # Waits until the claim is committed, too.
+        queue = processes.restart()
+
+    assert [(claim.message.id, claim.token) for claim in claims] == [(message.id, token) for token in (1, 2, 3, 4, 5)]
+    assert code_of(queue, message) == "interrupted"
+    assert claim_next(queue).message == after
 
 
 def test_a_running_message_with_output_is_interrupted(processes):

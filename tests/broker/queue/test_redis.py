@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from bff.broker.queue.base import Claim, LeaseLost, Limits, Message, QueuePosition
+from bff.broker.queue.base import MAX_CLAIMS, Claim, LeaseLost, Limits, Message, QueuePosition
 from bff.broker.queue.redis import RedisQueue, presence, subscriber, writes
-from bff.broker.queue.redis.group import MAX_CLAIMS
 from bff.broker.queue.redis.keys import part_of
 from bff.errors import IdempotencyConflict, ServerFull, SettingsError, StorageUnavailable, TooManyRequests
 from bff.ops import redis as ops_redis

@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from bff.broker.queue.base import Message
+from bff.broker import final_events
+from bff.broker.queue.base import MAX_CLAIMS, Message
 from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal.file import Record
 from bff.broker.queue.log import Log, parse_event_id, size_of
@@ -61,7 +62,7 @@ class StateReplay:
             entry.unread_since = state.clock()
         for entry in foreign:
             if entry.group.running is entry:
-                state.requeue(entry)
+                self._reap(entry)
             elif entry.state == "queued" and entry.stop_reason:
                 state.stop(entry, entry.stop_reason)
         state.finished = type(state.finished)(sorted(state.finished.items(), key=lambda item: item[1].updated_at))
@@ -69,6 +70,14 @@ class StateReplay:
         for group in sorted(waiting, key=lambda group: group.waiting[0].rank):
             state.logs.write_positions(group)
             state.make_claimable(group)
+
+    def _reap(self, entry: QueueEntry) -> None:
+        """Queues or finishes an entry whose process died."""
+        if entry.state != "finished" and entry.token >= MAX_CLAIMS:
+            is_stopped = entry.stop_reason and not entry.started
+            self._state.finish(entry, [final_events.stopped() if is_stopped else final_events.interrupted()])
+        else:
+            self._state.requeue(entry)
 
     def rewrite(self) -> None:
         for entry in self._state.entries.values():

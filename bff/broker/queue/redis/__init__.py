@@ -44,6 +44,8 @@ from bff.ops.redis_keys import DEFAULT_PREFIX, Keys
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 WORKER_SECONDS: Final = 5
+MAX_CLAIMABLE: Final = 100
+"""Groups in which `claim_for` looks, with a call for each."""
 
 
 class RedisQueue:
@@ -161,6 +163,14 @@ class RedisQueue:
 
     def _unschedule_if_idle(self, group: str) -> None:
         self._check(group, self._schedule.postpone(group), only_check=True)
+
+    def claim_for(self, handler: str) -> Claim | None:
+        for group in self._schedule.groups(MAX_CLAIMABLE):
+            if result := self._group.claim_next(group, handler):
+                with suppress(StorageUnavailable, ServerFull):  # Then the group remains due, and is checked once more.
+                    self._schedule.postpone(group)
+                return result
+        return None
 
     def claim_next(self, after: Message, handler: str) -> Claim | None:
         return self._group.claim_next(group_of(after), handler)  # The group was scheduled when `after` finished.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from bff.broker import final_events
-from bff.broker.queue.base import Claim, LeaseLost, Limits, LogEntry, Message
+from bff.broker.queue.base import MAX_CLAIMS, Claim, LeaseLost, Limits, LogEntry, Message
 from bff.broker.queue.redis.keys import GroupKeys, digest_of, group_of
 from bff.broker.queue.redis.replies import claim_of
 from bff.broker.queue.redis.writes import Write
@@ -16,8 +16,6 @@ from bff.ops.redis import Client, Scripts
 from bff.ops.redis_keys import Keys
 
 LUA: Final = Path(__file__).parent / "lua"
-MAX_CLAIMS: Final = 5
-"""Claims of one message: one that kills its workers is not retried forever."""
 MAX_DECLARATIONS: Final = 5
 """Calls of a script in a cluster: the keys to declare change if another process changes the group's order meanwhile."""
 INTERRUPTED: Final = final_events.interrupted()[1]

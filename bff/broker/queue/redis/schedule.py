@@ -168,10 +168,11 @@ class Schedule:
         counts = [self._scripts.run("counts", [self.key(part)]) for part in range(PARTS)]
         return Counts(sum(queues for queues, _ in counts), sum(running for _, running in counts))
 
-    def groups(self) -> Iterator[Any]:
+    def groups(self, most: int = MAX_GROUPS) -> Iterator[Any]:
+        """The first groups of each part, in the order in which they are due."""
         for part in range(PARTS):
             with map_errors():
-                yield from self._client.zrange(self.key(part), 0, MAX_GROUPS // PARTS)
+                yield from self._client.zrange(self.key(part), 0, most // PARTS)
 
     def _add_notified(self) -> None:
         for part in self._notifier.pop_parts():
