@@ -10,6 +10,9 @@ run: .venv/run
 	APP_ENV=development .venv/bin/flask chat db upgrade
 	APP_ENV=development .venv/bin/gunicorn app:app
 
+# Without its caches of bytecode, pytest would compile every test file again, in each of its processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 # On a busy machine, tests of real processes may fail by timing: in CI they are retried once, and retries are reported.
 RERUN = $(if $(filter true,$(CI)),--reruns 1 -rR)
 

@@ -1,5 +1,7 @@
 import contextlib
+import gc
 import logging
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 from hypothesis import settings
+from werkzeug.routing import Rule
 
 from bff.http import waiting
 from bff.http.waiting import Waiter
@@ -19,9 +22,28 @@ from tests.original_broker import OriginalBroker
 from tests.redis_server import RedisServer
 from tests.redis_sets import Cluster, SentinelSet
 
-# No deadline per example, as the machine may be busy.
-settings.register_profile("steady", deadline=None, derandomize=True)
-settings.load_profile("steady")
+# No deadline per example, as the machine may be busy. "steady" always generates the same examples; `make soak` uses "thorough".
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+def compile_routes_once() -> None:
+    """Reuses the code that Werkzeug compiles for a route in all apps: compiling it takes most of the time to create an app."""
+    compile_builder, compiled = Rule._compile_builder, {}
+
+    def cached(rule: Rule, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        if rule.defaults:  # The code has their values.
+            return compile_builder(rule, append_unknown)
+        key = (rule.rule, tuple(rule._trace), append_unknown)
+        if key not in compiled:
+            compiled[key] = compile_builder(rule, append_unknown)
+        return compiled[key]
+
+    Rule._compile_builder = cached
+
+
+compile_routes_once()
 
 
 SERVERS = {"start", "share", "redis", "appendonly", "sentinels", "cluster", "distributed", "postgres", "guarded"}
@@ -34,6 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = {param for param in params if isinstance(param, str)}  # A parameter may be the name of a fixture.
         if SERVERS & {*getattr(item, "fixturenames", ()), *fixtures}:
             item.add_marker(pytest.mark.servers)
+
+
+def pytest_collection_finish() -> None:
+    """Keeps the garbage collector from visiting thousands of collected tests and modules again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 class Servers:

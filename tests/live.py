@@ -60,17 +60,18 @@ def migrated_database() -> Path:
     return path
 
 
-def create_tables(environment: dict[str, str]) -> None:
-    """Gives a new SQLite database its tables, where the app would migrate it."""
-    path = Path(environment["DATABASE_URL"].removeprefix("sqlite:///"))
-    if environment["APP_ENV"] == "development" and path.is_absolute() and path.parent.is_dir() and not path.exists():
+def create_tables(url: str) -> None:
+    """Gives a new SQLite database its tables."""
+    path = Path(url.removeprefix("sqlite:///"))
+    if path.is_absolute() and path.parent.is_dir() and not path.exists():
         shutil.copyfile(migrated_database(), path)
 
 
 def new_settings(**settings: str) -> Settings:
     """For an app in this process, whose database has its tables."""
     environment = BASE_ENVIRONMENT | settings
-    create_tables(environment)
+    if environment["APP_ENV"] == "development":  # Otherwise the app would not migrate it either.
+        create_tables(environment["DATABASE_URL"])
     return load_settings(environment)
 
 
@@ -130,7 +131,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = log
         environment = {**INHERITED, **BASE_ENVIRONMENT, "PORT": str(self.port), **settings}
-        create_tables(environment)
+        if environment["APP_ENV"] == "development":
+            create_tables(environment["DATABASE_URL"])
         command = {
             "gunicorn": ["gunicorn", "app:app"],
             "flask": ["flask", "run", "--port", str(self.port)],

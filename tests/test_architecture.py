@@ -1,6 +1,7 @@
 """The rules of the architecture, checked in the source files."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,15 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
 def imports(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -114,10 +121,9 @@ def test_the_package_has_at_most_14_entries():
 
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_files_and_functions_are_short(path):
-    text = path.read_text()
-    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    functions = [node for node in nodes(path) if isinstance(node, ast.FunctionDef)]
 
-    assert len(text.splitlines()) <= MAX_FILE_LINES
+    assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
     assert not [function.name for function in functions if body_lines(function) > MAX_FUNCTION_LINES]
 
 
@@ -169,7 +175,7 @@ def test_no_patched_library_is_imported_before_monkey_patching():
 @pytest.mark.parametrize("path", FILES, ids=name)
 def test_no_stored_exception_is_raised(path):
     """It would create a reference cycle: see `bff.errors.detached`."""
-    raised = [node.exc for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Raise)]
+    raised = [node.exc for node in nodes(path) if isinstance(node, ast.Raise)]
     names = [ast.unparse(what) for what in raised if isinstance(what, ast.Name | ast.Attribute)]
 
     assert [name for name in names if name.rpartition(".")[2][0].islower()] == []

@@ -5,6 +5,7 @@ import pytest
 
 from bff.db.database import Database
 from tests.db.postgres import Postgres, running_postgres
+from tests.live import create_tables
 
 KINDS = ["sqlite", pytest.param("postgresql", marks=[pytest.mark.live, pytest.mark.timeout(120)])]
 
@@ -25,6 +26,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def database(url: str) -> Iterator[Database]:
+    create_tables(url)
     database = Database(url)
     database.upgrade()
     yield database

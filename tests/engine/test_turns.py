@@ -9,14 +9,16 @@ from bff.db.replies import Replies
 from bff.db.store import ConversationStore
 from bff.engine.agents.echo import Echo
 from bff.engine.turns import ConversationTurn, Turns
+from tests.live import create_tables
 
 ADA = Identity("ada", "home")
 
 
 @pytest.fixture
 def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path}/chat.db")
-    database.upgrade()
+    url = f"sqlite:///{tmp_path}/chat.db"
+    create_tables(url)
+    database = Database(url)
     yield database
     database.close()
 
