@@ -29,7 +29,10 @@ class ConnectProxy(Listener):
         with contextlib.suppress(OSError), client:
             head = b""
             while not head.endswith(b"\r\n\r\n"):
-                head += client.recv(1)
+                byte = client.recv(1)
+                if not byte:
+                    return
+                head += byte
             first, *lines = head.decode("latin-1").strip().split("\r\n")
             method, target, _ = first.split(" ")
             assert method == "CONNECT", first
