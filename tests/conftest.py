@@ -1,7 +1,6 @@
 import contextlib
 import gc
 import logging
-import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -22,10 +21,9 @@ from tests.original_broker import OriginalBroker
 from tests.redis_server import RedisServer
 from tests.redis_sets import Cluster, SentinelSet
 
-# No deadline per example, as the machine may be busy. "steady" always generates the same examples; `make soak` uses "thorough".
-settings.register_profile("steady", deadline=None, derandomize=True, max_examples=50)
-settings.register_profile("thorough", deadline=None, max_examples=1000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+# No deadline per example, as the machine may be busy.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 def compile_routes_once() -> None:
