@@ -104,6 +104,13 @@ test("a restart is delivered in order, and the events repeated after it", async 
   assert.deepEqual(summary(await streamToCleanEnd({ fetch })), ["a", "restart", "status", "a", "b", "complete"]);
 });
 
+test("a restart with the lowest id is followed by ids that were delivered before", async () => {
+  const again = [restart("0-1"), progress("a", "1"), progress("b", "3"), complete("ab", "4")];
+  const { fetch } = scriptedFetch(stream(progress("a", "1"), progress("lost", "2"), ...again));
+
+  assert.deepEqual(summary(await streamToCleanEnd({ fetch })), ["a", "lost", "restart", "a", "b", "complete"]);
+});
+
 test("a reset after a restart resumes from there, and the restart is delivered once", async () => {
   const { fetch, requests } = scriptedFetch(
     stream(progress("a", "1"), restart("2"), CUT),

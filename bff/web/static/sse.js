@@ -33,6 +33,7 @@ const BUSY_PAUSE = 1;
 const QUEUED_GRACE = 0.3; // Most messages run at once and are queued only for a moment.
 const MIN_POLL = 0.1;
 const MAX_POLL = 2;
+const LOWEST_ID = "0-1"; // Of a restart after Redis has lost events.
 const LOST = { type: "error", error: "The connection was lost.", code: "connection_lost" };
 const UNEXPECTED = { type: "error", error: "The server's answer makes no sense.", code: "unexpected_response" };
 
@@ -439,8 +440,8 @@ class Reply {
   #deliver(streamEvent) {
     const event = this.#protocol.decode(streamEvent);
     if (this.#lifetime.signal.aborted || typeof event?.type !== "string") return;
-    const fromNewLog = !streamEvent.numbered && this.lastEventId !== ""; // The new log's ids start anew.
-    if (event.type === "restart" && fromNewLog) this.#delivered.clear();
+    const fromNewLog = streamEvent.numbered ? streamEvent.id === LOWEST_ID : this.lastEventId !== "";
+    if (event.type === "restart" && fromNewLog) this.#delivered.clear(); // Its ids start anew.
     const isLast = ["complete", "stopped", "error"].includes(event.type);
     const isContent = event.type !== "keepalive";
     if (isContent && this.#wasDelivered(streamEvent) && !isLast) return;

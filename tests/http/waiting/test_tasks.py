@@ -137,23 +137,24 @@ def test_a_task_has_a_context_of_its_own(waiter):
     assert word.get() == "the caller's"
 
 
-@pytest.mark.skipif("gevent.monkey" not in sys.modules, reason="a thread is kept while it waits")
-def test_an_idle_task_has_no_greenlet(waiter, pair):
-    from gevent import getcurrent
+if "gevent.monkey" in sys.modules:  # A thread is kept while it waits.
 
-    greenlets: list[weakref.ref[object]] = []
-    reader = Reader(waiter, pair[0])
+    def test_an_idle_task_has_no_greenlet(waiter, pair):
+        from gevent import getcurrent
 
-    def steps() -> Iterator[None]:
-        greenlets.append(weakref.ref(getcurrent()))
-        for _ in reader.steps():
+        greenlets: list[weakref.ref[object]] = []
+        reader = Reader(waiter, pair[0])
+
+        def steps() -> Iterator[None]:
             greenlets.append(weakref.ref(getcurrent()))
-            yield
+            for _ in reader.steps():
+                greenlets.append(weakref.ref(getcurrent()))
+                yield
 
-    waiting.start_task(steps(), waiter)
+        waiting.start_task(steps(), waiter)
 
-    assert eventually(lambda: greenlets and not any(greenlet() for greenlet in greenlets), DEADLINE)
-    pair[1].send(b"a")
-    assert eventually(lambda: reader.received == [b"a"], DEADLINE)
-    pair[1].close()
-    assert eventually(lambda: reader.ended, DEADLINE)
+        assert eventually(lambda: greenlets and not any(greenlet() for greenlet in greenlets), DEADLINE)
+        pair[1].send(b"a")
+        assert eventually(lambda: reader.received == [b"a"], DEADLINE)
+        pair[1].close()
+        assert eventually(lambda: reader.ended, DEADLINE)
