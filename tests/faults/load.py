@@ -157,8 +157,10 @@ class Stream:
 
     @property
     def numbered_events(self) -> list[dict[str, Any]]:
-        """The events with an id, without `at`."""
-        return [{name: value for name, value in event.items() if name != "at"} for event in self.events if "id" in event]
+        """The events with an id, without `at`; those of the last log only."""
+        events = [{name: value for name, value in event.items() if name != "at"} for event in self.events if "id" in event]
+        restarts = [index for index, event in enumerate(events) if id_of(event) == LOWEST_ID]
+        return events[restarts[-1] + 1 :] if restarts else events
 
     def request(self) -> bytes:
         """The bytes of the next request."""
@@ -178,12 +180,16 @@ class Stream:
         self._backoff = MIN_BACKOFF
 
 
+def id_of(event: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(int(part) for part in event["id"].split("-"))
+
+
 def in_order(events: list[dict[str, Any]]) -> bool:
     """Whether ids increase strictly and the only terminal event is the last one.
 
     After a Redis fail-over that lost events, a `restart` with the lowest id is followed by the log from its start.
     """
-    ids = [tuple(int(part) for part in event["id"].split("-")) for event in events if "id" in event]
+    ids = [id_of(event) for event in events if "id" in event]
     starts = [0, *(index for index, id_ in enumerate(ids) if id_ == LOWEST_ID), len(ids)]
     logs = [ids[start:end] for start, end in itertools.pairwise(starts)]
     ends = [event["type"] in TERMINAL for event in events]
