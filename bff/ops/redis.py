@@ -163,10 +163,11 @@ def map_errors() -> Iterator[None]:
 
 
 class Scripts:
-    """Runs the Lua scripts of a folder by file name; `prelude` is prepended to each. They may read CLUSTER and SHARDED."""
+    """Runs the Lua scripts of a folder by file name; `preludes` are prepended to each. They may read CLUSTER and SHARDED."""
 
-    def __init__(self, client: Client, folder: Path, prelude: str = "") -> None:
+    def __init__(self, client: Client, folder: Path, *preludes: Path) -> None:
         self._client = client
+        prelude = "".join(path.read_text(encoding="utf-8") for path in preludes)
         self._texts = {path.stem: prelude + path.read_text(encoding="utf-8") for path in folder.glob("*.lua")}
         self._hashes: dict[str, str] = {}
         """Known once the first script runs, for which the server has to be asked whether it is SHARDED."""

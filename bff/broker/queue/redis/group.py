@@ -32,7 +32,7 @@ class GroupScripts:
         self._depth = limits.depth_per_user
         self._log_bytes = limits.log_bytes
         self._retention = (str(int(limits.retention * 1000)), str(limits.log_bytes))
-        self._scripts = Scripts(client, LUA / "group", prelude=(LUA / "group.lua").read_text(encoding="utf-8"))
+        self._scripts = Scripts(client, LUA / "group", LUA / "time.lua", LUA / "group.lua")
 
     def of(self, group: str) -> GroupKeys:
         return GroupKeys(self._keys, group)

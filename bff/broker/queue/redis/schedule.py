@@ -39,7 +39,7 @@ class Schedule:
         self._subscribers = subscribers
         self._lease = lease
         self._keys = keys
-        self._scripts = Scripts(client, LUA / "schedule", prelude=(LUA / "schedule.lua").read_text(encoding="utf-8"))
+        self._scripts = Scripts(client, LUA / "schedule", LUA / "time.lua", LUA / "schedule.lua")
         self._notifier = Notifier()
         self._subscribe_lock = threading.Lock()
         self._subscribed = False

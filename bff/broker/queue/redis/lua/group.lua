@@ -45,15 +45,6 @@ local function undeclared(more)
   return #result > 1 and result or nil
 end
 
-local function clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
-end
-
-local function digits(number) -- Lua would format microseconds as 1.7e+15.
-  return string.format('%.0f', number)
-end
-
 local function write(id, entries, first)
   local bytes = 0
   for i = first or 1, #entries, 2 do
