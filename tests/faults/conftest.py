@@ -1,4 +1,8 @@
+from collections.abc import Iterator
+
 import pytest
+
+from tests.faults.engine import Engine
 
 
 @pytest.fixture(scope="module", params=["gunicorn", "flask", "fleet"])
@@ -11,3 +15,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 def single(request: pytest.FixtureRequest) -> str:
     """For behaviour of a single process."""
     return str(request.param)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    with Engine() as engine:
+        yield engine

@@ -97,12 +97,6 @@ def servers(request) -> Iterator[RedisServer | RedisSet]:
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    with Engine() as engine:
-        yield engine
-
-
-@pytest.fixture
 def fleet(tmp_path, engine, servers) -> Iterator[Fleet]:
     fleet = Fleet(tmp_path, ENGINE_BASE_URL=engine.url, REDIS_URL=servers.url, LEASE_SECONDS="3")
     yield fleet

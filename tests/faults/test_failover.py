@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bff.ops.redis import connect
-from tests.faults.engine import Engine, question
+from tests.faults.engine import question
 from tests.faults.load import Clients, Stream, all_done
 from tests.faults.reply_checks import add_readers, assert_sequential, assert_stored_as_received
 from tests.faults.test_redis import Fleet, assert_ended_once
@@ -34,12 +34,6 @@ def redis_set(request) -> Iterator[RedisSet]:
         if node.process.poll() is not None:
             node.start()
     servers.wait_until_complete()
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    with Engine() as engine:
-        yield engine
 
 
 @pytest.fixture

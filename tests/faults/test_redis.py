@@ -34,12 +34,6 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
-def engine() -> Iterator[Engine]:
-    with Engine() as engine:
-        yield engine
-
-
-@pytest.fixture
 def persistent_redis(tmp_path) -> Iterator[RedisServer]:
     """A Redis that persists its data."""
     with RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "no") as server:
