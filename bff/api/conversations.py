@@ -127,7 +127,7 @@ def create_message(conversation_id: UUID) -> tuple[Response, int]:
     owner, body = _owner(), _body(NewMessage)
     # Counted apart from the replies: no user id has a NUL.
     services.parts().rate.acquire(f"{hooks.identity().user_id}\0messages")
-    return jsonify(schemas.message(_store().add_message(owner, conversation_id, body.content))), 201
+    return jsonify(schemas.message(_store().add_message(owner, conversation_id, body.content, body.parent))), 201
 
 
 @bp.put("/conversations/<uuid:conversation_id>/messages/<uuid:message_id>")

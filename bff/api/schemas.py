@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from bff.db.models import MAX_TITLE_CHARACTERS, Conversation, Message
 from bff.db.queries import as_text
+from bff.db.store import Parent
 
 MAX_CONTENT_CHARACTERS: Final = 32_000
 
@@ -43,17 +44,24 @@ class NewConversation(_RequestBody):
 
 
 class UpdateConversation(NewConversation):
-    def changes(self) -> dict[str, str | None]:
+    current_message_id: UUID | None = Field(default=None, alias="currentMessageId")
+
+    def changes(self) -> dict[str, Any]:
         """The fields that the request sets; None clears a field."""
         return self.model_dump(exclude_unset=True)
 
 
-class NewMessage(_RequestBody):
+class EditMessage(_RequestBody):
     content: Content
 
 
-class EditMessage(NewMessage):
-    pass
+class NewMessage(EditMessage):
+    parent_id: UUID | None = Field(default=None, alias="parentId")
+
+    @property
+    def parent(self) -> Parent | None:
+        """None if the request names none."""
+        return Parent(self.parent_id) if "parent_id" in self.model_fields_set else None
 
 
 class StreamQuery(_RequestBody):
@@ -70,6 +78,7 @@ def conversation(row: Conversation) -> dict[str, Any]:
         "id": str(row.id),
         "title": row.title,
         "agentId": row.agent_id,
+        "currentMessageId": row.current_message_id and str(row.current_message_id),
         "createdAt": as_text(row.created_at),
         "updatedAt": as_text(row.updated_at),
     }
@@ -79,9 +88,11 @@ def message(row: Message) -> dict[str, Any]:
     return {
         "id": str(row.id),
         "conversationId": str(row.conversation_id),
+        "parentId": row.parent_id and str(row.parent_id),
         "role": row.role,
         "content": row.content,
         "editedContent": row.edited_content,
         "editedAt": None if row.edited_at is None else as_text(row.edited_at),
+        "truncated": row.truncated,
         "createdAt": as_text(row.created_at),
     }

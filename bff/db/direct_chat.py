@@ -48,7 +48,7 @@ class DirectChat:
             language = session.scalar(_language_of(owner)) or ""
             if (reply := session.scalar(_reply_of(conversation_id, turn_id))) is not None:
                 return DirectTask(reply, [], language)
-            earlier = history.before(session, conversation_id, None, self._history_characters - len(question))
+            earlier = history.of_direct_chat(session, conversation_id, self._history_characters - len(question))
             return DirectTask(None, [*earlier, ChatMessage("user", question)], language)
 
         return self._database.read(work)

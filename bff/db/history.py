@@ -1,30 +1,46 @@
 """The history that an agent receives: the newest turns that fit, in their edited form, each question with its newest reply."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 from uuid import UUID
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from bff.db import queries
+from bff.db import branches, queries
 from bff.db.models import Message
 from bff.upstream.messages import ChatMessage
 
 MAX_TURNS: Final = 500
 
 
-def before(session: Session, conversation_id: UUID, number: int | None, characters: int) -> list[ChatMessage]:
-    """The turns whose question precedes the message `number` (None: all turns), with at most `characters` characters."""
+def of_direct_chat(session: Session, conversation_id: UUID, characters: int) -> list[ChatMessage]:
+    """All turns of a hidden conversation, with at most `characters` characters."""
     query = select(Message.id, Message.number, func.length(queries.EFFECTIVE))
     query = query.where(Message.conversation_id == conversation_id, Message.role == "user")
-    if number is not None:
-        query = query.where(Message.number < number)
     questions = session.execute(query.order_by(Message.number.desc()).limit(MAX_TURNS)).all()
     replies = _newest_replies(session, [row[0] for row in questions])
-    sizes = ((position, size, *replies.get(question, (0, 0))) for question, position, size in questions)
-    turns = list(_fitting(sizes, characters))
-    return _messages(session, [position for turn in reversed(turns) for position in turn if position])
+    turns = _fitting(((position, size, *replies.get(id_, (0, 0))) for id_, position, size in questions), characters)
+    return _messages(session, [*turns])
+
+
+def of_branch(session: Session, end: UUID | None, characters: int) -> list[ChatMessage]:
+    """The turns of the branch that ends at the message `end`, with at most `characters` characters."""
+    path = branches.branch(end)
+    columns = select(Message.id, Message.number, func.length(queries.EFFECTIVE), Message.reply_to)
+    query = columns.join(path, path.c.id == Message.id).order_by(path.c.depth).limit(2 * MAX_TURNS)
+    turns = _fitting(_turns(session.execute(query).tuples()), characters)
+    return _messages(session, [*turns])
+
+
+def _turns(rows: Iterable[tuple[UUID, int, int, UUID | None]]) -> Iterator[tuple[int, int, int, int]]:
+    """As for `_fitting`, from id, number and length of messages, and the id of the question if they are replies."""
+    replies: dict[UUID, tuple[int, int]] = {}
+    for id_, number, size, reply_to in rows:
+        if reply_to is None:
+            yield number, size, *replies.get(id_, (0, 0))
+        else:
+            replies.setdefault(reply_to, (number, size))
 
 
 def _newest_replies(session: Session, questions: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
@@ -43,8 +59,9 @@ def _fitting(sizes: Iterable[tuple[int, int, int, int]], characters: int) -> Ite
         yield number, reply
 
 
-def _messages(session: Session, numbers: Sequence[int]) -> list[ChatMessage]:
-    """The messages with these numbers, in this order."""
+def _messages(session: Session, turns: Sequence[tuple[int, int]]) -> list[ChatMessage]:
+    """`turns`: the numbers of question and reply, newest turn first. The messages are in the order of the conversation."""
+    numbers = [number for turn in reversed(turns) for number in turn if number]
     query = select(Message.number, Message.role, queries.EFFECTIVE).where(Message.number.in_(numbers))
     texts = {
         number: ChatMessage("user" if role == "user" else "assistant", text) for number, role, text in session.execute(query)

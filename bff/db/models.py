@@ -56,7 +56,9 @@ class Conversation(Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime)
     hidden: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
-    """Holds its owner's direct chat, and is not listed."""
+    """Holds its owner's direct chat, and is not listed. Its messages have no parents."""
+    current_message_id: Mapped[UUID | None]
+    """The leaf of the current branch; None if there are no messages."""
 
 
 class Preference(Base):
@@ -73,12 +75,15 @@ class Message(Base):
         Index("ix_chat_messages_conversation", "conversation_id", "number"),
         Index("uq_chat_messages_turn", "conversation_id", "turn_id", unique=True),
         Index("ix_chat_messages_reply_to", "reply_to"),
+        Index("ix_chat_messages_parent", "parent_id"),
     )
 
     number: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
     """Orders the messages; two can have the same `created_at`."""
     id: Mapped[UUID] = mapped_column(unique=True)
     conversation_id: Mapped[UUID] = mapped_column(ForeignKey("chat_conversations.id", ondelete="CASCADE"))
+    parent_id: Mapped[UUID | None]
+    """The message before it in its branch; None for a root. See bff/db/branches.py."""
     role: Mapped[str] = mapped_column(String(16))
     content: Mapped[str] = mapped_column(Text)
     edited_content: Mapped[str | None] = mapped_column(Text)

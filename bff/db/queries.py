@@ -46,12 +46,6 @@ def message(session: Session, conversation_id: UUID, message_id: UUID) -> Messag
     return row
 
 
-def last(session: Session, conversation_id: UUID) -> Message | None:
-    """The user's last message."""
-    query = select(Message).where(Message.conversation_id == conversation_id, Message.role == "user")
-    return session.scalar(query.order_by(Message.number.desc()).limit(1))
-
-
 def add(session: Session, conversation_id: UUID, role: str, content: str, created_at: datetime, **columns: Any) -> Message:
     row = Message(id=uuid4(), conversation_id=conversation_id, role=role, content=content, created_at=created_at, **columns)
     session.add(row)

@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from bff.db import history, queries
+from bff.db import branches, history, queries
 from bff.db.database import Database
-from bff.db.models import Message
+from bff.db.models import Conversation, Message
 from bff.errors import InvalidRequest
 from bff.upstream.messages import ChatMessage
 
@@ -44,11 +44,14 @@ class Replies:
         self._history_characters = history_characters
 
     def question(self, owner: str, conversation_id: UUID, message_id: UUID | None, regenerate: str) -> Question:
-        """`message_id`: None for the user's last message. Raises NotFound, or InvalidRequest if it is not a user's message."""
+        """`message_id`: None for the user's last message in the current branch.
+
+        Raises NotFound, or InvalidRequest if it is not a user's message.
+        """
 
         def work(session: Session) -> Question:
             conversation = queries.owned(session, owner, conversation_id)
-            question = _question(session, conversation_id, message_id)
+            question = _question(session, conversation, message_id)
             answered = session.scalar(_replies_to(question, regenerate).limit(1)) is not None
             return Question(question.id, question.version, conversation.agent_id, answered)
 
@@ -58,8 +61,7 @@ class Replies:
         """Raises NotFound, InvalidRequest."""
 
         def work(session: Session) -> Task:
-            queries.owned(session, owner, conversation_id)
-            question = _question(session, conversation_id, question_id)
+            question = _question(session, queries.owned(session, owner, conversation_id), question_id)
             reply = session.scalar(_replies_to(question, regenerate).limit(1))
             messages = [] if reply is not None else self._history(session, question)
             return Task(question.version, reply, messages)
@@ -86,22 +88,24 @@ class Replies:
                 return reply
             conversation.updated_at = queries.now()
             columns = {"reply_to": question_id, "question_version": version, "regenerate": regenerate, "truncated": truncated}
-            return queries.add(session, conversation_id, "assistant", content, conversation.updated_at, **columns)
+            reply = queries.add(session, conversation_id, "assistant", content, conversation.updated_at, **columns)
+            branches.add_reply(session, conversation, _question(session, conversation, question_id), reply)
+            return reply
 
         return self._database.write(work)
 
     def _history(self, session: Session, question: Message) -> list[ChatMessage]:
         text = question.edited_content or question.content
-        earlier = history.before(session, question.conversation_id, question.number, self._history_characters - len(text))
+        earlier = history.of_branch(session, question.parent_id, self._history_characters - len(text))
         return [*earlier, ChatMessage("user", text)]
 
 
-def _question(session: Session, conversation_id: UUID, message_id: UUID | None) -> Message:
+def _question(session: Session, conversation: Conversation, message_id: UUID | None) -> Message:
     if message_id is None:
-        if (last := queries.last(session, conversation_id)) is None:
+        if (last := branches.last_question(session, conversation.current_message_id)) is None:
             raise InvalidRequest("There is no message to answer yet.")
         return last
-    message = queries.message(session, conversation_id, message_id)
+    message = queries.message(session, conversation.id, message_id)
     if message.role != "user":
         raise InvalidRequest("messageId: must be a user's message.")
     return message

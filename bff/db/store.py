@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.orm import Session
 
-from bff.db import pagination, queries
+from bff.db import branches, pagination, queries
 from bff.db.database import Database
 from bff.db.models import Conversation, Message, Preference
-from bff.errors import NotFound
+from bff.errors import InvalidRequest, NotFound
 
 MAX_DERIVED_TITLE_CHARACTERS: Final = 60
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,6 +24,12 @@ Row = TypeVar("Row")
 class Page(NamedTuple, Generic[Row]):
     rows: list[Row]
     next_cursor: str | None
+
+
+class Parent(NamedTuple):
+    """Where a message is added; a root has no parent."""
+
+    id: UUID | None
 
 
 class ConversationStore:
@@ -66,13 +72,18 @@ class ConversationStore:
         """Raises NotFound, as all methods do that take a conversation's id."""
         return self._database.read(partial(queries.owned, owner=owner, conversation_id=conversation_id))
 
-    def update(self, owner: str, conversation_id: UUID, changes: Mapping[str, str | None]) -> Conversation:
-        """`changes`: the new `title`, `agent_id` or both."""
+    def update(self, owner: str, conversation_id: UUID, changes: Mapping[str, Any]) -> Conversation:
+        """`changes`: the new `title`, `agent_id` or `current_message_id`; the newest leaf below that message becomes current.
+
+        Raises InvalidRequest if it is no message of this conversation.
+        """
 
         def work(session: Session) -> Conversation:
             conversation = queries.owned(session, owner, conversation_id, for_update=True)
             for name, value in changes.items():
                 setattr(conversation, name, value)
+            if "current_message_id" in changes:
+                conversation.current_message_id = _leaf(session, conversation_id, changes["current_message_id"])
             if changes:
                 conversation.updated_at = queries.now()
             return conversation
@@ -84,20 +95,42 @@ class ConversationStore:
         if not self._database.write(lambda session: queries.execute(session, statement)):
             raise NotFound
 
-    def add_message(self, owner: str, conversation_id: UUID, content: str) -> Message:
-        """Adds a message of the user. The first one becomes the title of a conversation without one."""
+    def add_message(self, owner: str, conversation_id: UUID, content: str, parent: Parent | None = None) -> Message:
+        """Adds a message of the user, by default to the current branch, and makes it the current message.
+
+        The first one becomes the title of a conversation without one. Raises InvalidRequest if `parent` is no message of it.
+        """
 
         def work(session: Session) -> Message:
             conversation = queries.owned(session, owner, conversation_id, for_update=True)
-            if conversation.title is None and queries.last(session, conversation_id) is None:
+            if conversation.title is None and conversation.current_message_id is None:
                 conversation.title = title_of(content)
             conversation.updated_at = queries.now()
-            return queries.add(session, conversation_id, "user", content, conversation.updated_at)
+            parent_id = conversation.current_message_id
+            if parent is not None:
+                parent_id = parent.id and _message_id(session, conversation_id, parent.id, "parentId")
+            message = queries.add(session, conversation_id, "user", content, conversation.updated_at, parent_id=parent_id)
+            conversation.current_message_id = message.id
+            return message
 
         return self._database.write(work)
 
     def messages(self, owner: str, conversation_id: UUID, limit: int, cursor: str = "") -> Page[Message]:
-        """Oldest first. Raises InvalidRequest for an invalid cursor."""
+        """Those of the current branch, the root first. Raises InvalidRequest for an invalid cursor."""
+        after = pagination.decode(cursor, int)[0] if cursor else None
+
+        def work(session: Session) -> list[Message]:
+            conversation = queries.owned(session, owner, conversation_id)
+            numbers = branches.numbers(session, conversation.current_message_id)
+            start = numbers.index(after) + 1 if after in numbers else 0
+            page = numbers[start : start + limit + 1]
+            rows = session.scalars(select(Message).where(Message.number.in_(page)))
+            return sorted(rows, key=lambda row: page.index(row.number))
+
+        return _page(self._database.read(work), limit, lambda last: pagination.encode(last.number))
+
+    def all_messages(self, owner: str, conversation_id: UUID, limit: int, cursor: str = "") -> Page[Message]:
+        """Those of all branches, oldest first. Raises InvalidRequest for an invalid cursor."""
         query = select(Message).where(Message.conversation_id == conversation_id)
         if cursor:
             query = query.where(Message.number > pagination.decode(cursor, int)[0])
@@ -122,6 +155,20 @@ class ConversationStore:
             return message
 
         return self._database.write(work)
+
+
+def _leaf(session: Session, conversation_id: UUID, message_id: UUID | None) -> UUID | None:
+    """The newest leaf, of the whole conversation if `message_id` is None."""
+    if message_id is None:
+        return branches.newest_leaf(session, conversation_id)
+    return branches.leaf_below(session, _message_id(session, conversation_id, message_id, "currentMessageId"))
+
+
+def _message_id(session: Session, conversation_id: UUID, message_id: UUID, field: str) -> UUID:
+    try:
+        return queries.message(session, conversation_id, message_id).id
+    except NotFound:
+        raise InvalidRequest(f"{field}: is no message of this conversation.") from None
 
 
 def _page(rows: list[Row], limit: int, cursor_after: Callable[[Row], str]) -> Page[Row]:

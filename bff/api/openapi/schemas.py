@@ -95,6 +95,7 @@ class Conversation(BaseModel):
     id: UUID
     title: str | None
     agentId: str | None  # noqa: N815 - the wire format
+    currentMessageId: UUID | None = Field(description="The last message of the current branch.")  # noqa: N815
     createdAt: datetime  # noqa: N815
     updatedAt: datetime  # noqa: N815
 
@@ -107,10 +108,12 @@ class Conversations(BaseModel):
 class ConversationMessage(BaseModel):
     id: UUID
     conversationId: UUID  # noqa: N815
+    parentId: UUID | None = Field(description="The message before it in its branch; null for the first.")  # noqa: N815
     role: Literal["user", "assistant"]
     content: str
     editedContent: str | None = Field(description="If set, agents get this text instead of content.")  # noqa: N815
     editedAt: datetime | None  # noqa: N815
+    truncated: bool = Field(description="Whether the model's own limit cut the reply short.")
     createdAt: datetime  # noqa: N815
 
 
