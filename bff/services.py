@@ -8,7 +8,7 @@ from bff.engine.agents.base import Agent
 from bff.engine.agents.broker import BrokerUpstream, EngineUpstream, Upstream
 from bff.engine.agents.registry import DEFAULT_AGENT, create_agents, for_direct_chat
 from bff.engine.app import bundled_engine
-from bff.upstream.agents import AgentInfo
+from bff.upstream.agents import BROKER, AgentInfo
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.http import session_for
@@ -37,6 +37,11 @@ class Services:
     @property
     def agent_infos(self) -> dict[str, AgentInfo]:
         return {agent.id: _agent_info(agent) for agent in self.agents.values()}
+
+    @property
+    def direct_agent_id(self) -> str:
+        """The agent of direct chat, of which `broker` stands for the configured broker or engine."""
+        return BROKER if BROKER in self.agents else for_direct_chat(self.settings, self.agents).id
 
     def is_repeatable(self, handler: str, agent_id: str) -> bool:
         """Whether a reply may be retried after its output has begun.

@@ -9,7 +9,7 @@ from typing import Any, Final
 from flask import Response, request
 
 from bff.api import request_state, services
-from bff.api.adapters.base import ClientProtocol, EventEncoder, Sent, translate
+from bff.api.adapters.base import ClientProtocol, EventEncoder, Sent, TracksOutput, translate
 from bff.config.settings import Settings
 from bff.errors import ChatError, Draining, Interrupted, UpstreamFailure
 from bff.http import tracing
@@ -190,7 +190,7 @@ def new_reply_stream(
     message_id: str,
     *,
     kind: str,
-    encoder: EventEncoder | None = None,
+    encoder: TracksOutput | None = None,
     resumed: bool = False,
     resumable: bool = False,
     own: bool = False,

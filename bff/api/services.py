@@ -11,6 +11,7 @@ from bff.api.conversation_replies import ReplyRuns
 from bff.auth.identity import Authenticator
 from bff.auth.tickets import Tickets
 from bff.config.settings import Settings
+from bff.db.responses import ResponseStore
 from bff.db.store import ConversationStore
 from bff.http.streams import StreamLimiter
 from bff.ops.health import Health
@@ -46,7 +47,10 @@ class Parts:
     engine: EngineClient
     tickets: Tickets
     agents: Mapping[str, AgentInfo]
+    direct_agent_id: str
+    """The agent of direct chat: the one that forwards to the configured broker or engine, if there is any."""
     store: ConversationStore
+    responses: ResponseStore
     runs: ReplyRuns
     lag: LagMonitor
     lifecycle: Lifecycle

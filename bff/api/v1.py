@@ -9,7 +9,7 @@ from typing import Any, Final
 from flask import Blueprint, Response, jsonify, request
 
 from bff import errors
-from bff.api import hooks, reply_stream, request_state, services
+from bff.api import hooks, models, reply_stream, request_state, services
 from bff.api.adapters import openai
 from bff.api.adapters.base import Sent
 from bff.api.adapters.openai import OPENAI, OpenAiEncoder
@@ -26,20 +26,17 @@ from bff.api.openapi import (
 )
 from bff.api.openapi.parameters import IDEMPOTENCY_KEY
 from bff.api.openapi.schemas import Chunk, Completion, ModelName, ModelNames, OpenAIProblem
-from bff.errors import ClientDisconnected, NotFound, TooLarge, detached
+from bff.errors import ClientDisconnected, TooLarge, detached
 from bff.http import waiting
 from bff.http.sse import Event
 from bff.http.streams import Slot
 from bff.upstream import messages
-from bff.upstream.agents import BROKER
 from bff.upstream.messages import ChatRequest
 from bff.upstream.reconnect import Reply
 
 bp = Blueprint("openai", __name__, url_prefix="/v1")
 hooks.add_hooks(bp)
 
-DEFAULT_MODEL: Final = "default"
-"""Direct chat, through the broker. The other models are the agents."""
 MAX_CHARACTERS: Final = 1_000_000
 """In all messages for an agent together."""
 
@@ -75,7 +72,7 @@ def complete() -> Response:
     parsed = OPENAI.parse_request(hooks.body())
     completion_request: CompletionRequest = parsed.context["request"]
     model = completion_request.model
-    completion_request.check(_features(model))
+    completion_request.check(models.features(model))
     message = messages.parse(parsed.body, request.headers.get("Idempotency-Key"))
     parts.rate.acquire(identity.user_id)
     # These clients can neither resume a reply nor stop it, except by disconnecting.
@@ -96,7 +93,7 @@ def complete() -> Response:
 
 
 def _destination(model: str, user_id: str) -> Destination:
-    if model == DEFAULT_MODEL:
+    if model == models.DEFAULT:
         return choose_destination(user_id)
     broker = services.parts().own_broker
     return Destination(broker, broker.open_deadline(), {})
@@ -106,9 +103,9 @@ def _content(message: ChatRequest, completion_request: CompletionRequest) -> dic
     """For direct chat the last message only, as its engine stores the history. An agent gets all messages, in a new group."""
     content = enqueue_content(message, services.parts().settings)
     model = completion_request.model
-    if model == DEFAULT_MODEL:
+    if model == models.DEFAULT:
         return content
-    features = _features(model)
+    features = models.features(model)
     history = completion_request.history(features)
     if characters(history) > MAX_CHARACTERS:
         raise TooLarge("messages: too much for an agent.")
@@ -117,7 +114,7 @@ def _content(message: ChatRequest, completion_request: CompletionRequest) -> dic
         "handler": "bundled",
         "agent_id": model,
         "messages": history,
-        "options": completion_request.options(_features(model)),
+        "options": completion_request.options(models.features(model)),
     }
     return content | own_group | agent
 
@@ -128,17 +125,11 @@ def _group(message: ChatRequest) -> str:
     return f"v1:{sha256(key.encode()).hexdigest() if key else uuid.uuid4()}"
 
 
-def _features(model: str) -> frozenset[str]:
-    """Of an agent; direct chat has none. Raises NotFound."""
-    _check_model(model)
-    return services.parts().agents[model].features if model != DEFAULT_MODEL else frozenset()
-
-
 @bp.get("/models")
 @describe("List the models.", {200: ResponseSpec("All models.", ModelNames)}, AUTH_ERRORS, problem=OpenAIProblem)
 def list_models() -> Response:
     hooks.identity()
-    return jsonify(openai.models(_models()))
+    return jsonify(openai.models(models.names()))
 
 
 @bp.get("/models/<path:name>")
@@ -150,18 +141,8 @@ def list_models() -> Response:
 )
 def show_model(name: str) -> Response:
     hooks.identity()
-    _check_model(name)
+    models.check(name)
     return jsonify(openai.model(name))
-
-
-def _models() -> tuple[str, ...]:
-    return DEFAULT_MODEL, *(name for name in services.parts().agents if name != BROKER)
-
-
-def _check_model(name: str) -> None:
-    """Raises NotFound."""
-    if name not in _models():
-        raise NotFound("There is no such model here.")
 
 
 def _completion_response(

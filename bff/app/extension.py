@@ -19,6 +19,7 @@ from bff.api import (
     openapi,
     page,
     preferences,
+    responses,
     tickets,
     v1,
 )
@@ -37,7 +38,20 @@ from bff.services import Services
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-BLUEPRINTS: Final = (chat, conversations, history, preferences, audio, tickets, v1, health, diagnostics, openapi, page)
+BLUEPRINTS: Final = (
+    chat,
+    conversations,
+    history,
+    preferences,
+    audio,
+    tickets,
+    v1,
+    responses,
+    health,
+    diagnostics,
+    openapi,
+    page,
+)
 URL_PREFIX: Final = re.compile("(/[A-Za-z0-9._~-]+)*")
 NAME: Final = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 

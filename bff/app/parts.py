@@ -10,6 +10,7 @@ from bff.auth.tickets import Tickets
 from bff.broker.app import bundled_broker
 from bff.config.settings import Settings
 from bff.db.replies import Replies
+from bff.db.responses import ResponseStore
 from bff.db.store import ConversationStore
 from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.http.streams import StreamLimiter
@@ -57,7 +58,9 @@ def build_parts(
         engine=services.engine,
         tickets=Tickets(settings.signing_key(), settings.answer_max_seconds),
         agents=services.agent_infos,
+        direct_agent_id=services.direct_agent_id,
         store=store,
+        responses=ResponseStore(services.database, settings.history_characters),
         runs=_reply_runs(services, own_broker, rate_limiter),
         lag=lag,
         lifecycle=_lifecycle(settings, streams, connections, lag, bundled),

@@ -1,6 +1,7 @@
 """The body of `POST /api/v1/message`."""
 
 from typing import Annotated, Any, Final, Literal
+from uuid import UUID
 
 from pydantic import BaseModel, StrictStr, StringConstraints
 
@@ -11,6 +12,7 @@ ENGINE_FIELDS: Final = {"client_id", "user_id", "message", "message_type", "audi
     "regenerate",
     "messages",
     "options",
+    "response_id",
 }
 
 Id = Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)]
@@ -41,6 +43,11 @@ class MessageRequest(BaseModel):
     regenerate: StrictStr | None = None
     messages: list[dict[str, Any]] | None = None
     options: dict[str, Any] | None = None
+    response_id: Id | None = None
+    message_uuid: UUID | None = None
+    """The first part of the message's id; random by default. It must come with a `client_message_id`."""
+    restartable: bool = True
+    """False: the reply fails if its worker dies after the output has begun, whoever produces it."""
 
     def for_engine(self) -> dict[str, Any]:
         return self.model_dump(include=ENGINE_FIELDS, exclude_none=True) | {"org": self.org_id}

@@ -108,7 +108,7 @@ def enqueue() -> Response:
 def _message(content: MessageRequest, size: int) -> Message:
     parts = _parts()
     return Message(
-        id=message_ids.new_id(content.org_id, content.user_id, content.group),
+        id=message_ids.new_id(content.org_id, content.user_id, content.group, content.message_uuid),
         user_id=content.user_id,
         content=content.for_engine(),
         size=size,
@@ -117,7 +117,7 @@ def _message(content: MessageRequest, size: int) -> Message:
         handler=content.handler,
         run_scope=content.run_scope,
         run_key=content.run_key if content.run_scope else content.chat_id,
-        repeatable=parts.is_repeatable(content.handler, content.agent_id or ""),
+        repeatable=content.restartable and parts.is_repeatable(content.handler, content.agent_id or ""),
     )
 
 

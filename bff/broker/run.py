@@ -11,7 +11,7 @@ from math import inf
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from bff.broker import final_events
+from bff.broker import final_events, stored_ends
 from bff.broker.engines import Engines, Reply
 from bff.broker.queue.base import Claim, LeaseLost, LogEntry, Queue, StopReason
 from bff.errors import (
@@ -219,6 +219,7 @@ class Run:
     def _finish(self, last: LogEntry, reply: Reply, seconds: float = inf) -> None:
         """The user's next message waits while the rest of an external broker's reply is read, `seconds` at most."""
         entries, self._unwritten = [*self._unwritten, last], []
+        stored_ends.record(self._engines.bundled, self.claim.message, last)
         if reply.open:
             self._retry_write(lambda: self._queue.conclude(self.claim, entries))
             self._concluded = True

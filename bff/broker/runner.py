@@ -139,7 +139,9 @@ class Runner:
 
 def kind_of(message: Message) -> str:
     """For the log and the metrics."""
-    return "conversation" if "conversation_id" in message.content else "v1" if "messages" in message.content else "chat"
+    if "conversation_id" in message.content:
+        return "conversation"
+    return "v1" if {"messages", "response_id"} & message.content.keys() else "chat"
 
 
 def _record(run: Run) -> None:

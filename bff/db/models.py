@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     DateTime,
@@ -56,7 +57,7 @@ class Conversation(Base):
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime)
     hidden: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
-    """Holds its owner's direct chat, and is not listed. Its messages have no parents."""
+    """Not listed: it holds its owner's direct chat, where messages have no parents, or responses of /v1/responses."""
     current_message_id: Mapped[UUID | None]
     """The leaf of the current branch; None if there are no messages."""
 
@@ -106,3 +107,38 @@ class Message(Base):
     def version(self) -> int:
         """Time of the last edit, in milliseconds since the epoch; 0 if never edited."""
         return 0 if self.edited_at is None else round(self.edited_at.timestamp() * 1000)
+
+
+class StoredResponse(Base):
+    """A response of /v1/responses. Its input and output are messages of a hidden conversation, a branch of its tree."""
+
+    __tablename__ = "chat_responses"
+    __table_args__ = (Index("ix_chat_responses_conversation", "conversation_id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    owner_id: Mapped[str] = mapped_column(String(400))
+    conversation_id: Mapped[UUID] = mapped_column(ForeignKey("chat_conversations.id", ondelete="CASCADE"))
+    message_id: Mapped[str] = mapped_column(String(128))
+    """Of the message in the queue."""
+    agent_id: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64))
+    """Of the request: a request with the same Idempotency-Key must be equal."""
+    fields: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """Of the response object, as the request set them."""
+    options: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """For the agent."""
+    inputs: Mapped[list[list[int]]] = mapped_column(JSON)
+    """Of each input item: the number of characters of each part of its text."""
+    question_id: Mapped[UUID]
+    """The message of the last input item; its ancestors are the other ones, and then the previous response."""
+    reply_id: Mapped[UUID | None]
+    """The message of the output; None if there is none."""
+    status: Mapped[str] = mapped_column(String(16))
+    """UNFINISHED, or how it ended."""
+    error_code: Mapped[str] = mapped_column(String(64), server_default="")
+    """Of a failed response: a code of bff/errors.py."""
+    blocks: Mapped[list[list[Any]]] = mapped_column(JSON)
+    """See `OutputBlock`; for text, the number of characters of the reply in its place."""
+    usage: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from bff.db import branches, pagination, queries
 from bff.db.database import Database
-from bff.db.models import Conversation, Message, Preference
+from bff.db.models import Conversation, Message, Preference, StoredResponse
 from bff.errors import InvalidRequest, NotFound
 
 MAX_DERIVED_TITLE_CHARACTERS: Final = 60
@@ -39,7 +39,9 @@ class ConversationStore:
     def check(self) -> None:
         """Raises UpstreamUnavailable while the database cannot be reached or lacks our tables."""
         self._database.read(
-            lambda session: [session.scalars(select(table).limit(1)).first() for table in (Conversation, Message, Preference)]
+            lambda session: [
+                session.scalars(select(table).limit(1)).first() for table in (Conversation, Message, Preference, StoredResponse)
+            ]
         )
 
     def check_writes(self) -> None:

@@ -26,16 +26,17 @@ def create_engine(
     from bff.db.database import open_database
     from bff.db.direct_chat import DirectChat
     from bff.db.replies import Replies
+    from bff.db.responses import ResponseStore
     from bff.engine.agents.registry import create_agents, for_direct_chat
     from bff.engine.hooks import Parts
     from bff.engine.routes import register
-    from bff.engine.turns import Turns
+    from bff.engine.turns import Stores, Turns
 
     agents = create_agents(settings) if agents is None else agents
     database = database or open_database(settings)
-    replies = Replies(database, settings.history_characters)
-    direct = DirectChat(database, settings.history_characters)
-    turns = Turns(replies, direct, agents, for_direct_chat(settings, agents))
+    characters = settings.history_characters
+    stores = Stores(Replies(database, characters), DirectChat(database, characters), ResponseStore(database, characters))
+    turns = Turns(stores, agents, for_direct_chat(settings, agents))
     app = Flask(__name__)
     register(app, Parts(key, settings.max_body_bytes, settings.request_seconds, settings.keepalive_seconds, turns))
     return app

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, StrictStr, model_validator
 from bff.auth.identity import Identity
 from bff.engine import hooks, user_data
 from bff.engine.hooks import Id, Parts
-from bff.engine.turns import Completion, Contents, ConversationTurn, DirectTurn
+from bff.engine.turns import Completion, Contents, ConversationTurn, DirectTurn, ResponseTurn
 from bff.errors import ChatError, InvalidRequest, UpstreamError
 from bff.http import request_body, waiting
 from bff.http.responses import EventStream, StreamOptions
@@ -57,6 +57,8 @@ class EngineRequest(BaseModel):
     messages: list[CompletionMessage] | None = Field(default=None, min_length=1)
     options: dict[str, Any] = {}
     """Sampling parameters and the like, in OpenAI's format, for the agent that replies to `messages`."""
+    response_id: UUID | None = None
+    """A stored response of /v1/responses."""
     begun: bool = False
 
     @model_validator(mode="after")
@@ -78,6 +80,10 @@ class EngineRequest(BaseModel):
         return ConversationTurn(self.identity, *ids, self.agent_id, self.regenerate, self.begun)
 
     @property
+    def response_turn(self) -> ResponseTurn | None:
+        return ResponseTurn(self.identity, self.response_id, self.begun) if self.response_id is not None else None
+
+    @property
     def direct_turn(self) -> DirectTurn:
         spoken = self.message_type == "audio"
         question = AUDIO_PLACEHOLDER if spoken and not self.message.strip() else self.message
@@ -88,6 +94,8 @@ class EngineRequest(BaseModel):
         turns = hooks.parts().turns
         if (turn := self.conversation_turn) is not None:
             return partial(turns.conversation, turn)
+        if (response_turn := self.response_turn) is not None:
+            return partial(turns.response, response_turn)
         if self.messages is not None:
             messages = [message.chat_message for message in self.messages]
             return partial(turns.completion, Completion(self.identity, self.agent_id, messages, self.options))
@@ -96,6 +104,11 @@ class EngineRequest(BaseModel):
 
 class StoppedTurn(EngineRequest):
     text: StrictStr
+
+
+class EndedResponse(EngineRequest):
+    status: Literal["failed", "cancelled"]
+    error_code: StrictStr = ""
 
 
 def register(app: Flask, parts: Parts) -> None:
@@ -131,6 +144,16 @@ def keep_stopped() -> Response:
     if (turn := stopped.conversation_turn) is None:
         raise InvalidRequest("conversation_id: is required.")
     return jsonify(message_id=str(hooks.parts().turns.keep_stopped(turn, stopped.text).id))
+
+
+@bp.post("/api/v1/chat/ended")
+def end_response() -> Response:
+    """Records how a stored response without output ended."""
+    ended = request_body.parse(EndedResponse, hooks.body())
+    if (turn := ended.response_turn) is None:
+        raise InvalidRequest("response_id: is required.")
+    hooks.parts().turns.end_response(turn, ended.status, ended.error_code)
+    return jsonify(status=ended.status)
 
 
 @bp.post("/api/v1/chat")

@@ -12,14 +12,16 @@ from uuid import UUID
 
 from bff.auth.identity import Identity
 from bff.db.direct_chat import DirectChat
-from bff.db.models import Message
+from bff.db.models import Message, StoredResponse
 from bff.db.replies import Replies
+from bff.db.responses import ResponseStore
 from bff.engine.agents.base import MAX_REPLY_CHARACTERS, Agent, Ending, ReplyBuffer, open_stream
 from bff.engine.agents.registry import DEFAULT_AGENT
 from bff.errors import Interrupted, InvalidRequest, UpstreamUnavailable
 from bff.http.waiting import Waiter
-from bff.upstream import events
+from bff.upstream import events, output
 from bff.upstream.messages import ChatMessage
+from bff.upstream.output import OutputBlock, OutputBlocks, join_surrogates
 
 DATABASE_SECONDS: Final = 30.0
 """How long a turn retries while the database is unavailable."""
@@ -64,10 +66,29 @@ class Completion(NamedTuple):
     options: Mapping[str, Any]
 
 
+class ResponseTurn(NamedTuple):
+    """A stored response of /v1/responses."""
+
+    identity: Identity
+    response_id: UUID
+    started: bool
+
+    @property
+    def key(self) -> tuple[str, UUID]:
+        return self.identity.owner, self.response_id
+
+
+class Stores(NamedTuple):
+    replies: Replies
+    direct: DirectChat
+    responses: ResponseStore
+
+
 class Turns:
-    def __init__(self, replies: Replies, direct: DirectChat, agents: Mapping[str, Agent], direct_agent: Agent) -> None:
-        self._replies = replies
-        self.direct_chat = direct
+    def __init__(self, stores: Stores, agents: Mapping[str, Agent], direct_agent: Agent) -> None:
+        self._replies = stores.replies
+        self._responses = stores.responses
+        self.direct_chat = stores.direct
         self._agents = agents
         self._direct_agent = direct_agent
 
@@ -106,10 +127,28 @@ class Turns:
         text, ending = yield from _reply(agent, turn.messages, turn.identity, waiter, options=turn.options)
         yield {"type": "complete", "response": _response(text, None, ending)}
 
+    def response(self, turn: ResponseTurn, waiter: Waiter) -> Contents:
+        task = yield from _retry(lambda: self._responses.task(*turn.key), waiter)
+        if task.row.reply_id is not None:
+            yield from () if turn.started else output.as_events(task.blocks)
+            yield _complete_response(task.row, task.blocks)
+            return
+        _check_not_started(turn.started)
+        collected, row = OutputBlocks(), task.row
+        reply = _reply(self._agent(row.agent_id), task.history, turn.identity, waiter, options=row.options)
+        _, ending = yield from collected.collect(reply)
+        yield from _confirm(waiter)
+        finish = partial(self._responses.finish, *turn.key, collected.all(), ending.usage, truncated=ending.truncated)
+        yield _complete_response((yield from _retry(finish, waiter)), collected.all())
+
+    def end_response(self, turn: ResponseTurn, status: str, error_code: str) -> None:
+        """Records how a response without output ended. Raises NotFound, UpstreamUnavailable."""
+        self._responses.end(*turn.key, status, error_code)
+
     def keep_stopped(self, turn: ConversationTurn, text: str) -> Message:
         """Stores the output of a stopped reply. Raises NotFound, UpstreamUnavailable."""
         version = self._replies.task(*turn.key, turn.regenerate).version
-        return self._store(turn, version, _join_surrogates(text))
+        return self._store(turn, version, join_surrogates(text))
 
     def _store(self, turn: ConversationTurn, version: int, text: str, *, truncated: bool = False) -> Message:
         return self._replies.store(*turn.key, version, turn.regenerate, text, truncated=truncated)
@@ -142,7 +181,7 @@ def _reply(
             try:
                 piece = next(pieces)
             except StopIteration as end:
-                return _join_surrogates(buffer.text()), end.value or Ending()
+                return join_surrogates(buffer.text()), end.value or Ending()
             if isinstance(piece, Mapping):
                 yield dict(piece)
             elif text := (piece or "").replace("\0", ""):
@@ -183,11 +222,13 @@ def _complete_direct(turn: DirectTurn, reply: Message, text: str, language: str,
     return {"type": "complete", "response": _response(text, language or LANGUAGE, ending) | voice}
 
 
+def _complete_response(row: StoredResponse, blocks: Sequence[OutputBlock]) -> dict[str, Any]:
+    text = "".join(block.text for block in blocks if block.kind == "text")
+    ending = Ending(row.status == "incomplete", row.usage)
+    completed_at = None if row.completed_at is None else int(row.completed_at.timestamp())
+    return {"type": "complete", "response": _response(text, None, ending) | {"completed_at": completed_at}}
+
+
 def _response(text: str, language: str | None, ending: Ending) -> dict[str, Any]:
     usage = {"usage": dict(ending.usage)} if ending.usage else {}
     return events.response([text], language, truncated=ending.truncated) | usage
-
-
-def _join_surrogates(text: str) -> str:
-    """Joins surrogate pairs whose halves came in two pieces; replaces lone ones, which UTF-8 cannot encode."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

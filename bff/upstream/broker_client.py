@@ -32,6 +32,8 @@ class Run(NamedTuple):
     key: str
     stopping: bool
     """Whether a stop was requested; the run ends soon."""
+    is_running: bool
+    """False while it waits."""
 
 
 class Runs(NamedTuple):
@@ -170,8 +172,7 @@ class BrokerClient:
         deadline = self.open_deadline()
         params = {"group": group} | ({"event_id": event_id} if event_id else {})
         content = http.read_json(self._send("GET", _queue_path(user_id), deadline, params=params), deadline)
-        runs = [Run(run["message_id"], run["run_scope"], run["run_key"], run["stopping"]) for run in content["messages"]]
-        return Runs(runs, content.get("located"))
+        return Runs([_run(run) for run in content["messages"]], content.get("located"))
 
     def queue_positions(self, user_id: str) -> list[ActiveMessage]:
         """The user's messages that wait or run, in order. Raises an UpstreamFailure, or TooManyRequests."""
@@ -235,6 +236,11 @@ class BrokerClient:
 
 def _queue_path(user_id: str) -> str:
     return f"/api/v1/queue/{quote(user_id, safe='')}"
+
+
+def _run(entry: Mapping[str, Any]) -> Run:
+    is_running = entry["state"] == "running"
+    return Run(entry["message_id"], entry["run_scope"], entry["run_key"], entry["stopping"], is_running)
 
 
 def _active_message(message: Any) -> ActiveMessage:

@@ -73,6 +73,12 @@ class EngineClient:
             stored = self._request("POST", "/api/v1/chat/stopped", waiter, body={**content, "text": text})
         return str(stored.get("message_id", ""))
 
+    def end_response(self, content: Mapping[str, Any], status: str, error_code: str) -> None:
+        """Records in the bundled engine how the stored response of `content` ended. Raises an UpstreamFailure, NotFound."""
+        with closing(waiting.new_waiter()) as waiter:
+            body = {**content, "status": status, "error_code": error_code}
+            self._request("POST", "/api/v1/chat/ended", waiter, body=body)
+
     def chat(self, content: Mapping[str, Any], waiter: Waiter) -> dict[str, Any]:
         """A complete reply."""
         reply = self._request("POST", "/api/v1/chat", waiter, self._max_event_bytes, body=content)

@@ -16,8 +16,9 @@ _UUID: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _WITH_HASHES: Final = re.compile(rf"{_UUID}\.([0-9a-f]{{12}})(?:\.([0-9a-f]{{32}}))?")
 
 
-def new_id(org: str, user_id: str, group: str = "") -> str:
-    return f"{uuid.uuid4()}.{_org_hash(org)}.{group_mark(user_id, group)}"
+def new_id(org: str, user_id: str, group: str = "", first: uuid.UUID | None = None) -> str:
+    """`first`: the first part, random by default."""
+    return f"{first or uuid.uuid4()}.{_org_hash(org)}.{group_mark(user_id, group)}"
 
 
 def may_be_of(message_id: str, org: str) -> bool:

@@ -30,7 +30,7 @@ def flask_db(*arguments: str, command: str = "chat db", **settings: str) -> subp
 def test_the_server_uses_the_tables_that_flask_chat_db_created(start, tmp_path, command):
     url = f"sqlite:///{tmp_path}/chat.db"
     assert "no tables" in flask_db("current", command=command, DATABASE_URL=url).stdout
-    assert "0007" in flask_db("upgrade", command=command, DATABASE_URL=url).stdout
+    assert "0008" in flask_db("upgrade", command=command, DATABASE_URL=url).stdout
     server = start("gunicorn", DATABASE_URL=url, **PRODUCTION)
 
     created = Browser(server).request("POST", "/api/conversations", {"title": "First"})

@@ -20,7 +20,7 @@ from bff.db.store import ConversationStore
 from tests.db.agent_history import agent_history
 from tests.live import in_parallel
 
-REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
 CREATED_AT = datetime(2024, 2, 29, 12, 30, 15, 123000, tzinfo=UTC)
 
 

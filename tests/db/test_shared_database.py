@@ -11,7 +11,7 @@ from bff.db.database import Database
 from bff.db.store import ConversationStore
 from bff.errors import UpstreamUnavailable
 
-HEAD = "0007"
+HEAD = "0008"
 FOREIGN_MESSAGES = "CREATE TABLE chat_messages (id INTEGER PRIMARY KEY, body TEXT)"
 DEFAULT_TABLE = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
 

@@ -6,9 +6,10 @@ from bff.auth.identity import Identity
 from bff.db.database import Database
 from bff.db.direct_chat import DirectChat
 from bff.db.replies import Replies
+from bff.db.responses import ResponseStore
 from bff.db.store import ConversationStore
 from bff.engine.agents.echo import Echo
-from bff.engine.turns import ConversationTurn, Turns
+from bff.engine.turns import ConversationTurn, Stores, Turns
 from tests.live import create_tables
 
 ADA = Identity("ada", "home")
@@ -29,7 +30,8 @@ def test_a_stored_reply_is_sent_to_readers_that_have_no_text(database, waiter, s
     conversation = store.create(ADA.owner)
     question = store.add_message(ADA.owner, conversation.id, "a question")
     stored = replies.store(ADA.owner, conversation.id, question.id, 0, "", "a reply")
-    turns = Turns(replies, DirectChat(database, 1000), {agent.id: agent}, agent)
+    stores = Stores(replies, DirectChat(database, 1000), ResponseStore(database, 1000))
+    turns = Turns(stores, {agent.id: agent}, agent)
 
     turn = ConversationTurn(ADA, conversation.id, question.id, "", "", started)
     contents = [content for content in turns.conversation(turn, waiter) if content]

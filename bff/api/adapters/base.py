@@ -55,14 +55,16 @@ _SUFFIXES: Final = {Sent.NOTHING: "", Sent.TOOLS: ";tool", Sent.TEXT: ";text", S
 """Suffixes of event ids: with its Last-Event-ID a resuming reader reports what it was sent."""
 
 
-class EventEncoder(Protocol):
+class TracksOutput(Protocol):
+    @property
+    def sent(self) -> Sent: ...
+
+
+class EventEncoder(TracksOutput, Protocol):
     """Encodes one reply for one reader. It may start at any event of the reply."""
 
     preamble: list[str]
     """`data` of the events to send before any other."""
-
-    @property
-    def sent(self) -> Sent: ...
 
     def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
         """Returns the `data` of each event to send for our event of type `kind`; none if the protocol cannot express it."""

@@ -81,8 +81,8 @@ class CompletionRequest(BaseModel):
     def check(self, features: frozenset[str]) -> None:
         """`features`: those of the agent. Raises InvalidRequest for what it would not do."""
         if TOOLS not in features:
-            _check_choice("tool_choice", self.tool_choice)
-        _check_choice("function_call", self.function_call)
+            check_choice("tool_choice", self.tool_choice)
+        check_choice("function_call", self.function_call)
         if RESPONSE_FORMAT not in features and (self.response_format or {}).get("type", "text") != "text":
             raise InvalidRequest("response_format: this model replies with plain text only.", param="response_format")
         role = self.messages[-1].role
@@ -115,7 +115,7 @@ def characters(history: list[dict[str, Any]]) -> int:
     return sum(len(turn["content"]) + (len(json.dumps(turn["tool_calls"])) if "tool_calls" in turn else 0) for turn in history)
 
 
-def _check_choice(name: str, choice: Any) -> None:
+def check_choice(name: str, choice: Any) -> None:
     """Raises InvalidRequest if the model is required to call a tool."""
     mode = choice.get("allowed_tools", choice) if isinstance(choice, dict) else None
     if choice in (None, "none", "auto") or (isinstance(mode, dict) and mode.get("mode") == "auto"):

@@ -163,3 +163,35 @@ class ModelName(BaseModel):
 class ModelNames(BaseModel):
     object: Literal["list"]
     data: list[ModelName]
+
+
+class ModelResponse(Passed):
+    """A response. It has all fields of OpenAI's object."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    model: str
+    output: list[dict[str, Any]]
+
+
+class ResponseEvent(Passed):
+    """An event of a response, as OpenAI's API has it."""
+
+    type: str
+    sequence_number: int = Field(description="Counts from 0, without gaps; the same for all readers.")
+
+
+class DeletedResponse(BaseModel):
+    id: str
+    object: Literal["response"]
+    deleted: Literal[True]
+
+
+class InputItems(BaseModel):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
