@@ -82,7 +82,7 @@ def test_every_revision_can_be_upgraded_and_downgraded(database, revision):
     assert tables(database) == set()
 
     assert database.upgrade() == REVISIONS[-1]
-    assert tables(database) == {"chat_conversations", "chat_messages", "chat_preferences"}
+    assert tables(database) == {"chat_conversations", "chat_messages", "chat_preferences", "chat_responses"}
 
 
 def test_the_newest_revision_is_the_head_of_the_scripts():
