@@ -20,7 +20,7 @@ from bff.api.openapi import (
     ResponseSpec,
     describe,
 )
-from bff.api.openapi.parameters import CURSOR_PAGE, EVENT_SOURCE, IDS
+from bff.api.openapi.parameters import BRANCHES, CURSOR_PAGE, EVENT_SOURCE, IDS
 from bff.api.openapi.responses import CONVERSATION_STREAM, STOPPING
 from bff.api.openapi.schemas import Agents, Conversation, ConversationMessage, Conversations, Messages
 from bff.api.schemas import EditMessage, NewConversation, NewMessage, StreamQuery, UpdateConversation
@@ -83,7 +83,7 @@ def show(conversation_id: UUID) -> Response:
 
 @bp.patch("/conversations/<uuid:conversation_id>")
 @describe(
-    "Change a conversation. Missing fields stay unchanged; null clears a field.",
+    "Change a conversation, or switch its branch. Missing fields stay unchanged; null clears a field.",
     {200: ResponseSpec("The changed conversation.", Conversation)},
     (*STORE_ERRORS, *BODY_ERRORS),
     bodies=(UpdateConversation,),
@@ -106,19 +106,23 @@ def delete(conversation_id: UUID) -> tuple[str, int]:
 
 @bp.get("/conversations/<uuid:conversation_id>/messages")
 @describe(
-    "List a conversation's messages, oldest first.",
+    "List the messages of a conversation's current branch, or of all branches, oldest first.",
     {200: ResponseSpec("A page of messages.", Messages)},
     STORE_ERRORS,
-    parameters=CURSOR_PAGE,
+    parameters=(*CURSOR_PAGE, BRANCHES),
 )
 def list_messages(conversation_id: UUID) -> Response:
-    page = _store().messages(_owner(), conversation_id, _limit(), request.args.get("cursor", ""))
+    owner, branches = _owner(), request.args.get("branches", "current")
+    if branches not in ("current", "all"):
+        raise InvalidRequest("branches: must be current or all.")
+    list_page = _store().all_messages if branches == "all" else _store().messages
+    page = list_page(owner, conversation_id, _limit(), request.args.get("cursor", ""))
     return jsonify(messages=[schemas.message(row) for row in page.rows], nextCursor=page.next_cursor)
 
 
 @bp.post("/conversations/<uuid:conversation_id>/messages")
 @describe(
-    "Add a message to a conversation.",
+    "Add a message to a conversation, after the current message or after `parentId`. It becomes the current message.",
     {201: ResponseSpec("The stored message.", ConversationMessage)},
     (*STORE_ERRORS, *BODY_ERRORS, errors.TooManyRequests),
     bodies=(NewMessage,),

@@ -44,7 +44,11 @@ class NewConversation(_RequestBody):
 
 
 class UpdateConversation(NewConversation):
-    current_message_id: UUID | None = Field(default=None, alias="currentMessageId")
+    current_message_id: UUID | None = Field(
+        default=None,
+        alias="currentMessageId",
+        description="Switches to the branch of this message, and there to its newest leaf; null: to the newest leaf of all.",
+    )
 
     def changes(self) -> dict[str, Any]:
         """The fields that the request sets; None clears a field."""
@@ -56,7 +60,11 @@ class EditMessage(_RequestBody):
 
 
 class NewMessage(EditMessage):
-    parent_id: UUID | None = Field(default=None, alias="parentId")
+    parent_id: UUID | None = Field(
+        default=None,
+        alias="parentId",
+        description="The message to add this one after, instead of the current message; null begins a new branch at the root.",
+    )
 
     @property
     def parent(self) -> Parent | None:

@@ -1,7 +1,7 @@
 """The history that an agent receives: the newest turns that fit, in their edited form, each question with its newest reply."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -26,14 +26,14 @@ def of_direct_chat(session: Session, conversation_id: UUID, characters: int) -> 
 
 def of_branch(session: Session, end: UUID | None, characters: int) -> list[ChatMessage]:
     """The turns of the branch that ends at the message `end`, with at most `characters` characters."""
-    path = branches.branch(end)
+    path = branches.branch(end, lambda path: path.c.depth >= 2 * MAX_TURNS - 1)
     columns = select(Message.id, Message.number, func.length(queries.EFFECTIVE), Message.reply_to)
-    query = columns.join(path, path.c.id == Message.id).order_by(path.c.depth).limit(2 * MAX_TURNS)
-    turns = _fitting(_turns(session.execute(query).tuples()), characters)
+    query = columns.join(path, path.c.number == Message.number).order_by(path.c.depth)
+    turns = _fitting(_turns(session.execute(query)), characters)
     return _messages(session, [*turns])
 
 
-def _turns(rows: Iterable[tuple[UUID, int, int, UUID | None]]) -> Iterator[tuple[int, int, int, int]]:
+def _turns(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[int, int, int, int]]:
     """As for `_fitting`, from id, number and length of messages, and the id of the question if they are replies."""
     replies: dict[UUID, tuple[int, int]] = {}
     for id_, number, size, reply_to in rows:

@@ -88,8 +88,9 @@ class Replies:
                 return reply
             conversation.updated_at = queries.now()
             columns = {"reply_to": question_id, "question_version": version, "regenerate": regenerate, "truncated": truncated}
+            columns["parent_id"] = _question(session, conversation, question_id).id
             reply = queries.add(session, conversation_id, "assistant", content, conversation.updated_at, **columns)
-            branches.add_reply(session, conversation, _question(session, conversation, question_id), reply)
+            branches.add_reply(session, conversation, reply)
             return reply
 
         return self._database.write(work)

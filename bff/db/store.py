@@ -82,11 +82,12 @@ class ConversationStore:
 
         def work(session: Session) -> Conversation:
             conversation = queries.owned(session, owner, conversation_id, for_update=True)
-            for name, value in changes.items():
+            values = dict(changes)
+            if "current_message_id" in values:
+                values["current_message_id"] = _leaf(session, conversation_id, values["current_message_id"])
+            for name, value in values.items():
                 setattr(conversation, name, value)
-            if "current_message_id" in changes:
-                conversation.current_message_id = _leaf(session, conversation_id, changes["current_message_id"])
-            if changes:
+            if values:
                 conversation.updated_at = queries.now()
             return conversation
 
@@ -118,16 +119,21 @@ class ConversationStore:
         return self._database.write(work)
 
     def messages(self, owner: str, conversation_id: UUID, limit: int, cursor: str = "") -> Page[Message]:
-        """Those of the current branch, the root first. Raises InvalidRequest for an invalid cursor."""
-        after = pagination.decode(cursor, int)[0] if cursor else None
+        """Those of the current branch, the root first. Raises InvalidRequest for an invalid cursor.
+
+        If the current branch is another one since, the next page continues the one before.
+        """
+        after: int | None = pagination.decode(cursor, int)[0] if cursor else None
 
         def work(session: Session) -> list[Message]:
-            conversation = queries.owned(session, owner, conversation_id)
-            numbers = branches.numbers(session, conversation.current_message_id)
-            start = numbers.index(after) + 1 if after in numbers else 0
-            page = numbers[start : start + limit + 1]
-            rows = session.scalars(select(Message).where(Message.number.in_(page)))
-            return sorted(rows, key=lambda row: page.index(row.number))
+            end = queries.owned(session, owner, conversation_id).current_message_id
+            if after is None:
+                return [*branches.first(session, end, limit + 1)]
+            last = _message_numbered(session, conversation_id, after)
+            rows = branches.after(session, end, last, limit + 1)
+            if rows is None:
+                rows = branches.after(session, branches.leaf_below(session, last), last, limit + 1)
+            return [*(rows or ())]
 
         return _page(self._database.read(work), limit, lambda last: pagination.encode(last.number))
 
@@ -171,6 +177,13 @@ def _message_id(session: Session, conversation_id: UUID, message_id: UUID, field
         return queries.message(session, conversation_id, message_id).id
     except NotFound:
         raise InvalidRequest(f"{field}: is no message of this conversation.") from None
+
+
+def _message_numbered(session: Session, conversation_id: UUID, number: int) -> UUID:
+    query = select(Message.id).where(Message.conversation_id == conversation_id, Message.number == number)
+    if (message_id := session.scalar(query)) is None:
+        raise InvalidRequest("cursor: is none of ours.")
+    return message_id
 
 
 def _page(rows: list[Row], limit: int, cursor_after: Callable[[Row], str]) -> Page[Row]:

@@ -41,9 +41,11 @@ class Client:
     def stream(self, conversation_id, query="", **headers):
         return self("GET", f"{CONVERSATIONS}/{conversation_id}/stream{query}", **headers)
 
-    def contents(self, conversation_id):
-        listed = self("GET", f"{CONVERSATIONS}/{conversation_id}/messages").get_json()["messages"]
-        return [message["content"] for message in listed]
+    def messages(self, conversation_id, query=""):
+        return self("GET", f"{CONVERSATIONS}/{conversation_id}/messages{query}").get_json()["messages"]
+
+    def contents(self, conversation_id, query=""):
+        return [message["content"] for message in self.messages(conversation_id, query)]
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def test_a_conversation_is_created_shown_listed_and_deleted(client):
 
     content = created.get_json()
     assert created.status_code == 201
-    assert set(content) == {"id", "title", "agentId", "createdAt", "updatedAt"}
+    assert set(content) == {"id", "title", "agentId", "currentMessageId", "createdAt", "updatedAt"}
     assert (content["title"], content["agentId"]) == ("Title", "echo")
     assert uuid.UUID(content["id"])
     assert TIME.fullmatch(content["createdAt"])
@@ -228,10 +230,12 @@ def test_a_message_is_stored_and_edited(client):
     assert content == {
         "id": content["id"],
         "conversationId": conversation_id,
+        "parentId": None,
         "role": "user",
         "content": " said ",
         "editedContent": None,
         "editedAt": None,
+        "truncated": False,
         "createdAt": content["createdAt"],
     }
     assert TIME.fullmatch(edited["editedAt"])
@@ -405,7 +409,8 @@ def test_an_edited_question_gets_a_new_reply(client):
     client("PUT", f"{CONVERSATIONS}/{conversation_id}/messages/{question}", {"content": "two"})
     assert frames(client.stream(conversation_id))[-1]["event"] == "done"
 
-    assert client.contents(conversation_id) == ["one", "one", "two"]
+    assert client.contents(conversation_id, "?branches=all") == ["one", "one", "two"]
+    assert client.contents(conversation_id) == ["one", "two"]
     assert client.stream(conversation_id).status_code == 204
 
 
@@ -460,7 +465,8 @@ def test_regenerate_gets_one_reply_per_text(client):
     responses = [client.stream(conversation_id, f"?regenerate={text}") for text in texts]
 
     assert [response.status_code for response in responses] == [200, 200, 204, 200, 200, 204, 204]
-    assert client.contents(conversation_id) == ["one"] * 6
+    assert client.contents(conversation_id, "?branches=all") == ["one"] * 6
+    assert client.contents(conversation_id) == ["one"] * 2
 
 
 def test_an_earlier_message_can_get_a_reply(client):
@@ -470,10 +476,10 @@ def test_an_earlier_message_can_get_a_reply(client):
 
     frames(client.stream(conversation_id, f"?messageId={first}"))
 
-    assert client.contents(conversation_id) == ["one", "two", "one"]
+    assert client.contents(conversation_id) == ["one", "one", "two"]
     assert client.stream(conversation_id, f"?messageId={first}").status_code == 204
     frames(client.stream(conversation_id))
-    assert client.contents(conversation_id) == ["one", "two", "one", "two"]
+    assert client.contents(conversation_id) == ["one", "one", "two", "two"]
 
 
 def test_only_the_users_messages_of_this_conversation_get_replies(client):
@@ -518,7 +524,7 @@ def test_the_agent_is_chosen_by_stream_conversation_or_default(make):
             frames(client.stream(path))
         frames(client.stream(by_default, "?agentId=openai&regenerate=1"))
 
-    assert client.contents(by_default) == ["echoed", "echoed", "from a model"]
+    assert client.contents(by_default) == ["echoed", "from a model"]
     assert client.contents(its_own) == ["echoed", "from a model"]
     assert len(server.requests) == 2
     assert refused(client.stream(by_default, "?agentId=nobody&regenerate=3")) == (400, "invalid_request")

@@ -24,7 +24,8 @@ class ConversationBrowser(Browser):
         return self.request("GET", f"{ROOM}/{conversation}/stream{query}", **headers)
 
     def stored_messages(self, conversation: str) -> list[dict[str, Any]]:
-        return list(self.request("GET", f"{ROOM}/{conversation}/messages").json()["messages"])
+        """Of all branches, in the order in which they were stored."""
+        return list(self.request("GET", f"{ROOM}/{conversation}/messages?branches=all").json()["messages"])
 
     def replies(self, conversation: str) -> list[dict[str, Any]]:
         return [message for message in self.stored_messages(conversation) if message["role"] == "assistant"]

@@ -13,6 +13,7 @@ from sqlalchemy import inspect, text
 
 from bff.db import migrations
 from bff.db.database import Database
+from bff.db.direct_chat import DirectChat
 from bff.db.migrations.version_table import VERSION_TABLE
 from bff.db.models import Base
 from bff.db.replies import Replies
@@ -162,6 +163,32 @@ def test_a_downgrade_below_revision_3_loses_no_messages(database):
     database.upgrade()
 
     assert [m.content for m in store.messages("ada", conversation_id, 100).rows] == ["one", "to two", "to three"]
+
+
+def test_revision_7_makes_existing_messages_one_branch(database):
+    database.upgrade()
+    store, replies, direct = ConversationStore(database), Replies(database, 1000), DirectChat(database, 1000)
+    conversations = [store.create("ada").id for _ in range(2)]
+    empty = store.create("ada").id
+    for name in ("one", "two"):  # The conversations' messages alternate.
+        for id_ in conversations:
+            question = store.add_message("ada", id_, name).id
+            replies.store("ada", id_, question, 0, "", f"to {name}")
+            replies.store("ada", id_, question, 0, "again", f"to {name} again")
+        direct.store("ada", name, name, "direct", spoken=False)
+
+    database.downgrade("0006")
+    database.upgrade()
+
+    texts = ["one", "to one", "to one again", "two", "to two", "to two again"]
+    for id_ in conversations:
+        rows = store.messages("ada", id_, 100).rows
+        assert [row.content for row in rows] == texts
+        assert [row.parent_id for row in rows] == [None, *(row.id for row in rows[:-1])]
+        assert store.get("ada", id_).current_message_id == rows[-1].id
+        assert [message.content for message in agent_history(database, id_)] == ["one", "to one again", "two"]
+    assert store.get("ada", empty).current_message_id is None
+    assert len(direct.task("ada", "next", "three").history) == 5
 
 
 def test_a_failed_migration_is_rolled_back(database):

@@ -37,7 +37,8 @@ def store_reply(replies, conversation_id, content, message_id=None, regenerate="
 
 
 def contents(store, conversation_id):
-    return [message.content for message in store.messages("ada", conversation_id, 100).rows]
+    """Of all branches."""
+    return [message.content for message in store.all_messages("ada", conversation_id, 100).rows]
 
 
 def is_answered(replies, conversation_id, message_id=None, regenerate=""):

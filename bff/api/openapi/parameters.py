@@ -36,3 +36,6 @@ CURSOR_PAGE: Final = (
     ),
     Parameter("cursor", text(), "nextCursor of the previous page."),
 )
+BRANCHES: Final = Parameter(
+    "branches", {"enum": ["current", "all"]}, "all: the messages of all branches, in the order in which they were stored."
+)

@@ -33,10 +33,10 @@ def upgrade() -> None:
     listed = sa.select(conversations.c.id).where(conversations.c.hidden.is_(sa.false()))
     before = newest_first.where(other.c.conversation_id == messages.c.conversation_id, other.c.number < messages.c.number)
     last = newest_first.where(other.c.conversation_id == conversations.c.id)
-    op.execute(sa.update(messages).where(messages.c.conversation_id.in_(listed)).values(parent_id=before.scalar_subquery()))
-    op.execute(
-        sa.update(conversations).where(conversations.c.hidden.is_(sa.false())).values(current_message_id=last.scalar_subquery())
-    )
+    is_listed = messages.c.conversation_id.in_(listed)
+    op.execute(sa.update(messages).where(is_listed).values(parent_id=before.scalar_subquery()))
+    is_visible = conversations.c.hidden.is_(sa.false())
+    op.execute(sa.update(conversations).where(is_visible).values(current_message_id=last.scalar_subquery()))
 
 
 def downgrade() -> None:
