@@ -47,8 +47,9 @@ def previous(session: Session, owner: str, response_id: UUID, *, for_update: boo
 
 
 def inputs(session: Session, row: StoredResponse) -> list[Message]:
-    path = branches.branch(row.question_id)
-    query = select(Message).join(path, path.c.id == Message.id).order_by(path.c.depth).limit(len(row.inputs))
+    """The messages of its input, in their order."""
+    path = branches.branch(row.question_id, lambda path: path.c.depth >= len(row.inputs) - 1)
+    query = select(Message).join(path, path.c.id == Message.id).order_by(path.c.depth)
     return [*session.scalars(query)][::-1]
 
 
@@ -67,10 +68,10 @@ def blocks(session: Session, row: StoredResponse) -> list[OutputBlock]:
 
 def history(session: Session, end: UUID | None, characters: int) -> list[ChatMessage]:
     """The newest messages of the branch that ends at `end`, with at most `characters` characters; never a reply first."""
-    path = branches.branch(end)
-    query = select(Message.number, Message.role, func.length(Message.content)).join(path, path.c.id == Message.id)
+    path = branches.branch(end, lambda path: path.c.depth >= MAX_MESSAGES - 1)
+    query = select(Message.number, func.length(Message.content)).join(path, path.c.id == Message.id)
     numbers = []
-    for number, _, size in session.execute(query.order_by(path.c.depth).limit(MAX_MESSAGES)):
+    for number, size in session.execute(query.order_by(path.c.depth)):
         characters -= size
         if characters < 0:
             break

@@ -36,7 +36,7 @@ def test_the_server_uses_the_tables_that_flask_chat_db_created(start, tmp_path, 
     created = Browser(server).request("POST", "/api/conversations", {"title": "First"})
 
     assert created.json()["title"] == "First"
-    assert "0006" in flask_db("downgrade", "-1", command=command, DATABASE_URL=url).stdout
+    assert "0007" in flask_db("downgrade", "-1", command=command, DATABASE_URL=url).stdout
 
 
 def test_another_programs_tables_are_reported_in_one_sentence(tmp_path):
