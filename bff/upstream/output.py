@@ -9,6 +9,7 @@ Events = Generator[dict[str, Any] | None, None, T]
 BlockKind = Literal["text", "reasoning"]
 KINDS: Final[Mapping[Any, BlockKind]] = {"progress": "text", "reasoning": "reasoning"}
 """By the type of the engine's event."""
+_USAGE: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 class OutputBlock(NamedTuple):
@@ -65,6 +66,14 @@ def without_reasoning(blocks: Sequence[OutputBlock]) -> list[OutputBlock]:
     """Text that the reasoning separated becomes one block."""
     text = "".join(block.text for block in blocks if block.kind == "text")
     return [OutputBlock("text", text)] if text else []
+
+
+def usage_of(response: Mapping[str, Any]) -> dict[str, int] | None:
+    """The tokens in the response of a `complete` event; None unless the model reported all of them."""
+    usage = response.get("usage")
+    if not isinstance(usage, dict) or not all(type(usage.get(name)) is int for name in _USAGE):
+        return None
+    return {name: usage[name] for name in _USAGE}
 
 
 def join_surrogates(text: str) -> str:

@@ -60,6 +60,8 @@ def test_every_recipe_is_known():
         "stream.py",
         "completions.py",
         "completions.mjs",
+        "responses.py",
+        "responses.mjs",
         "ag-ui.mjs",
     }
 
@@ -130,11 +132,11 @@ def test_curl_sends_follows_and_stops_a_message(run):
     assert '"Hello, whole world"' in printed
 
 
-@pytest.mark.parametrize("name", ["stream.py", "completions.py"])
+@pytest.mark.parametrize("name", ["stream.py", "completions.py", "responses.py"])
 def test_python_prints_the_reply(run, name):
     assert run(name, sys.executable, "RECIPE") == HELLO
 
 
-@pytest.mark.parametrize("name", ["completions.mjs", "ag-ui.mjs"])
+@pytest.mark.parametrize("name", ["completions.mjs", "responses.mjs", "ag-ui.mjs"])
 def test_node_prints_the_reply(run, name):
     assert run(name, node_or_skip(), "RECIPE") == HELLO

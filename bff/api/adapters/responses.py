@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from bff.api.adapters import response_objects as objects
-from bff.api.adapters.base import Sent, is_truncated, json_safe, responses
+from bff.api.adapters.base import Sent, is_truncated, responses
 from bff.api.adapters.response_objects import End, Head
 from bff.http.sse import Event
 from bff.upstream import events
-from bff.upstream.output import BlockKind, OutputBlock, OutputBlocks
+from bff.upstream.output import BlockKind, OutputBlock, OutputBlocks, usage_of
 
 FROM_START: Final = -1
-_USAGE: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _DELTAS: Final = {"text": "output_text", "reasoning": "reasoning_text"}
 """In the names of events, by the kind of the block."""
 
@@ -98,7 +97,7 @@ class ResponseEncoder:
         unsent = "" if has_text else "\n\n".join(responses(content))
         deltas = self._delta({"type": "progress", "text": unsent})
         done = self._done(self._index, status) if len(self._output) else []
-        end = End(status, self._output.all(), _usage(content), completed_at=_completed_at(content))
+        end = End(status, self._output.all(), usage_of(content["response"]), completed_at=_completed_at(content))
         return [*deltas, *done, self._end(f"response.{status}", end)]
 
     def _end(self, kind: str, end: End) -> dict[str, Any]:
@@ -143,12 +142,6 @@ def _events(contents: Iterable[Mapping[str, Any]], after: int) -> Iterator[Event
     for content in contents:
         if content["sequence_number"] > after or content["type"] == "error":
             yield Event(content["type"], json.dumps(content, separators=(",", ":")))
-
-
-def _usage(content: Mapping[str, Any]) -> dict[str, int] | None:
-    counts = json_safe(content["response"].get("usage"))
-    is_whole = isinstance(counts, dict) and all(type(counts.get(name)) is int for name in _USAGE)
-    return counts if is_whole else None
 
 
 def _completed_at(content: Mapping[str, Any]) -> int | None:

@@ -25,6 +25,7 @@ from bff.upstream.broker_client import BrokerClient
 from bff.upstream.engine_client import EngineClient
 from bff.upstream.messages import ChatMessage, ChatRequest
 from bff.upstream.open_replies import OpenReplies
+from bff.upstream.output import usage_of
 from bff.upstream.relay import Relay
 from bff.upstream.unnumbered import Question, UnnumberedReply
 
@@ -198,4 +199,4 @@ def _pieces(relay: Relay, reply: UpstreamReply, waiter: Waiter) -> EndedPieces:
         raise Interrupted(detail="the broker stopped the reply")
     if not started:
         yield "\n\n".join(response["responses"])
-    return Ending(response.get("truncated") is True)
+    return Ending(response.get("truncated") is True, usage_of(response))
