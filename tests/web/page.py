@@ -84,6 +84,6 @@ def root(page: Page) -> str:
 
 
 def stored_roles(page: Page, id_: str = "") -> list[str]:
-    """The roles of a conversation's stored messages; by default of the conversation shown."""
-    url = f"{root(page)}api/conversations/{id_ or conversation_id(page)}/messages"
+    """The roles of a conversation's messages in all branches; by default of the conversation shown."""
+    url = f"{root(page)}api/conversations/{id_ or conversation_id(page)}/messages?branches=all"
     return [message["role"] for message in page.request.get(url).json()["messages"]]

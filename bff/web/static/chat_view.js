@@ -1,26 +1,14 @@
 // One chat: its messages, the running replies, and the actions on them.
 
 import { Failure } from "./api.js";
-import { button, make } from "./dom.js";
-import { addEditing, effective } from "./editing.js";
+import { button } from "./dom.js";
 import { Run } from "./run.js";
-import { QuestionView, ReplyView, Transcript } from "./transcript.js";
-import { newTurn, randomKey } from "./turns.js";
+import { ReplyView, Transcript } from "./transcript.js";
+import { addReplyActions, drawQuestion, drawReplies, elementOf, hideReplies, remove } from "./turn_views.js";
+import { newTurn } from "./turns.js";
 
-/**
- * @typedef {import("./turns.js").Turn} Turn
- * @typedef {object} Source The chat's storage: a Conversation or DirectChat.
- * @property {boolean} queues Whether messages can be sent while a reply runs.
- * @property {boolean} continues Whether replies continue without a reader.
- * @property {(turns: Turn[]) => Promise<{turns: Turn[] | null, running: Turn[], accept?: () => void}>} load The newest turns,
- *   or null if they are the given ones; turns whose replies are running; `accept` is called once they are shown.
- * @property {() => Promise<Turn[]>} older
- * @property {(turn: Turn) => Promise<void>} send Throws a Failure.
- * @property {(turn: Turn, options: object) => object} stream Returns the reply of sse.js.
- * @property {(turn: Turn, messageId: string) => void} opened
- * @property {(turn: Turn, last: object, text: string) => {text?: string, reply?: object, note?: string,
- *   retry?: "request" | "resume" | "send" | null, reload?: boolean}} ended What to show at the end, and which retry to offer.
- */
+/** @typedef {import("./turns.js").Source} Source */
+
 export class ChatView {
   transcript = new Transcript(() => this.#older());
   #on;
@@ -64,8 +52,8 @@ export class ChatView {
     // A run of ours without an id yet might be one of `running`.
     this.#isStale = this.locked || this.#turns.some(({ run }) => run && !run.messageId);
     if (this.#hasLeft || this.locked) return;
-    if (turns && !this.busy) this.#draw(turns);
     if (!turns || !this.busy) accept?.();
+    if (turns && !this.busy) this.#draw(turns);
     if (!this.#isStale) running.forEach((turn) => this.#follow(turn));
     this.#offerRequest();
     this.transcript.fill();
@@ -93,8 +81,8 @@ export class ChatView {
   }
 
   #elements(turn) {
-    const question = turn.question ? [this.#question(turn)] : [];
-    return turn.replies.length ? [...question, this.#reply(turn, turn.replies.length - 1)] : question;
+    const question = turn.question ? [drawQuestion(turn, this.#actions)] : [];
+    return [...question, ...drawReplies(turn, this.#actions)];
   }
 
   #follow(turn) {
@@ -121,7 +109,7 @@ export class ChatView {
 
   #add(turn) {
     this.#turns.push(turn);
-    if (turn.question) this.transcript.append(this.#question(turn));
+    if (turn.question) this.transcript.append(drawQuestion(turn, this.#actions));
     return turn;
   }
 
@@ -176,13 +164,13 @@ export class ChatView {
     await this.source.send(turn);
     if (!isNew || !turn.question?.id) return;
     const before = turn.questionElement;
-    before.replaceWith(this.#question(turn));
+    before.replaceWith(drawQuestion(turn, this.#actions));
     this.#on.change(this, true);
   }
 
   #showPending(turn) {
     const view = new ReplyView();
-    if (turn.replyView) turn.replyView.element.hidden = true; // Only one of the replies to a question is shown.
+    hideReplies(turn, true); // The new reply takes the place of the others.
     if (turn.pending) turn.pending.element.replaceWith(view.element);
     else this.transcript.append(view.element);
     turn.pending = view;
@@ -202,7 +190,7 @@ export class ChatView {
 
   #showEnd(turn, view, last) {
     const { text, reply, note, retry, reload } = this.source.ended(turn, last, view.content);
-    if (turn.replyView) turn.replyView.element.hidden = false;
+    hideReplies(turn, false);
     view.end(text);
     if (note !== undefined) view.note(note);
     if (last.type === "error") view.fail(last.error, retry && (() => this.#retry(turn, retry, last)), last.retry_after);
@@ -214,13 +202,11 @@ export class ChatView {
   }
 
   #addReply(turn, view, reply) {
-    turn.replies.push(reply);
-    turn.replyView?.element.remove();
-    turn.replyView = view;
+    turn.replyViews?.forEach(({ element }) => element.remove());
+    turn.replies = [reply];
+    turn.replyViews = [view];
     turn.pending = null;
-    view.addAudio(reply);
-    view.showTruncated(reply);
-    this.#addActions(turn, turn.replies.length - 1, view);
+    addReplyActions(turn, reply, view, this.#actions);
   }
 
   #discard(turn) {
@@ -235,48 +221,44 @@ export class ChatView {
     this.#start(turn);
   }
 
-  #question(turn) {
-    const view = new QuestionView(effective(turn.question));
-    const isLast = () => turn === this.#turns.at(-1) && !this.busy;
-    // The server replies again to an edited question.
-    const next = () => (isLast() ? () => isLast() && this.#requestReply(turn, "") : null);
-    if (turn.question.id) addEditing(turn.question, view, this.#save, next);
-    turn.questionElement = view.element;
-    return view.element;
+  #actions = {
+    save: (message, content) => this.source.edit(message, content),
+    askAgain: (turn, content) => this.#whenIdle(() => this.#askAgain(turn, content)),
+    regenerate: (turn, key) => this.#whenIdle(() => this.#start(Object.assign(turn, { regenerate: key }))),
+    versions: (message) => this.source.versions?.(message) ?? [],
+    switchTo: (id) => this.#whenIdle(() => this.#switchTo(id)),
+  };
+
+  #whenIdle(work) {
+    if (this.busy) this.#on.complain("A reply is being written. Stop it, or wait for its end.");
+    else work();
   }
 
-  #reply(turn, index) {
-    const view = new ReplyView();
-    view.end(effective(turn.replies[index]));
-    view.addAudio(turn.replies[index]);
-    view.showTruncated(turn.replies[index]);
-    this.#addActions(turn, index, view);
-    turn.replyView = view;
-    return view.element;
+  /** Sends another version of a question. It begins a branch, which is shown from there on. */
+  #askAgain(turn, content) {
+    for (const gone of this.#turns.splice(this.#turns.indexOf(turn))) remove(gone);
+    this.transcript.focus();
+    this.#start(this.#add(newTurn({ content, parentId: turn.question.parentId })));
   }
 
-  #addActions(turn, index, view) {
-    const { length } = turn.replies;
-    if (!turn.replies[index].id) return;
-    addEditing(turn.replies[index], view, this.#save, () => null);
-    view.actions.append(button("Regenerate", () => this.busy || this.#requestReply(turn, randomKey()), { class: "again" }));
-    if (length < 2) return;
-    const to = (other, label, sign) =>
-      button(sign, () => this.#switchTo(turn, other), { "aria-label": label, disabled: !turn.replies[other] });
-    const position = make("span", {}, `${index + 1} of ${length}`);
-    view.actions.append(to(index - 1, "Reply before", "‹"), position, to(index + 1, "Reply after", "›"));
+  /** Shows the branch with another version of a message. */
+  async #switchTo(id) {
+    try {
+      await this.source.switchTo(id);
+      await this.#loading?.catch(() => {});
+      await this.open();
+      await this.#focusVersion(id);
+    } catch (failure) {
+      this.#on.complain(failure.message);
+    }
   }
 
-  #save = (message, content) => this.source.edit(message, content);
-
-  #switchTo(turn, index) {
-    const before = turn.replyView.element;
-    before.replaceWith(this.#reply(turn, index));
-    turn.replyView.element.querySelector(".actions button:not(:disabled)").focus();
-  }
-
-  #requestReply(turn, regenerate) {
-    turn.regenerate = regenerate;
-    this.#start(turn);
+  async #focusVersion(id) {
+    const find = () => this.#turns.map((turn) => elementOf(turn, id)).find(Boolean);
+    while (!find() && (await this.#older()));
+    const element = find();
+    if (!element) return; // Another tab has switched once more.
+    element.scrollIntoView({ block: "nearest" });
+    element.querySelector(".versions button:not(:disabled)")?.focus({ preventScroll: true });
   }
 }

@@ -5,7 +5,8 @@ import { ROOT } from "./root.js";
 import { forget, remember, running } from "./running.js";
 import { followReply } from "./sse.js";
 import { broadcast } from "./store.js";
-import { signature, turnsOf } from "./turns.js";
+import { Tree } from "./tree.js";
+import { turnsOf } from "./turns.js";
 
 const PAGE = 100; // Messages per request.
 const MAX_DRAWN = 30; // Turns drawn at once; earlier ones are drawn on scrolling.
@@ -18,7 +19,7 @@ export class Conversation {
   draft = {}; // Fields to create the conversation with.
   #onCreate;
   #earlier = []; // Turns not drawn yet.
-  #lastQuestion = "";
+  #tree = new Tree();
 
   /** @param {object | null} conversation From the server; null if it is not created yet. */
   constructor(conversation, onCreate) {
@@ -41,31 +42,34 @@ export class Conversation {
   async load(turns) {
     if (!this.id) return { turns: null, running: [] };
     const [conversation, messages] = await Promise.all([fetchJSON("GET", this.#path), this.#messages()]);
-    const loaded = turnsOf(messages);
+    const tree = new Tree(messages, conversation.currentMessageId);
+    const loaded = turnsOf(tree.branch());
     const sent = turns.filter(({ question }) => !question || question.id);
-    const hasChanged = signature(loaded) !== signature([...this.#earlier, ...sent]);
+    const hasChanged = tree.signature !== this.#tree.signature;
     const last = (hasChanged ? loaded : sent).at(-1);
     const accept = () => {
       this.conversation = conversation;
-      if (hasChanged) this.#earlier = loaded.slice(0, -MAX_DRAWN);
-      this.#lastQuestion = last?.question?.id ?? "";
+      if (!hasChanged) return;
+      this.#tree = tree;
+      this.#earlier = loaded.slice(0, -MAX_DRAWN);
     };
-    return { turns: hasChanged ? loaded.slice(-MAX_DRAWN) : null, running: this.#running(last), accept };
+    return { turns: hasChanged ? loaded.slice(-MAX_DRAWN) : null, running: this.#running(last, tree), accept };
   }
 
   /** The last turn in a list, if this browser knows that its reply is running. */
-  #running(turn) {
+  #running(turn, tree) {
     const run = running(this.id);
-    if (!run || run.messageId !== turn?.question?.id || turn.replies.length > run.replies) return [];
+    if (!run || run.messageId !== turn?.question?.id || tree.repliesTo(run.messageId).length > run.replies) return [];
     turn.regenerate = run.regenerate;
     turn.remembered = true;
     return [turn];
   }
 
+  /** Those of all branches. */
   async #messages() {
     const messages = [];
     for (let cursor = ""; cursor !== null; ) {
-      const query = new URLSearchParams({ limit: PAGE, cursor });
+      const query = new URLSearchParams({ branches: "all", limit: PAGE, cursor });
       const page = await fetchJSON("GET", `${this.#path}/messages?${query}`);
       messages.push(...page.messages);
       cursor = page.nextCursor;
@@ -81,11 +85,11 @@ export class Conversation {
   async send(turn) {
     if (turn.question.id) return;
     if (!this.conversation) await this.#create();
-    const { content } = turn.question;
-    const stored = turn.sent && (await this.#findStored(content)); // A request that failed may have arrived.
+    const { content, parentId = this.#tree.current } = turn.question;
+    const stored = turn.sent && (await this.#findStored(content, parentId)); // A request that failed may have arrived.
     turn.sent = true;
-    turn.question = stored || (await fetchJSON("POST", `${this.#path}/messages`, { content }));
-    this.#lastQuestion = turn.question.id;
+    turn.question = stored || (await fetchJSON("POST", `${this.#path}/messages`, { content, parentId }));
+    this.#tree.add(turn.question);
   }
 
   async #create() {
@@ -93,9 +97,9 @@ export class Conversation {
     this.#onCreate(this.conversation);
   }
 
-  async #findStored(content) {
-    const last = (await this.#messages()).at(-1);
-    return last?.role === "user" && last.content === content && last.id !== this.#lastQuestion ? last : null;
+  async #findStored(content, parentId) {
+    const isOurs = (message) => message.content === content && message.parentId === parentId && !this.#tree.has(message.id);
+    return (await this.#messages()).findLast((message) => message.role === "user" && isOurs(message));
   }
 
   stream({ question, regenerate = "" }, options) {
@@ -106,8 +110,9 @@ export class Conversation {
   opened(turn) {
     if (turn.remembered) return;
     turn.remembered = true;
-    const { question, regenerate = "", replies } = turn;
-    remember(this.id, this.id, { messageId: question.id, regenerate, replies: replies.length });
+    const { question, regenerate = "" } = turn;
+    const replies = this.#tree.repliesTo(question.id).length;
+    remember(this.id, this.id, { messageId: question.id, regenerate, replies });
   }
 
   /** What to show at the end, and which retry to offer. */
@@ -116,7 +121,8 @@ export class Conversation {
     if (this.id) forget(this.id, this.id);
     if (last.type === "error") return { retry: "request" };
     if (last.messageId) {
-      const reply = { id: last.messageId, role: "assistant", content: text, editedContent: null, truncated: last.truncated };
+      const reply = newReply(last, turn.question.id, text);
+      this.#tree.add(reply);
       return { reply, note: last.type === "stopped" ? "Stopped." : undefined };
     }
     return last.type === "complete" ? { reload: true } : { note: "Stopped, and not kept.", retry: "request" };
@@ -126,4 +132,18 @@ export class Conversation {
     Object.assign(message, await fetchJSON("PUT", `${this.#path}/messages/${message.id}`, { content }));
     broadcast({ chat: this.id });
   }
+
+  versions(message) {
+    return this.#tree.versions(message);
+  }
+
+  /** Makes the branch with a message the current one. */
+  async switchTo(id) {
+    this.conversation = await fetchJSON("PATCH", this.#path, { currentMessageId: id });
+    broadcast({ chat: this.id });
+  }
+}
+
+function newReply({ messageId, truncated }, parentId, content) {
+  return { id: messageId, parentId, role: "assistant", content, editedContent: null, truncated };
 }

@@ -1,4 +1,4 @@
-// Edits a message; the original stays one click away.
+// Edits a message in place, where the original stays one click away, or sends it again as a new version.
 
 import { button, isComposing, make } from "./dom.js";
 
@@ -8,10 +8,10 @@ export function effective(message) {
 }
 
 /**
- * Adds the buttons to `view.actions`. `save(message, content)` stores the text or throws a Failure. `next()` returns a function
- * to call on "Save and ask again", or null.
+ * Adds the buttons to `view.actions`. `save(message, content)` stores the text or throws a Failure. `ask(content)` sends it as a
+ * new question.
  */
-export function addEditing(message, view, save, next) {
+export function addEditing(message, view, save, ask) {
   const original = button("Edited", () => press(original.getAttribute("aria-pressed") !== "true"), {
     title: "Show what it was before",
     "aria-pressed": "false",
@@ -26,11 +26,11 @@ export function addEditing(message, view, save, next) {
     original.hidden = false;
     press(false);
   };
-  const edit = button("Edit", () => open(view, effective(message), saveAndShow, next(), edit));
+  const edit = button("Edit", () => open(view, effective(message), saveAndShow, ask, edit));
   view.actions.append(edit, original);
 }
 
-function open(view, text, save, next, opener) {
+function open(view, text, save, ask, opener) {
   const area = make("textarea", { "aria-label": "Message", dir: "auto", rows: Math.min(12, text.split("\n").length + 1) });
   const problem = make("p", { class: "problem", role: "alert" });
   const close = () => {
@@ -40,7 +40,7 @@ function open(view, text, save, next, opener) {
     view.actions.hidden = false;
     if (hasFocus) opener.focus();
   };
-  const finish = async (then) => {
+  const finish = async () => {
     if (!area.value.trim()) return area.focus();
     try {
       await save(area.value);
@@ -48,10 +48,14 @@ function open(view, text, save, next, opener) {
       return problem.replaceChildren(failure.message);
     }
     close();
-    then?.();
   };
-  const more = next ? [button("Save and ask again", () => finish(next))] : [];
-  const buttons = [button("Save", () => finish(), { class: "main" }), ...more, button("Cancel", close)];
+  const askAgain = () => {
+    if (!area.value.trim()) return area.focus();
+    close();
+    ask(area.value);
+  };
+  const more = ask ? [button("Ask again", askAgain, { class: "main" })] : [];
+  const buttons = [...more, button("Save", finish, { class: ask ? null : "main" }), button("Cancel", close)];
   const form = make("div", { class: "edit" }, area, problem, make("div", { class: "buttons" }, ...buttons));
   area.value = text;
   area.addEventListener("keydown", (event) => {

@@ -33,6 +33,10 @@ export class Transcript {
     this.element.hidden = true;
   }
 
+  focus() {
+    this.scroller.focus({ preventScroll: true });
+  }
+
   clear() {
     this.list.replaceChildren();
   }
