@@ -42,6 +42,11 @@ MATRIX = {
     "POST /v1/chat/completions": Row(
         ANY_USER, {"model": "default", "stream": True, "messages": [{"role": "user", "content": PRIVATE_TEXT}]}
     ),
+    "POST /v1/responses": Row(ANY_USER, {"model": "default", "input": PRIVATE_TEXT}),
+    "GET /v1/responses/<response_id>": Row(OWNER_ONLY),
+    "POST /v1/responses/<response_id>/cancel": Row(OWNER_ONLY),
+    "DELETE /v1/responses/<response_id>": Row(OWNER_ONLY),
+    "GET /v1/responses/<response_id>/input_items": Row(OWNER_ONLY),
     "GET /api/chat/stream/<chat_id>/stream": Row((401, 204, 204, 200)),
     "GET /api/agents": Row(ANY_USER),
     "GET /api/conversations": Row(ANY_USER),
@@ -130,12 +135,18 @@ def _conversation_message(owner: Owner) -> str:
     return str(owner.post(f"/api/conversations/{conversation}/messages", {"content": PRIVATE_TEXT}).json["id"])
 
 
+def _response(owner: Owner) -> str:
+    body = {"model": "echo", "input": PRIVATE_TEXT, "background": True}
+    return str(owner.post("/v1/responses", body).json["id"])
+
+
 CREATE: dict[str, Callable[[Owner], str]] = {
     "audio": _audio,
     "message_id": _message,
     "chat_id": lambda _: CHAT_ID,
     "path:filename": lambda _: "chat.js",
     "path:name": lambda _: "default",
+    "response_id": _response,
     "uuid:conversation_id": _conversation,
     "uuid:message_id": _conversation_message,
 }
