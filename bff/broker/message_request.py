@@ -1,9 +1,9 @@
 """The body of `POST /api/v1/message`."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, StrictStr, StringConstraints
+from pydantic import BaseModel, StrictStr, StringConstraints, model_validator
 
 ENGINE_FIELDS: Final = {"client_id", "user_id", "message", "message_type", "audio_base64", "audio_format"} | {
     "conversation_id",
@@ -45,9 +45,15 @@ class MessageRequest(BaseModel):
     options: dict[str, Any] | None = None
     response_id: Id | None = None
     message_uuid: UUID | None = None
-    """The first part of the message's id; random by default. It must come with a `client_message_id`."""
+    """The first part of the message's id; random by default. A `client_message_id` keeps it unique."""
     restartable: bool = True
     """False: the reply fails if its worker dies after the output has begun, whoever produces it."""
+
+    @model_validator(mode="after")
+    def _check_uuid(self) -> Self:
+        if self.message_uuid is not None and self.client_message_id is None:
+            raise ValueError("message_uuid needs a client_message_id")
+        return self
 
     def for_engine(self) -> dict[str, Any]:
         return self.model_dump(include=ENGINE_FIELDS, exclude_none=True) | {"org": self.org_id}

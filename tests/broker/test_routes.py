@@ -1,6 +1,7 @@
 """The broker's stream of a log: long logs, and logs that disappear while they are read."""
 
 from collections.abc import Iterable
+from uuid import UUID
 
 import pytest
 from flask import Flask
@@ -12,6 +13,7 @@ from bff.broker.queue.base import PAGE_EVENTS, Message, Queue
 from bff.config.environment import load_settings
 from bff.ops.redis import connect
 from bff.ops.redis_keys import hash_user_id
+from bff.upstream.message_ids import new_id
 from tests.live import BROKER_KEY
 from tests.redis_server import RedisServer
 
@@ -110,3 +112,15 @@ def test_the_queues_entries_have_the_chat_ids_of_their_messages():
 
     assert [entry["chat_id"] for entry in entries] == ["chat-1", "", ""]
     assert client.post("/api/v1/message", json=content | {"chat_id": "x" * 257}, headers=headers).status_code == 400
+
+
+def test_a_message_has_the_uuid_that_its_sender_chose():
+    client, uuid = new_app().test_client(), "0f3a8a62-5f3f-4b4e-9d6c-2f4a7f1f9b11"
+    content = {"user_id": "ada", "org_id": "home", "client_id": "web", "message": "hi", "message_uuid": uuid}
+
+    created = client.post("/api/v1/message", json=content | {"client_message_id": "c"}, headers=KEY)
+    again = client.post("/api/v1/message", json=content | {"client_message_id": "c"}, headers=KEY)
+    without_key = client.post("/api/v1/message", json=content, headers=KEY)
+
+    assert created.json["message_id"] == new_id("home", "ada", first=UUID(uuid)) == again.json["message_id"]
+    assert without_key.status_code == 400
