@@ -230,9 +230,16 @@ def _new(folder: Path, name: str) -> Path:
 def _has_replicas(node: RedisServer, number: int) -> bool:
     with contextlib.suppress(Exception), connect(node.url) as client:
         info: Any = client.info("replication")
-        online = [info.get(f"slave{index}", {}).get("state") for index in range(info.get("connected_slaves", 0))]
-        return online == ["online"] * number
+        replicas = [info[f"slave{index}"] for index in range(info["connected_slaves"])]
+        return len(replicas) == number and all(_has_loaded(replica["port"]) for replica in replicas)
     return False
+
+
+def _has_loaded(port: int) -> bool:
+    """The primary calls a replica online that is still loading the data."""
+    with connect(f"redis://127.0.0.1:{port}") as client:
+        info: Any = client.info("replication")
+        return info["master_link_status"] == "up"
 
 
 def _known_nodes(client: Client) -> int:
