@@ -21,7 +21,8 @@ FAST_REPLICATION = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-peri
 class Sentinel(RedisServer):
     """A Sentinel writes its state into its configuration file."""
 
-    def __init__(self, folder: Path, primary: int) -> None:
+    def __init__(self, folder: Path, primary: int, *options: str) -> None:
+        """`primary`: its port."""
         self.config = folder / "sentinel.conf"
         self.config.write_text(
             f"sentinel monitor chat 127.0.0.1 {primary} 2\n"
@@ -29,12 +30,12 @@ class Sentinel(RedisServer):
             "sentinel failover-timeout chat 5000\n"
             "sentinel parallel-syncs chat 2\n"
         )
-        super().__init__(folder)
+        super().__init__(folder, *options)
 
     def start(self) -> None:
         command = [redis_or_skip(), str(self.config), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
         with (self.folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen([*command, "--dir", str(self.folder)], stdout=log, stderr=log)
+            self.process = subprocess.Popen([*command, "--dir", str(self.folder), *self._options], stdout=log, stderr=log)
         assert eventually(self._is_up, 20), (self.folder / "redis.log").read_text()
 
 
