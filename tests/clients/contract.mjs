@@ -47,7 +47,7 @@ const cases = {
     const cut = async (frames) => {
       const own = `${user}-${frames}`
       const client = open(own, cutAt(own, 'X-Cut-Frame', frames))
-      const shown = await client.send('/slow 0.2 one two three')
+      const shown = await client.send('/slow 2 one two three')
       return client.resumesItself ? shown : client.resume(shown)
     }
     return Promise.all(Array.from({ length: FRAMES }, (_, index) => cut(index + 1)))
@@ -65,7 +65,7 @@ const cases = {
   // The first tab's reply is followed by the second tab's, in the queue; each tab is reloaded while both wait or run.
   async tabs(user) {
     const tabs = ['chat-1', 'chat-2'].map((chat) => open(user, { chat }))
-    const first = tabs[0].send('/slow 1 one two')
+    const first = tabs[0].send('/slow 3 one two')
     await tabs[0].waitFor('one ')
     const second = tabs[1].send('/slow 1 three four')
     await eventually(() => tabs[1].accepted)

@@ -1,7 +1,7 @@
-"""A proxy that resets connections in the middle of a response, as the request's headers say.
+"""A proxy that breaks connections in the middle of a response, as the request's headers say.
 
-- X-Cut: as soon as the response contains this word; one connection of each user.
-- X-Cut-Frame: after this many frames of an event stream; one connection of each user.
+- X-Cut: resets it as soon as the response contains this word; one connection of each user.
+- X-Cut-Frame: closes it after this many frames of an event stream; one connection of each user.
 - X-Cut-Each: the same, but each connection.
 """
 
@@ -23,6 +23,7 @@ class Cut(NamedTuple):
     end: re.Pattern[bytes]
     """Matches a response up to where it is cut."""
     each: bool
+    after_frame: bool
 
     @classmethod
     def of(cls, request: bytes) -> "Cut | None":
@@ -30,7 +31,7 @@ class Cut(NamedTuple):
         if match is None:
             return None
         text = rb"(?s).*?" + re.escape(match[2]) if match[1] is None else rb"(?s)(?:.*?\n\n){%s}" % match[2]
-        return cls(re.compile(text), each=(match[1] or b"").lower() == b"-each")
+        return cls(re.compile(text), each=(match[1] or b"").lower() == b"-each", after_frame=match[1] is not None)
 
     def position(self, response: bytes) -> int:
         """-1 if the response has not got there."""
@@ -55,7 +56,8 @@ class CuttingProxy(Listener):
                 end = cuts[0].position(response) if cuts else -1
                 client.sendall(piece if end < 0 else piece[: len(piece) - (len(response) - end)])
                 if end >= 0:
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                    if not cuts[0].after_frame:  # A reset may discard what the client has not read.
+                        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                     client.shutdown(socket.SHUT_RD)  # While another thread reads, the kernel keeps the socket open.
                     return
 
