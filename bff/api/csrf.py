@@ -54,7 +54,7 @@ def is_own_request() -> bool:
     if named:
         return not _is_cross_origin(services.parts().settings.cors_allow_origins)
     scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
-    return scheme == "bearer" or "Sec-Fetch-Mode" in request.headers
+    return scheme == "bearer" or request.headers.get("Sec-Fetch-Mode") == "cors"
 
 
 def _may_have_ambient_credentials(parts: Parts) -> bool:

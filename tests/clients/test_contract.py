@@ -88,7 +88,7 @@ def test_every_client_gets_its_reply_over_a_restart(restarting_server):
 
     results = {client: finish_client(process) for client, process in processes.items()}
 
-    assert results == dict.fromkeys(CLIENTS, [shown("one two"), shown("and again")])
+    assert results == {client: [shown("one two"), shown("and again")] for client in CLIENTS}
 
 
 def start_client(client: str, url: str) -> subprocess.Popen[str]:
