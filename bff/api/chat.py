@@ -124,7 +124,7 @@ def complete() -> Response:
 @describe(
     "Resume a run of TanStack AI (`runId`), or show the active run of a thread (`threadId`).",
     {200: CHAT_STREAM._replace(model=Thread)},
-    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired),
+    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired, errors.MethodNotAllowed),
     parameters=TANSTACK,
 )
 def resume_run() -> Response:

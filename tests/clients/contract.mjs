@@ -47,7 +47,7 @@ const cases = {
     const cut = async (frames) => {
       const own = `${user}-${frames}`
       const client = open(own, cutAt(own, 'X-Cut-Frame', frames))
-      const shown = await client.send('/slow 2 one two three')
+      const shown = await client.send('/slow 4 one two three')
       return client.resumesItself ? shown : client.resume(shown)
     }
     return Promise.all(Array.from({ length: FRAMES }, (_, index) => cut(index + 1)))
@@ -55,7 +55,7 @@ const cases = {
 
   async reload(user) {
     const before = open(user)
-    const sent = before.send('/slow 2 one two three')
+    const sent = before.send('/slow 4 one two three')
     await before.waitFor('one ')
     const after = await before.reloaded()
     const shown = await after.shown()
