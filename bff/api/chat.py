@@ -1,7 +1,6 @@
 """/api/chat: send a message, follow its reply, resume it, stop it."""
 
 from flask import Blueprint, Response, jsonify, request
-from werkzeug.exceptions import MethodNotAllowed
 
 from bff import errors
 from bff.api import brokers, client_protocols, hooks, numbered_replies, reconnects, reply_stream, services
@@ -34,7 +33,7 @@ from bff.api.openapi.parameters import (
 from bff.api.openapi.responses import CHAT_STREAM, STOPPING
 from bff.api.openapi.schemas import Active, ChatReply, Thread
 from bff.auth.identity import Identity
-from bff.errors import NotFound, UnsupportedMediaType
+from bff.errors import InvalidRequest, NotFound, UnsupportedMediaType
 from bff.http import event_ids, request_body
 from bff.upstream import messages
 from bff.upstream.broker_client import ActiveMessage, BrokerClient
@@ -124,7 +123,7 @@ def complete() -> Response:
 @describe(
     "Resume a run of TanStack AI (`runId`), or show the active run of a thread (`threadId`).",
     {200: CHAT_STREAM._replace(model=Thread)},
-    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired, errors.MethodNotAllowed),
+    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired, errors.InvalidRequest),
     parameters=TANSTACK,
 )
 def resume_run() -> Response:
@@ -135,7 +134,7 @@ def resume_run() -> Response:
             raise NotFound
         return numbered_replies.follow_run(identity, message_id, {"runId": run_id}, client_protocols.next_event())
     if not thread_id:
-        raise MethodNotAllowed(["POST"])
+        raise InvalidRequest("runId or threadId is required.")
     active = _latest_message(identity, thread_id)
     return jsonify(messages=[], activeRun={"runId": active.message_id} if active else None, interrupts=None)
 
