@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 export PORT
 
-.PHONY: run test test-quick test-deps soak soak-freezes soak-failover check bench lock
+.PHONY: run test test-quick test-deps soak soak-freezes check bench lock
 
 run: .venv/run
 	APP_ENV=development .venv/bin/flask chat db upgrade
@@ -31,8 +31,8 @@ NOT_UNDER_GEVENT = deploy config api/adapters engine/test_user_data.py faults/te
 	$(foreach name,events message_ids messages recordings,upstream/test_$(name).py)
 
 test: .venv/dev
-	$(PYTEST) $(IN_PARALLEL) -m "not alone and not failover" $(RERUN)
-	$(PYTEST) -m "alone and not failover" $(RERUN)
+	$(PYTEST) $(IN_PARALLEL) -m "not alone" $(RERUN)
+	$(PYTEST) -m alone $(RERUN)
 	$(MAKE) --no-print-directory -j 2 test-gevent-1 test-gevent-2
 
 # One half of the tests that run under gevent.
@@ -67,10 +67,6 @@ soak: .venv/dev
 soak-freezes: export FREEZE_SCALE ?= 1
 soak-freezes: .venv/dev
 	.venv/bin/python -m pytest -rP tests/faults/test_frozen.py
-
-# Redis fail-overs behind Sentinels and in a cluster, under load. Not part of `make test`: with a frozen primary not every run passes.
-soak-failover: .venv/dev
-	.venv/bin/python -m pytest -rP -m failover
 
 check: .venv/dev
 	.venv/bin/ruff check .

@@ -21,7 +21,8 @@ FAST_REPLICATION = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-peri
 class Sentinel(RedisServer):
     """A Sentinel writes its state into its configuration file."""
 
-    def __init__(self, folder: Path, primary: int) -> None:
+    def __init__(self, folder: Path, primary: int, *options: str) -> None:
+        """`primary`: its port."""
         self.config = folder / "sentinel.conf"
         self.config.write_text(
             f"sentinel monitor chat 127.0.0.1 {primary} 2\n"
@@ -29,12 +30,12 @@ class Sentinel(RedisServer):
             "sentinel failover-timeout chat 5000\n"
             "sentinel parallel-syncs chat 2\n"
         )
-        super().__init__(folder)
+        super().__init__(folder, *options)
 
     def start(self) -> None:
         command = [redis_or_skip(), str(self.config), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
         with (self.folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen([*command, "--dir", str(self.folder)], stdout=log, stderr=log)
+            self.process = subprocess.Popen([*command, "--dir", str(self.folder), *self._options], stdout=log, stderr=log)
         assert eventually(self._is_up, 20), (self.folder / "redis.log").read_text()
 
 
@@ -230,9 +231,16 @@ def _new(folder: Path, name: str) -> Path:
 def _has_replicas(node: RedisServer, number: int) -> bool:
     with contextlib.suppress(Exception), connect(node.url) as client:
         info: Any = client.info("replication")
-        online = [info.get(f"slave{index}", {}).get("state") for index in range(info.get("connected_slaves", 0))]
-        return online == ["online"] * number
+        replicas = [info[f"slave{index}"] for index in range(info["connected_slaves"])]
+        return len(replicas) == number and all(_has_loaded(replica["port"]) for replica in replicas)
     return False
+
+
+def _has_loaded(port: int) -> bool:
+    """The primary calls a replica online that is still loading the data."""
+    with connect(f"redis://127.0.0.1:{port}") as client:
+        info: Any = client.info("replication")
+        return info["master_link_status"] == "up"
 
 
 def _known_nodes(client: Client) -> int:

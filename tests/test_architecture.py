@@ -42,6 +42,7 @@ IMPORTERS = {
         "bff/ops/redis_pool.py",
         "bff/ops/redis_sentinel.py",
         "bff/ops/redis_cluster.py",
+        "bff/ops/redis_scripts.py",
         "bff/broker/queue/redis",
     },
     "prometheus_client": {"bff/ops/metrics.py"},

@@ -74,6 +74,8 @@ class Run:
         self.submitted = threading.Event()
         """Set once the upstream has accepted the message, or `refusal` is set."""
         self.refusal: ChatError | None = None
+        self.is_unrenewed = False
+        """Whether the queue was unavailable when the lease was to be renewed last."""
         self._concluded = False
         self._restart = False
 

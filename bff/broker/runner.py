@@ -114,15 +114,21 @@ class Runner:
             time.sleep(interval if self._renew_all() else min(RETRY_SECONDS, interval))
 
     def _renew_all(self) -> bool:
-        """False if the queue is unavailable."""
-        for run in list(self._runs):
+        """False if a lease could not be renewed because the queue is unavailable.
+
+        In a cluster it may be so for some runs only. These are tried last the next time, so that they do not delay the others.
+        """
+        for run in sorted(self._runs, key=lambda run: run.is_unrenewed):
+            was_unrenewed, run.is_unrenewed = run.is_unrenewed, False
             try:
                 self._renew(run)
             except StorageUnavailable:
-                return False
+                run.is_unrenewed = True
+                if was_unrenewed:
+                    break
             except Exception:
                 log.exception("a lease could not be renewed")
-        return True
+        return not any(run.is_unrenewed for run in list(self._runs))
 
     def _renew(self, run: Run) -> None:
         try:

@@ -1,13 +1,11 @@
-"""Connections to Redis, Lua scripts and error mapping.
+"""Connections to Redis, and error mapping.
 
 Redis is one server, or one behind Sentinels (redis_sentinel.py), or a cluster (redis_cluster.py).
 """
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from hashlib import sha1
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,7 +14,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     ClusterDownError,
     NoPermissionError,
-    NoScriptError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
@@ -39,7 +36,7 @@ TIMEOUT_SECONDS: Final = 5.0
 """For connecting, for the reply to a command, and for a free connection."""
 TRANSIENT_ERRORS: Final = (ReadOnlyError, ClusterDownError, TryAgainError)
 TRANSIENT_CODES: Final = re.compile(
-    r"(^|-|: )(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY|UNBLOCKED)\b"
+    r"(^|-|: )(READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|BUSY|UNBLOCKED|WAIT cannot be used)\b"
 )
 """Errors that end with a fail-over, a start or a full disk. redis-py strips the code of errors that it has a class for
 (TRANSIENT_ERRORS); scripts in Redis 6 and pipelines put text before the code."""
@@ -160,30 +157,3 @@ def map_errors() -> Iterator[None]:
         raise
     except (RedisError, RedisClusterException, OSError) as error:
         raise StorageUnavailable(detail=explain(error) or f"Redis: {type(error).__name__}: {error}") from error
-
-
-class Scripts:
-    """Runs the Lua scripts of a folder by file name; `preludes` are prepended to each. They may read CLUSTER and SHARDED."""
-
-    def __init__(self, client: Client, folder: Path, *preludes: Path) -> None:
-        self._client = client
-        prelude = "".join(path.read_text(encoding="utf-8") for path in preludes)
-        self._texts = {path.stem: prelude + path.read_text(encoding="utf-8") for path in folder.glob("*.lua")}
-        self._hashes: dict[str, str] = {}
-        """Known once the first script runs, for which the server has to be asked whether it is SHARDED."""
-
-    def run(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
-        """In a cluster, all keys are in one slot. Raises StorageUnavailable, ServerFull."""
-        if not self._hashes:
-            self._complete()
-        with map_errors():
-            try:
-                return self._client.evalsha(self._hashes[name], len(keys), *keys, *arguments)
-            except NoScriptError:  # Redis was restarted, or has flushed its scripts; the script has not run.
-                return self._client.eval(self._texts[name], len(keys), *keys, *arguments)
-
-    def _complete(self) -> None:
-        flags = [str(flag).lower() for flag in (is_cluster(self._client), is_sharded(self._client))]
-        texts = {name: f"local CLUSTER, SHARDED = {', '.join(flags)}\n{text}" for name, text in self._texts.items()}
-        self._texts = texts
-        self._hashes = {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in texts.items()}

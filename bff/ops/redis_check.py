@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from bff.errors import StorageUnavailable
 from bff.ops import redis
-from bff.ops.redis import Client, Scripts, map_errors
+from bff.ops.redis import Client, map_errors
 from bff.ops.redis_cluster import ClusterClient
 from bff.ops.redis_keys import Keys
+from bff.ops.redis_scripts import Scripts
 
 KEY_SECONDS: Final = 60
 """Time to live of the key that the check sets."""

@@ -1,13 +1,17 @@
 """Redis Cluster: each node has a part of the 16384 slots of the keys."""
 
+import random
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from bff.config.redis_url import DistributedURL
@@ -15,6 +19,8 @@ from bff.errors import StorageUnavailable
 from bff.ops.redis_pool import Pool, connection_class
 
 Address = tuple[str, int]
+PAUSE_SECONDS: Final = 5.0
+"""In which calls to a node fail after one that timed out."""
 
 
 class ClusterClient:
@@ -90,6 +96,25 @@ class ClusterClient:
             node = self._connected().get_node_from_key(key)
             return node.host, node.port
 
+    def server_of(self, key: str) -> tuple[Any, Address]:
+        """The client of the key's node alone, and that node's address. Raises redis-py's errors."""
+        client = self._connected()
+        node = client.get_node_from_key(key)
+        return client.get_redis_connection(node), (node.host, node.port)
+
+    def ask_primary_of(self, key: str, replaced: Address) -> Address:
+        """The key's node according to a node other than the possibly `replaced` one. Raises StorageUnavailable."""
+        client = self._connected()
+        others = [node for node in client.get_nodes() if (node.host, node.port) != replaced]
+        if not others:
+            return replaced
+        for node in random.sample(others, len(others)):
+            with suppress(StorageUnavailable), self._map_errors():
+                for first, last, (host, port, *_), *_ in client.get_redis_connection(node).execute_command("CLUSTER SLOTS"):
+                    if first <= client.keyslot(key) <= last:
+                        return host or node.host, port
+        raise StorageUnavailable(detail="Redis Cluster: no other node names the primary of a slot")
+
     def client_of(self, key: str) -> Any:
         """The client of the key's node alone. Raises StorageUnavailable."""
         with self._map_errors():
@@ -125,8 +150,32 @@ def _new_client(url: DistributedURL, options: dict[str, Any], retry: Retry) -> A
 
 
 class ClusterPool(Pool):
-    """Of connections to one node."""
+    """Of connections to one node.
+
+    After a call that timed out, others fail at once for a while: whoever works through many groups would wait for a frozen node
+    once for each of its groups.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.connection_class = connection_class(self.connection_class)
+        self._try_again_at = 0.0
+
+    def get_connection(self, *arguments: Any, **options: Any) -> Any:
+        if monotonic() < self._try_again_at:
+            raise RedisConnectionError("the node did not answer in time a moment ago")
+        untyped: Any = super()
+        try:
+            return untyped.get_connection(*arguments, **options)
+        except RedisTimeoutError:
+            self._pause()
+            raise
+
+    def release(self, connection: Any) -> None:
+        if connection.timed_out:
+            connection.timed_out = False
+            self._pause()
+        super().release(connection)
+
+    def _pause(self) -> None:
+        self._try_again_at = monotonic() + PAUSE_SECONDS

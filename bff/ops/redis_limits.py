@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from bff.errors import ServerFull, StorageUnavailable, TooManyRequests
 from bff.http.streams import TOO_MANY_STREAMS
-from bff.ops.redis import Client, Scripts
+from bff.ops.redis import Client
 from bff.ops.redis_keys import DEFAULT_PREFIX, Keys, hash_user_id
+from bff.ops.redis_scripts import Scripts
 
 STREAM_TTL_SECONDS: Final = 30.0
 """Streams of a killed process are no longer counted after this time."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import redis
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 TRIM_INTERVAL_SECONDS: Final = 30.0
 """Idle connections are closed at this interval, so that those of a burst do not stay open."""
@@ -45,12 +46,17 @@ def connection_class(base: Any) -> Any:
     """A class of connections that are closed if the server has become a replica: its name may now be that of another server."""
 
     class Connection(base):  # type: ignore[misc]
+        timed_out = False
+
         def read_response(self, *arguments: Any, **options: Any) -> Any:
             try:
                 return super().read_response(*arguments, **options)
             except ResponseError as error:
                 if "READONLY" in str(error) or "read only replica" in str(error):
                     self.disconnect()
+                raise
+            except RedisTimeoutError:
+                self.timed_out = True
                 raise
 
     return Connection

@@ -13,6 +13,7 @@ from bff.ops.redis_pool import Pool, connection_class
 
 SENTINEL_TIMEOUT_SECONDS: Final = 1.0
 """For an answer of a Sentinel, after which the next one is asked."""
+Address = tuple[str, int]
 ASK_SECONDS: Final = 1.0
 """Interval at which Sentinels are asked for the primary, also while the known one answers: it may be cut off from its replicas,
 which have a new primary."""
@@ -40,6 +41,12 @@ class SentinelPool(SentinelConnectionPool, Pool):
             untyped.get_master_address()
         except (RedisError, OSError):
             return
+
+    def known_address(self) -> Address:
+        """Of the primary. Raises redis-py's errors if no Sentinel has been asked yet, and none answers."""
+        untyped: Any = self
+        host, port = self.master_address or untyped.get_master_address()
+        return host, port
 
     def check_address(self, connection: Any) -> None:
         """Raises ConnectionError if the connection is to an earlier primary."""

@@ -61,7 +61,7 @@ def assert_stored_as_received(clients: Clients, streams: list[Stream]) -> None:
     followers = [clients.follow(stream) for stream in streams]
     assert clients.wait_for(all_done(followers), DEADLINE)
     for stream, followed in zip(streams, followers, strict=True):
-        assert numbered_events(stream) == numbered_events(followed)
+        assert numbered_events(stream) == numbered_events(followed), (stream.events, followed.events)
 
 
 def assert_exact_reply(stream: Stream) -> None:

@@ -20,7 +20,7 @@ LEASE_SECONDS = "60"
 """Longer than a fail-over: an expired lease would interrupt a reply."""
 DEADLINE = 60.0
 
-pytestmark = [pytest.mark.live, pytest.mark.failover, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(150)]
 
 
 @pytest.fixture(params=["sentinels", "cluster"])

@@ -20,6 +20,7 @@ from tests.faults.reply_checks import add_readers, assert_sequential, assert_sto
 from tests.live import Browser, Server, eventually, free_port, status_of, take
 from tests.original_broker import OriginalBroker
 from tests.redis_server import RedisServer
+from tests.redis_sets import RedisSet
 
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 """Repeats the test for this long, in `make soak`."""
@@ -85,7 +86,7 @@ def make_fleet(tmp_path, engine, clean_redis) -> Iterator[Callable[..., Fleet]]:
     fleets: list[Fleet] = []
     broker = OriginalBroker(lock_seconds=LOCK_SECONDS, reply=engine_text(engine.url))
 
-    def make(redis: RedisServer = clean_redis, adopts: bool = False, **settings: str) -> Fleet:
+    def make(redis: RedisServer | RedisSet = clean_redis, adopts: bool = False, **settings: str) -> Fleet:
         """`adopts`: with a broker in front of the engine whose events have no ids."""
         settings |= adopted_settings(broker) if adopts else {}
         fleets.append(Fleet(tmp_path, ENGINE_BASE_URL=engine.url, REDIS_URL=redis.url, **settings))
@@ -130,14 +131,22 @@ def keys_without_expiry(client: Client) -> list[str]:
 # Killed processes
 
 
-RANDOM_KILLS = ["asked once", "repeatable", "adopted"]
+RANDOM_KILLS = {
+    "asked once": ("clean_redis", False, False),
+    "repeatable": ("clean_redis", True, False),
+    "adopted": ("clean_redis", False, True),
+    "sentinels": ("sentinels", False, False),
+    "cluster": ("cluster", True, False),
+}
 
 
 @pytest.mark.timeout(180 + 3 * SOAK_SECONDS)
-@pytest.mark.parametrize(("repeatable", "adopts"), [(False, False), (True, False), (False, True)], ids=RANDOM_KILLS)
-def test_messages_end_once_while_processes_are_killed_at_random(make_fleet, engine, clean_redis, repeatable, adopts):
-    fleet = make_fleet(LEASE_SECONDS="2", ENGINE_REPEATABLE=str(int(repeatable)), adopts=adopts)
-    users = 20 if adopts else 50
+@pytest.mark.parametrize(("form", "repeatable", "adopts"), RANDOM_KILLS.values(), ids=RANDOM_KILLS)
+def test_messages_end_once_while_processes_are_killed_at_random(make_fleet, engine, request, form, repeatable, adopts):
+    redis: RedisServer | RedisSet = request.getfixturevalue(form)
+    redis.flush()
+    fleet = make_fleet(redis, LEASE_SECONDS="2", ENGINE_REPEATABLE=str(int(repeatable)), adopts=adopts)
+    users = 50 if form == "clean_redis" and not adopts else 20
     web = fleet.web(2)
     for _ in range(3):
         fleet.worker()
@@ -149,7 +158,7 @@ def test_messages_end_once_while_processes_are_killed_at_random(make_fleet, engi
         seed += 1
         run_under_kills(fleet, web, engine, users, seed, assert_restarted if repeatable else assert_interrupted)
 
-    with connect(clean_redis.url) as client:
+    with connect(redis.url) as client:
         assert eventually(lambda: not keys_without_expiry(client), 15), keys_without_expiry(client)
     print(f"{seed} times {10 * users} messages and {KILLS} kills, of workers and web processes")
 

@@ -13,7 +13,8 @@ from bff.ops.redis_check import check_use
 from tests.broker.queue.queues import claim_next, enqueue, event_types
 from tests.live import ROOT, free_port, new_app
 from tests.ops.redis_users import CLUSTER_RULES, DOCUMENTED_RULES
-from tests.redis_sets import Cluster, SentinelSet
+from tests.redis_server import RedisServer
+from tests.redis_sets import Cluster, Sentinel, SentinelSet
 
 pytestmark = pytest.mark.live
 
@@ -79,6 +80,21 @@ def test_a_set_behind_sentinels_is_used_by_a_user_with_the_documented_rules(tmp_
     user = ("--user", "chat", "on", ">swordfish", "resetchannels", *DOCUMENTED_RULES.split(), "+wait")
     with SentinelSet(tmp_path, 1, *user) as servers:
         use(servers.url.replace("://", "://chat:swordfish@"))
+
+
+def test_a_primary_behind_a_sentinel_is_used_over_tls(tmp_path, tls_files):
+    for name in ("primary", "sentinel"):
+        (tmp_path / name).mkdir()
+    port, sentinel_port = free_port(), free_port()
+    tls = ("--tls-auth-clients", "no", "--tls-replication", "yes", *tls_files)
+    with (
+        RedisServer(tmp_path / "primary", "--tls-port", str(port), *tls),
+        Sentinel(tmp_path / "sentinel", port, "--tls-port", str(sentinel_port), *tls),
+    ):
+        url = f"rediss+sentinel://127.0.0.1:{sentinel_port}/chat/0"
+        with pytest.raises(SettingsError):
+            check(url)
+        use(url, verify=False)
 
 
 @pytest.mark.parametrize("form", ["redis+sentinel://127.0.0.1:{}/chat", "redis+cluster://127.0.0.1:{}"])

@@ -1166,9 +1166,9 @@ def sweep_after(queue: Queue, clock: Clock, seconds: float) -> None:
 def test_an_unread_waiting_message_is_stopped(queue_with_grace, clock):
     message = enqueue(queue_with_grace, cancel_on_disconnect=True)
 
-    sweep_after(queue_with_grace, clock, 4.9)
+    sweep_after(queue_with_grace, clock, 4)
     assert not read_log(queue_with_grace, message).ended
-    sweep_after(queue_with_grace, clock, 0.2)
+    sweep_after(queue_with_grace, clock, 1.1)
 
     assert event_types(queue_with_grace, message) == ["queued", "message", "done"]
     assert queue_with_grace.claim(NO_WAIT) is None
@@ -1202,12 +1202,12 @@ def test_the_grace_period_starts_when_the_last_reader_leaves(queue_with_grace, c
     with queue_with_grace.subscribe(message.user_id, message.id, lambda: None):
         sweep_after(queue_with_grace, clock, 60)
 
-    sweep_after(queue_with_grace, clock, 4.9)
+    sweep_after(queue_with_grace, clock, 4)
     with queue_with_grace.subscribe(message.user_id, message.id, lambda: None):
         sweep_after(queue_with_grace, clock, 1)
-    sweep_after(queue_with_grace, clock, 4.9)
+    sweep_after(queue_with_grace, clock, 4)
     assert not read_log(queue_with_grace, message).ended
-    sweep_after(queue_with_grace, clock, 0.2)
+    sweep_after(queue_with_grace, clock, 1.1)
 
     assert read_log(queue_with_grace, message).ended
 

@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from bff.broker.queue.base import MAX_CLAIMS, Claim, LeaseLost, Limits, Message, QueuePosition
-from bff.broker.queue.redis import RedisQueue, presence, subscriber, writes
+from bff.broker.queue.redis import RedisQueue, claims, presence, subscriber, writes
 from bff.broker.queue.redis.keys import part_of
 from bff.errors import IdempotencyConflict, ServerFull, SettingsError, StorageUnavailable, TooManyRequests
 from bff.ops import redis as ops_redis
@@ -293,6 +293,40 @@ def test_a_claim_whose_reply_was_lost_runs_again(open_queue, line, remote_queue)
     second_claim = open_queue(lease=LEASE).claim(LEASE + REAPED_WITHIN)
     assert second_claim is not None
     assert (second_claim.message, second_claim.token) == (message, 2)
+
+
+def test_a_claim_whose_reply_was_lost_is_repeated(open_queue, line, remote_queue, monkeypatch):
+    monkeypatch.setattr(claims, "REPEAT_SECONDS", 0)
+    message = enqueue(remote_queue)
+
+    line.drop_reply_to(b'"interrupted"')
+    with pytest.raises(StorageUnavailable):
+        remote_queue.claim(NO_WAIT)
+    assert open_queue().claim(NO_WAIT) is None
+    claim = remote_queue.claim(NO_WAIT)
+    assert (claim.message, claim.token) == (message, 1)
+    remote_queue.finish(claim, [("message", "the end")])
+
+    assert message_texts(remote_queue, message) == ["the end"]
+    assert remote_queue.claim(NO_WAIT) is None
+
+
+def test_a_message_that_is_stopped_before_its_claim_is_repeated_stops(open_queue, line, remote_queue, monkeypatch):
+    monkeypatch.setattr(claims, "REPEAT_SECONDS", 0)
+    message, following = enqueue(remote_queue), enqueue(remote_queue)
+
+    line.drop_reply_to(b'"interrupted"')
+    with pytest.raises(StorageUnavailable):
+        remote_queue.claim(NO_WAIT)
+    other = open_queue()
+    other.stop(message.user_id, message.id)
+    claim = remote_queue.claim(NO_WAIT)
+    assert claim.message == message
+    assert remote_queue.renew(claim) == "stopped"
+    remote_queue.finish(claim, [("message", "the end")])
+
+    assert other.claim(NO_WAIT).message == following
+    assert remote_queue.claim(NO_WAIT) is None
 
 
 def test_a_repeated_enqueue_adds_one_message(remote_queue, line):

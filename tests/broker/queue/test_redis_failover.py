@@ -2,17 +2,23 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TypeVar
 
 import pytest
 
-from bff.broker.queue.base import LeaseLost, Page
+from bff.broker.queue.base import Claim, LeaseLost, Message, Page
 from bff.broker.queue.redis import RedisQueue
 from bff.broker.queue.redis.logs import RESTART
 from bff.errors import StorageUnavailable
 from bff.ops.redis import connect
+from bff.upstream.message_ids import group_mark
 from tests.broker.queue.queues import NO_WAIT, claim_next, enqueue, event_types, read_log
 from tests.live import DEADLINE
-from tests.redis_sets import RedisSet, execute
+from tests.redis_server import RedisServer
+from tests.redis_sets import RedisSet, SentinelSet, execute
+
+T = TypeVar("T")
 
 pytestmark = [pytest.mark.live, pytest.mark.servers]
 
@@ -223,3 +229,94 @@ def test_a_process_has_at_most_8_connections_to_a_server(make_queue, servers):
     for context in contexts:
         context.__exit__(None, None, None)
     assert event_types(queue, messages[0])[-1] == "done"
+
+
+@pytest.fixture
+def replaced(servers) -> Iterator[Callable[[Callable[[], object]], None]]:
+    """`replaced(call)` makes a call while the primaries of all keys are frozen; these reply after others have replaced them."""
+
+    def run(call: Callable[[], object]) -> None:
+        old = servers.primaries()[:1] if isinstance(servers, SentinelSet) else [servers.primary_of(KEY)]
+        for node in old:
+            node.freeze()
+        caller = threading.Thread(target=call)
+        caller.start()
+        for node in old:
+            servers.fail_over(RedisServer.freeze, *() if isinstance(servers, SentinelSet) else (KEY,))
+            node.thaw()
+        caller.join(DEADLINE)
+        assert not caller.is_alive()
+
+    yield run
+    servers.wait_until_complete()
+
+
+KEY = f"chat:{{{group_mark('ann', '')}}}:q"
+
+
+def repeat(call: Callable[[], T], results: list[T]) -> None:
+    """As a worker does while the queue is unavailable."""
+    while not results:
+        with suppress(StorageUnavailable):
+            results.append(call())
+
+
+def test_the_end_that_a_replaced_primary_accepted_is_written_once_more(queue, servers, replaced):
+    message = enqueue(queue)
+    claim = claim_next(queue)
+    queue.append(claim, [("message", "one")])
+    results: list[None] = []
+
+    replaced(lambda: repeat(lambda: queue.finish(claim, [("message", "the end")]), results))
+
+    assert results == [None]
+    servers.wait_until_complete()
+    assert texts(read_log(queue, message)) == ["one", "the end"]
+
+
+def test_no_end_is_read_that_only_a_replaced_primary_has(queue, make_queue, servers, replaced):
+    message = enqueue(queue)
+    claim = claim_next(queue)
+    pages: list[Page] = []
+    reader = make_queue()
+    read_log(reader, message)
+
+    def finish_and_read() -> None:
+        finishing = threading.Thread(target=repeat, args=(lambda: queue.finish(claim, [("message", "the end")]), []))
+        finishing.start()
+        while not pages or not pages[-1].ended:
+            repeat(lambda: read_log(reader, message), page := [])
+            pages.extend(page)
+        finishing.join(DEADLINE)
+
+    replaced(finish_and_read)
+
+    servers.wait_until_complete()
+    assert pages[-1].events == read_log(queue, message).events
+
+
+def test_a_message_that_a_replaced_primary_accepted_is_not_lost(queue, servers, replaced):
+    enqueue(queue, "bob")
+    results: list[Message] = []
+
+    replaced(lambda: repeat(lambda: enqueue(queue), results))
+
+    servers.wait_until_complete()
+    claimed = []
+    while claim := queue.claim(1.0):
+        claimed.append(claim.message)
+        queue.finish(claim, [])
+    assert results[0] in claimed
+
+
+def test_a_claim_that_a_replaced_primary_granted_is_made_once_more(queue, make_queue, servers, replaced):
+    message = enqueue(queue)
+    results: list[Claim | None] = []
+
+    replaced(lambda: repeat(lambda: queue.claim(DEADLINE), results))
+
+    servers.wait_until_complete()
+    assert results[0] is not None
+    queue.finish(results[0], [("message", "the end")])
+    assert texts(read_log(queue, message)) == ["the end"]
+    assert make_queue().claim(NO_WAIT) is None

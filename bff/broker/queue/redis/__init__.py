@@ -24,15 +24,16 @@ from bff.broker.queue.base import (
     Receipt,
     StopReason,
 )
+from bff.broker.queue.redis.claims import Claims
 from bff.broker.queue.redis.cluster_subscribers import subscribers_of
 from bff.broker.queue.redis.group import GroupScripts
 from bff.broker.queue.redis.keys import group_of
 from bff.broker.queue.redis.logs import Logs
 from bff.broker.queue.redis.presence import Presence
 from bff.broker.queue.redis.repair import Repair
-from bff.broker.queue.redis.replies import positions_of, report_reaped, stop_reason_of
+from bff.broker.queue.redis.replies import positions_of, stop_reason_of
 from bff.broker.queue.redis.runs import Runs
-from bff.broker.queue.redis.schedule import Moment, Schedule
+from bff.broker.queue.redis.schedule import Schedule
 from bff.broker.queue.redis.subscriber import subscription
 from bff.broker.queue.redis.writes import Writes
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, StorageUnavailable, TooManyRequests
@@ -44,8 +45,6 @@ from bff.ops.redis_keys import DEFAULT_PREFIX, Keys
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 WORKER_SECONDS: Final = 5
-MAX_CLAIMABLE: Final = 100
-"""Groups in which `claim_for` looks, with a call for each."""
 
 
 class RedisQueue:
@@ -70,7 +69,8 @@ class RedisQueue:
         self._presence = Presence(client, limits.grace, self._keys)
         self._repair = Repair(client, self._schedule, self._keys)
         self._writes = Writes(keeps_entries=is_replicated(client))
-        self._runs = Runs(self._group, self._schedule, self._writes, self._unschedule_if_idle)
+        self._claims = Claims(self._group, self._schedule, lease)
+        self._runs = Runs(self._group, self._schedule, self._writes, self._claims.unschedule_if_idle)
         self._deployment = deployment or "1"
         self._worker_key = self._keys.name("worker")
         """Exists while any worker sweeps."""
@@ -126,54 +126,18 @@ class RedisQueue:
         while True:
             notifications = self._schedule.notifications()
             self._schedule.look(at_once=timeout <= 0)
-            result = self._claim_next()
+            result = self._claims.next()
             if isinstance(result, Claim):
                 return result
             if monotonic() >= deadline:
                 return None
             self._schedule.wait(notifications, min(deadline - monotonic(), result))
 
-    def _claim_next(self) -> Claim | float:
-        """Returns a claim, or the seconds until there may be a message."""
-        while True:
-            due = self._schedule.claim_due()
-            if isinstance(due, float):
-                return due
-            claim = self._check(*due)
-            if claim is not None:
-                return claim
-
-    def _check(self, group: str, moment: Moment, *, only_check: bool = False) -> Claim | None:
-        """Claims the group's next message, unless `only_check`, or schedules the group's next check."""
-        outcome, *result = self._group.claim(group, only_check=only_check)
-        match outcome:
-            case "running":
-                self._schedule.complete(group, moment, result[0])
-                return None
-            case "waiting":
-                self._schedule.schedule(group)
-                return None
-            case "idle":
-                report_reaped(result[0])
-                self._schedule.complete(group, moment)
-                return None
-        reaped, claim = result
-        report_reaped(reaped)
-        return claim  # type: ignore[no-any-return]
-
-    def _unschedule_if_idle(self, group: str) -> None:
-        self._check(group, self._schedule.postpone(group), only_check=True)
-
     def claim_for(self, handler: str) -> Claim | None:
-        for group in self._schedule.groups(MAX_CLAIMABLE):
-            if result := self._group.claim_next(group, handler):
-                with suppress(StorageUnavailable, ServerFull):  # Then the group remains due, and is checked once more.
-                    self._schedule.postpone(group)
-                return result
-        return None
+        return self._claims.next_for(handler)
 
     def claim_next(self, after: Message, handler: str) -> Claim | None:
-        return self._group.claim_next(group_of(after), handler)  # The group was scheduled when `after` finished.
+        return self._claims.next_after(after, handler)
 
     def renew(self, claim: Claim) -> StopReason | None:
         return self._runs.renew(claim)
@@ -237,7 +201,7 @@ class RedisQueue:
             case "expired":
                 raise Expired(message_id=message_id)
             case "last":
-                self._unschedule_if_idle(group)
+                self._claims.unschedule_if_idle(group)
 
     def on_stop(self, callback: Callable[[str, StopReason], None]) -> None:
         def receive(text: str) -> None:

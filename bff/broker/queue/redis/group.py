@@ -12,12 +12,15 @@ from bff.broker.queue.redis.keys import GroupKeys, digest_of, group_of
 from bff.broker.queue.redis.replies import claim_of
 from bff.broker.queue.redis.writes import Write
 from bff.errors import StorageUnavailable
-from bff.ops.redis import Client, Scripts
+from bff.ops.redis import Client
 from bff.ops.redis_keys import Keys
+from bff.ops.redis_scripts import Scripts
 
 LUA: Final = Path(__file__).parent / "lua"
 MAX_DECLARATIONS: Final = 5
 """Calls of a script in a cluster: the keys to declare change if another process changes the group's order meanwhile."""
+CONFIRMED: Final = {"enqueue", "claim", "claim_next", "finish", "release", "stop"}
+"""Scripts whose writes nobody repeats if a fail-over loses them."""
 INTERRUPTED: Final = final_events.interrupted()[1]
 STOPPED: Final = final_events.stopped()[1]
 
@@ -39,7 +42,7 @@ class GroupScripts:
 
     def enqueue(self, message: Message, client_message_id: str | None, on_busy: str, *, claim: bool) -> list[Any]:
         """A claim is returned as {'claimed', Claim}."""
-        group, nonce = self.of(group_of(message)), _new_nonce()
+        group, nonce = self.of(group_of(message)), new_nonce()
         client_key = group.key(f"c:{digest_of(client_message_id)}" if client_message_id else "q")
         keys = [*group.queue, *group.message(message.id), client_key]
         content = json.dumps(message.content, sort_keys=True)
@@ -51,15 +54,14 @@ class GroupScripts:
         result: list[Any] = self._run("enqueue", keys, *arguments)
         return ["claimed", claim_of(nonce, *result[1:])] if result[0] == "claimed" else result
 
-    def claim(self, group: str, *, only_check: bool = False) -> list[Any]:
-        """A claim is returned as {'claimed', reaped, Claim}."""
-        lease, nonce = "0" if only_check else self._lease, _new_nonce()
-        arguments = (lease, MAX_CLAIMS, INTERRUPTED, STOPPED, *self._retention, nonce)
+    def claim(self, group: str, nonce: str) -> list[Any]:
+        """A claim is returned as {'claimed', reaped, Claim}: the same one for the same nonce. Without a nonce, only checks."""
+        arguments = (self._lease if nonce else "0", MAX_CLAIMS, INTERRUPTED, STOPPED, *self._retention, nonce)
         result: list[Any] = self._run("claim", self.of(group).queue, *arguments)
         return ["claimed", result[1], claim_of(nonce, *result[2:])] if result[0] == "claimed" else result
 
     def claim_next(self, group: str, handler: str) -> Claim | None:
-        nonce = _new_nonce()
+        nonce = new_nonce()
         result: list[Any] = self._run("claim_next", self.of(group).queue, self._lease, handler, nonce)
         return claim_of(nonce, *result) if result else None
 
@@ -129,15 +131,16 @@ class GroupScripts:
 
     def _run(self, script: str, keys: list[str], *arguments: str | float) -> Any:
         """In a cluster, repeats the call with the keys that the script asks for: see `undeclared` in lua/group.lua."""
+        run = self._scripts.run_confirmed if script in CONFIRMED else self._scripts.run
         for _ in range(MAX_DECLARATIONS):
-            result = self._scripts.run(script, keys, *arguments)
+            result = run(script, keys, *arguments)
             if not (isinstance(result, list) and result and result[0] == "keys"):
                 return result
             keys = [*keys, *result[1:]]
         raise StorageUnavailable(detail="Redis: the group's order keeps changing")
 
 
-def _new_nonce() -> str:
+def new_nonce() -> str:
     return secrets.token_hex(4)
 
 

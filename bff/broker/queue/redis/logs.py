@@ -11,16 +11,14 @@ from bff.broker.queue.base import PAGE_EVENTS, Page
 from bff.broker.queue.log import parse_event_id, parse_event_id_or_none
 from bff.broker.queue.redis.group import GroupScripts
 from bff.broker.queue.redis.keys import GroupKeys, digest_of
-from bff.errors import Expired, NotFound
+from bff.errors import Expired, NotFound, StorageUnavailable
 from bff.http.sse import Event
-from bff.ops.redis import Client, Scripts, is_cluster, is_replicated, map_errors
-from bff.ops.redis_cluster import ClusterClient
+from bff.ops.redis import Client, is_cluster, is_replicated, map_errors
+from bff.ops.redis_scripts import Scripts
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 ID_LIMIT = 2**63
 """Both parts of an event id are smaller."""
-WAIT_MILLISECONDS: Final = 200
-"""For a replica to receive the end of a log, which takes a round trip between the servers."""
 RESTART: Final = Event("message", '{"type":"restart"}', "0-1")
 """Retracts all events before it."""
 
@@ -49,25 +47,25 @@ class Logs:
             parse_event_id(after)
         if includes_after:
             return self._continue(group, message, log, after, stored)
-        return self._page(group, log, stored)
+        return self._page(group, message, log, stored)
 
     def _continue(self, group: GroupKeys, message: str, log: str, after: str, stored: _Stored) -> Page:
         """`stored`: the entries from `after` on. Starts anew if a fail-over has lost that one."""
         if stored.entries and stored.entries[0][0] == after:
-            return self._page(group, log, stored._replace(entries=stored.entries[1:]), has_log=True)
+            return self._page(group, message, log, stored._replace(entries=stored.entries[1:]), has_log=True)
         if after != RESTART.id and not stored.entries and not self._exists(log):
-            return self._page(group, log, stored)
-        page = self._page(group, log, self._fetch(message, log, "-", PAGE_EVENTS))
+            return self._page(group, message, log, stored)
+        page = self._page(group, message, log, self._fetch(message, log, "-", PAGE_EVENTS))
         return page if after == RESTART.id else page._replace(events=[RESTART, *page.events])
 
-    def _page(self, group: GroupKeys, log: str, stored: _Stored, *, has_log: bool = False) -> Page:
+    def _page(self, group: GroupKeys, message: str, log: str, stored: _Stored, *, has_log: bool = False) -> Page:
         if stored.state == "finished" and not stored.entries and not has_log and not self._exists(log):
             raise Expired(message_id=log.partition(":l:")[2])
         more = len(stored.entries) >= PAGE_EVENTS
         events = [Event(fields["e"], fields["d"], event_id) for event_id, fields in stored.entries]
         ended = stored.state == "finished" and not more
         if ended and self._is_replicated:
-            self._wait_for_replica(group)
+            self._confirm_end(group, message, log, events[-1].id if events else "-")
         return Page(events, ended, more)
 
     def _fetch(self, message: str, log: str, start: str, count: int) -> _Stored:
@@ -80,18 +78,14 @@ class Logs:
             (state, owner), entries = pipe.execute()
         return _Stored(state, owner, entries)
 
-    def _wait_for_replica(self, group: GroupKeys) -> None:
-        """Waits until a replica has all that was written to the group's server before; not longer if there is none.
+    def _confirm_end(self, group: GroupKeys, message: str, log: str, last_id: str) -> None:
+        """Raises StorageUnavailable if the end was read from a primary that was replaced meanwhile.
 
-        A primary that has been cut off refuses the write, with `min-replicas-to-write`. Raises StorageUnavailable.
+        A primary that has been cut off refuses to confirm it, with `min-replicas-to-write`.
         """
-        client, key = self._client, group.key("w")
-        with map_errors():
-            server = client.client_of(key) if isinstance(client, ClusterClient) else client
-            with server.pipeline(transaction=False) as pipe:
-                pipe.set(key, "", px=1000)
-                pipe.execute_command("WAIT", 1, WAIT_MILLISECONDS)
-                pipe.execute()
+        state, _, entries = self._scripts.run_confirmed("read", [message, log, group.key("w")], last_id, 1)
+        if state != "finished" or (last_id != "-" and [entry[0] for entry in entries] != [last_id]):
+            raise StorageUnavailable(detail="Redis has failed over: the end of a reply was lost")
 
     def locate(self, user_id: str, group: str, event_id: str) -> str | None:
         parsed_id = parse_event_id_or_none(event_id)

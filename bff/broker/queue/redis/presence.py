@@ -11,8 +11,9 @@ from typing import Final
 
 from bff.broker.queue.redis.keys import PARTS, by_part, part_of
 from bff.errors import ServerFull, StorageUnavailable
-from bff.ops.redis import Client, Scripts, is_cluster, map_errors
+from bff.ops.redis import Client, is_cluster, map_errors
 from bff.ops.redis_keys import Keys
+from bff.ops.redis_scripts import Scripts
 
 PUBLISH_SECONDS: Final = 1.0
 READERS_TTL_MILLISECONDS: Final = 60_000

@@ -1,18 +1,19 @@
-"""Schedules groups in a cluster of which a fail-over has lost that they are scheduled.
+"""Schedules groups of which a fail-over has lost that they are scheduled.
 
-A group and its part of the schedule may be on different nodes. If a node fails over, its replica may lack the last moments: the
-group has a message that no worker would look for.
+A promoted replica may lack the last moments. If a group and its part of the schedule are on different nodes of a cluster, or if
+one was changed on the old primary and the other one on the new one, the group has a message that no worker would look for.
 """
 
 import logging
 from math import inf
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 
 from bff.broker.queue.redis.schedule import Schedule
-from bff.ops.redis import Client, map_errors
+from bff.ops.redis import Client, is_replicated, map_errors
 from bff.ops.redis_cluster import Address, ClusterClient
 from bff.ops.redis_keys import Keys
+from bff.ops.redis_sentinel import SentinelPool
 
 REPAIR_SECONDS: Final = 300
 """Between two repairs by any process; also after each change of the primaries. Each looks at the names of all keys."""
@@ -33,9 +34,9 @@ class Repair:
 
     def run_if_due(self) -> None:
         """Raises StorageUnavailable, ServerFull."""
-        if not isinstance(self._client, ClusterClient):
+        if not is_replicated(self._client):
             return
-        primaries = self._client.primaries()
+        primaries = _primaries(self._client)
         has_changed = primaries != self._primaries
         if (has_changed or monotonic() >= self._next) and self._acquire(MIN_REPAIR_SECONDS if has_changed else REPAIR_SECONDS):
             self._run()
@@ -54,3 +55,10 @@ class Repair:
                 group, _, name = key.removeprefix(f"{self._keys.prefix}:{{").partition("}:")
                 if name in {"q", "run"}:
                     self._schedule.schedule_missing(group)
+
+
+def _primaries(client: Client) -> frozenset[Address]:
+    if isinstance(client, ClusterClient):
+        return client.primaries()
+    with map_errors():
+        return frozenset({cast(SentinelPool, client.connection_pool).known_address()})

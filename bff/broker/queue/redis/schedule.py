@@ -16,8 +16,9 @@ from bff.broker.queue.redis.keys import PARTS, part_of
 from bff.broker.queue.redis.notifier import Notifier
 from bff.broker.queue.redis.subscriber import Subscribers
 from bff.errors import StorageUnavailable
-from bff.ops.redis import Client, Scripts, is_cluster, is_sharded, map_errors
+from bff.ops.redis import Client, is_cluster, is_sharded, map_errors
 from bff.ops.redis_keys import Keys
+from bff.ops.redis_scripts import Scripts
 
 LUA: Final = Path(__file__).parent / "lua"
 MIN_WAIT_SECONDS: Final = 0.01

@@ -134,8 +134,16 @@ local function has_gap(wrote, previous)
   return previous ~= '' and wrote ~= previous
 end
 
--- Claims `id`, which was removed from q, for `lease` µs.
 -- → id, token, waited (µs), committed, user, content, size, fleeting, trace, handler, scope, key, repeatable
+local function describe_claim(id)
+  local m = base .. 'm:' .. id
+  local token, enqueued, committed = unpack(redis.call('HMGET', m, 'token', 'left', 'committed'))
+  local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable')
+  for i = 1, 9 do message[i] = message[i] or '' end -- Messages of an earlier version have fewer fields.
+  return id, tonumber(token), digits(clock() - enqueued), committed or '', unpack(message)
+end
+
+-- Claims `id`, which was removed from q, for `lease` µs. → the result of `describe_claim`
 local function claim(id, lease, nonce)
   local m, now = base .. 'm:' .. id, clock()
   local token = redis.call('HINCRBY', m, 'token', 1)
@@ -143,11 +151,8 @@ local function claim(id, lease, nonce)
   redis.call('HSET', m, 'state', 'running')
   redis.call('HSET', base .. 'run', 'id', id, 'token', token .. '-' .. nonce, 'until', digits(now + lease))
   publish_positions()
-  local enqueued, committed = unpack(redis.call('HMGET', m, 'left', 'committed'))
-  if committed then redis.call('HSET', base .. 'run', 'committed', 1) end
-  local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable')
-  for i = 1, 9 do message[i] = message[i] or '' end -- Messages of an earlier version have fewer fields.
-  return id, token, digits(now - enqueued), committed or '', unpack(message)
+  if redis.call('HEXISTS', m, 'committed') == 1 then redis.call('HSET', base .. 'run', 'committed', 1) end
+  return describe_claim(id)
 end
 
 -- For a reply that lost its worker after output had started: writes a restart event, if it may restart. → whether it does

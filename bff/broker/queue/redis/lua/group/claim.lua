@@ -1,16 +1,17 @@
 -- KEYS q, run, old, and what `undeclared` asks for
 -- ARGV lease (µs; 0: only check), max claims, interrupted (data), stopped (data), retention (ms), max bytes, nonce
--- → {'keys', …} · {'claimed', reaped, the result of `claim`} · {'running', the lease's end} · {'waiting'} · {'idle', reaped}
+-- → {'keys', …} · {'claimed', reaped, the result of `describe_claim`} · {'running', the lease's end} · {'waiting'} · {'idle', reaped}
 -- Also reaps: a run whose lease has ended lost its worker. `reaped` tells what became of the message: 'ended <id>', or
 -- 'again <id>' if output had not started, it may restart, or it was committed, and it is claimed now; '' if there was none.
 local missing = undeclared()
 if missing then return missing end
 local now = clock()
 local run = base .. 'run'
-local id, lease_end, started, stopping, committed, over = unpack(redis.call('HMGET', run, 'id', 'until', 'said', 'stopping', 'committed', 'over'))
+local id, lease_end, started, stopping, committed, over, token = unpack(redis.call('HMGET', run, 'id', 'until', 'said', 'stopping', 'committed', 'over', 'token'))
 local reaped = ''
 
 if id then
+  if ARGV[7] ~= '' and string.sub(token, -#ARGV[7]) == ARGV[7] then return {'claimed', '', describe_claim(id)} end -- A repeated call.
   if tonumber(lease_end) > now then return {'running', tonumber(lease_end)} end
   if ARGV[1] == '0' then return {'waiting'} end
   local claims = tonumber(redis.call('HGET', base .. 'm:' .. id, 'token'))

@@ -1,6 +1,6 @@
 -- KEYS q, run, old, and what `undeclared` asks for
 -- ARGV lease (µs), handler, nonce
--- → {'keys', …} · the result of `claim` · {} if a message is running, none is waiting, or the next one has another handler
+-- → {'keys', …} · the result of `describe_claim` · {} if a message is running, none is waiting, or the next one has another handler
 local missing = undeclared()
 if missing then return missing end
 local id = redis.call('LINDEX', KEYS[1], 0)
