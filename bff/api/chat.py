@@ -1,17 +1,14 @@
 """/api/chat: send a message, follow its reply, resume it, stop it."""
 
-import re
-from collections.abc import Callable
-from typing import Final, TypeVar
-
 from flask import Blueprint, Response, jsonify, request
 
 from bff import errors
-from bff.api import hooks, reconnects, reply_stream, services
-from bff.api.adapters.ag_ui import AG_UI, RunAgentInput
+from bff.api import brokers, client_protocols, hooks, numbered_replies, reconnects, reply_stream, services
+from bff.api.adapters.ag_ui import RunAgentInput
 from bff.api.adapters.ai_sdk import AI_SDK, ChatTransportRequest
-from bff.api.adapters.base import ClientProtocol, ResumePoint, Sent, chat_id_key
+from bff.api.adapters.base import ParsedRequest, ResumePoint, Sent, chat_id_key
 from bff.api.adapters.native import NATIVE
+from bff.api.client_protocols import PROTOCOLS
 from bff.api.destination import choose_destination, enqueue_content
 from bff.api.engine_request import engine_request
 from bff.api.openapi import (
@@ -23,24 +20,27 @@ from bff.api.openapi import (
     ResponseSpec,
     describe,
 )
-from bff.api.openapi.parameters import CHAT_RESUME, EVENT_SOURCE, IDEMPOTENCY_KEY, IDS, protocol_parameter
+from bff.api.openapi.parameters import (
+    CHAT_RESUME,
+    EVENT_SOURCE,
+    IDEMPOTENCY_KEY,
+    IDS,
+    RUN_ID,
+    START_INDEX,
+    TANSTACK,
+    protocol_parameter,
+)
 from bff.api.openapi.responses import CHAT_STREAM, STOPPING
-from bff.api.openapi.schemas import Active, ChatReply
+from bff.api.openapi.schemas import Active, ChatReply, Thread
 from bff.auth.identity import Identity
-from bff.errors import InvalidRequest, NotFound
-from bff.http import event_ids
-from bff.upstream import message_ids, messages
+from bff.errors import InvalidRequest, NotFound, UnsupportedMediaType
+from bff.http import event_ids, request_body
+from bff.upstream import messages
 from bff.upstream.broker_client import ActiveMessage, BrokerClient
-from bff.upstream.message_ids import MESSAGE_ID
 from bff.upstream.messages import ChatRequest
-
-T = TypeVar("T")
 
 bp = Blueprint("chat", __name__, url_prefix="/api/chat")
 hooks.add_hooks(bp)
-
-PROTOCOLS: Final = {"native": NATIVE, "ai-sdk": AI_SDK, "ag-ui": AG_UI}
-_ACCEPT_PROTOCOL: Final = re.compile(r"text/event-stream\s*;\s*protocol=\"?([\w-]+)")
 
 
 @bp.post("/stream")
@@ -57,24 +57,48 @@ _ACCEPT_PROTOCOL: Final = re.compile(r"text/event-stream\s*;\s*protocol=\"?([\w-
         errors.IdempotencyConflict,
     ),
     bodies=(ChatRequest, ChatTransportRequest, RunAgentInput),
-    parameters=(IDEMPOTENCY_KEY, CHAT_RESUME, protocol_parameter(PROTOCOLS), IDS),
+    parameters=(IDEMPOTENCY_KEY, RUN_ID, CHAT_RESUME, protocol_parameter(PROTOCOLS), IDS),
 )
 def stream() -> Response:
     """Enqueues the message and opens its stream before the response starts, so that earlier failures are plain JSON."""
     identity = hooks.identity()
-    protocol = _requested_protocol()
-    parsed = protocol.parse_request(hooks.body())
-    message = messages.parse(parsed.body, request.headers.get("Idempotency-Key"))
+    protocol = client_protocols.named()
+    body = hooks.body(allow_text=True)
+    protocol = protocol or client_protocols.of_body(body)
+    if protocol is not AI_SDK and not request_body.is_json(request.environ):
+        raise UnsupportedMediaType
+    run_id = client_protocols.run_id(protocol)
+    first = None if run_id is None else client_protocols.next_event()
+    parsed = protocol.parse_request(body)
+    if run_id and first and (known := numbered_replies.find_run(identity, run_id)):
+        return numbered_replies.follow_run(identity, known, parsed.context, first)
+    message = messages.parse(parsed.body, request.headers.get("Idempotency-Key") or run_id)
     parts = services.parts()
+    if known := _known_message(identity, message):
+        _enqueue(identity, parsed, message)  # Raises IdempotencyConflict.
+        return resume(known)
     parts.rate.acquire(identity.user_id)
-    with parts.streams.acquire(identity.user_id, resumable=reconnects.client_resumes()) as slot:
-        broker, deadline, more = choose_destination(identity.user_id)
-        chat = {"chat_id": parsed.chat_id} if parsed.chat_id else {}
-        content = enqueue_content(message, parts.settings) | chat | more
-        message_id = broker.enqueue(identity, content, deadline).message_id
+    resumable = run_id is not None or reconnects.client_resumes()
+    with parts.streams.acquire(identity.user_id, resumable=resumable) as slot:
+        broker, message_id, deadline = _enqueue(identity, parsed, message)
         reply = broker.follow(identity.user_id, message_id, deadline)
         encoder = protocol.encoder and protocol.encoder(message_id, parsed.context, Sent.NOTHING)
-        return reply_stream.stream_response(reply, message_id, slot, protocol, encoder, broker=broker)
+        return reply_stream.stream_response(reply, message_id, slot, protocol, encoder, broker=broker, first=first)
+
+
+def _known_message(identity: Identity, message: ChatRequest) -> str | None:
+    """The message of which a client reads on that sends its POST again, with the id of the last event that it has read."""
+    if "Last-Event-ID" not in request.headers or message.client_message_id is None:
+        return None
+    return services.parts().own_broker.find(identity.user_id, message.client_message_id)
+
+
+def _enqueue(identity: Identity, parsed: ParsedRequest, message: ChatRequest) -> tuple[BrokerClient, str, float]:
+    """Returns the broker, the message's id, and the moment (monotonic) by which its stream must be open."""
+    broker, deadline, more = choose_destination(identity.user_id)
+    chat = {"chat_id": parsed.chat_id} if parsed.chat_id else {}
+    content = enqueue_content(message, services.parts().settings) | chat | more
+    return broker, broker.enqueue(identity, content, deadline).message_id, deadline
 
 
 @bp.post("")
@@ -95,6 +119,26 @@ def complete() -> Response:
         return jsonify(parts.engine.chat(message.for_upstream() | user, waiter))
 
 
+@bp.get("/stream")
+@describe(
+    "Resume a run of TanStack AI (`runId`), or show the active run of a thread (`threadId`).",
+    {200: CHAT_STREAM._replace(model=Thread)},
+    (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired, errors.InvalidRequest),
+    parameters=TANSTACK,
+)
+def resume_run() -> Response:
+    """The thread's transcript stays with the client: what the engine stores is the user's, not the thread's."""
+    identity, run_id, thread_id = hooks.identity(), request.args.get("runId"), request.args.get("threadId")
+    if run_id:
+        if (message_id := numbered_replies.find_run(identity, run_id)) is None:
+            raise NotFound
+        return numbered_replies.follow_run(identity, message_id, {"runId": run_id}, client_protocols.next_event())
+    if not thread_id:
+        raise InvalidRequest("runId or threadId is required.")
+    active = _latest_message(identity, thread_id)
+    return jsonify(messages=[], activeRun={"runId": active.message_id} if active else None, interrupts=None)
+
+
 @bp.get("/stream/<message_id>")
 @describe(
     "Follow a reply from its start, or resume it.",
@@ -106,13 +150,13 @@ def resume(message_id: str) -> Response:
     """Status 204 if nothing is left to read, which ends an `EventSource`."""
     identity = hooks.identity_or_ticket()
     after = event_ids.from_reader(request.headers.get("Last-Event-ID", ""), request.args.get("last_event_id", ""))
-    protocol = _requested_protocol()
+    protocol = client_protocols.named() or NATIVE
     after, sent = (after, Sent.NOTHING) if protocol is NATIVE else ResumePoint.of(after)
     # Clients of other protocols take a clean end of the stream for the end of the reply, unless they say otherwise.
     resumable = protocol is NATIVE or reconnects.client_resumes()
     with services.parts().streams.acquire(identity.user_id, resumable=resumable) as slot:
-        _check_message_id(message_id, identity)
-        broker, reply = _try_brokers(
+        brokers.check_message_id(message_id, identity)
+        broker, reply = brokers.try_brokers(
             identity, lambda broker: broker.resume(identity.user_id, message_id, broker.open_deadline(), after)
         )
         if reply is not None and sent is Sent.END:
@@ -131,16 +175,25 @@ def resume(message_id: str) -> Response:
     "Resume the latest reply in a chat; for the AI SDK, which uses chat ids of its own.",
     {200: CHAT_STREAM, 204: ResponseSpec("No reply is running in this chat.")},
     (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS, errors.NotFound, errors.Expired),
-    parameters=(*EVENT_SOURCE, CHAT_RESUME, protocol_parameter(PROTOCOLS), IDS),
+    parameters=(*EVENT_SOURCE, START_INDEX, CHAT_RESUME, protocol_parameter(PROTOCOLS), IDS),
 )
 def resume_latest(chat_id: str) -> Response:
     """Resumes the last message that waits or runs and was sent with this chat id. The AI SDK uses this URL.
 
     Of an external broker that does not keep chat ids, the user's last message.
     """
+    start = client_protocols.start_index()
+    active = _latest_message(hooks.identity_or_ticket(), chat_id)
+    if start is not None:
+        return numbered_replies.follow_workflow(active.message_id if active else chat_id, start)
+    return resume(active.message_id) if active else Response(status=204)
+
+
+def _latest_message(identity: Identity, chat_id: str) -> ActiveMessage | None:
+    """The last message that waits or runs in a chat."""
     possible = {chat_id_key(chat_id), None}
-    active = [message for message in _active_messages(hooks.identity_or_ticket()) if message.chat_id in possible]
-    return resume(active[-1].message_id) if active else Response(status=204)
+    active = [message for message in brokers.active_messages(identity) if message.chat_id in possible]
+    return active[-1] if active else None
 
 
 @bp.post("/stream/<message_id>/stop")
@@ -151,8 +204,8 @@ def resume_latest(chat_id: str) -> Response:
 )
 def stop(message_id: str) -> tuple[Response, int]:
     identity = hooks.identity()
-    _check_message_id(message_id, identity)
-    _try_brokers(identity, lambda broker: broker.stop(identity.user_id, message_id))
+    brokers.check_message_id(message_id, identity)
+    brokers.try_brokers(identity, lambda broker: broker.stop(identity.user_id, message_id))
     return jsonify(status="stopping"), 202
 
 
@@ -163,48 +216,5 @@ def stop(message_id: str) -> tuple[Response, int]:
     (*AUTH_ERRORS, *UPSTREAM_ERRORS),
 )
 def active() -> Response:
-    shown = [message._asdict() for message in _active_messages(hooks.identity())]
+    shown = [message._asdict() for message in brokers.active_messages(hooks.identity())]
     return jsonify(messages=[{name: fields[name] for name in ("message_id", "state", "position")} for fields in shown])
-
-
-def _active_messages(identity: Identity) -> list[ActiveMessage]:
-    """The user's messages in this org that wait or run, in order."""
-    messages = services.parts().own_broker.queue_positions(identity.user_id)
-    if external := _external_broker(identity):
-        messages += external.queue_positions(identity.user_id)
-    return [message for message in messages if message_ids.may_be_of(message.message_id, identity.org)]
-
-
-def _check_message_id(message_id: str, identity: Identity) -> None:
-    """Raises NotFound."""
-    if not MESSAGE_ID.fullmatch(message_id) or not message_ids.may_be_of(message_id, identity.org):
-        raise NotFound
-
-
-def _try_brokers(identity: Identity, call: Callable[[BrokerClient], T]) -> tuple[BrokerClient, T]:
-    """Calls the bundled broker, then an external one that numbers its events. Raises NotFound, an UpstreamFailure."""
-    own_broker = services.parts().own_broker
-    try:
-        return own_broker, call(own_broker)
-    except NotFound:
-        if (external := _external_broker(identity)) is None:
-            raise
-    return external, call(external)
-
-
-def _external_broker(identity: Identity) -> BrokerClient | None:
-    """An external broker that numbers its events; another one's messages are in our own queue. Raises an UpstreamFailure."""
-    parts = services.parts()
-    is_external = parts.broker is not parts.own_broker
-    return parts.broker if is_external and parts.broker.numbers_events(identity.user_id) else None
-
-
-def _requested_protocol() -> ClientProtocol:
-    """By the query, else by Accept. Raises InvalidRequest."""
-    name = request.args.get("protocol")
-    if name is None:
-        match = _ACCEPT_PROTOCOL.search(request.headers.get("Accept", ""))
-        name = match[1] if match else "native"
-    if name not in PROTOCOLS:
-        raise InvalidRequest(f"protocol: must be one of {', '.join(PROTOCOLS)}.")
-    return PROTOCOLS[name]

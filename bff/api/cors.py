@@ -15,7 +15,9 @@ ALLOW_HEADERS: Final = (
 """For a preflight request that names no headers."""
 HEADER_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+( *, *[A-Za-z0-9!#$%&'*+.^_`|~-]+)*")
 PREFLIGHT_VARY: Final = ("Access-Control-Request-Headers", "Access-Control-Request-Method")
-EXPOSE_HEADERS: Final = "Location, X-Message-ID, X-On-Disconnect, X-Request-ID, Retry-After"
+EXPOSE_HEADERS: Final = (
+    "Location, X-Message-ID, X-On-Disconnect, X-Request-ID, Retry-After, x-workflow-run-id, x-workflow-stream-tail-index"
+)
 MAX_AGE_SECONDS: Final = 600
 
 

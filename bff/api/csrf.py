@@ -23,6 +23,7 @@ from typing import Final
 
 from flask import request
 
+from bff.api import services
 from bff.api.cors import request_origin
 from bff.api.services import Parts
 from bff.errors import Forbidden
@@ -39,6 +40,21 @@ def check(parts: Parts, *, linkable: bool) -> None:
         return
     if _may_have_ambient_credentials(parts) and _is_cross_origin(parts.settings.cors_allow_origins):
         raise Forbidden
+
+
+def is_own_request() -> bool:
+    """Whether no page of another origin can have sent the request, whatever its content type.
+
+    A body of a type other than text/plain and those of forms needs a preflight request, which protects it even from browsers
+    that send neither `Origin` nor `Sec-Fetch-Site`. A text/plain body has no such protection, so one of these is required: a
+    header that says where it comes from, which `check` has compared; a bearer token, which no page can add; or what Node's
+    `fetch` sends, and no browser: `Sec-Fetch-Mode` with neither of the two others.
+    """
+    named = {"Origin", "Sec-Fetch-Site"} & set(request.headers.keys())
+    if named:
+        return not _is_cross_origin(services.parts().settings.cors_allow_origins)
+    scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
+    return scheme == "bearer" or request.headers.get("Sec-Fetch-Mode") == "cors"
 
 
 def _may_have_ambient_credentials(parts: Parts) -> bool:

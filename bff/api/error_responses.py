@@ -20,6 +20,8 @@ def handle(error: Exception) -> Response:
     chat_error = to_chat_error(error)
     if chat_error.retry_after is not None and reconnects.is_event_source() and not _is_openai():
         return reconnects.retry_response()
+    if chat_error.retry_after is not None and reconnects.is_tanstack_resume():
+        return reconnects.truncated_response()
     as_json = openai.error(chat_error) if _is_openai() else chat_error.as_json(request_state.request_id())
     response = jsonify(as_json)
     response.status_code = chat_error.status

@@ -60,11 +60,15 @@ def identity_or_ticket() -> Identity:
     return identity()
 
 
-def body(max_bytes: int | None = None) -> bytes:
-    """At most MAX_BODY_BYTES, or `max_bytes` where that is less. Raises what `request_body.read` raises."""
+def body(max_bytes: int | None = None, *, allow_text: bool = False) -> bytes:
+    """At most MAX_BODY_BYTES, or `max_bytes` where that is less. Raises what `request_body.read` raises.
+
+    `allow_text`: JSON may be declared as text/plain where no page of another origin can have sent it.
+    """
+    allow_text = allow_text and csrf.is_own_request()
     settings = parts().settings
     limit = min(max_bytes or settings.max_body_bytes, settings.max_body_bytes)
-    return request_body.read(request.environ, limit, settings.request_seconds)
+    return request_body.read(request.environ, limit, settings.request_seconds, allow_text=allow_text)
 
 
 def query_integer(name: str, default: int) -> int:

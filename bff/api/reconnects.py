@@ -21,6 +21,16 @@ def is_event_source() -> bool:
     return wants_events and (request.args.get("protocol", "native") == "native" or client_resumes())
 
 
+def is_tanstack_resume() -> bool:
+    """Whether a TanStack AI client resumes a run, which it gives up after any status other than 200."""
+    return "Last-Event-ID" in request.headers and ("X-Run-Id" in request.headers or "runId" in request.args)
+
+
+def truncated_response() -> Response:
+    """For TanStack AI: it reconnects after a stream that ends within a line."""
+    return Response(": please reconnect", content_type="text/event-stream; charset=utf-8", headers=HEADERS)
+
+
 def retry_milliseconds() -> int:
     """Random, so that clients do not all reconnect at once."""
     return random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - jitter

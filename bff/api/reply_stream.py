@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from time import monotonic, time
 from typing import Any, Final
 
@@ -10,10 +10,11 @@ from flask import Response, request
 
 from bff.api import request_state, services
 from bff.api.adapters.base import ClientProtocol, EventEncoder, Sent, TracksOutput, translate
+from bff.api.adapters.numbered import number
 from bff.config.settings import Settings
 from bff.errors import ChatError, Draining, Interrupted, UpstreamFailure
 from bff.http import tracing
-from bff.http.responses import EventStream, StreamOptions, StreamStats
+from bff.http.responses import EventFactory, EventStream, StreamOptions, StreamStats
 from bff.http.sse import Event, comment, encode
 from bff.http.streams import Slot
 from bff.http.waiting import Waiter
@@ -127,9 +128,13 @@ def stream_response(
     kind: str = "chat",
     *,
     broker: BrokerClient,
+    first: int | None = None,
+    headers: Mapping[str, str] | None = None,
     on_reader_gone: Callable[[], None] | None = None,
 ) -> Response:
-    """`encoder`: None for our own protocol. `retry`: milliseconds, for a resumed stream. `broker`: the one of `reply`.
+    """`first`: for a client that counts events, the number of the first one to send; None for one that resumes by our ids.
+
+    `encoder`: None for our own protocol. `retry`: milliseconds, for a resumed stream. `broker`: the one of `reply`.
 
     `on_reader_gone`: see ReplyStream.
     """
@@ -145,20 +150,30 @@ def stream_response(
         on_reader_gone=on_reader_gone,
     )
     prepare_for_drain(slot, broker)
+    run_header = {protocol.run_header: message_id} if protocol.run_header else {}
     return EventStream(
-        stream.events if encoder is None else lambda waiter: translate(stream.events(waiter), encoder),
+        _encoded(stream, encoder, first),
         StreamOptions(
             _heartbeat(settings) if encoder is None else comment("keepalive"),
             settings.heartbeat_seconds,
             retry,
             ids=protocol.ids and request.args.get("ids") != "0",
+            id_first=first is not None,  # As TanStack AI takes an id for that of the data after it.
         ),
         environ=request.environ,
         slot=slot,
         close=stream.close,
         stats=stream.stats,
-        headers={**message_headers(message_id, settings.on_disconnect), **protocol.headers},
+        headers={**message_headers(message_id, settings.on_disconnect), **protocol.headers, **run_header, **(headers or {})},
     )
+
+
+def _encoded(stream: ReplyStream, encoder: EventEncoder | None, first: int | None) -> EventFactory:
+    if encoder is None:
+        return stream.events
+    if first is None:
+        return lambda waiter: translate(stream.events(waiter), encoder)
+    return lambda waiter: number(stream.events(waiter), encoder, first)
 
 
 def message_headers(message_id: str, on_disconnect: str) -> dict[str, str]:
@@ -200,24 +215,28 @@ def new_reply_stream(
 
     `resumable`, `on_reader_gone`: see ReplyStream.
     """
-    settings = services.parts().settings
-    relay = Relay(
-        request_state.request_id(),
-        tool_events=settings.relay_tool_events,
-        reasoning=settings.relay_reasoning,
-        expose_errors=settings.expose_upstream_errors,
-        own=own,
-        irrevocable=lambda: encoder is not None and encoder.sent > Sent.NOTHING,
-    )
     return ReplyStream(
         reply,
-        relay,
+        new_relay(encoder, own=own),
         {"message_id": message_id, "kind": kind} | tracing.fields(),
         started_at=request_state.started_at(),
         resumed=resumed,
         resumable=resumable,
         kind=kind,
         on_reader_gone=on_reader_gone,
+    )
+
+
+def new_relay(encoder: EventEncoder | None, *, own: bool) -> Relay:
+    """See new_reply_stream."""
+    settings = services.parts().settings
+    return Relay(
+        request_state.request_id(),
+        tool_events=settings.relay_tool_events,
+        reasoning=settings.relay_reasoning,
+        expose_errors=settings.expose_upstream_errors,
+        own=own,
+        irrevocable=lambda: encoder is not None and encoder.sent > Sent.NOTHING,
     )
 
 

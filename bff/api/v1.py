@@ -81,7 +81,8 @@ def complete() -> Response:
         broker, deadline, more = _destination(model, identity.user_id)
         message_id = broker.enqueue(identity, content | more, deadline).message_id
         reply = broker.follow(identity.user_id, message_id, deadline)
-        is_own = broker is parts.own_broker
+        # A client that sent a key may repeat a broken call with it: its reply is not cancelled before the broker's grace.
+        is_own = broker is parts.own_broker and message.client_message_id is None
         callback = reply_stream.disconnect_callback(broker, identity.user_id, message_id) if is_own else None
         context = {"model": model, "created": int(time.time()), "include_usage": completion_request.includes_usage}
         if not completion_request.stream:

@@ -123,25 +123,29 @@ def _message(content: MessageRequest, size: int) -> Message:
 
 @bp.get("/api/v1/stream")
 def follow() -> Response:
+    """`?wait=0`: ends after the events that the log has now, without a terminal event if the reply is still being produced."""
     parts = _parts()
     queue = parts.queue
     user_id, message_id = request.args.get("user_id", ""), request.args.get("message_id", "")
     after = request.headers.get("Last-Event-ID", "")
     if request.args.get("on_disconnect") == "continue":
         queue.continue_without_readers(user_id, message_id)
+    only_stored = request.args.get("wait") == "0"
     page = queue.read(user_id, message_id, after)
     if after and page.ended and all(event.event == "done" for event in page.events):
         return Response(status=204)  # Ends an EventSource's reconnects: it has the whole reply.
 
     def events(waiter: Waiter) -> Iterator[Event | None]:
-        return _follow(queue, user_id, message_id, after, waiter)
+        return _follow(queue, user_id, message_id, after, waiter, only_stored=only_stored)
 
     slot = parts.streams.acquire(user_id)
     seconds = min(PING_SECONDS, parts.settings.keepalive_seconds)
     return EventStream(events, StreamOptions(PING, seconds), environ=request.environ, slot=slot)
 
 
-def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Waiter) -> Iterator[Event | None]:
+def _follow(
+    queue: Queue, user_id: str, message_id: str, after: str, waiter: Waiter, *, only_stored: bool
+) -> Iterator[Event | None]:
     """Ends without a terminal event if the log cannot be read any more: a reconnect gets the error, or continues."""
     with (
         suppress(StorageUnavailable, Expired, NotFound, ServerFull),
@@ -152,7 +156,7 @@ def _follow(queue: Queue, user_id: str, message_id: str, after: str, waiter: Wai
             for event in page.events:
                 yield event
                 after = event.id
-            if page.ended:
+            if page.ended or (only_stored and not page.has_more):
                 return
             yield None  # Flushes this page before the next one is read.
             if not page.has_more:
@@ -170,10 +174,15 @@ def stop(message_id: str) -> tuple[Response, int]:
 
 @bp.get("/api/v1/queue/<any_text:user_id>")
 def show_queue(user_id: str) -> Response:
-    """`?group=`: that group's messages in place of the user's own; `?event_id=`: also the message whose log has that event."""
+    """`?group=`: that group's messages in place of the user's own; `?event_id=`: also the message whose log has that event.
+
+    `?client_message_id=`: also the message that was enqueued with it.
+    """
     group, event_id = request.args.get("group", ""), request.args.get("event_id", "")
     positions = _parts().queue.positions(user_id, group)
     located = {"located": _parts().queue.locate(user_id, group, event_id)} if event_id else {}
+    client_id = request.args.get("client_message_id", "")
+    found = {"found": _parts().queue.find(user_id, group, client_id)} if client_id else {}
     running = next((entry.message_id for entry in positions if entry.state == "running"), None)
     return jsonify(
         user_id=user_id,
@@ -182,6 +191,7 @@ def show_queue(user_id: str) -> Response:
         current_message_id=running,
         messages=[entry._asdict() if "group" in request.args else _public_position(entry) for entry in positions],
         **located,
+        **found,
     )
 
 

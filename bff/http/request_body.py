@@ -22,14 +22,14 @@ MAX_LENGTH_DIGITS: Final = 15
 """Digits of a Content-Length; a longer number exceeds every limit."""
 
 
-def read(environ: Mapping[str, Any], limit: int, seconds: float) -> bytes:
-    """The body, of at most `limit` bytes, read within `seconds`.
+def read(environ: Mapping[str, Any], limit: int, seconds: float, *, allow_text: bool = False) -> bytes:
+    """The body, of at most `limit` bytes, read within `seconds`. `allow_text`: JSON may be declared as text/plain.
 
     Compressed bodies are rejected: a few bytes can expand to a gigabyte.
 
     Raises UnsupportedMediaType, LengthRequired, TooLarge; InvalidRequest for a body shorter than its declared length.
     """
-    if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != "application/json":
+    if not (is_json(environ) or (allow_text and content_type(environ) == "text/plain")):
         raise UnsupportedMediaType
     if environ.get("HTTP_CONTENT_ENCODING", "identity").strip().lower() != "identity":
         raise UnsupportedMediaType("The body must not be compressed.")
@@ -46,6 +46,16 @@ def read(environ: Mapping[str, Any], limit: int, seconds: float) -> bytes:
     if len(body) < length and not chunked:
         raise InvalidRequest("The body ended before its declared length.")
     return body
+
+
+def content_type(environ: Mapping[str, Any]) -> str:
+    """The media type without its parameters, in lower case."""
+    declared: str = environ.get("CONTENT_TYPE", "")
+    return declared.partition(";")[0].strip().lower()
+
+
+def is_json(environ: Mapping[str, Any]) -> bool:
+    return content_type(environ) == "application/json"
 
 
 def parse(model: type[Model], body: bytes, max_strings: int = MAX_STRINGS) -> Model:

@@ -119,6 +119,8 @@ class StreamOptions(NamedTuple):
     """Whether events carry their ids."""
     preamble: bytes = b""
     """A frame that is sent at once, with the headers."""
+    id_first: bool = False
+    """Whether an event's id comes before its data."""
 
 
 def _frames(
@@ -158,7 +160,7 @@ def _coalesce(events: Iterable[Event | None], waiter: Waiter, options: StreamOpt
         waiter.wake_at = monotonic() + options.seconds
     for event in events:
         if event is not None:
-            ready.append(encode(event if options.ids else event._replace(id=""), retry))
+            ready.append(encode(event if options.ids else event._replace(id=""), retry, id_first=options.id_first))
             retry = None
             continue
         if ready:

@@ -148,8 +148,8 @@ class Decoder:
             raise UpstreamError(detail=f"an event of {lines} data lines and {size} bytes")
 
 
-def encode(event: Event, retry: int | None = None) -> bytes:
-    """One frame with LF line ends. `retry` is in milliseconds.
+def encode(event: Event, retry: int | None = None, *, id_first: bool = False) -> bytes:
+    """One frame with LF line ends. `retry` is in milliseconds. `id_first`: the id comes before the data, not after it.
 
     Raises ValueError for a CR, LF or NUL in the event's type or id, which would start another field.
     """
@@ -159,7 +159,9 @@ def encode(event: Event, retry: int | None = None) -> bytes:
     if "\n" in data or "\r" in data:
         data = _LINE_END.sub("\ndata: ", data)
     head = f"event: {name}\n" if name else ""
-    tail = f"\nid: {event_id}" if event_id else ""
+    tail = f"\nid: {event_id}" if event_id and not id_first else ""
+    if event_id and id_first:
+        head = f"id: {event_id}\n{head}"
     if retry is not None:
         tail += f"\nretry: {retry}"
     return f"{head}data: {data}{tail}\n\n".encode()

@@ -1,7 +1,7 @@
 """Client of the broker: enqueues messages, follows and stops their replies, and reads the queue."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from bff import errors
 from bff.auth.identity import Identity
 from bff.errors import UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.http import tracing
+from bff.http.sse import Event
 from bff.http.waiting import Waiter
 from bff.ops import metrics
 from bff.upstream import http
@@ -123,8 +124,9 @@ class BrokerClient:
 
         None when there is nothing left to read. Raises an UpstreamFailure; from the bundled broker also NotFound, Expired.
         """
+        params = {"on_disconnect": on_disconnect} if on_disconnect else None
         with retryable(UpstreamFailure):
-            source = self._open(user_id, message_id, after, deadline, on_disconnect=on_disconnect)
+            source = self._open(user_id, message_id, after, deadline, params=params)
         reopen = partial(self._open, user_id, message_id)
         return ReconnectingReply(reopen, source, after) if source is not None else None
 
@@ -181,6 +183,21 @@ class BrokerClient:
             raise UpstreamError(detail="the broker's queue has no messages")
         return [_active_message(message) for message in messages]
 
+    def find(self, user_id: str, client_message_id: str) -> str | None:
+        """The message that the user sent to direct chat with this id of its client; None if the broker knows none.
+
+        Raises an UpstreamFailure.
+        """
+        found = self._queue(user_id, self.open_deadline(), {"client_message_id": client_message_id}).get("found")
+        return found if isinstance(found, str) and MESSAGE_ID.fullmatch(found) else None
+
+    def stored_events(self, user_id: str, message_id: str, waiter: Waiter) -> Iterator[Event | None]:
+        """The events that a message's log has now. Bundled broker only. Raises an UpstreamFailure, NotFound, Expired."""
+        source = self._open(user_id, message_id, "", self.open_deadline(), waiter, params={"wait": "0"})
+        if source is not None:
+            with contextlib.closing(source):
+                yield from source.events(waiter)
+
     def check(self) -> None:
         """Raises an UpstreamFailure if the broker is unreachable or reports that it is not healthy."""
         deadline = monotonic() + CHECK_SECONDS
@@ -188,8 +205,8 @@ class BrokerClient:
         if status not in {"healthy", "degraded"}:
             raise UpstreamUnavailable(detail=f"the broker is {status}")
 
-    def _queue(self, user_id: str, deadline: float) -> dict[str, Any]:
-        return http.read_json(self._send("GET", _queue_path(user_id), deadline), deadline)
+    def _queue(self, user_id: str, deadline: float, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        return http.read_json(self._send("GET", _queue_path(user_id), deadline, params=params), deadline)
 
     def _delete(self, user_id: str, message_id: str, params: Mapping[str, str] | None = None) -> None:
         params = {"user_id": user_id, **(params or {})}
@@ -203,13 +220,13 @@ class BrokerClient:
         after: str,
         deadline: float,
         waiter: Waiter | None = None,
-        on_disconnect: str = "",
+        params: Mapping[str, str] | None = None,
     ) -> EventSource | None:
         """None when there is nothing left to read after `after`."""
         headers: dict[str, str | bytes] = {"Accept": "text/event-stream"}
         if after:
             headers["Last-Event-ID"] = after.encode()  # http.client encodes a str as Latin-1.
-        params = {"user_id": user_id, "message_id": message_id} | ({"on_disconnect": on_disconnect} if on_disconnect else {})
+        params = {"user_id": user_id, "message_id": message_id, **(params or {})}
         response = self._send("GET", "/api/v1/stream", deadline, headers=headers, params=params, waiter=waiter)
         if response.status_code == 204:
             response.close()

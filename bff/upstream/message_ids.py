@@ -21,6 +21,11 @@ def new_id(org: str, user_id: str, group: str = "", first: uuid.UUID | None = No
     return f"{first or uuid.uuid4()}.{_org_hash(org)}.{group_mark(user_id, group)}"
 
 
+def is_own(message_id: str) -> bool:
+    """Whether it can only be an id of the bundled broker."""
+    return _WITH_HASHES.fullmatch(message_id) is not None
+
+
 def may_be_of(message_id: str, org: str) -> bool:
     match = _WITH_HASHES.fullmatch(message_id)
     return match is None or match[1] == _org_hash(org)

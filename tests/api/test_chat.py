@@ -157,7 +157,7 @@ def test_unknown_paths_and_methods_get_json_errors(method, path, status, code):
     response = client().open(path, method=method)
 
     assert (response.status_code, response.json["code"]) == (status, code)
-    assert response.headers.get("Allow") == ("OPTIONS, POST" if status == 405 else None)
+    assert response.headers.get("Allow") == ("GET, HEAD, OPTIONS, POST" if status == 405 else None)
 
 
 # Failing brokers: before the response has started, an error is plain JSON

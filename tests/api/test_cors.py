@@ -17,7 +17,8 @@ def test_an_allowed_page_may_read_responses(app):
         assert response.headers["Access-Control-Allow-Origin"] == ALLOWED_ORIGIN
         assert response.headers["Access-Control-Allow-Credentials"] == "true"
         exposed = set(response.headers["Access-Control-Expose-Headers"].split(", "))
-        assert exposed == {"Location", "X-Message-ID", "X-On-Disconnect", "X-Request-ID", "Retry-After"}
+        workflow = {"x-workflow-run-id", "x-workflow-stream-tail-index"}
+        assert exposed == {"Location", "X-Message-ID", "X-On-Disconnect", "X-Request-ID", "Retry-After"} | workflow
         assert "Origin" in response.vary
 
 

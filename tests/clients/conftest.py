@@ -21,10 +21,14 @@ SCRIPT_SECONDS = 50
 """Timeout for all cases of a script."""
 
 
+CLIENTS_NODE_VERSION = 22
+"""The oldest Node for which the clients' current versions are made."""
+
+
 @cache
 def node_or_skip() -> str:
     """Returns the path of Node. If Node or the packages are missing, skips; fails in CI."""
-    node = find_node()
+    node = find_node(CLIENTS_NODE_VERSION)
     if node is None or not (HERE / "node_modules" / ".package-lock.json").exists():
         missing("Node, or what its clients are made of,")
     return node
@@ -74,19 +78,19 @@ def truncating_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 
 @pytest.fixture(scope="session")
-def run_node(server: Server, truncating_server: Server, cutting_proxy: CuttingProxy) -> Callable[[str], dict[str, Any]]:
+def run_node(server: Server, truncating_server: Server, cutting_proxy: CuttingProxy) -> Callable[..., dict[str, Any]]:
     """Runs a script; returns the results of its cases, by name."""
 
-    def run(script: str) -> dict[str, Any]:
+    def run(script: str, *arguments: str) -> dict[str, Any]:
         environment = {
             "PATH": os.environ["PATH"],
             "SERVER_URL": server.url,
             "CUTTING_URL": cutting_proxy.url,
             "TRUNCATING_URL": truncating_server.url,
-            "CLIENT": Path(script).stem,
+            "CLIENT": "-".join([Path(script).stem, *arguments[:1]]),
             "HEADERS": json.dumps({"X-Proxy-Secret": PROXY_SECRET}),
         }
-        command = [node_or_skip(), script]
+        command = [node_or_skip(), script, *arguments]
         done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=SCRIPT_SECONDS)
         assert done.returncode == 0, done.stderr
         results: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])

@@ -29,7 +29,13 @@ export async function stop(user, messageId) {
   return (await fetch(`${url}/api/chat/stream/${messageId}/stop`, { method: 'POST', headers: as(user) })).status
 }
 
-const timeout = (seconds) => new Promise((_, fail) => setTimeout(() => fail(new Error('timed out')), seconds * 1000).unref())
+/** Has the test restart the server; resolves when it is ready again. */
+export async function restart() {
+  process.stdout.write('restart\n')
+  for await (const _ of process.stdin) return
+}
+
+const timeout = (seconds) => new Promise((_, fail) => setTimeout(() => fail(new Error('timed out')), seconds * 1000)) // Keeps the process alive: `eventsource` does not while it waits.
 
 export async function run(cases) {
   const results = {}

@@ -11,6 +11,7 @@ import pytest
 
 from tests.clients.conftest import HERE, node_or_skip
 from tests.live import ROOT, Server
+from tests.missing import missing
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(90)]
 
@@ -41,6 +42,7 @@ def run(anonymous_server: Server, tmp_path: Path) -> Run:
         if not (tmp_path / "node_modules").exists():
             (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
         environment = {"PATH": os.environ["PATH"], "SERVER_URL": anonymous_server.url, "PYTHONIOENCODING": "utf-8"}
+        environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # Or LiteLLM fetches its prices from the network.
         arguments = [part.replace("RECIPE", str(recipe)) for part in command]
         done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
@@ -53,6 +55,11 @@ def test_every_recipe_is_known():
     assert len(RECIPES) == TEXT.count("```") // 2
     assert set(RECIPES) == {
         "useChat.jsx",
+        "workflow.jsx",
+        "tanstack.jsx",
+        "eventsource-client.mjs",
+        "chat_openai.py",
+        "completion.py",
         "assistant-ui.jsx",
         "event-source.js",
         "ticket.js",
@@ -66,15 +73,16 @@ def test_every_recipe_is_known():
     }
 
 
-@pytest.mark.parametrize("name", ["useChat.jsx", "assistant-ui.jsx"])
+@pytest.mark.parametrize("name", ["useChat.jsx", "workflow.jsx", "tanstack.jsx", "assistant-ui.jsx"])
 def test_a_page_shows_the_reply(run, name):
     shown = run(name, node_or_skip(), str(HERE / "page.mjs"), "RECIPE", HELLO)
 
     assert shown.count(HELLO) == 2, "the message and the reply"
 
 
-def test_a_page_stops_the_reply(run):
-    shown = run("useChat.jsx", node_or_skip(), str(HERE / "page.mjs"), "RECIPE", "/slow 600 one two")
+@pytest.mark.parametrize("name", ["useChat.jsx", "workflow.jsx", "tanstack.jsx"])
+def test_a_page_stops_the_reply(run, name):
+    shown = run(name, node_or_skip(), str(HERE / "page.mjs"), "RECIPE", "/slow 600 one two")
 
     assert shown.startswith("/slow 600 one twoone ")
 
@@ -137,6 +145,14 @@ def test_python_prints_the_reply(run, name):
     assert run(name, sys.executable, "RECIPE") == HELLO
 
 
-@pytest.mark.parametrize("name", ["completions.mjs", "responses.mjs", "ag-ui.mjs"])
+@pytest.mark.parametrize("name", ["chat_openai.py", "completion.py"])
+def test_a_framework_prints_the_reply(run, name):
+    python = ROOT / ".venv" / "frameworks" / "bin" / "python"
+    if not python.exists():
+        missing("the virtual environment of the frameworks")
+    assert run(name, str(python), "RECIPE") == HELLO
+
+
+@pytest.mark.parametrize("name", ["completions.mjs", "responses.mjs", "ag-ui.mjs", "eventsource-client.mjs"])
 def test_node_prints_the_reply(run, name):
     assert run(name, node_or_skip(), "RECIPE") == HELLO

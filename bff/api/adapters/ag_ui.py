@@ -28,6 +28,8 @@ from bff.http import request_body
 
 APP_ROLES: Final = frozenset({"activity", "reasoning"})
 """Roles of messages that are meant for the app."""
+TOKENS: Final = {"inputTokens": "prompt_tokens", "outputTokens": "completion_tokens", "totalTokens": "total_tokens"}
+"""AG-UI's names, and those of the models' servers."""
 
 
 class AgUiMessage(BaseModel):
@@ -88,7 +90,8 @@ class AgUiEncoder:
 
     def _completed(self, content: dict[str, Any]) -> str:
         """No outcome of the protocol says that a reply was truncated; `metadata` is open for it."""
-        return self._finished(**({"metadata": {"finishReason": "length"}} if is_truncated(content) else {}))
+        truncated = {"metadata": {"finishReason": "length"}} if is_truncated(content) else {}
+        return self._finished(**truncated, **_usage(content))
 
     def _finished(self, **fields: Any) -> str:
         return as_json(type="RUN_FINISHED", **self._run, **fields)
@@ -113,6 +116,14 @@ def _result(result: Result) -> list[str]:
 def _error(content: dict[str, Any]) -> list[str]:
     run_error = as_json(type="RUN_ERROR", message=content.get("error"), code=content.get("code"))
     return [_custom("request_id", content.get("request_id")), run_error]
+
+
+def _usage(content: dict[str, Any]) -> dict[str, Any]:
+    """The tokens of a `complete` event in AG-UI's terms, where the model reported them."""
+    usage = content["response"].get("usage")
+    reported = usage.get if isinstance(usage, dict) else {}.get
+    counts = {name: count for name, key in TOKENS.items() if type(count := reported(key)) is int and count >= 0}
+    return {"usage": [counts]} if counts else {}
 
 
 def _custom(name: str, value: Any) -> str:

@@ -87,6 +87,17 @@ class AiSdkEncoder:
         return [_data(kind, json_safe(content))]
 
 
+class WorkflowEncoder(AiSdkEncoder):
+    """For `WorkflowChatTransport` of `@ai-sdk/workflow`, which reconnects until it has read a `finish` part.
+
+    So an error and a stop end with one, too. The parts before it are the same, as this transport counts them.
+    """
+
+    def encode(self, kind: str, content: dict[str, Any]) -> list[str]:
+        parts = super().encode(kind, content)
+        return [*parts[:-1], as_json(type="finish"), DONE] if kind in {"stopped", "error"} else parts
+
+
 def _call(call: Call) -> str:
     """`providerExecuted` tells the client that the engine runs the tool."""
     return as_json(
@@ -127,4 +138,8 @@ def _frames(kind: str) -> BlockFrames:
     )
 
 
-AI_SDK: Final = ClientProtocol(parse_request, AiSdkEncoder, {"x-vercel-ai-ui-message-stream": "v1"})
+NOTHING_RUNS: Final = "".join(f"data: {data}\n\n" for data in (as_json(type="finish"), DONE))
+"""The stream of a chat in which no reply runs, for `WorkflowChatTransport`: it takes a status without a body for an error."""
+RUN_HEADER: Final = "x-workflow-run-id"
+AI_SDK: Final = ClientProtocol(parse_request, AiSdkEncoder, {"x-vercel-ai-ui-message-stream": "v1"}, RUN_HEADER)
+WORKFLOW: Final = AI_SDK._replace(encoder=WorkflowEncoder)

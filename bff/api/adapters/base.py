@@ -77,6 +77,8 @@ class ClientProtocol(NamedTuple):
     """Takes the message id, `ParsedRequest.context` and what was sent before. None: our events are sent unchanged."""
     headers: Mapping[str, str] = {}
     """Additional response headers."""
+    run_header: str = ""
+    """The name of a response header in which clients expect the message id."""
     ids: bool = True
     """Whether events carry ids; not all clients can read them."""
 
@@ -110,15 +112,21 @@ def translate(source: Iterable[Event | None], encoder: EventEncoder) -> Iterator
         if event is None:
             yield None
             continue
-        content = events.parse_object(event.data)
-        kind = content.pop("type", "")
-        if encoded := encoder.encode(kind, content):
+        kind, encoded = encode(event, encoder)
+        if encoded:
             *first, last = [*preamble, *encoded]
             preamble = []
             for data in first:
                 yield Event("", data)
             sent = Sent.END if kind in events.TERMINAL else encoder.sent
             yield Event("", last, ResumePoint(event.id, sent).as_id())
+
+
+def encode(event: Event, encoder: EventEncoder) -> tuple[str, list[str]]:
+    """The type of one of our events, and the `data` of the events to send for it."""
+    content = events.parse_object(event.data)
+    kind = content.pop("type", "")
+    return kind, encoder.encode(kind, content)
 
 
 def as_json(**content: Any) -> str:

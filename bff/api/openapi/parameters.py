@@ -30,6 +30,23 @@ EVENT_SOURCE: Final = (
     Parameter("ticket", text(), "From POST /api/ticket."),
 )
 """For streams that `EventSource` may open, which cannot set headers."""
+START_INDEX: Final = Parameter(
+    "startIndex",
+    {"type": "integer"},
+    "For WorkflowChatTransport: the number of the first event to send; a negative one counts from the end.",
+)
+RUN_ID: Final = Parameter(
+    "X-Run-Id",
+    text(128),
+    "TanStack AI's id of its run, with which the client resumes: the same request with a Last-Event-ID follows the run.",
+    location="header",
+)
+TANSTACK: Final = (
+    Parameter("runId", text(128), "The id of the run, or of its message."),
+    Parameter("offset", {"type": "integer"}, "The number of the last event that was read; -1 for none."),
+    Parameter("Last-Event-ID", {"type": "integer"}, "As offset; takes precedence.", location="header"),
+    Parameter("threadId", text(), "The thread of which to return the active run."),
+)
 CURSOR_PAGE: Final = (
     Parameter(
         "limit", {"type": "integer", "minimum": 0, "maximum": 10**9 - 1}, "Default 50; clamped to the range from 1 to 100."

@@ -48,6 +48,16 @@ class Active(BaseModel):
     messages: list[Place]
 
 
+class ActiveRun(BaseModel):
+    runId: str  # noqa: N815 - TanStack AI's name
+
+
+class Thread(BaseModel):
+    messages: list[Any] = Field(max_length=0, description="Empty: the client keeps the transcript.")
+    activeRun: ActiveRun | None = Field(description="The run that waits or runs in the thread.")  # noqa: N815
+    interrupts: None
+
+
 class Stopping(BaseModel):
     status: Literal["stopping"]
 

@@ -220,6 +220,9 @@ class Queue(Protocol):
     def locate(self, user_id: str, group: str, event_id: str) -> str | None:
         """Returns the id of the group's message, running or finished, whose log holds the event `event_id`."""
 
+    def find(self, user_id: str, group: str, client_message_id: str) -> str | None:
+        """Returns the id of the group's message with this `client_message_id`; None if it is unknown. Its log may be gone."""
+
     def stop(self, user_id: str, message_id: str) -> None:
         """Finishes a waiting message and asks a running one's worker to stop; does nothing to a finished or committed one.
 

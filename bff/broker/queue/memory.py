@@ -26,7 +26,7 @@ from bff.broker.queue.journal.replay import StateReplay
 from bff.broker.queue.log import parse_event_id_or_none, size_of
 from bff.broker.queue.state import State
 from bff.errors import ServerFull, TooLarge
-from bff.upstream.message_ids import group_mark_of
+from bff.upstream.message_ids import group_mark, group_mark_of
 
 
 class MemoryQueue:
@@ -202,6 +202,12 @@ class MemoryQueue:
         with self._lock:
             entries = self._state.group(user_id, group)
             return None if parsed_id is None else entries.locate(parsed_id)
+
+    def find(self, user_id: str, group: str, client_message_id: str) -> str | None:
+        with self._lock:
+            self._state.check_readable()
+            known = self._state.client_ids.get((group_mark(user_id, group), client_message_id))
+            return known[0] if known else None
 
     def stop(self, user_id: str, message_id: str) -> None:
         with self._lock:

@@ -1701,6 +1701,18 @@ def test_an_event_is_located_in_its_groups_logs(queue):
             assert queue.locate("bob", "one", event.id) is None
 
 
+def test_a_message_is_found_by_its_clients_id_in_its_group(queue):
+    message = in_group("one")
+    queue.enqueue(message, "key with spaces", "enqueue")
+
+    assert queue.find("ann", "one", "key with spaces") == message.id
+    queue.finish(claim_next(queue), [("message", "x")])
+    assert queue.find("ann", "one", "key with spaces") == message.id
+    assert queue.find("ann", "one", "other") is None
+    assert queue.find("ann", "", "key with spaces") is None
+    assert queue.find("bob", "one", "key with spaces") is None
+
+
 @pytest.mark.parametrize("event_id", ["nonsense", "1-1", "99999999999999999999-0", "-", "5", "1-1-1", "é-1"])
 def test_an_unknown_event_is_not_located(queue, event_id):
     enqueue_and_finish(queue)

@@ -166,6 +166,9 @@ class RedisQueue:
     def locate(self, user_id: str, group: str, event_id: str) -> str | None:
         return self._logs.locate(user_id, group, event_id)
 
+    def find(self, user_id: str, group: str, client_message_id: str) -> str | None:
+        return self._logs.find(user_id, group, client_message_id)
+
     @contextmanager
     def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
         group, sharded = group_mark_of(message_id, user_id), is_sharded(self._client)

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from bff.broker.queue.base import PAGE_EVENTS, Page
 from bff.broker.queue.log import parse_event_id, parse_event_id_or_none
 from bff.broker.queue.redis.group import GroupScripts
-from bff.broker.queue.redis.keys import GroupKeys
+from bff.broker.queue.redis.keys import GroupKeys, digest_of
 from bff.errors import Expired, NotFound, StorageUnavailable
 from bff.http.sse import Event
 from bff.ops.redis import Client, is_cluster, is_replicated, map_errors
@@ -92,6 +92,12 @@ class Logs:
         if parsed_id is None or max(parsed_id) >= ID_LIMIT:
             return None
         return self._group.locate(group_mark(user_id, group), f"{parsed_id[0]}-{parsed_id[1]}")
+
+    def find(self, user_id: str, group: str, client_message_id: str) -> str | None:
+        key = self._group.of(group_mark(user_id, group)).key(f"c:{digest_of(client_message_id)}")
+        with map_errors():
+            known = self._client.get(key)
+        return str(known).rpartition(" ")[0] if known else None
 
     def _exists(self, log: str) -> bool:
         with map_errors():
