@@ -227,7 +227,7 @@ def new_reply_stream(
     )
 
 
-def new_relay(encoder: EventEncoder | None, *, own: bool) -> Relay:
+def new_relay(encoder: TracksOutput | None, *, own: bool) -> Relay:
     """See new_reply_stream."""
     settings = services.parts().settings
     return Relay(
