@@ -34,7 +34,7 @@ def check_use(client: Client, keys: Keys = Keys()) -> None:  # noqa: B008 - froz
     _check_commands(client, key)
     _check_scripts(client, key)
     channel = keys.name(f"ready:{token_hex(8)}")
-    _check_delivery(client.client_of(channel) if isinstance(client, ClusterClient) else client, channel)
+    _check_delivery(client.server_of(channel)[0] if isinstance(client, ClusterClient) else client, channel)
 
 
 def _check_role(client: Client) -> None:

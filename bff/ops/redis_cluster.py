@@ -16,9 +16,8 @@ from redis.retry import Retry
 
 from bff.config.redis_url import DistributedURL
 from bff.errors import StorageUnavailable
-from bff.ops.redis_pool import Pool, connection_class
+from bff.ops.redis_pool import Address, Pool, connection_class
 
-Address = tuple[str, int]
 PAUSE_SECONDS: Final = 5.0
 """In which calls to a node fail after one that timed out."""
 
@@ -92,34 +91,28 @@ class ClusterClient:
 
     def primary_of(self, key: str) -> Address:
         """Raises StorageUnavailable."""
-        with self._map_errors():
-            node = self._connected().get_node_from_key(key)
-            return node.host, node.port
+        return self.server_of(key)[1]
 
     def server_of(self, key: str) -> tuple[Any, Address]:
-        """The client of the key's node alone, and that node's address. Raises redis-py's errors."""
-        client = self._connected()
-        node = client.get_node_from_key(key)
-        return client.get_redis_connection(node), (node.host, node.port)
+        """The client of the key's node alone, and that node's address. Raises StorageUnavailable."""
+        with self._map_errors():
+            client = self._connected()
+            node = client.get_node_from_key(key)
+            return client.get_redis_connection(node), (node.host, node.port)
 
     def ask_primary_of(self, key: str, replaced: Address) -> Address:
         """The key's node according to a node other than the possibly `replaced` one. Raises StorageUnavailable."""
         client = self._connected()
+        slot = client.keyslot(key)
         others = [node for node in client.get_nodes() if (node.host, node.port) != replaced]
         if not others:
             return replaced
         for node in random.sample(others, len(others)):
             with suppress(StorageUnavailable), self._map_errors():
                 for first, last, (host, port, *_), *_ in client.get_redis_connection(node).execute_command("CLUSTER SLOTS"):
-                    if first <= client.keyslot(key) <= last:
+                    if first <= slot <= last:
                         return host or node.host, port
         raise StorageUnavailable(detail="Redis Cluster: no other node names the primary of a slot")
-
-    def client_of(self, key: str) -> Any:
-        """The client of the key's node alone. Raises StorageUnavailable."""
-        with self._map_errors():
-            client = self._connected()
-            return client.get_redis_connection(client.get_node_from_key(key))
 
     def connect_to_any_node(self) -> Any:
         node = self._connected().get_random_primary_node()

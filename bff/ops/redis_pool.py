@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+Address = tuple[str, int]
 TRIM_INTERVAL_SECONDS: Final = 30.0
 """Idle connections are closed at this interval, so that those of a burst do not stay open."""
 

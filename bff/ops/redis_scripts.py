@@ -14,7 +14,8 @@ from redis.exceptions import AskError, MovedError, NoScriptError, RedisError, Tr
 
 from bff.errors import StorageUnavailable
 from bff.ops.redis import Client, is_cluster, is_replicated, is_sharded, map_errors
-from bff.ops.redis_cluster import Address, ClusterClient
+from bff.ops.redis_cluster import ClusterClient
+from bff.ops.redis_pool import Address
 from bff.ops.redis_sentinel import SentinelPool
 
 WAIT_MILLISECONDS: Final = 200
@@ -99,10 +100,11 @@ def _pipeline(server: Client, command: tuple[Any, ...], *, waits: bool) -> tuple
 
 
 def _server_of(client: Client, key: str) -> tuple[Client, Address]:
-    """The client of the server that has the key, as far as known, and that server's address. Raises redis-py's errors."""
+    """The client of the server that has the key, as far as known, and that server's address. Raises StorageUnavailable."""
     if isinstance(client, ClusterClient):
         return client.server_of(key)
-    return client, cast(SentinelPool, client.connection_pool).known_address()
+    with map_errors():
+        return client, cast(SentinelPool, client.connection_pool).known_address()
 
 
 def _primary_of(client: Client, key: str, replaced: Address) -> Address:

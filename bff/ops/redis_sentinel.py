@@ -9,11 +9,10 @@ from redis.exceptions import RedisError
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from bff.config.redis_url import DistributedURL
-from bff.ops.redis_pool import Pool, connection_class
+from bff.ops.redis_pool import Address, Pool, connection_class
 
 SENTINEL_TIMEOUT_SECONDS: Final = 1.0
 """For an answer of a Sentinel, after which the next one is asked."""
-Address = tuple[str, int]
 ASK_SECONDS: Final = 1.0
 """Interval at which Sentinels are asked for the primary, also while the known one answers: it may be cut off from its replicas,
 which have a new primary."""

@@ -74,12 +74,17 @@ def test_the_first_question_has_versions(visit):
     expect(question(page, 0)).to_contain_text("2/3")
 
 
-def test_a_message_is_added_to_the_branch_that_is_shown(visit):
-    page = visit()
+def ask_twice(page: Page) -> None:
+    """Asks "one", and then "two" in its place."""
     ask(page, "one")
     ask_again(page, 0, "two")
     shows(page, "two")
     wait_for_reply(page)
+
+
+def test_a_message_is_added_to_the_branch_that_is_shown(visit):
+    page = visit()
+    ask_twice(page)
     switch(page, question(page, 0), "Previous version")
     shows(page, "one")
 
@@ -115,10 +120,7 @@ def shows_only_one(page: Page) -> None:
 
 def test_a_switch_is_shown_in_another_tab(visit):
     page = visit()
-    ask(page, "one")
-    ask_again(page, 0, "two")
-    shows(page, "two")
-    wait_for_reply(page)
+    ask_twice(page)
     other = page.context.new_page()
     other.goto(page.url)
     shows(other, "two")

@@ -10,7 +10,8 @@ from functools import partial
 from bff.broker.queue.redis.subscriber import Callback, Subscriber, Subscribers
 from bff.errors import StorageUnavailable
 from bff.ops.redis import Client, new_connection, new_connection_check
-from bff.ops.redis_cluster import Address, ClusterClient
+from bff.ops.redis_cluster import ClusterClient
+from bff.ops.redis_pool import Address
 
 
 def subscribers_of(client: Client) -> Subscribers:

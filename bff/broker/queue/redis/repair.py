@@ -11,8 +11,9 @@ from typing import Final, cast
 
 from bff.broker.queue.redis.schedule import Schedule
 from bff.ops.redis import Client, is_replicated, map_errors
-from bff.ops.redis_cluster import Address, ClusterClient
+from bff.ops.redis_cluster import ClusterClient
 from bff.ops.redis_keys import Keys
+from bff.ops.redis_pool import Address
 from bff.ops.redis_sentinel import SentinelPool
 
 REPAIR_SECONDS: Final = 300
