@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count, islice
+from time import monotonic
 from typing import Final
 
 from bff.broker.queue.base import LogEntry, Message
@@ -20,8 +21,8 @@ LANE_CHARACTERS: Final = 48
 MAX_FAILED: Final = 1000
 """Beyond it the oldest are deleted."""
 IDLE_SECONDS: Final = 1.0
-UNCOMMITTED_SECONDS: Final = 0.01
-"""Until a delivery is looked at again whose storing is not committed yet."""
+UNCOMMITTED_SECONDS: Final = 0.02
+"""Until a delivery is looked at again whose storing is not committed yet, or which another process may still send."""
 
 
 @dataclass(eq=False)
@@ -90,29 +91,40 @@ class DeliveryState:
 
     def claim_due(self) -> Delivery | float:
         """Returns a claimed delivery, or the seconds until there may be one."""
-        now = self._clock()
+        skipped: list[str] = []
+        try:
+            while (name := self._pop_ready()) is not None:
+                lane = self._lanes[name]
+                if self._may_be_sent(lane.waiting[0]):
+                    return self._claim(lane)
+                skipped.append(name)
+        finally:
+            for name in skipped:
+                self._schedule(name)
+        if skipped:
+            return UNCOMMITTED_SECONDS
+        return self._heap[0][0] - self._clock() if self._heap else IDLE_SECONDS
+
+    def _pop_ready(self) -> str | None:
+        """Removes and returns the lane whose first delivery is due longest; None if none is due."""
         while self._heap:
             moment, _, name = self._heap[0]
             lane = self._lanes.get(name)
-            if lane is None or lane.claimed or not lane.waiting or lane.ready_at != moment:
-                heappop(self._heap)
-            elif moment > now:
-                return moment - now
-            else:
-                heappop(self._heap)
-                if delivery := self._claim(name, lane, now):
-                    return delivery
-        return IDLE_SECONDS
+            is_current = lane is not None and lane.waiting and not lane.claimed and lane.ready_at == moment
+            if is_current and moment > self._clock():
+                return None
+            heappop(self._heap)
+            if is_current:
+                return name
+        return None
 
-    def _claim(self, name: str, lane: _Lane, now: float) -> Delivery | None:
-        first = lane.waiting[0]
-        if first.foreign or not self._recorder.is_committed(first.first_record):
-            lane.held_until = now + (IDLE_SECONDS if first.foreign else UNCOMMITTED_SECONDS)
-            self._schedule(name)
-            return None
-        lane.waiting.remove(first)
-        first.claimed = lane.claimed = True
-        return first.delivery
+    def _may_be_sent(self, stored: StoredDelivery) -> bool:
+        return not stored.foreign and self._recorder.is_committed(stored.first_record)
+
+    def _claim(self, lane: _Lane) -> Delivery:
+        stored = lane.waiting.pop(0)
+        stored.claimed = lane.claimed = True
+        return stored.delivery
 
     def release(self, delivery_id: str, delay: float) -> None:
         stored = self.stored.get(delivery_id)
@@ -191,12 +203,15 @@ class MemoryDeliveries:
         state.on_due = self._due.notify
 
     def claim(self, timeout: float) -> Delivery | None:
+        deadline = monotonic() + timeout
         with self._lock:
-            result = self._state.claim_due()
-            if isinstance(result, float):
-                self._due.wait(min(result, timeout))
+            while True:
                 result = self._state.claim_due()
-            return result if isinstance(result, Delivery) else None
+                if isinstance(result, Delivery):
+                    return result
+                if monotonic() >= deadline:
+                    return None
+                self._due.wait(min(result, deadline - monotonic()))
 
     def release(self, delivery: Delivery, delay: float) -> None:
         with self._lock:
