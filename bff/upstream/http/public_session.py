@@ -49,15 +49,14 @@ class _PublicMixin:
 
     def _connect_to_public(self: Any, host: str, port: int) -> socket.socket:
         """Connects to the first address that accepts."""
-        problem = OSError("no address")
-        for address in public_addresses(host, port):
-            try:
-                return urllib3.util.connection.create_connection(
-                    (address, port), self.timeout, socket_options=self.socket_options
-                )
-            except OSError as error:
-                problem = error
-        raise problem from None
+        *others, last = public_addresses(host, port)
+        for address in others:
+            with suppress(OSError):
+                return self._connect_to(address, port)  # type: ignore[no-any-return]
+        return self._connect_to(last, port)  # type: ignore[no-any-return]
+
+    def _connect_to(self: Any, address: str, port: int) -> socket.socket:
+        return urllib3.util.connection.create_connection((address, port), self.timeout, socket_options=self.socket_options)
 
 
 def _pool_classes(allowed: frozenset[str]) -> dict[str, type[urllib3.HTTPConnectionPool]]:
