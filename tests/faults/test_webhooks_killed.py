@@ -104,6 +104,7 @@ def assert_complete(receiver: Receiver, ids: set[str]) -> None:
     assert eventually(lambda: receiver.accepted >= ids, DEADLINE), len(ids - receiver.accepted)
     assert len(ids) == MESSAGES
     assert all(len(receiver.ids[message_id]) == 1 for message_id in ids)
+    assert all(order == sorted(order) for order in receiver.order.values())
     assert len({name for names in receiver.ids.values() for name in names}) == MESSAGES
 
 
