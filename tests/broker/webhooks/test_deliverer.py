@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from standardwebhooks import Webhook
 
 from bff.broker.app import build_broker
 from bff.config.environment import load_settings
+from tests.connect_proxy import ConnectProxy
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, DEADLINE, create_tables, eventually
 from tests.wire_server import CUT, HANG, Request, WireServer, reply
 
@@ -280,3 +282,61 @@ def test_the_body_is_the_same_text_that_is_signed(receiver):
 
     assert receiver.wait_for(lambda: receiver.requests, DEADLINE)
     assert body_of(receiver.requests[0]) == json.loads(receiver.requests[0].body)
+
+
+# TLS and proxies.
+
+
+@pytest.fixture
+def secure_receiver(authority) -> Iterator[WireServer]:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(tls)
+    with WireServer(OK, tls=tls) as server:
+        yield server
+
+
+def test_a_receiver_with_a_private_authority_is_trusted_with_ca_file(secure_receiver, ca_file):
+    app = new_app(secure_receiver.url, CA_FILE=ca_file)
+
+    send(app, callback_url=secure_receiver.url)
+
+    assert secure_receiver.wait_for(lambda: secure_receiver.requests, DEADLINE)
+    body_of(secure_receiver.requests[0])
+
+
+def test_an_unknown_authority_is_named(secure_receiver):
+    app = new_app(secure_receiver.url, WEBHOOK_RETRY_SECONDS="0")
+
+    send(app, callback_url=secure_receiver.url)
+
+    assert eventually(lambda: [entry["state"] for entry in deliveries(app)] == ["failed"], DEADLINE)
+    assert "the certificate is not trusted" in deliveries(app)[0]["error"]
+    assert secure_receiver.requests == []
+
+
+def test_webhooks_go_through_the_proxy(secure_receiver, ca_file):
+    with ConnectProxy() as proxy:
+        app = new_app(secure_receiver.url, CA_FILE=ca_file, HTTPS_PROXY=proxy.url)
+
+        send(app, callback_url=secure_receiver.url)
+
+        assert secure_receiver.wait_for(lambda: secure_receiver.requests, DEADLINE)
+        assert [tunnel.target for tunnel in proxy.tunnels] == [secure_receiver.url.removeprefix("https://")]
+
+
+def test_no_tunnel_to_a_private_address_is_opened(secure_receiver, ca_file, monkeypatch):
+    """A name that turned private since the message was enqueued, behind a proxy that would resolve it."""
+    port, resolve, answers = secure_receiver.url.rpartition(":")[2], socket.getaddrinfo, ["8.8.8.8"]
+
+    def rebinding(host: Any, *args: Any, **more: Any) -> Any:
+        return resolve(answers[-1] if host == "rebinding.example" else host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    with ConnectProxy() as proxy:
+        app = new_app(CA_FILE=ca_file, HTTPS_PROXY=proxy.url, WEBHOOK_RETRY_SECONDS="0", ECHO_WORD_SECONDS="0.2")
+        send(app, callback_url=f"https://rebinding.example:{port}/")
+        answers.append("127.0.0.1")
+
+        assert eventually(lambda: [entry["state"] for entry in deliveries(app)] == ["failed"], DEADLINE)
+        assert deliveries(app)[0]["error"] == "POST failed: rebinding.example is in a private network"
+        assert proxy.tunnels == []
