@@ -4,7 +4,9 @@ import json
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from standardwebhooks import Webhook
 from bff.broker.app import build_broker
 from bff.config.environment import load_settings
 from tests.connect_proxy import ConnectProxy
+from tests.listener import Listener
 from tests.live import BASE_ENVIRONMENT, BROKER_KEY, DEADLINE, create_tables, eventually
 from tests.wire_server import CUT, HANG, Request, WireServer, reply
 
@@ -312,6 +315,29 @@ def test_an_unknown_authority_is_named(secure_receiver):
     assert eventually(lambda: [entry["state"] for entry in deliveries(app)] == ["failed"], DEADLINE)
     assert "the certificate is not trusted" in deliveries(app)[0]["error"]
     assert secure_receiver.requests == []
+
+
+class TricklingHandshake(Listener):
+    """Sends the beginning of a TLS record byte by byte."""
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError), client:
+            client.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xf0")
+            while True:
+                client.sendall(b"\x00")
+                time.sleep(0.1)
+
+
+def test_a_trickling_handshake_ends_in_time():
+    with TricklingHandshake() as receiver:
+        url = receiver.url.replace("http:", "https:")
+        app = new_app(url, WEBHOOK_RETRY_SECONDS="0")
+        started_at = time.monotonic()
+
+        send(app, callback_url=url)
+
+        assert eventually(lambda: [entry["state"] for entry in deliveries(app)] == ["failed"], DEADLINE)
+        assert time.monotonic() - started_at < DEADLINE / 2
 
 
 def test_webhooks_go_through_the_proxy(secure_receiver, ca_file):
