@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 RERUN = $(if $(filter true,$(CI)),--reruns 1 -rR)
 
 # More workers than cores, as tests spend much time waiting. `worksteal` lets an idle worker take half of another's remaining tests.
-WORKERS ?= 5
+WORKERS ?= 3
 PYTEST = .venv/bin/python -m pytest
 IN_PARALLEL = -n $(WORKERS) --dist worksteal
 

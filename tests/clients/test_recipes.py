@@ -44,7 +44,7 @@ def run(anonymous_server: Server, tmp_path: Path) -> Run:
         environment = {"PATH": os.environ["PATH"], "SERVER_URL": anonymous_server.url, "PYTHONIOENCODING": "utf-8"}
         environment |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # Or LiteLLM fetches its prices from the network.
         arguments = [part.replace("RECIPE", str(recipe)) for part in command]
-        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -145,6 +145,7 @@ def test_python_prints_the_reply(run, name):
     assert run(name, sys.executable, "RECIPE") == HELLO
 
 
+@pytest.mark.timeout(200)  # Importing LiteLLM takes 15 seconds of CPU time.
 @pytest.mark.parametrize("name", ["chat_openai.py", "completion.py"])
 def test_a_framework_prints_the_reply(run, name):
     python = ROOT / ".venv" / "frameworks" / "bin" / "python"

@@ -11,7 +11,7 @@ from tests.live import new_app
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
-TABLES = "chat_conversations, chat_messages, chat_preferences, chat_alembic_version"
+TABLES = "chat_conversations, chat_messages, chat_preferences, chat_responses, chat_alembic_version"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_user_with_all_privileges_passes(url):
         (f"SELECT, INSERT, UPDATE, DELETE ON {TABLES}", "USAGE ON SEQUENCE public.chat_messages_number_seq"),
         (
             f"SELECT, INSERT, UPDATE ON {TABLES}",
-            "DELETE ON chat_conversations, DELETE ON chat_messages, DELETE ON chat_preferences,"
+            "DELETE ON chat_conversations, DELETE ON chat_messages, DELETE ON chat_preferences, DELETE ON chat_responses,"
             " USAGE ON SEQUENCE public.chat_messages_number_seq",
         ),
     ],

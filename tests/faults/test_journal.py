@@ -202,6 +202,7 @@ STREAMS = 200
 MAX_GAP_SECONDS = 0.05
 
 
+@pytest.mark.alone
 def test_two_hundred_replies_do_not_wait_for_a_slow_disk(start_server):
     """Each commit takes 0.2 s, and one is always running."""
     server = start_server("slow disk", ECHO_WORD_SECONDS="0.2")

@@ -187,6 +187,7 @@ def are_cut_off(server: Server, times: int) -> bool:
     return cut_count(server, "slow") == times
 
 
+@pytest.mark.alone
 def test_unread_responses_do_not_delay_a_deploy(start, engine):
     server = start(ENGINE_BASE_URL=engine.url, DRAIN_SECONDS="2")
     requests = large_requests(server, engine).values()
@@ -205,6 +206,7 @@ def test_unread_responses_do_not_delay_a_deploy(start, engine):
     assert "graceful timeout" not in server.log
 
 
+@pytest.mark.alone
 def test_the_broker_disconnects_slow_readers(start):
     server = start("broker", BROKER_API_KEY=BROKER_KEY, DRAIN_SECONDS="2", SLOW_READER_SECONDS="3")
     request = head("GET", "/health") * PIPELINED
@@ -253,6 +255,7 @@ def test_a_connection_is_reused_after_a_large_response(start):
     connection.close()
 
 
+@pytest.mark.alone
 def test_a_keep_alive_connection_does_not_delay_a_deploy(start):
     server = start(DRAIN_SECONDS="1")
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
@@ -266,6 +269,7 @@ def test_a_keep_alive_connection_does_not_delay_a_deploy(start):
     connection.close()
 
 
+@pytest.mark.alone
 def test_a_slow_request_body_does_not_delay_a_deploy(start):
     server = start(DRAIN_SECONDS="2")
 

@@ -68,6 +68,7 @@ MATRIX = {
     "POST /api/chat": Row(ANY_USER, {"message": "hello"}),
     "POST /api/ticket": Row((401, 201, 201, 201)),
     "POST /api/chat/stream": Row(ANY_USER, {"message": PRIVATE_TEXT}),
+    "GET /api/chat/stream": Row(OWNER_ONLY, query="?runId={message_id}"),
     "GET /api/chat/stream/<message_id>": Row(OWNER_ONLY),
     "POST /api/chat/stream/<message_id>/stop": Row((401, 404, 404, 202)),
     "GET /api/chat/active": Row(ANY_USER),
