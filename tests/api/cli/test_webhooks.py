@@ -46,6 +46,7 @@ def test_webhooks_in_a_journal_are_listed_and_sent_again(tmp_path: Path, runs: b
     if not runs:
         queue.close()
 
+    assert eventually(lambda: "1 try" in run(QUEUE_FILE=str(path))[1], DEADLINE)  # The queue commits a moment later.
     status, output = run(QUEUE_FILE=str(path))
     assert status == 0
     assert output.startswith(f"{delivery_id}  waiting, 1 try, the response was 500, next try 2")
