@@ -209,7 +209,7 @@ class RedisQueue:
             case "expired":
                 raise Expired(message_id=message_id)
             case "waiting":
-                self.deliveries.notify(group)
+                self.deliveries.notify_if_any(group)
             case "last":
                 self._claims.unschedule_if_idle(group)
 

@@ -16,7 +16,7 @@ from bff.broker.queue.deliveries import FAILED_SECONDS, MAX_LISTED, Delivery, De
 from bff.broker.queue.redis.keys import GroupKeys
 from bff.broker.queue.redis.schedule import Schedule
 from bff.broker.queue.redis.subscriber import Subscribers
-from bff.ops.redis import Client
+from bff.ops.redis import Client, map_errors
 from bff.ops.redis_keys import Keys
 from bff.ops.redis_scripts import Scripts
 
@@ -32,6 +32,7 @@ MAX_DUE: Final = 1000
 class RedisDeliveries:
     def __init__(self, client: Client, subscribers: Subscribers, keys: Keys, lease: float) -> None:
         """`lease`: seconds."""
+        self._client = client
         self._keys = keys
         self._lease = str(int(lease * 1_000_000))
         self._scripts = Scripts(client, LUA / "webhooks", LUA / "time.lua", LUA / "webhooks.lua")
@@ -40,6 +41,13 @@ class RedisDeliveries:
     def notify(self, group: str) -> None:
         """Schedules a group that may have new deliveries."""
         self.schedule.schedule_quietly(group)
+
+    def notify_if_any(self, group: str) -> None:
+        """Schedules the group if it has deliveries: an entry of any other would stay where no webhooks are sent."""
+        with map_errors():
+            has_deliveries = self._client.exists(GroupKeys(self._keys, group).key("hooksdue"))
+        if has_deliveries:
+            self.notify(group)
 
     def claim(self, timeout: float) -> Delivery | None:
         deadline = monotonic() + timeout
