@@ -16,11 +16,13 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from standardwebhooks import Webhook
 
 from bff import errors
 from bff.api import openapi
 from bff.auth.identity import Authenticator, Identity
 from bff.auth.orgs import Orgs
+from bff.broker.webhooks.sending import signed_headers
 from bff.config.settings import Settings
 from bff.ops import metrics
 from tests.live import ADA, BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
@@ -28,11 +30,16 @@ from tests.missing import missing
 
 DOCS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 BIN = Path(sys.executable).parent
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OWN_PATHS = r"(?:bff|docs|deploy|tests|benchmarks)/[\w./-]*\w"
 
 
 def text(name: str) -> str:
     return (ROOT / name).read_text()
+
+
+def blocks_of(name: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text(name), re.M | re.S)
 
 
 def blocks(language: str) -> list:
@@ -49,6 +56,8 @@ def rows(name: str) -> list[list[str]]:
 
 
 def default_of(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(default_of, value))
     return f"{value:g}" if isinstance(value, float) else str(int(value) if isinstance(value, bool) else value)
 
 
@@ -175,6 +184,19 @@ def test_the_example_of_an_authenticator_works(run_examples):
     assert authenticator.authenticate({"X-API-Key": "key"}, {}) == Identity("ann", "home")
     with pytest.raises(errors.Unauthorized):
         authenticator.authenticate({}, {})
+
+
+def test_the_example_of_a_webhook_receiver_verifies_its_webhooks(run_examples, monkeypatch):
+    monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
+    names = run_examples("docs/webhooks.md")
+    client, body = names["app"].test_client(), json.dumps(json.loads(blocks_of("docs/webhooks.md", "json")[0]))
+    headers = signed_headers([Webhook(SECRET)], "1" * 72, body)
+
+    answers = [client.post("/hook", data=body, headers=headers).status_code for _ in range(2)]
+    forged = client.post("/hook", data=body.replace("ann", "bob"), headers=headers).status_code
+
+    assert (answers, forged) == ([204, 204], 400)
+    assert [message["data"]["user_id"] for message in names["received"]] == ["ann"]
 
 
 @pytest.mark.parametrize(

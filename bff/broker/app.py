@@ -163,19 +163,31 @@ def _create_queue(settings: Settings, client: "Client | None" = None, journal: P
     from bff.ops import redis
 
     client = client or redis.connect(settings.redis_url, verify=settings.redis_tls_verify)
-    return RedisQueue(client, limits, settings.lease_seconds, prefix=settings.redis_prefix, deployment=settings.deployment())
+    return RedisQueue(
+        client,
+        limits,
+        settings.lease_seconds,
+        prefix=settings.redis_prefix,
+        deployment=settings.deployment(),
+        delivery_lease=settings.webhook_seconds + settings.lease_seconds,
+    )
 
 
 def _create_worker(settings: Settings, queue: "Queue", services: "Services", *, claims: bool = True) -> "Worker":
     from bff.broker.engines import Engines
     from bff.broker.runner import Times
+    from bff.broker.webhooks.deliverer import Deliverer
+    from bff.broker.webhooks.sending import Sender
     from bff.broker.worker import Bounds, Worker
 
     external = (services.external_broker, services.external_engine, services.open_replies)
     engines = Engines(services.engine, services.bundled_engine, *external)
     times = Times(settings.answer_max_seconds, settings.lease_seconds)
     bounds = Bounds(settings.max_running, settings.max_streams)
-    return Worker(queue, engines, times, bounds, claims=claims, keep_stopped=settings.keep_stopped)
+    deliverer = (
+        Deliverer(queue.deliveries, Sender(settings), settings.webhook_retry_seconds) if settings.webhook_secret else None
+    )
+    return Worker(queue, engines, times, bounds, claims=claims, keep_stopped=settings.keep_stopped, deliverer=deliverer)
 
 
 def _start(queue: "Queue", worker: "Worker") -> None:
@@ -189,9 +201,10 @@ def _start_at_first_request(start: "Callable[[], None]") -> None:
     """For servers that do not call `Lifecycle.start`, such as `flask run`. Health checks do not open the journal."""
     from flask import request
 
-    from bff.broker.routes import PUBLIC_PATHS
+    from bff.broker.routes import PUBLIC_PATHS, WEBHOOKS_PATH
 
-    if request.path not in PUBLIC_PATHS:
+    # A command that lists webhooks must not take the journal from the server, nor work it off.
+    if request.path not in PUBLIC_PATHS and not request.path.startswith(WEBHOOKS_PATH):
         start()
 
 

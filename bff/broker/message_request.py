@@ -29,6 +29,8 @@ class MessageRequest(BaseModel):
     audio_base64: StrictStr | None = None
     audio_format: StrictStr | None = None
     client_message_id: Id | None = None
+    callback_url: Annotated[StrictStr, StringConstraints(min_length=1, max_length=2048)] | None = None
+    """Where the end of the message is delivered: see bff/broker/webhooks/."""
     on_busy: Literal["enqueue", "reject", "interrupt"] | None = None
     on_disconnect: Literal["continue", "cancel"] | None = None
     group: Annotated[StrictStr, StringConstraints(max_length=1024)] = ""

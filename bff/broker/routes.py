@@ -2,6 +2,7 @@
 
 import hmac
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -12,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from bff.broker.message_request import MessageRequest
 from bff.broker.queue.base import Counts, Message, Queue, QueuePosition
+from bff.broker.webhooks.targets import webhook_for
 from bff.broker.worker import Worker
 from bff.config.settings import Settings
 from bff.errors import (
@@ -34,11 +36,14 @@ from bff.http.waiting import Waiter
 from bff.ops import metrics
 from bff.ops.lifecycle import Lifecycle
 from bff.upstream import message_ids
+from bff.upstream.http import origin_of
 
 PING: Final = comment("ping")
 PING_SECONDS: Final = 15.0
 PUBLIC_PATHS: Final = frozenset({"/health", "/metrics"})
 """They need no key; `/metrics` has one of its own."""
+WEBHOOKS_PATH: Final = "/api/v1/webhooks"
+DELIVERY_ID: Final = "[0-9a-f]{72}"
 
 bp = Blueprint("broker", __name__)
 log = logging.getLogger(__name__)
@@ -118,6 +123,7 @@ def _message(content: MessageRequest, size: int) -> Message:
         run_scope=content.run_scope,
         run_key=content.run_key if content.run_scope else content.chat_id,
         repeatable=content.restartable and parts.is_repeatable(content.handler, content.agent_id or ""),
+        webhook=webhook_for(content, parts.settings),
     )
 
 
@@ -198,6 +204,21 @@ def show_queue(user_id: str) -> Response:
 def _public_position(entry: QueuePosition) -> dict[str, Any]:
     chat_id = "" if entry.run_scope else entry.run_key
     return {"message_id": entry.message_id, "state": entry.state, "position": entry.position, "chat_id": chat_id}
+
+
+@bp.get("/api/v1/webhooks")
+def list_webhooks() -> Response:
+    """The deliveries that wait or have failed. Only the origins of their URLs: the rest may hold a secret."""
+    entries = [entry._asdict() | {"url": origin_of(entry.url)} for entry in _parts().queue.deliveries.entries()]
+    return jsonify(webhooks=entries)
+
+
+@bp.post("/api/v1/webhooks/<delivery_id>/send")
+def send_webhook(delivery_id: str) -> tuple[Response, int]:
+    """Has it tried again now."""
+    if not re.fullmatch(DELIVERY_ID, delivery_id) or not _parts().queue.deliveries.send_again(delivery_id):
+        raise NotFound
+    return jsonify(status="waiting"), 202
 
 
 @bp.get("/health")

@@ -12,6 +12,7 @@ from bff.broker import final_events
 from bff.broker.engines import Engines
 from bff.broker.queue.base import Claim, Message, Queue, Receipt
 from bff.broker.runner import Runner, Times
+from bff.broker.webhooks.deliverer import Deliverer
 from bff.errors import ServerFull, ServerRestarting, StorageUnavailable, detached
 
 CLAIM_SECONDS: Final = 1.0
@@ -36,13 +37,22 @@ class Bounds(NamedTuple):
 
 class Worker:
     def __init__(
-        self, queue: Queue, engines: Engines, times: Times, bounds: Bounds, *, claims: bool = True, keep_stopped: bool = False
+        self,
+        queue: Queue,
+        engines: Engines,
+        times: Times,
+        bounds: Bounds,
+        *,
+        claims: bool = True,
+        keep_stopped: bool = False,
+        deliverer: Deliverer | None = None,
     ) -> None:
         """`claims`: whether it claims from the queue, and does not only run what `start_now` claims and what follows that.
 
-        `keep_stopped`: see `Run`.
+        `keep_stopped`: see `Run`. `deliverer`: None where no webhooks are sent.
         """
         self._queue = queue
+        self._deliverer = deliverer
         self._claims = claims
         self._runs_external = engines.external_broker is not None
         self._runner = Runner(queue, engines, times, before_end=self._claim_next, keep_stopped=keep_stopped)
@@ -59,6 +69,8 @@ class Worker:
         if not self._claims:
             return
         self._runner.start_renewing()
+        if self._deliverer is not None:
+            self._deliverer.start()
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._claim_forever, name="worker", daemon=True)
@@ -93,6 +105,8 @@ class Worker:
         _wait_for(lambda: self._runner.idle, end - min(REQUEUE_SECONDS, seconds / 2))
         self._runner.requeue_all()
         _wait_for(lambda: self._runner.idle, end)
+        if self._deliverer is not None:
+            self._deliverer.drain(max(0.0, end - monotonic()))
 
     def work_off(self, seconds: float) -> None:
         """Runs what is queued, for `seconds` at most: no other process can.
@@ -101,7 +115,10 @@ class Worker:
         delay its user's next message.
         """
         self._refuses_external = True
-        _wait_for(lambda: self._runner.idle and not self._queue.waiting(), monotonic() + seconds)
+        deadline = monotonic() + seconds
+        _wait_for(lambda: self._runner.idle and not self._queue.waiting(), deadline)
+        if self._deliverer is not None:  # Each webhook is tried once.
+            _wait_for(lambda: all(entry.tries for entry in self._queue.deliveries.entries()), deadline)
 
     def _claim_forever(self) -> None:
         unavailable = False

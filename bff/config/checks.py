@@ -27,6 +27,7 @@ def refusals(settings: Settings, *, backend_only: bool, own_authenticator: bool 
     # Only if it was set: the default need not fit, as ANSWER_MAX_SECONDS ends a reply all the same.
     if DEFAULT_MODEL_READ_SECONDS != settings.model_read_seconds >= settings.answer_max_seconds:
         yield "MODEL_READ_SECONDS must be below ANSWER_MAX_SECONDS."
+    yield from _webhooks(settings)
     uses_auth_mode = not backend_only and not own_authenticator
     if uses_auth_mode:
         yield from _authentication(settings)
@@ -38,6 +39,13 @@ def refusals(settings: Settings, *, backend_only: bool, own_authenticator: bool 
             yield f"AUTH_MODE is required in production: {', '.join(AUTH_MODES[:-1])} or {AUTH_MODES[-1]}."
         if not backend_only:
             yield from _production_only(settings)
+
+
+def _webhooks(settings: Settings) -> Iterator[str]:
+    if settings.webhook_url and not settings.webhook_secret:
+        yield "WEBHOOK_SECRET is required with WEBHOOK_URL: webhooks are signed."
+    if settings.webhook_url.startswith("http://") and _origin(settings.webhook_url) not in settings.webhook_allow_origins:
+        yield "WEBHOOK_URL must begin with https://, unless its origin is in WEBHOOK_ALLOW_ORIGINS."
 
 
 def _missing_packages(settings: Settings) -> Iterator[str]:
@@ -73,7 +81,12 @@ def secret_values(settings: Settings) -> list[str]:
     """All values to redact in logs: the secret settings, and the passwords inside secret URLs."""
     secret_fields = [field for field in fields(settings) if field.metadata.get("secret")]
     values = [str(getattr(settings, field.name)) for field in secret_fields if getattr(settings, field.name) != field.default]
-    return [secret for value in values for secret in (value, *_passwords(value)) if len(secret) >= MIN_SECRET_CHARACTERS]
+    return [
+        secret
+        for value in values
+        for secret in (value, *value.split(), *_passwords(value))
+        if len(secret) >= MIN_SECRET_CHARACTERS
+    ]
 
 
 def _passwords(text: str) -> list[str]:
@@ -106,6 +119,11 @@ def _production_only(settings: Settings) -> Iterator[str]:
         yield f"SECRET_KEY is required in production, {KEY_BYTES} bytes at least."
     if settings.dyno and not settings.database_url.startswith("postgres"):
         yield "DATABASE_URL is required here, and must not be SQLite: this platform's disk is emptied at every restart."
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url.lower())
+    return f"{parts.scheme}://{parts.netloc.removesuffix(':80')}"
 
 
 def _is_key(text: str) -> bool:

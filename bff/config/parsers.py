@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,26 @@ def seconds(text: str) -> float:
 
 def non_negative_seconds(text: str) -> float:
     return 0.0 if re.fullmatch(r"0(\.0+)?", text) else seconds(text)
+
+
+def retry_seconds(text: str) -> tuple[float, ...]:
+    """Comma-separated; one entry for each further try."""
+    return tuple(non_negative_seconds(part.strip()) for part in text.split(","))
+
+
+def webhook_secrets(text: str) -> str:
+    """One or two, separated by a space, in the form of Standard Webhooks: `whsec_` and 24 to 64 bytes in Base64."""
+    secrets = text.split()
+    if not 1 <= len(secrets) <= 2 or not all(_is_webhook_secret(secret) for secret in secrets):
+        raise ValueError("is not whsec_ and 24 to 64 bytes in Base64, or two of them separated by a space")
+    return " ".join(secrets)
+
+
+def _is_webhook_secret(text: str) -> bool:
+    try:
+        return text.startswith("whsec_") and 24 <= len(b64decode(text.removeprefix("whsec_"), validate=True)) <= 64
+    except ValueError:
+        return False
 
 
 def boolean(text: str) -> bool:

@@ -25,8 +25,10 @@ from bff.config.parsers import (
     origins,
     proxy_url,
     redis_prefix,
+    retry_seconds,
     seconds,
     url,
+    webhook_secrets,
 )
 from bff.config.redis_url import redis_url
 
@@ -35,6 +37,8 @@ OTHER_DESCRIPTORS = 200
 DEVELOPMENT_KEY = Path("instance/secret_key")
 DEFAULT_QUEUE_FILE = "instance/queue.db"
 DEFAULT_MODEL_READ_SECONDS: Final = 300.0
+DEFAULT_RETRY_SECONDS: Final = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0)
+"""Between the tries of a webhook, as Standard Webhooks recommend."""
 MAX_KEEPALIVE_SECONDS: Final = 15.0
 AUTH_MODES: Final = ("anonymous", "proxy", "jwt")
 KEY_BYTES: Final = 32
@@ -140,6 +144,12 @@ class Settings:
     history_characters: int = setting("HISTORY_CHARACTERS", 200_000, integer(1))
     retention_seconds: float = setting("RETENTION_SECONDS", 600.0, seconds)
     echo_word_seconds: float = setting("ECHO_WORD_SECONDS", 0.03, non_negative_seconds)
+
+    webhook_url: str = setting("WEBHOOK_URL", "", url)
+    webhook_secret: str = secret("WEBHOOK_SECRET", parse=webhook_secrets)
+    webhook_allow_origins: tuple[str, ...] = setting("WEBHOOK_ALLOW_ORIGINS", (), origins)
+    webhook_seconds: float = setting("WEBHOOK_SECONDS", 15.0, seconds)
+    webhook_retry_seconds: tuple[float, ...] = setting("WEBHOOK_RETRY_SECONDS", DEFAULT_RETRY_SECONDS, retry_seconds)
 
     dyno: str = setting("DYNO", "")
     """Set by Heroku: the name of the dyno, whose disk does not outlive it."""

@@ -61,6 +61,10 @@ ANSWER = Histogram(
 ANSWERS = Counter("chat_broker_answers", "Replies by result and kind.", ["result", "kind"])
 LEASES_LOST = Counter("chat_broker_leases_lost", "Replies that ended because their worker had lost its lease.")
 REAPED = Counter("chat_broker_reaped", "Messages with an expired lease, by outcome: failed, or claimed again.", ["outcome"])
+WEBHOOKS = Counter(
+    "chat_webhook_tries", "Tries of webhooks by result: delivered, gone (410), retried, or failed (the last try).", ["result"]
+)
+WEBHOOK = Histogram("chat_webhook_seconds", "Duration of a webhook's try.", buckets=SHORT_BUCKETS)
 LAG = Histogram(
     "chat_hub_lag_seconds", "Scheduling lag: how late a greenlet wakes up from a sleep of one second.", buckets=SHORT_BUCKETS
 )

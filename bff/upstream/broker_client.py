@@ -205,6 +205,17 @@ class BrokerClient:
         if status not in {"healthy", "degraded"}:
             raise UpstreamUnavailable(detail=f"the broker is {status}")
 
+    def webhooks(self) -> list[dict[str, Any]]:
+        """The webhooks that wait or have failed. Bundled broker only. Raises an UpstreamFailure."""
+        deadline = self.open_deadline()
+        entries: list[dict[str, Any]] = http.read_json(self._send("GET", "/api/v1/webhooks", deadline), deadline)["webhooks"]
+        return entries
+
+    def send_webhook(self, webhook_id: str) -> None:
+        """Has it sent again. Bundled broker only. Raises an UpstreamFailure, NotFound."""
+        path = f"/api/v1/webhooks/{quote(webhook_id, safe='')}/send"
+        self._send("POST", path, self.open_deadline()).close()
+
     def _queue(self, user_id: str, deadline: float, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         return http.read_json(self._send("GET", _queue_path(user_id), deadline, params=params), deadline)
 

@@ -12,6 +12,7 @@ KEY = "k" * 32
 PRODUCTION = {"AUTH_MODE": "anonymous", "SECRET_KEY": KEY}
 BROKER = {"BROKER_API_KEY": KEY}
 JWT = {"AUTH_MODE": "jwt"}
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 POSTGRES = "postgresql://chat:pw@db.example/chat"
 
 UNSAFE = {
@@ -23,6 +24,14 @@ UNSAFE = {
     ),
     "no AUTH_MODE": ({"AUTH_MODE": ""}, "AUTH_MODE is required in production: anonymous, proxy or jwt."),
     "an unknown AUTH_MODE": ({"AUTH_MODE": "none"}, "AUTH_MODE='none' is none of anonymous, proxy, jwt."),
+    "webhooks without a secret": (
+        {"WEBHOOK_URL": "https://hooks.example"},
+        "WEBHOOK_SECRET is required with WEBHOOK_URL: webhooks are signed.",
+    ),
+    "webhooks in the clear": (
+        {"WEBHOOK_URL": "http://hooks.example/x", "WEBHOOK_SECRET": WEBHOOK_SECRET},
+        "WEBHOOK_URL must begin with https://, unless its origin is in WEBHOOK_ALLOW_ORIGINS.",
+    ),
     "a broker without its key": (
         {"BROKER_BASE_URL": "https://broker.example"},
         "BROKER_API_KEY is required with BROKER_BASE_URL.",

@@ -45,8 +45,12 @@ def test_reading_settings_does_not_change_the_environment():
     assert environment == {"FLASK_RUN_FROM_CLI": "true"}
 
 
-URLS = {"REDIS_URL": "redis://:{}@redis.example/0", "DATABASE_URL": "postgresql://chat:{}@database.example/chat"}
-"""Secrets that must be URLs."""
+URLS = {
+    "REDIS_URL": "redis://:{}@redis.example/0",
+    "DATABASE_URL": "postgresql://chat:{}@database.example/chat",
+    "WEBHOOK_SECRET": "whsec_{}",
+}
+"""Secrets of which the text is a part."""
 
 
 def example(name: str, text: str = "k" * 40) -> str:

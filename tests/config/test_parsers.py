@@ -30,6 +30,8 @@ from tests.refusal import refusal
         ("REDIS_URL", "rediss://:secret@redis.example:6380/0", "rediss://:secret@redis.example:6380/0"),
         ("REDIS_URL", "unix:///run/redis.sock", "unix:///run/redis.sock"),
         ("LOG_FORMAT", "json", "json"),
+        ("WEBHOOK_RETRY_SECONDS", "5, 0.5,0", (5.0, 0.5, 0.0)),
+        ("WEBHOOK_SECRET", f"whsec_{'k' * 32}  whsec_{'l' * 32}", f"whsec_{'k' * 32} whsec_{'l' * 32}"),
         ("AUTH_JWT_JWKS_URL", "https://id.example/keys?p=a%20b", "https://id.example/keys?p=a%20b"),
         ("CORS_ALLOW_ORIGINS", "https://a.example, HTTP://localhost:3000,", ("https://a.example", "http://localhost:3000")),
         (
@@ -64,6 +66,7 @@ def test_settings_are_parsed(name, text, value):
         ("HEARTBEAT_SECONDS", "0.0", "is not above zero"),
         ("ECHO_WORD_SECONDS", "slowly", "is not a number"),
         *(("HOST", text, "is neither an address nor a host name") for text in ("http://x", "a b", "-a", "[::1", "1.2.3.4:80")),
+        ("WEBHOOK_RETRY_SECONDS", "5,soon", "is not a number"),
         ("PORT", "http", "is not a whole number"),
         ("PORT", "8000.5", "is not a whole number"),
         ("PORT", "٨٠٠٠", "is not a whole number"),
@@ -172,3 +175,12 @@ def test_an_invalid_database_url_is_refused(url):
 
     assert message.startswith("DATABASE_URL is neither")
     assert "password" not in message
+
+
+@pytest.mark.parametrize(
+    "text", ["secret" * 8, "whsec_c2hvcnQ=", "whsec_" + "*" * 32, "whsec_" + "k" * 92, f"{'whsec_' + 'k' * 32} " * 3]
+)
+def test_an_invalid_webhook_secret_is_refused(text):
+    reason = "is not whsec_ and 24 to 64 bytes in Base64, or two of them separated by a space"
+
+    assert refusal({"APP_ENV": "development", "WEBHOOK_SECRET": text}) == f"WEBHOOK_SECRET {reason}."

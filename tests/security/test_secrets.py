@@ -23,17 +23,18 @@ from tests.security.matrix import MATRIX
 from tests.wire_server import CUT, HANG, LAST_CHUNK, WireServer, chunk, reply, stream_head
 
 SECRETS = [field.metadata["name"] for field in fields(Settings) if field.metadata.get("secret")]
-MARK = "canary-"
+MARK = "canary"
 URLS = {
     "HTTPS_PROXY": "http://ada:{}@127.0.0.1:1",
     "DATABASE_URL": f"sqlite:///{FOLDER}/{{}}.db",
     "REDIS_URL": "redis://:{}@127.0.0.1:1/0",
+    "WEBHOOK_SECRET": f"whsec_{MARK}{'x' * 34}",
 }
 """Secrets with a format of their own."""
 
 
 def canaries() -> dict[str, str]:
-    return {name: URLS.get(name, "{}").format(f"{MARK}{name.lower()}-of-more-than-thirty-two-bytes") for name in SECRETS}
+    return {name: URLS.get(name, "{}").format(f"{MARK}-{name.lower()}-of-more-than-thirty-two-bytes") for name in SECRETS}
 
 
 def bearer() -> dict[str, str]:

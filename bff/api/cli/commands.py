@@ -1,4 +1,4 @@
-"""`flask chat doctor|diagnose|db`: the configuration, the network in front of a running server, and the tables.
+"""`flask chat doctor|diagnose|webhooks|db`: the configuration, the network in front of a running server, webhooks, the tables.
 
 `doctor` and `diagnose` print one line for each result and exit with status 1 if anything is wrong. `flask doctor`, `flask
 diagnose` and `flask db` are aliases. Flask-Migrate has a command `db`, too, which takes precedence where it is installed.
@@ -12,6 +12,7 @@ import click
 from flask import Flask
 
 from bff.api.cli.db import db
+from bff.api.cli.webhooks import webhooks
 from bff.api.services import Parts
 from bff.db.database import Database
 from bff.errors import UpstreamFailure
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def chat_group(name: str, parts: Parts, database: Database) -> click.Group:
     """The commands of one instance."""
     group = click.Group(name, help="Check and maintain the chat backend.")
-    for command in (doctor(parts), diagnose(parts), db(database)):
+    for command in (doctor(parts), diagnose(parts), webhooks(parts.own_broker), db(database)):
         group.add_command(command)
     return group
 

@@ -25,6 +25,18 @@ def check_upstreams(settings: Settings, broker: BrokerClient, engine: EngineClie
         yield _check_model(settings)
     if settings.auth_mode == "jwt" and settings.auth_jwt_jwks_url:
         yield from _check_key_set(settings)
+    if settings.webhook_secret:
+        yield _check_webhooks(settings)
+
+
+def _check_webhooks(settings: Settings) -> CheckResult:
+    """Sends nothing: a receiver would take it for a message's end."""
+    if not settings.webhook_url:
+        return CheckResult(True, "Webhooks are signed with WEBHOOK_SECRET and sent to each message's callback_url.")
+    origin = http.origin_of(settings.webhook_url)
+    if problem := http.problem_of(settings.webhook_url, settings.webhook_allow_origins):
+        return CheckResult(False, f"WEBHOOK_URL {problem}: see WEBHOOK_ALLOW_ORIGINS, which may name {origin}.")
+    return CheckResult(True, f"Webhooks are signed with WEBHOOK_SECRET and sent to {origin}{_way(settings, origin)}.")
 
 
 def _check_broker(settings: Settings, broker: BrokerClient) -> CheckResult:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
+from bff.broker.queue.deliveries import Deliveries
 from bff.http.sse import Event
 
 PAGE_EVENTS: Final = 500
@@ -58,6 +59,8 @@ class Message(NamedTuple):
     """
     repeatable: bool = False
     """Whether the reply may be restarted after its output has started, if its worker is lost."""
+    webhook: str = ""
+    """Where the end is to be delivered: see `webhook_of` in deliveries.py. "" for nowhere."""
 
 
 class Claim(NamedTuple):
@@ -121,6 +124,10 @@ class LeaseLost(Exception):
 
 
 class Queue(Protocol):
+    @property
+    def deliveries(self) -> Deliveries:
+        """Of webhooks. Whatever ends a message stores its deliveries together with the end."""
+
     @property
     def survives_restart(self) -> bool:
         """Whether messages and logs outlive this process; if not, the worker has to finish them before it stops."""

@@ -24,6 +24,7 @@ from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.replay import StateReplay
 from bff.broker.queue.log import parse_event_id_or_none, size_of
+from bff.broker.queue.memory_deliveries import MemoryDeliveries
 from bff.broker.queue.state import State
 from bff.errors import ServerFull, TooLarge
 from bff.upstream.message_ids import group_mark, group_mark_of
@@ -45,6 +46,7 @@ class MemoryQueue:
         self._journal = journal
         self._state = State(limits, clock, journal, self._claimable.notify)
         self._replay = StateReplay(self._state)
+        self.deliveries = MemoryDeliveries(self._state.deliveries, self._lock, clock, journal)
         self._stop_callbacks: list[Callable[[str, StopReason], None]] = []
         if journal:
             journal.bind(self._lock, self._replay, self._on_commit)

@@ -22,6 +22,7 @@ from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.recorder import Recorder
 from bff.broker.queue.log_writer import LogWriter
+from bff.broker.queue.memory_deliveries import DeliveryState
 from bff.broker.queue.ttl_cache import TTLCache
 from bff.errors import Busy, Expired, IdempotencyConflict, NotFound, ServerFull, TooManyRequests
 from bff.upstream.message_ids import group_mark, group_mark_of
@@ -40,11 +41,13 @@ class State:
         self.journal = journal
         self.recorder = Recorder(journal, clock)
         self.logs = LogWriter(clock, journal, self.recorder)
+        self.deliveries = DeliveryState(clock, self.recorder)
         self._on_claimable = on_claimable
         self.clear()
 
     def clear(self) -> None:
         self.logs.clear()
+        self.deliveries.clear()
         self.entries: dict[str, QueueEntry] = {}
         self.groups: dict[str, Group] = {}
         self.claimable: deque[Group] = deque()
@@ -113,7 +116,8 @@ class State:
             raise Busy
         if len(group.waiting) >= self.limits.depth_per_user:
             raise TooManyRequests(TOO_MANY_WAITING)
-        if self.active_bytes + message.size > self.limits.waiting_bytes:
+        undelivered_bytes = self.deliveries.size if message.webhook else 0
+        if self.active_bytes + undelivered_bytes + message.size > self.limits.waiting_bytes:
             raise ServerFull
         if self.journal:
             self.journal.check()
@@ -253,6 +257,7 @@ class State:
         entry.state = "finished"
         self.recorder.update(entry)
         self.logs.write(entry, [*entries, final_events.done(entry.message.id)], withhold=True)
+        self.deliveries.add_for(entry.message, entries[-1] if entries else ("", ""))
         self.add_finished(entry)
         while self.finished_bytes > self.limits.log_bytes and len(self.finished) > 1:
             self.expire(next(iter(self.finished.values())))
@@ -279,8 +284,9 @@ class State:
             self.expire(next(iter(self.finished.values())))
         self.client_ids.expire(now)
         self.expired.expire(now)
-        size = self.active_bytes + sum(entry.log.size for entry in self.entries.values())
-        self.recorder.compact(self.entries.values(), size)
+        self.deliveries.expire(now)
+        size = self.active_bytes + self.deliveries.size + sum(entry.log.size for entry in self.entries.values())
+        self.recorder.compact(self.entries.values(), self.deliveries.stored.values(), size)
 
     def _remove(self, entry: QueueEntry) -> None:
         del self.entries[entry.message.id]

@@ -17,6 +17,7 @@ from requests.structures import CaseInsensitiveDict
 from bff.errors import UpstreamError, UpstreamFailure, UpstreamTimeout, UpstreamUnavailable
 from bff.http import waiting
 from bff.http.waiting import Waiter
+from bff.upstream.http.addresses import PrivateAddress
 from bff.upstream.http.byte_stream import LIBRARY_ERRORS, ByteStream
 from bff.upstream.http.response_wait import ResponseWait, response_wait
 
@@ -42,8 +43,8 @@ def send(
 ) -> requests.Response:
     """Sends one request and returns the response with its body unread.
 
-    `body` is sent as JSON. `connect` is in seconds, `deadline` a moment (monotonic) for the response's headers. Waits with
-    `waiter`, if given. Does not follow redirects, which would send our key to another host.
+    `body` is sent as JSON; bytes are JSON already. `connect` is in seconds, `deadline` a moment (monotonic) for the response's
+    headers. Waits with `waiter`, if given. Does not follow redirects, which would send our key to another host.
 
     Raises UpstreamUnavailable if the connection fails, UpstreamTimeout at `deadline`, and the reason if `waiter` is cancelled.
     """
@@ -74,6 +75,8 @@ def _reason(error: Exception) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             hint = ", which CA_FILE can name" if cause.verify_code in UNKNOWN_AUTHORITY else ""
             return f"the certificate is not trusted ({cause.verify_message}{hint})"
+        if isinstance(cause, PrivateAddress):
+            return str(cause)
         if refusal := PROXY_REFUSAL.search(str(cause)):
             return f"the proxy refused to connect with status {refusal[1]}: see HTTPS_PROXY"
     if isinstance(error, requests.exceptions.ProxyError):
@@ -107,7 +110,7 @@ def _prepare(method: str, url: str, headers: Mapping[str, str | bytes], body: An
     all_headers: dict[str, Any] = {**HEADERS, **headers}
     request.headers = CaseInsensitiveDict(all_headers)
     if body is not None:
-        request.body = json.dumps(body, separators=(",", ":")).encode()
+        request.body = body if isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
         request.headers["Content-Type"] = "application/json"
         request.headers["Content-Length"] = str(len(request.body))
     return request

@@ -3,6 +3,7 @@
 import logging
 import socket
 import ssl
+from collections.abc import Mapping
 from functools import cache
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Final
@@ -62,11 +63,11 @@ class _ConnectionMixin:
         return sock
 
 
-class _Connection(_ConnectionMixin, urllib3.connection.HTTPConnection):
+class PlainConnection(_ConnectionMixin, urllib3.connection.HTTPConnection):
     pass
 
 
-class _TLSConnection(_ConnectionMixin, urllib3.connection.HTTPSConnection):
+class TLSConnection(_ConnectionMixin, urllib3.connection.HTTPSConnection):
     pass
 
 
@@ -92,34 +93,36 @@ def _connect(host: str, port: int, timeout: Any, options: Any) -> socket.socket:
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = PlainConnection
 
 
 class _TLSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
+    ConnectionCls = TLSConnection
 
 
-POOL_CLASSES: Final = {"http": _Pool, "https": _TLSPool}
+POOL_CLASSES: Final[Mapping[str, type[urllib3.HTTPConnectionPool]]] = {"http": _Pool, "https": _TLSPool}
 
 
-class _Adapter(HTTPAdapter):
+class Adapter(HTTPAdapter):
     """Shares one TLS context: 34 KiB and 1.2 ms per stream instead of 770 KiB and 16 ms to parse the CA bundle each time."""
 
-    def __init__(self, tls: ssl.SSLContext, pool_size: int, proxy: Proxy) -> None:
+    pool_classes: Mapping[str, type[urllib3.HTTPConnectionPool]] = POOL_CLASSES
+
+    def __init__(self, tls: ssl.SSLContext, pool_size: int, proxy: Proxy, pools: int = 4) -> None:
         self._proxy = proxy
         receive_buffer = (socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         options = [*urllib3.connection.HTTPConnection.default_socket_options, receive_buffer]
         self._pool_options: dict[str, Any] = {"ssl_context": tls, "socket_options": options}
         self._pools: dict[tuple[str, str], ConnectionPool] = {}
-        super().__init__(pool_connections=4, pool_maxsize=pool_size, max_retries=0)
+        super().__init__(pool_connections=pools, pool_maxsize=pool_size, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **(kwargs | self._pool_options))
-        self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
+        self.poolmanager.pool_classes_by_scheme = self.pool_classes
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **self._pool_options, **kwargs)
-        manager.pool_classes_by_scheme = POOL_CLASSES
+        manager.pool_classes_by_scheme = self.pool_classes
         return manager
 
     def get_connection_with_tls_context(
@@ -194,7 +197,7 @@ def new_session(
     if isinstance(to, InProcessService):
         session.mount(to.url, to)
         return session
-    adapter = _Adapter(tls or tls_context(), pool_size, proxy)
+    adapter = Adapter(tls or tls_context(), pool_size, proxy)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session

@@ -155,3 +155,30 @@ def test_diagnose_uses_the_proxy_and_the_ca_file(authority, proxy, ca_file):
 
     assert (status, lines[0]) == (1, "WRONG  10 of 10 ticks arrived together: a proxy buffers the stream.")
     assert {tunnel.target for tunnel in proxy.tunnels} == {url.removeprefix("https://")}
+
+
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({}, "ok     Webhooks are signed with WEBHOOK_SECRET and sent to each message's callback_url."),
+        (
+            {"WEBHOOK_URL": "https://8.8.8.8/hook"},
+            "ok     Webhooks are signed with WEBHOOK_SECRET and sent to https://8.8.8.8.",
+        ),
+        (
+            {"WEBHOOK_URL": "https://127.0.0.1/hook"},
+            "WRONG  WEBHOOK_URL is in a private network: see WEBHOOK_ALLOW_ORIGINS, which may name https://127.0.0.1.",
+        ),
+        (
+            {"WEBHOOK_URL": "http://127.0.0.1:80/hook", "WEBHOOK_ALLOW_ORIGINS": "http://127.0.0.1"},
+            "ok     Webhooks are signed with WEBHOOK_SECRET and sent to http://127.0.0.1.",
+        ),
+    ],
+)
+def test_the_webhook_url_is_checked(settings, line):
+    _, lines = run("doctor", WEBHOOK_SECRET=WEBHOOK_SECRET, **settings)
+
+    assert line in lines

@@ -18,13 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bff.broker.queue.base import PAGE_EVENTS, Claim, Counts, LeaseLost, Limits, Message, Page, Queue, QueuePosition, Receipt
+from bff.broker.queue.deliveries import FAILED_SECONDS, Delivery, delivery_id, webhook_of
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.memory import MemoryQueue
 from bff.broker.queue.redis import RedisQueue
 from bff.broker.queue.redis.logs import RESTART
 from bff.errors import Busy, Expired, IdempotencyConflict, InvalidRequest, NotFound, ServerFull, TooLarge, TooManyRequests
 from bff.ops.redis import Client, connect
-from bff.upstream.message_ids import new_id
+from bff.upstream.message_ids import group_mark_of, new_id
 from tests.broker.queue.queues import NO_WAIT, claim_next, enqueue, event_types, new_message, published_positions, read_log
 from tests.live import DEADLINE, eventually
 from tests.redis_server import RedisServer
@@ -112,8 +113,19 @@ class RedisClock:
             if (ttl := self._client.pttl(key)) >= 0:
                 self._client.pexpire(key, max(0, ttl - int(seconds * 1000)))
         for key in self._client.scan_iter("chat:{*}:fleeting"):
-            for member in self._client.zrange(key, 0, -1):
-                self._client.zincrby(key, -seconds * 1_000_000, member)
+            self._move(key, seconds)
+        for key in self._client.scan_iter("chat:{*}:hooks*"):
+            if self._client.type(key) == "zset":
+                self._move(key, seconds)
+                continue
+            for lane, lease in self._client.hgetall(key).items():
+                if lane.startswith("l:"):
+                    end, token = lease.split(" ")
+                    self._client.hset(key, lane, f"{int(end) - int(seconds * 1_000_000)} {token}")
+
+    def _move(self, key: str, seconds: float) -> None:
+        for member in self._client.zrange(key, 0, -1):
+            self._client.zincrby(key, -seconds * 1_000_000, member)
 
 
 LIVE_FORMS = ("sentinels", "cluster", "appendonly")
@@ -1973,3 +1985,197 @@ def test_event_ids_increase_across_a_restart_event(queue):
     assert numbers == sorted(set(numbers))
     for at, event in enumerate(events):
         assert [*queue.read("ann", message.id, event.id).events] == [*events[at + 1 :]]
+
+
+# Webhook deliveries.
+
+URL, OTHER_URL = "https://one.example/hook", "https://two.example/hook"
+
+
+def enqueue_with_webhook(queue: Queue, *urls: str, user_id: str = "ann", **more: Any) -> Message:
+    webhook = webhook_of(urls or [URL], {"org_id": "home", "client_message_id": None})
+    return enqueue(queue, user_id, webhook=webhook, **more)
+
+
+def end_with_webhook(queue: Queue, *urls: str, text: str = "bye") -> Message:
+    message = enqueue_with_webhook(queue, *urls)
+    queue.finish(claim_next(queue), [("message", text)])
+    return message
+
+
+def claim_delivery(queue: Queue) -> Delivery:
+    delivery = queue.deliveries.claim(DEADLINE)
+    assert delivery is not None
+    return delivery
+
+
+def claim_all_deliveries(queue: Queue) -> list[Delivery]:
+    deliveries = []
+    while delivery := queue.deliveries.claim(NO_WAIT):
+        deliveries.append(delivery)
+    return deliveries
+
+
+def test_the_end_of_a_message_stores_a_delivery_for_each_url(queue):
+    message = enqueue_with_webhook(queue, URL, OTHER_URL)
+    assert claim_all_deliveries(queue) == []
+
+    queue.finish(claim_next(queue), [("message", "first"), ("message", "last")])
+
+    deliveries = sorted((claim_delivery(queue), claim_delivery(queue)), key=lambda delivery: delivery.url)
+    assert [delivery.url for delivery in deliveries] == [URL, OTHER_URL]
+    for delivery in deliveries:
+        assert (delivery.message_id, delivery.user_id, delivery.event, delivery.tries) == (message.id, "ann", "last", 0)
+        assert delivery.webhook == message.webhook
+        assert delivery.ended_at == pytest.approx(deliveries[0].ended_at, abs=60)
+        assert delivery.id == delivery_id(group_mark_of(message.id, "ann"), delivery.url, message.id)
+
+
+def test_a_message_without_a_webhook_stores_no_delivery(queue):
+    enqueue_and_finish(queue)
+
+    assert queue.deliveries.entries() == []
+
+
+def test_a_concluded_message_stores_its_delivery_once(queue):
+    enqueue_with_webhook(queue)
+    claim = claim_next(queue)
+
+    queue.conclude(claim, [("message", "end")])
+    delivery = claim_delivery(queue)
+    queue.finish(claim, [])
+
+    assert delivery.event == "end"
+    assert len(queue.deliveries.entries()) == 1
+
+
+def test_a_stopped_waiting_message_stores_a_delivery(queue):
+    running, waiting = enqueue_with_webhook(queue), enqueue_with_webhook(queue)
+    claim_next(queue)
+
+    queue.stop("ann", waiting.id)
+
+    delivery = claim_delivery(queue)
+    assert (delivery.message_id, json.loads(delivery.event)["type"]) == (waiting.id, "stopped")
+    assert running.id != waiting.id
+
+
+def test_a_stopped_only_message_stores_a_delivery(queue):
+    message = enqueue_with_webhook(queue)
+
+    queue.stop("ann", message.id)
+
+    assert claim_delivery(queue).message_id == message.id
+
+
+def test_a_released_message_that_finishes_stores_a_delivery(queue):
+    enqueue_with_webhook(queue)
+    claim = claim_next(queue)
+    queue.append(claim, [("message", "begun")])
+
+    queue.release(claim)
+
+    assert json.loads(claim_delivery(queue).event)["code"] == "interrupted"
+
+
+def test_a_message_cancelled_for_lack_of_readers_stores_a_delivery(queue, clock):
+    message = enqueue_with_webhook(queue, cancel_on_disconnect=True)
+
+    clock.advance(Limits().grace + 1)
+    queue.sweep()
+
+    assert claim_delivery(queue).message_id == message.id
+
+
+def test_a_lane_is_delivered_one_by_one_in_order(queue):
+    messages = [end_with_webhook(queue) for _ in range(3)]
+    received = []
+
+    for _ in messages:
+        (delivery,) = claim_all_deliveries(queue)
+        received.append(delivery.message_id)
+        queue.deliveries.complete(delivery)
+
+    assert received == [message.id for message in messages]
+    assert queue.deliveries.entries() == []
+
+
+def test_lanes_of_two_urls_and_of_two_users_are_independent(queue):
+    end_with_webhook(queue, URL, OTHER_URL)
+    enqueue_with_webhook(queue, user_id="bob")
+    queue.finish(claim_next(queue), [("message", "")])
+
+    deliveries = [claim_delivery(queue) for _ in range(3)]
+
+    assert {(delivery.user_id, delivery.url) for delivery in deliveries} == {("ann", URL), ("ann", OTHER_URL), ("bob", URL)}
+
+
+def test_a_failed_try_is_repeated_after_its_delay_and_later_ones_go_first(queue, clock):
+    first, second = end_with_webhook(queue), end_with_webhook(queue)
+    queue.deliveries.retry(claim_delivery(queue), 300, "the response was 500")
+
+    queue.deliveries.complete(claim_delivery(queue))
+    (entry,) = queue.deliveries.entries()
+    assert (entry.message_id, entry.state, entry.tries, entry.error) == (first.id, "waiting", 1, "the response was 500")
+    assert claim_all_deliveries(queue) == []
+    clock.advance(301)
+
+    again = claim_delivery(queue)
+    assert (again.message_id, again.tries) == (first.id, 1)
+    assert second.id != first.id
+
+
+def test_a_released_delivery_holds_its_lane(queue, clock):
+    first, second = end_with_webhook(queue), end_with_webhook(queue)
+
+    queue.deliveries.release(claim_delivery(queue), 30)
+    assert claim_all_deliveries(queue) == []
+    clock.advance(31)
+
+    delivery = claim_delivery(queue)
+    assert (delivery.message_id, delivery.tries) == (first.id, 0)
+    queue.deliveries.complete(delivery)
+    assert claim_delivery(queue).message_id == second.id
+
+
+def test_a_failed_delivery_is_listed_and_deleted_later(queue, clock):
+    message = end_with_webhook(queue)
+
+    queue.deliveries.fail(claim_delivery(queue), "no connection in time")
+    (entry,) = queue.deliveries.entries()
+    assert (entry.message_id, entry.state, entry.error) == (message.id, "failed", "no connection in time")
+    assert claim_all_deliveries(queue) == []
+
+    clock.advance(FAILED_SECONDS + 1)
+    queue.sweep()
+    assert claim_all_deliveries(queue) == []
+    assert queue.deliveries.entries() == []
+
+
+def test_a_failed_delivery_is_sent_again(queue):
+    end_with_webhook(queue)
+    delivery = claim_delivery(queue)
+    queue.deliveries.fail(delivery, "the response was 500")
+
+    assert queue.deliveries.send_again(delivery.id)
+
+    again = claim_delivery(queue)
+    assert (again.id, again.event, again.tries) == (delivery.id, delivery.event, 0)
+    assert not queue.deliveries.send_again("0" * 72)
+
+
+def test_a_waiting_claim_is_woken_by_a_new_delivery(queue):
+    with ThreadPoolExecutor() as executor:
+        claimed = executor.submit(queue.deliveries.claim, DEADLINE)
+        message = end_with_webhook(queue)
+
+        assert claimed.result(DEADLINE).message_id == message.id
+
+
+def test_deliveries_hold_any_text(queue):
+    text = json.dumps({"type": "complete", "response": {"responses": ['"\\/\u0000\u007f ü 😀 \u2028']}})
+
+    end_with_webhook(queue, f"{URL}?a=%20/&b=ü", text=text)
+
+    delivery = claim_delivery(queue)
+    assert (delivery.event, delivery.url) == (text, f"{URL}?a=%20/&b=ü")

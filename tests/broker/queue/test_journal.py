@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from bff.broker.queue.base import MAX_CLAIMS, Claim, Limits, Message
+from bff.broker.queue.deliveries import Delivery, webhook_of
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.journal.file import JournalFile
 from bff.broker.queue.log import parse_event_id
@@ -912,3 +913,103 @@ def test_appending_does_not_wait_for_a_slow_disk(processes):
             queue.append(claim, [("message", "more")])
 
     assert monotonic() - started_at < 0.2
+
+
+# Webhook deliveries.
+
+
+def end_with_webhook(queue: MemoryQueue, user_id: str = "ann") -> Message:
+    message = enqueue(queue, user_id, webhook=webhook_of(["https://one.example/"], {"org_id": "home"}))
+    queue.finish(claim_next(queue), [("message", '{"type":"complete"}')])
+    return message
+
+
+def claim_delivery(queue: MemoryQueue) -> Delivery:
+    delivery = queue.deliveries.claim(DEADLINE)
+    assert delivery is not None
+    return delivery
+
+
+def test_deliveries_survive_a_crash_in_every_state(processes):
+    queue = processes.start()
+    messages = [end_with_webhook(queue, user_id) for user_id in ("new", "claimed", "retried", "failed", "delivered")]
+    for _ in range(5):
+        delivery = claim_delivery(queue)
+        if delivery.user_id == "retried":
+            queue.deliveries.retry(delivery, 300, "the response was 500")
+        elif delivery.user_id == "failed":
+            queue.deliveries.fail(delivery, "no connection in time")
+        elif delivery.user_id == "delivered":
+            queue.deliveries.complete(delivery)
+        elif delivery.user_id == "new":
+            queue.deliveries.release(delivery, 0)
+    before = queue.deliveries.entries()
+    end_with_webhook(queue, "last")  # Its end is committed, and what came before it.
+
+    queue = processes.restart()
+
+    assert queue.deliveries.entries()[:4] == before
+    claimed = [claim_delivery(queue) for _ in range(3)]
+    assert sorted(delivery.user_id for delivery in claimed) == ["claimed", "last", "new"]
+    assert queue.deliveries.claim(NO_WAIT) is None
+    assert claimed[0].event == '{"type":"complete"}'
+    assert claimed[0].message_id in {message.id for message in messages}
+
+
+def test_the_end_of_an_interrupted_reply_is_delivered_after_a_crash(processes):
+    queue = processes.start()
+    message = enqueue(queue, webhook=webhook_of(["https://one.example/"], {"org_id": "home"}))
+    queue.append(claim_next(queue), [("message", "begun")])
+
+    queue = processes.restart()
+
+    delivery = claim_delivery(queue)
+    assert (delivery.message_id, json.loads(delivery.event)["code"]) == (message.id, "interrupted")
+
+
+def test_the_next_process_sends_deliveries_once_the_first_one_is_gone(processes):
+    first = processes.start()
+    end_with_webhook(first, "ann")
+    delivery = claim_delivery(first)
+    end_with_webhook(first, "bob")
+    with first.draining():
+        second = processes.start(wait=DEADLINE)
+        assert eventually(lambda: len(second.deliveries.entries()) == 2, DEADLINE)
+        assert second.deliveries.claim(NO_WAIT) is None
+        first.deliveries.complete(delivery)
+        assert eventually(lambda: len(second.deliveries.entries()) == 1, DEADLINE)
+
+    assert claim_delivery(second).user_id == "bob"
+
+
+def test_compaction_keeps_old_deliveries(processes, monkeypatch):
+    monkeypatch.setattr("bff.broker.queue.journal.recorder.COMPACT_BYTES", 0)
+    queue = processes.start(retention=1)
+    message = end_with_webhook(queue)
+    queue.deliveries.retry(claim_delivery(queue), 3600, "the response was 500")
+    for number in range(200):
+        enqueue(queue, f"user-{number}", text="x" * 100)
+        queue.finish(claim_next(queue), [("message", "x" * 1000)])
+    for _ in range(3):
+        processes.clock.now += 2
+        queue.sweep()
+    end_with_webhook(queue, "last")
+
+    queue = processes.restart()
+
+    assert queue.deliveries.entries()[0].message_id == message.id
+    assert [entry.tries for entry in queue.deliveries.entries()] == [1, 0]
+
+
+def test_deliveries_are_recorded_again_in_a_new_file(processes):
+    """After the damage of a file that another process has written."""
+    queue = processes.start()
+    message = end_with_webhook(queue)
+    with queue._lock:
+        queue._replay.rewrite()
+    end_with_webhook(queue, "last")
+
+    queue = processes.restart()
+
+    assert message.id in {entry.message_id for entry in queue.deliveries.entries()}
+    assert len(queue.deliveries.entries()) == 2

@@ -98,6 +98,21 @@ class Journal:
             with self._lock:
                 self.buffer.flush()  # Readers may now see what became of the messages that were running.
 
+    def peek(self) -> None:
+        """Loads the file, which another process may own, without opening it for use. Raises StorageUnavailable."""
+        try:
+            if self._run_blocking(self._file.exists):
+                self._load()
+        except (OSError, sqlite3.Error, Foreign, Corrupt) as error:
+            raise StorageUnavailable(detail=f"QUEUE_FILE {self._file.path} cannot be read ({error})") from error
+
+    def request_delivery(self, delivery_id: str) -> None:
+        """Has the owner of the file, or the next one, send a webhook again. Raises StorageUnavailable."""
+        try:
+            self._run_blocking(partial(self._file.add_request, delivery_id))
+        except OSError as error:
+            raise StorageUnavailable(detail=f"QUEUE_FILE {self._file.path} takes no requests ({error})") from error
+
     def drain(self) -> None:
         """From now on the next process may write into the file too, and follows this one's records."""
         self._draining = True
@@ -165,6 +180,7 @@ class Journal:
         if monotonic() < self._checkpoint_at:
             return
         self._checkpoint_at = monotonic() + CHECKPOINT_SECONDS
+        self._apply_requests()
         with self._lock:
             outdated, remembered = self.rows.take_outdated(), self.rows.take_outdated_remembered()
         if not (outdated or remembered or self._needs_checkpoint or self.failing):
@@ -175,6 +191,17 @@ class Journal:
                 self.rows.put_back(outdated)
         else:
             self._needs_checkpoint = more
+
+    def _apply_requests(self) -> None:
+        """Those of commands, which other processes run."""
+        try:
+            requests = self._run_blocking(self._file.take_requests)
+        except OSError as error:
+            log.warning("QUEUE_FILE %s: requests cannot be read (%s)", self._file.path, error)
+            return
+        with self._lock:
+            for delivery_id in requests:
+                self._replay.apply_request(("deliver", delivery_id))
 
     def _checkpoint_file(self, outdated: list[int], remembered: list[int]) -> bool:
         for table, rows in (("log", outdated), ("remembered", remembered)):

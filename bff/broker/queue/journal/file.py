@@ -90,7 +90,31 @@ class JournalFile:
             return Path(f"{self.path}.owner").read_text() or "unknown"
         return "unknown"
 
+    # Requests of other processes: empty files in a folder, so that no lock is needed.
+
+    def add_request(self, name: str) -> None:
+        """Raises OSError."""
+        self._requests.mkdir(mode=0o700, exist_ok=True)
+        (self._requests / name).touch(0o600)
+
+    def take_requests(self) -> list[str]:
+        """Raises OSError."""
+        try:
+            names = [path.name for path in self._requests.iterdir()]
+        except FileNotFoundError:
+            return []
+        for name in names:
+            (self._requests / name).unlink(missing_ok=True)
+        return names
+
+    @property
+    def _requests(self) -> Path:
+        return self._with_suffix(".requests")
+
     # The file.
+
+    def exists(self) -> bool:
+        return self.path.exists() and self.path.stat().st_size > 0
 
     def open(self) -> None:
         """Raises Corrupt, Foreign, OSError, sqlite3.Error."""

@@ -7,6 +7,7 @@ from typing import Final
 from bff.broker.queue.groups import QueueEntry
 from bff.broker.queue.journal import Journal
 from bff.broker.queue.log import EventId
+from bff.broker.queue.stored_delivery import StoredDelivery
 from bff.http.sse import Event
 
 COMPACT_BYTES: Final = 4 * 1024 * 1024
@@ -54,22 +55,44 @@ class Recorder:
         if self._journal:
             self._journal.buffer.remember(kind, *fields)
 
+    def delivery(self, stored: StoredDelivery) -> None:
+        """Records the whole delivery."""
+        if self._journal:
+            stored.first_record = self._journal.buffer.position + 1
+            *fields, event, tries, _ = stored.delivery
+            self._journal.buffer.record("delivery", *fields, tries, stored.due, stored.failed, stored.error, event)
+
+    def update_delivery(self, delivery_id: str, tries: int, due: float, failed: bool, error: str) -> None:
+        if self._journal:
+            self._journal.buffer.record("delivery_set", delivery_id, tries, due, failed, error)
+
+    def remove_delivery(self, delivery_id: str) -> None:
+        if self._journal:
+            self._journal.buffer.record("delivery_gone", delivery_id)
+
+    def is_committed(self, position: int) -> bool:
+        return self._journal is None or self._journal.buffer.is_committed(position)
+
     def rewrite(self, entry: QueueEntry) -> None:
         self.add(entry)
         for event in entry.log.events:
             self.event(entry, event)
 
-    def compact(self, entries: Collection[QueueEntry], size: int) -> None:
-        """Deletes the rows before the oldest entry's; if the journal is too large, first rewrites the oldest entries.
+    def compact(self, entries: Collection[QueueEntry], deliveries: Collection[StoredDelivery], size: int) -> None:
+        """Deletes the rows before the oldest entry's or delivery's; if the journal is too large, first rewrites the oldest.
 
-        `size`: approximate bytes of the entries.
+        `size`: approximate bytes of the entries and the deliveries.
         """
         journal = self._journal
         if journal is None or journal.role != "owner":
             return
+        recorded: list[QueueEntry | StoredDelivery] = [*entries, *deliveries]
         if journal.rows.size > COMPACT_BYTES + 2 * size:
-            for entry in nsmallest(MAX_MOVED_ENTRIES, entries, key=lambda entry: entry.first_record):
-                if len(entry.log.events) > MAX_MOVED_EVENTS:
+            for item in nsmallest(MAX_MOVED_ENTRIES, recorded, key=lambda item: item.first_record):
+                if isinstance(item, StoredDelivery):
+                    self.delivery(item)
+                elif len(item.log.events) > MAX_MOVED_EVENTS:
                     break
-                self.rewrite(entry)
-        journal.rows.trim(min((entry.first_record for entry in entries), default=journal.buffer.position + 1))
+                else:
+                    self.rewrite(item)
+        journal.rows.trim(min((item.first_record for item in recorded), default=journal.buffer.position + 1))

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from bff.broker import final_events
 from bff.broker.queue.base import MAX_CLAIMS, Message
+from bff.broker.queue.deliveries import Delivery
 from bff.broker.queue.groups import Group, QueueEntry
 from bff.broker.queue.journal.file import Record
 from bff.broker.queue.log import Log, parse_event_id, size_of
@@ -32,6 +33,8 @@ class StateReplay:
             self._add(position, *fields)
         elif kind in {"client", "free", "expired"}:
             self._remember(kind, *fields)
+        elif kind.startswith("delivery"):
+            self._apply_delivery(kind, position, *fields)
         elif (entry := self._state.entries.get(fields[0])) is not None:
             self._change(entry, kind, *fields[1:])
         if kind == "gone":
@@ -39,6 +42,8 @@ class StateReplay:
 
     def apply_request(self, record: Record) -> None:
         kind, message_id = record[:2]  # That of another kind may have no message id.
+        if kind == "deliver":
+            self._state.deliveries.send_again(message_id)
         entry = self._state.entries.get(message_id) if kind in REQUESTS else None
         if entry is None or entry.foreign:
             return
@@ -55,6 +60,7 @@ class StateReplay:
 
     def take_over(self) -> None:
         state = self._state
+        state.deliveries.take_over()
         foreign = [entry for entry in state.entries.values() if entry.foreign]
         self.follow()
         for entry in foreign:
@@ -82,6 +88,8 @@ class StateReplay:
     def rewrite(self) -> None:
         for entry in self._state.entries.values():
             self._state.recorder.rewrite(entry)
+        for stored in self._state.deliveries.stored.values():
+            self._state.recorder.delivery(stored)
 
     def _add(self, position: int, fields: list[Any], enqueued_at: float, client_key: list[str] | None) -> None:
         state, message = self._state, Message(*fields)
@@ -98,6 +106,18 @@ class StateReplay:
         entry.first_record = position
         entry.state = "queued"
         self._link(entry)
+
+    def _apply_delivery(self, kind: str, position: int, delivery_id: str, *fields: Any) -> None:
+        deliveries = self._state.deliveries
+        if kind == "delivery_set":
+            deliveries.apply_update(delivery_id, *fields)
+            return
+        deliveries.apply_removal(delivery_id)  # A whole one may be recorded again.
+        if kind == "delivery":
+            url, webhook, message_id, user_id, ended_at, tries, due, failed, error, event = fields
+            delivery = Delivery(delivery_id, url, webhook, message_id, user_id, ended_at, event, tries)
+            stored = deliveries.add(delivery, due, failed=failed, error=error)
+            stored.first_record, stored.foreign = position, True
 
     def _remember(self, kind: str, *fields: Any) -> None:
         state = self._state

@@ -26,6 +26,7 @@ from bff.broker.queue.base import (
 )
 from bff.broker.queue.redis.claims import Claims
 from bff.broker.queue.redis.cluster_subscribers import subscribers_of
+from bff.broker.queue.redis.deliveries import RedisDeliveries
 from bff.broker.queue.redis.group import GroupScripts
 from bff.broker.queue.redis.keys import group_of
 from bff.broker.queue.redis.logs import Logs
@@ -45,6 +46,7 @@ from bff.ops.redis_keys import DEFAULT_PREFIX, Keys
 from bff.upstream.message_ids import group_mark, group_mark_of
 
 WORKER_SECONDS: Final = 5
+DELIVERY_LEASE_SECONDS: Final = 25.0
 
 
 class RedisQueue:
@@ -56,8 +58,12 @@ class RedisQueue:
         *,
         prefix: str = DEFAULT_PREFIX,
         deployment: str = "",
+        delivery_lease: float = DELIVERY_LEASE_SECONDS,
     ) -> None:
-        """`lease`: seconds for which a claim is valid without being renewed. `deployment`: see bff/ops/redis_neighbours.py."""
+        """`lease`: seconds for which a claim is valid without being renewed. `deployment`: see bff/ops/redis_neighbours.py.
+
+        `delivery_lease`: seconds for which the claim of a webhook delivery is valid. It is not renewed.
+        """
         self._client = client
         self._keys = Keys(prefix)
         self._write_probe = WriteProbe(partial(redis.ping, client), partial(check_use, client, self._keys))
@@ -67,10 +73,12 @@ class RedisQueue:
         self._subscriber = subscribers_of(client)
         self._schedule = Schedule(client, self._subscriber, self._lease, self._keys)
         self._presence = Presence(client, limits.grace, self._keys)
-        self._repair = Repair(client, self._schedule, self._keys)
+        self.deliveries = RedisDeliveries(client, self._subscriber, self._keys, delivery_lease)
+        self._repair = Repair(client, self._schedule, self._keys, self.deliveries.schedule)
         self._writes = Writes(keeps_entries=is_replicated(client))
-        self._claims = Claims(self._group, self._schedule, lease)
-        self._runs = Runs(self._group, self._schedule, self._writes, self._claims.unschedule_if_idle)
+        self._claims = Claims(self._group, self._schedule, lease, self.deliveries.notify)
+        unschedule = self._claims.unschedule_if_idle
+        self._runs = Runs(self._group, self._schedule, self._writes, unschedule, self.deliveries.notify)
         self._deployment = deployment or "1"
         self._worker_key = self._keys.name("worker")
         """Exists while any worker sweeps."""
@@ -200,6 +208,8 @@ class RedisQueue:
                 raise NotFound
             case "expired":
                 raise Expired(message_id=message_id)
+            case "waiting":
+                self.deliveries.notify_if_any(group)
             case "last":
                 self._claims.unschedule_if_idle(group)
 

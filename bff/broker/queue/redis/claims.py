@@ -3,8 +3,8 @@
 A claim whose call failed may have succeeded: its message would wait for the end of the lease. So the call is repeated.
 """
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -31,11 +31,16 @@ class _Unknown(NamedTuple):
 class Claims:
     """Every method raises StorageUnavailable; some raise ServerFull. One thread calls `next`."""
 
-    def __init__(self, group: GroupScripts, schedule: Schedule, lease: float) -> None:
-        """`lease`: seconds."""
+    def __init__(self, group: GroupScripts, schedule: Schedule, lease: float, on_deliveries: Callable[[str], None]) -> None:
+        """`lease`: seconds. `on_deliveries` is called with each checked group that has webhook deliveries.
+
+        So they are sent even if the process that has ended their messages died before it could schedule them: a group is
+        checked after each end of a message, if necessary by another process.
+        """
         self._group = group
         self._schedule = schedule
         self._lease = lease
+        self._on_deliveries = on_deliveries
         self._unknown: dict[str, _Unknown] = {}
         """By group, the claims that may have succeeded, for as long as their leases."""
 
@@ -75,7 +80,11 @@ class Claims:
 
     def _check(self, group: str, moment: Moment, nonce: str) -> Claim | None:
         """`nonce`: "" to claim nothing."""
-        outcome, *result = self._group.claim(group, nonce)
+        outcome, has_deliveries, *result = self._group.claim(group, nonce)
+        if has_deliveries:
+            # A claim must not be lost; the group's next check does it. An idle group has no next one: it is checked again.
+            with suppress(StorageUnavailable, ServerFull) if outcome == "claimed" else nullcontext():
+                self._on_deliveries(group)
         match outcome:
             case "running":
                 self._schedule.complete(group, moment, result[0])

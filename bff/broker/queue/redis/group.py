@@ -50,15 +50,18 @@ class GroupScripts:
         conditions = (self._depth, on_busy)
         more_fields = (message.trace, message.handler, message.run_scope, message.run_key)
         lease = self._lease if claim else "0"
-        arguments = (*fields, *conditions, *more_fields, lease, int(message.repeatable), nonce)
+        arguments = (*fields, *conditions, *more_fields, lease, int(message.repeatable), nonce, message.webhook)
         result: list[Any] = self._run("enqueue", keys, *arguments)
         return ["claimed", claim_of(nonce, *result[1:])] if result[0] == "claimed" else result
 
     def claim(self, group: str, nonce: str) -> list[Any]:
-        """A claim is returned as {'claimed', reaped, Claim}: the same one for the same nonce. Without a nonce, only checks."""
+        """A claim is returned as {'claimed', has deliveries, reaped, Claim}: the same one for the same nonce.
+
+        Without a nonce, only checks.
+        """
         arguments = (self._lease if nonce else "0", MAX_CLAIMS, INTERRUPTED, STOPPED, *self._retention, nonce)
-        result: list[Any] = self._run("claim", self.of(group).queue, *arguments)
-        return ["claimed", result[1], claim_of(nonce, *result[2:])] if result[0] == "claimed" else result
+        result: list[Any] = self._run("claim", self.of(group).ending, *arguments)
+        return ["claimed", *result[1:3], claim_of(nonce, *result[3:])] if result[0] == "claimed" else result
 
     def claim_next(self, group: str, handler: str) -> Claim | None:
         nonce = new_nonce()
@@ -95,12 +98,12 @@ class GroupScripts:
         return result
 
     def stop(self, group: str, message_id: str, user_id: str) -> str:
-        keys = [*self.of(group).queue, *self.of(group).message(message_id)]
+        keys = [*self.of(group).ending, *self.of(group).message(message_id)]
         result: str = self._run("stop", keys, message_id, user_id, STOPPED, *self._retention)
         return result
 
     def cancel(self, group: str, message_id: str, user_id: str = "", process: str = "") -> str:
-        keys = [*self.of(group).queue, *self.of(group).message(message_id), self.of(group).key(f"r:{message_id}")]
+        keys = [*self.of(group).ending, *self.of(group).message(message_id), self.of(group).key(f"r:{message_id}")]
         result: str = self._run("cancel", keys, message_id, user_id, process, STOPPED, *self._retention)
         return result
 
@@ -121,7 +124,7 @@ class GroupScripts:
 
     def _message_keys(self, claim: Claim) -> list[str]:
         group = self.of(group_of(claim.message))
-        return [*group.queue, *group.message(claim.message.id)]
+        return [*group.ending, *group.message(claim.message.id)]
 
     def _run_for_claim(self, script: str, claim: Claim, keys: list[str], *arguments: str | float) -> Any:
         result = self._run(script, keys, claim.message.id, f"{claim.token}-{claim.nonce}", *arguments)

@@ -24,6 +24,15 @@ class GroupKeys(NamedTuple):
         """The keys that each script needs which may change the group's order."""
         return [self.key("q"), self.key("run"), self.key("old")]
 
+    @property
+    def webhooks(self) -> list[str]:
+        return [self.key("hooks"), self.key("hooksdue")]
+
+    @property
+    def ending(self) -> list[str]:
+        """The keys that each script needs which may end a message."""
+        return [*self.queue, *self.webhooks]
+
     def message(self, message_id: str) -> list[str]:
         return [self.key(f"m:{message_id}"), self.key(f"l:{message_id}")]
 

@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 
 
 class Repair:
-    def __init__(self, client: Client, schedule: Schedule, keys: Keys) -> None:
+    def __init__(self, client: Client, schedule: Schedule, keys: Keys, webhooks: Schedule) -> None:
+        """`webhooks`: the schedule of groups with webhook deliveries."""
         self._client = client
+        self._webhooks = webhooks
         self._schedule = schedule
         self._keys = keys
         self._primaries: frozenset[Address] = frozenset()
@@ -52,10 +54,12 @@ class Repair:
 
     def _run(self) -> None:
         with map_errors():
-            for key in self._client.scan_iter(f"{self._keys.prefix}:{{*}}:[qr]*", SCAN_COUNT):
+            for key in self._client.scan_iter(f"{self._keys.prefix}:{{*}}:[hqr]*", SCAN_COUNT):
                 group, _, name = key.removeprefix(f"{self._keys.prefix}:{{").partition("}:")
                 if name in {"q", "run"}:
                     self._schedule.schedule_missing(group)
+                elif name == "hooksdue":
+                    self._webhooks.schedule_missing(group)
 
 
 def _primaries(client: Client) -> frozenset[Address]:

@@ -25,6 +25,7 @@ def claim_of(
     scope: str,
     key: str,
     repeatable: str,
+    webhook: str,
 ) -> Claim:
     """From the result of `claim` in lua/group.lua. `nonce`: as passed to it."""
     message = Message(
@@ -38,6 +39,7 @@ def claim_of(
         run_scope=scope,
         run_key=key,
         repeatable=repeatable == "1",
+        webhook=webhook,
     )
     return Claim(message, token, max(0, int(waited)) / 1_000_000, committed == "begun", nonce)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,19 +12,26 @@ from bff.broker.queue.redis.keys import group_of
 from bff.broker.queue.redis.replies import stop_reason_of
 from bff.broker.queue.redis.schedule import Schedule
 from bff.broker.queue.redis.writes import Write, Writes
-from bff.errors import TooLarge
+from bff.errors import ServerFull, StorageUnavailable, TooLarge
 
 log = logging.getLogger(__name__)
 
 
 class Runs:
     def __init__(
-        self, group: GroupScripts, schedule: Schedule, writes: Writes, unschedule_if_idle: Callable[[str], None]
+        self,
+        group: GroupScripts,
+        schedule: Schedule,
+        writes: Writes,
+        unschedule_if_idle: Callable[[str], None],
+        on_deliveries: Callable[[str], None],
     ) -> None:
+        """`on_deliveries` is called with a group whose ended message may have webhook deliveries."""
         self._group = group
         self._schedule = schedule
         self._writes = writes
         self._unschedule_if_idle = unschedule_if_idle
+        self._on_deliveries = on_deliveries
 
     def renew(self, claim: Claim) -> StopReason | None:
         return stop_reason_of(self._group.renew(claim))
@@ -51,6 +59,7 @@ class Runs:
     def conclude(self, claim: Claim, entries: Sequence[LogEntry]) -> None:
         with self._writes.write(claim, None) as write:
             self._without_gap(claim, partial(self._group.finish, claim, entries, write, "conclude"))
+        self._schedule_deliveries(claim)
 
     def _without_gap(self, claim: Claim, write: Callable[[], Any]) -> Any:
         """Calls `write`, again if a fail-over has lost earlier writes of the claim, which are written once more before."""
@@ -79,6 +88,12 @@ class Runs:
             self._writes.forget(claim)
             raise
         if waiting:
+            self._schedule_deliveries(claim)
             self._schedule.schedule(group)
         else:
-            self._unschedule_if_idle(group)
+            self._unschedule_if_idle(group)  # This schedules its deliveries, too.
+
+    def _schedule_deliveries(self, claim: Claim) -> None:
+        if claim.message.webhook:
+            with suppress(StorageUnavailable, ServerFull):  # The group's next check does it.
+                self._on_deliveries(group_of(claim.message))

@@ -23,7 +23,6 @@ from bff.ops.redis_scripts import Scripts
 LUA: Final = Path(__file__).parent / "lua"
 MIN_WAIT_SECONDS: Final = 0.01
 LOOK_SECONDS: Final = 1.0
-"""For so long a process believes what it remembers: a notification can be lost, and a dead process sends none."""
 MAX_GROUPS: Final = 1000
 """Listed by `groups`: a few milliseconds' work."""
 
@@ -34,12 +33,26 @@ Moment = str
 class Schedule:
     """Each method raises StorageUnavailable; `schedule` also ServerFull."""
 
-    def __init__(self, client: Client, subscribers: Subscribers, lease: str, keys: Keys) -> None:
-        """`lease`: µs for which no other worker checks a group that was claimed."""
+    def __init__(
+        self,
+        client: Client,
+        subscribers: Subscribers,
+        lease: str,
+        keys: Keys,
+        name: str = "due",
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        """`lease`: µs for which no other worker checks a group that was claimed. `name`: of the sorted sets' keys.
+
+        `look_seconds`: for so long a process believes what it remembers: a notification can be lost, and a dead process sends
+        none.
+        """
         self._client = client
         self._subscribers = subscribers
         self._lease = lease
         self._keys = keys
+        self._name = name
+        self._look_seconds = look_seconds
         self._scripts = Scripts(client, LUA / "schedule", LUA / "time.lua", LUA / "schedule.lua")
         self._notifier = Notifier()
         self._subscribe_lock = threading.Lock()
@@ -51,7 +64,7 @@ class Schedule:
         self._looked_at = -inf
 
     def key(self, part: int) -> str:
-        return self._keys.tagged(str(part), "due")
+        return self._keys.tagged(str(part), self._name)
 
     def schedule(self, group: str, delay: str = "0") -> None:
         """Has the group checked after `delay` µs. With 0, waiting workers are notified."""
@@ -63,7 +76,7 @@ class Schedule:
 
     def look(self, *, at_once: bool) -> None:
         """Asks for the first group of each part, if that was done long ago or `at_once`."""
-        if at_once or self._notifier.pop_all() or monotonic() >= self._looked_at + LOOK_SECONDS:
+        if at_once or self._notifier.pop_all() or monotonic() >= self._looked_at + self._look_seconds:
             self._looked_at = monotonic()
             if is_cluster(self._client):
                 self._look_at_each()
@@ -73,7 +86,7 @@ class Schedule:
     def _look_at_all(self) -> None:
         with map_errors(), self._client.pipeline(transaction=False) as pipe:
             pipe.time()
-            pipe.zrange(self._keys.name("due"), 0, MAX_GROUPS - 1)
+            pipe.zrange(self._keys.name(self._name), 0, MAX_GROUPS - 1)
             for part in range(PARTS):
                 pipe.zrange(self.key(part), 0, 0, withscores=True)
             (seconds, microseconds), unmoved, *firsts = pipe.execute()
@@ -98,7 +111,7 @@ class Schedule:
         self.schedule(group)
         self._firsts[part_of(group)] = self._now()
         with map_errors():
-            self._client.zrem(self._keys.name("due"), group)
+            self._client.zrem(self._keys.name(self._name), group)
 
     def claim_due(self) -> tuple[str, Moment] | float:
         """Claims the first due group until the returned moment, a lease ahead; or returns the seconds until one may be due.
@@ -159,6 +172,15 @@ class Schedule:
                 self._subscribers.subscribe(channel, lambda _, part=part: self._notifier.notify(part), sharded=True)  # type: ignore[misc]
         else:
             self._subscribers.subscribe(self._keys.name("work"), lambda text: self._notifier.notify(_part_of(text)))
+
+    def schedule_quietly(self, group: str, seconds: float = 0.0) -> None:
+        """Has the group checked after so many seconds. Only workers of this process are notified."""
+        self.schedule(group, str(max(1, int(seconds * 1_000_000))))
+        self._notifier.notify(part_of(group))
+
+    def own_notifications(self) -> int:
+        """As `notifications`, of this process only."""
+        return self._notifier.count
 
     def wait(self, since: int, seconds: float) -> None:
         """Waits for a notification after the first `since` ones."""

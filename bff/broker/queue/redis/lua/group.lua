@@ -4,7 +4,7 @@
 --                   said (set once output has started), stopping (why it has to stop: stopped, unread), committed,
 --                   wrote (the last write's name), over (set once its log has ended but its worker has not finished)
 --   m:<id>  hash    a message: state, user, content, size, fleeting (1: cancel on disconnect), trace, handler,
---                   scope and key (of its run), repeatable, restarts (their number), client (the key c:<key>),
+--                   scope and key (of its run), repeatable, webhook, restarts (their number), client (the key c:<key>),
 --                   left (when it was enqueued, µs since 1970), token, told (its last published position), bytes (of its log),
 --                   committed (set if it lost its worker after a commit: 'begun' if output had started, else '1');
 --                   once finished: state, user, token, ended (the last write's name), and an expiry
@@ -13,6 +13,7 @@
 --   c:<key> string  "<message id> <digest>": the message of a client_message_id; expires
 --   w       string  written to wait for the replicas (see logs.py); expires
 --   old     list    "<finished, µs> <bytes> <id>" of the finished logs, oldest first; expires
+--   hooks, hooksdue   webhook deliveries of messages that have ended: see webhooks.lua
 -- Channels: <prefix>:l:<id> (new events in a log; where SHARDED, named like the log's key), <prefix>:stop ("<id> <reason>": a
 -- running message has to stop). CLUSTER and SHARDED are set by bff/ops/redis.py.
 local EVENT_BYTES = 300
@@ -82,13 +83,27 @@ local function add_finished(id, bytes, retention, max_bytes)
   end
 end
 
+-- Stores the webhook deliveries of a message that ends with an entry with this data. Their ids are those of `delivery_id` in
+-- ../../deliveries.py, so that an end that is repeated after a fail-over stores nothing twice.
+local function store_deliveries(id, data)
+  local webhook, user = unpack(redis.call('HMGET', base .. 'm:' .. id, 'webhook', 'user'))
+  if not webhook or webhook == '' then return end
+  local group, now = string.match(base, '{(.-)}'), digits(clock())
+  for _, url in ipairs(cjson.decode(webhook).urls) do
+    local delivery = group .. string.sub(redis.sha1hex(url), 1, 16) .. string.sub(redis.sha1hex(id), 1, 24)
+    redis.call('HSET', base .. 'hooks', 'd:' .. delivery, cjson.encode({url, webhook, id, user or '', now, data}))
+    redis.call('ZADD', base .. 'hooksdue', 'NX', now, delivery)
+  end
+end
+
 -- Writes the final entries, from index `first` on, and `done`. `name` identifies this write, so that a repetition is recognized.
 local function finish(id, entries, first, name, retention, max_bytes)
   local m = base .. 'm:' .. id
+  store_deliveries(id, #entries > first and entries[#entries] or '')
   write(id, entries, first)
   write(id, {'done', '{"message_id": "' .. id .. '"}'})
   local bytes = redis.call('HGET', m, 'bytes')
-  redis.call('HDEL', m, 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable', 'restarts', 'client', 'left', 'told', 'bytes', 'committed')
+  redis.call('HDEL', m, 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable', 'webhook', 'restarts', 'client', 'left', 'told', 'bytes', 'committed')
   redis.call('HSET', m, 'state', 'finished', 'ended', name)
   redis.call('PEXPIRE', base .. 'l:' .. id, retention)
   redis.call('PEXPIRE', m, retention + TTL_MS)
@@ -134,12 +149,12 @@ local function has_gap(wrote, previous)
   return previous ~= '' and wrote ~= previous
 end
 
--- → id, token, waited (µs), committed, user, content, size, fleeting, trace, handler, scope, key, repeatable
+-- → id, token, waited (µs), committed, user, content, size, fleeting, trace, handler, scope, key, repeatable, webhook
 local function describe_claim(id)
   local m = base .. 'm:' .. id
   local token, enqueued, committed = unpack(redis.call('HMGET', m, 'token', 'left', 'committed'))
-  local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable')
-  for i = 1, 9 do message[i] = message[i] or '' end -- Messages of an earlier version have fewer fields.
+  local message = redis.call('HMGET', m, 'user', 'content', 'size', 'fleeting', 'trace', 'handler', 'scope', 'key', 'repeatable', 'webhook')
+  for i = 1, 10 do message[i] = message[i] or '' end -- Messages of an earlier version have fewer fields.
   return id, tonumber(token), digits(clock() - enqueued), committed or '', unpack(message)
 end
 

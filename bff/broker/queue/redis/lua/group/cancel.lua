@@ -1,4 +1,4 @@
--- KEYS q, run, old, m:<id>, l:<id>, r:<id>, and what `undeclared` asks for
+-- KEYS q, run, old, hooks, hooksdue, m:<id>, l:<id>, r:<id>, and what `undeclared` asks for
 -- ARGV id, user ('' for the sweep), process without readers ('' for the sweep), stopped (data), retention (ms), max bytes
 -- → {'keys', …} · 'unknown' · 'expired' · 'read' (or not to be cancelled on disconnect) · the result of `stop`
 local missing = undeclared()

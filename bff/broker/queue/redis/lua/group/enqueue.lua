@@ -1,6 +1,6 @@
 -- KEYS q, run, old, m:<id>, l:<id>, c:<key> or q once more, and what `undeclared` asks for
 -- ARGV id, user, content, size, fleeting, digest, depth, on_busy, trace, handler, scope, key, lease (µs; 0: do not claim), repeatable,
---   the claim's nonce
+--   the claim's nonce, webhook
 -- → {'keys', …} · {'queued', ahead, whether no message is running} · {'claimed', the result of `claim`} · {'exists', id, ahead} (or a run is
 --   joined) · {'expired', id} · {'conflict'} · {'busy'} · {'full'}
 local id, m, c = ARGV[1], base .. 'm:' .. ARGV[1], KEYS[6] ~= KEYS[1] and KEYS[6] or nil
@@ -43,7 +43,7 @@ if waiting >= tonumber(ARGV[7]) then return {'full'} end
 
 redis.call('HSET', m, 'state', 'queued', 'user', ARGV[2], 'content', ARGV[3], 'size', ARGV[4], 'fleeting', ARGV[5])
 redis.call('HSET', m, 'trace', ARGV[9], 'left', digits(clock()), 'handler', ARGV[10], 'scope', ARGV[11], 'key', ARGV[12])
-redis.call('HSET', m, 'repeatable', ARGV[14])
+redis.call('HSET', m, 'repeatable', ARGV[14], 'webhook', ARGV[16])
 if c then
   redis.call('SET', c, id .. ' ' .. ARGV[6], 'PX', TTL_MS)
   redis.call('HSET', m, 'client', c)

@@ -1,4 +1,4 @@
--- KEYS q, run, old, m:<id>, l:<id>, and what `undeclared` asks for
+-- KEYS q, run, old, hooks, hooksdue, m:<id>, l:<id>, and what `undeclared` asks for
 -- ARGV id, token, name, the name of the claim's previous write or '', retention (ms), max bytes, mode, event type, data, …
 --   mode: 'conclude': the message keeps running · 'forget': its client_message_id may be used again · ''
 -- → {'keys', …} · 'lost' · 'gap <the last known write>' · the number of waiting messages

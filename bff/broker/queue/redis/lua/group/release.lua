@@ -1,4 +1,4 @@
--- KEYS q, run, old, m:<id>, l:<id>, and what `undeclared` asks for
+-- KEYS q, run, old, hooks, hooksdue, m:<id>, l:<id>, and what `undeclared` asks for
 -- ARGV id, token, interrupted (data), stopped (data), retention (ms), max bytes
 -- → {'keys', …} · 'lost' · the number of waiting messages
 -- Gives a claim back. If output has started and was not committed, the message finishes, unless it may restart.

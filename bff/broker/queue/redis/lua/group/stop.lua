@@ -1,4 +1,4 @@
--- KEYS q, run, old, m:<id>, l:<id>, and what `undeclared` asks for
+-- KEYS q, run, old, hooks, hooksdue, m:<id>, l:<id>, and what `undeclared` asks for
 -- ARGV id, user, stopped (data), retention (ms), max bytes
 -- → {'keys', …} · 'unknown' · 'expired' · the result of `stop`
 local missing = undeclared()
