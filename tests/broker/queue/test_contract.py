@@ -2004,7 +2004,7 @@ def end_with_webhook(queue: Queue, *urls: str, text: str = "bye") -> Message:
 
 
 def claim_delivery(queue: Queue) -> Delivery:
-    delivery = queue.deliveries.claim(DEADLINE)
+    delivery = queue.deliveries.claim(NO_WAIT) or queue.deliveries.claim(DEADLINE)  # At once, a clock that was moved is seen.
     assert delivery is not None
     return delivery
 
