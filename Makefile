@@ -23,11 +23,11 @@ IN_PARALLEL = -n $(WORKERS) --dist worksteal
 
 # Tests that never wait, such as those of parsers and checks: running them under gevent would add nothing. All others also run
 # under gevent.
-NOT_UNDER_GEVENT = deploy config api/adapters engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
-	test_errors.py $(foreach name,cross_site mutated ownership,security/test_$(name).py) \
+NOT_UNDER_GEVENT = deploy config web api/adapters engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
+	test_errors.py test_imports.py $(foreach name,cross_site mutated ownership,security/test_$(name).py) \
 	$(foreach name,anonymous identity jwt orgs proxy tickets,auth/test_$(name).py) \
-	$(foreach name,openapi engine_requests security_headers history cors csrf page preferences tickets,api/test_$(name).py) \
-	$(foreach name,event_ids request_body sse tracing,http/test_$(name).py) \
+	$(foreach name,openapi engine_requests security_headers history cors csrf page cached_pages preferences tickets,api/test_$(name).py) \
+	$(foreach name,event_ids forwarded request_body sse tracing,http/test_$(name).py) \
 	$(foreach name,events message_ids messages recordings,upstream/test_$(name).py)
 
 test: .venv/dev
