@@ -102,9 +102,9 @@ def head(method: str, path: str, *fields: str, body: bytes | None = None, user: 
 
 def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
     """What `condition` gives once it is true, or in the end: for what another process does and tells nobody."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    start = time.monotonic()
+    while not (result := condition()) and (elapsed := time.monotonic() - start) < seconds:
+        time.sleep(min(max(elapsed / 10, 0.005), 0.1))  # More rarely as time passes, as looking takes CPU time too.
     return result
 
 
