@@ -151,7 +151,16 @@ class Target:
         """Whether checks can act as different users, and so run at the same time. Raises ClientError."""
         if any(USER_PLACEHOLDER in value for _, value in self.options.headers):
             return True
-        return User(self, "probe").identify().has_cookie
+        one, other = User(self, "one").identify(), User(self, "other").identify()
+        return one.has_cookie and self._is_hidden(one, other)
+
+    def _is_hidden(self, one: User, other: User) -> bool:
+        """Whether one user's message is unknown to the other: a load balancer sets cookies, too."""
+        try:
+            with one.send("hello") as stream, other.request("GET", f"{CHAT}/{stream.message_id}") as response:
+                return response.status == 404
+        except Failed:
+            return False
 
     @cached_property
     def _only_user(self) -> User:
