@@ -222,12 +222,12 @@ class Response:
     def _receive(self, deadline: float) -> bytes:
         """b"" if the server has ended the connection, or reset it."""
         if (remaining := deadline - monotonic()) <= 0:
-            raise TimedOut("nothing more arrived in time")
+            raise TimedOut("the response was not complete in time")
         self._sock.settimeout(remaining)
         try:
             return self._sock.recv(READ_BYTES)
         except TimeoutError as error:
-            raise TimedOut(f"nothing arrived for {remaining:.1f} seconds") from error
+            raise TimedOut(f"the response was not complete in time, and silent for the last {remaining:.1f} s") from error
         except OSError:
             return b""
 

@@ -1,22 +1,13 @@
 """A check, how it is registered, and what comes of it."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from bff.conformance.target import Target
+from bff.conformance.target import Target
 
 Status = Literal["passed", "failed", "skipped"]
-RunCheck = Callable[["Target"], str | None]
+RunCheck = Callable[[Target], str | None]
 """Returns a remark for the report, if there is one. Raises Failed, Skipped or a ClientError, which is a failure as well."""
-
-
-class Failed(Exception):
-    """The server broke the rule; the text says what was seen."""
-
-
-class Skipped(Exception):
-    """The check cannot be made with this server; the text says why."""
 
 
 class Check(NamedTuple):
@@ -55,9 +46,3 @@ def check(check_id: str, title: str, *, rule: str, meaning: str) -> Callable[[Ru
         return run
 
     return register
-
-
-def expect(condition: object, message: str) -> None:
-    """Raises Failed with `message` unless the condition holds."""
-    if not condition:
-        raise Failed(message)

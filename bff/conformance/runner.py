@@ -6,7 +6,8 @@ from time import monotonic
 from typing import Final
 
 from bff.conformance.client import ClientError
-from bff.conformance.model import Check, Failed, Result, Skipped, Status
+from bff.conformance.model import Check, Result, Status
+from bff.conformance.outcomes import Failed, Skipped
 from bff.conformance.target import Target
 
 AT_ONCE: Final = 12

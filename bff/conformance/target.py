@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from typing import Any, Final, NamedTuple
 
 from bff.conformance.client import Address, ClientError, Request, Response, send
-from bff.conformance.model import Failed, Skipped
+from bff.conformance.outcomes import Failed, Skipped
 from bff.conformance.sse import EventStream
 
 CHAT: Final = "/api/chat/stream"

@@ -110,7 +110,7 @@ FAULTS: dict[str, dict[str, Fault]] = {
         "no last chunk": Fault(cut_at_end=True),
     },
     "end.complete": {
-        "empty": replace('"response":{.*}', '"response":null'),
+        "empty": replace('"response":{.*}}', '"response":null}'),
         "text": replace('"responses":\\[([^]]*)\\]', r'"responses":\1'),
     },
     "end.error": {

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final
 
 from bff.conformance.client import ClientError, Response
-from bff.conformance.model import Failed
+from bff.conformance.outcomes import Failed
 from bff.conformance.sse import HEARTBEAT, TERMINAL, Event, EventStream
 from bff.conformance.target import CHAT, JSON, Target, User
 

@@ -14,7 +14,8 @@ from bff.conformance.chaos import verdicts
 from bff.conformance.chaos.readers import Reader
 from bff.conformance.chaos.verdicts import TOPIC, Record, ReplyRecord
 from bff.conformance.client import ClientError
-from bff.conformance.model import CHECKS, Failed, Result
+from bff.conformance.model import CHECKS, Result
+from bff.conformance.outcomes import Failed
 from bff.conformance.runner import judge
 from bff.conformance.target import SLOW_MESSAGE, WORDS, Target, Unusable, User, echoed
 

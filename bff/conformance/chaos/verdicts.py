@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from bff.conformance.chaos.readers import GONE, Reader
-from bff.conformance.model import Skipped, check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import Skipped, expect
 from bff.conformance.sse import TERMINAL, Event
 from bff.conformance.target import Target, User
 

@@ -5,7 +5,8 @@ from typing import Final
 
 from bff.conformance.checks.ends import expect_one_end
 from bff.conformance.checks.resuming import expect_same_events
-from bff.conformance.model import Skipped, check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import Skipped, expect
 from bff.conformance.sse import EventStream
 from bff.conformance.target import Target
 

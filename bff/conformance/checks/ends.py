@@ -5,7 +5,8 @@ from time import monotonic
 from typing import Any, Final
 
 from bff.conformance.checks.framing import EVENTS
-from bff.conformance.model import Failed, Skipped, check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import Failed, Skipped, expect
 from bff.conformance.sse import HEARTBEAT, TERMINAL, EventStream
 from bff.conformance.target import CHAT, Target
 
@@ -46,7 +47,7 @@ def expect_one_end(stream: EventStream) -> None:
 )
 def complete(target: Target) -> str | None:
     last = target.sample().last
-    expect(last and last.type == "complete", f"the reply ends with {last.type if last else 'nothing'}")
+    expect(last and last.type == "complete", f"the reply ends with {(last and last.type) or 'nothing that can be read'}")
     response: Any = last.content.get("response") if last else None
     responses = response.get("responses") if isinstance(response, dict) else None
     is_valid = isinstance(responses, list) and all(isinstance(text, str) for text in responses)
@@ -101,7 +102,8 @@ def heartbeat(target: Target) -> str | None:
     with user.send(f"/silence {seconds + LATENESS:g}") as stream:
         began = monotonic()
         stream.read_until("progress", target.deadline(seconds * 3 + target.options.timeout))
-        user.stop(stream.message_id).close()
+        if stream.message_id:
+            user.stop(stream.message_id).close()
     moments = [began, *(frame.at for frame in stream.frames if frame.at > began)]
     silence = max(later - earlier for earlier, later in pairwise(moments)) if len(moments) > 1 else 0.0
     beats = [frame for frame in stream.frames if frame.is_comment or frame.content.get("type") == HEARTBEAT]

@@ -3,7 +3,8 @@
 from typing import Any, Final
 
 from bff.conformance.client import Request, Response, send
-from bff.conformance.model import Failed, Skipped, check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import Failed, Skipped, expect
 from bff.conformance.target import ACTIVE, CHAT, JSON, Target
 
 ERRORS: Final = "docs/protocol.md#errors"

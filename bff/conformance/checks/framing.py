@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from bff.conformance.model import Skipped, check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import Skipped, expect
 from bff.conformance.sse import HEARTBEAT, TERMINAL, Event, byte_problems, framing_problems
 from bff.conformance.target import Target
 

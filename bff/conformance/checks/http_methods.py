@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from bff.conformance.model import check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import expect
 from bff.conformance.target import CHAT, Target
 
 PROMPTLY: Final = 5.0
@@ -11,7 +12,7 @@ ORIGIN: Final = "https://conformance.invalid"
 
 @check(
     "http.head",
-    "HEAD has the GET's status and headers, no body, and ends at once",
+    "HEAD has the status and headers of GET, no body, and ends at once",
     rule="RFC 9110, 9.3.2",
     meaning="Link checkers and proxies hang on a stream, or take its bytes for the next response.",
 )

@@ -6,7 +6,8 @@ from typing import Final
 from bff.conformance.checks.errors import expect_error
 from bff.conformance.checks.framing import EVENTS
 from bff.conformance.checks.resuming import expect_same_events
-from bff.conformance.model import check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import expect
 from bff.conformance.sse import EventStream
 from bff.conformance.target import CHAT, JSON, Target
 
@@ -21,7 +22,7 @@ def same(target: Target) -> str | None:
     for _ in range(2):
         with user.send("once", headers) as stream:
             streams.append(stream.read_all(target.deadline()))
-    expect(streams[0].message_id == streams[1].message_id, "the repeat has another message id")
+    _expect_same_message({stream.message_id for stream in streams}, "two requests")
     expect_same_events(streams[1].logged, streams[0].logged, "the repeat")
     return None
 
@@ -30,7 +31,7 @@ def same(target: Target) -> str | None:
 def field(target: Target) -> str | None:
     user, key = target.user(), target.key()
     with user.send("once", client_message_id=key) as first, user.send("once", {"Idempotency-Key": key}) as second:
-        expect(first.message_id == second.message_id, "the field and the header made two messages")
+        _expect_same_message({first.message_id, second.message_id}, "the field and the header")
     return None
 
 
@@ -44,8 +45,13 @@ def at_once(target: Target) -> str | None:
 
     with ThreadPoolExecutor(4) as pool:
         message_ids = set(pool.map(send, range(4)))
-    expect(len(message_ids) == 1, f"4 requests with one key made {len(message_ids)} messages")
+    _expect_same_message(message_ids, "4 requests")
     return None
+
+
+def _expect_same_message(message_ids: set[str], requests: str) -> None:
+    expect("" not in message_ids, "a stream has no X-Message-ID, which would name its message: see headers.message-id")
+    expect(len(message_ids) == 1, f"{requests} with one key made {len(message_ids)} messages")
 
 
 @check(
@@ -71,5 +77,6 @@ def changed(target: Target) -> str | None:
 def users(target: Target) -> str | None:
     one, other, headers = target.user(), target.other_user(), {"Idempotency-Key": target.key()}
     with one.send("mine", headers) as first, other.send("mine", headers) as second:
+        expect(first.message_id and second.message_id, "the streams have no X-Message-ID: see headers.message-id")
         expect(first.message_id != second.message_id, "two users got the same message")
     return None

@@ -7,7 +7,8 @@ from typing import Final
 from bff.conformance.checks.errors import ERRORS, expect_error
 from bff.conformance.checks.stopping import slow_reply, stop
 from bff.conformance.client import Response
-from bff.conformance.model import Skipped, check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import Skipped, expect
 from bff.conformance.target import CHAT, Target, User
 
 MAX_STREAMS: Final = 64

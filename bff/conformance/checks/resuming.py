@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from bff.conformance.checks.framing import EVENTS
-from bff.conformance.model import Failed, Skipped, check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import Failed, Skipped, expect
 from bff.conformance.sse import Event, EventStream
 from bff.conformance.target import Target, User
 

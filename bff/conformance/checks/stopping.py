@@ -5,11 +5,14 @@ from typing import Final
 
 from bff.conformance.checks.ends import expect_one_end
 from bff.conformance.checks.resuming import expect_same_events
-from bff.conformance.model import check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import expect
 from bff.conformance.sse import EventStream
 from bff.conformance.target import Target, User
 
 ROUTES: Final = "docs/protocol.md#routes"
+LONG: Final = 0.7
+"""How long a reply runs that is to be stopped, as a part of the timeout."""
 STOP_SECONDS: Final = 5.0
 """From the stop to the end of the stream."""
 
@@ -26,7 +29,7 @@ def slow_reply(target: Target, user: User) -> EventStream:
     Where the agent knows no `/slow`, it is the slow message's.
     """
     slow = target.options.slow_message
-    message = f"/slow {target.options.timeout:g} {slow.split(' ', 2)[-1]}" if slow.startswith("/slow ") else slow
+    message = f"/slow {target.options.timeout * LONG:g} {slow.split(' ', 2)[-1]}" if slow.startswith("/slow ") else slow
     stream = user.send(message)
     stream.read_until("progress", target.deadline())
     return stream

@@ -5,7 +5,8 @@ from typing import Final
 
 from bff.conformance.checks.framing import EVENTS
 from bff.conformance.checks.resuming import expect_same_events, frames_of
-from bff.conformance.model import check, expect
+from bff.conformance.model import check
+from bff.conformance.outcomes import expect
 from bff.conformance.sse import EventStream
 from bff.conformance.target import Target, User
 
