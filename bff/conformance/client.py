@@ -60,23 +60,34 @@ class Address(NamedTuple):
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
     def connect(self, receive_buffer: int = 0) -> socket.socket:
-        """`receive_buffer`: bytes, to be a client whose network takes up little; 0 for the system's default.
+        """Tries the host's addresses in turn: `localhost` may be an IPv6 address on which nothing listens.
+
+        `receive_buffer`: bytes, to be a client whose network takes up little; 0 for the system's default.
 
         Raises Unreachable.
         """
-        try:
-            return self._connect(receive_buffer)
-        except (OSError, ssl.SSLError) as error:
-            raise Unreachable(f"no connection to {self.authority}: {error}") from error
+        problems = []
+        for family, address in self._addresses():
+            try:
+                return self._connect(socket.socket(family, socket.SOCK_STREAM), address, receive_buffer)
+            except OSError as error:  # Those of TLS are OSErrors, too.
+                problems.append(str(error))
+        raise Unreachable(f"no connection to {self.authority}: {'; '.join(problems)}")
 
-    def _connect(self, receive_buffer: int) -> socket.socket:
-        infos = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        sock = socket.socket(infos[0][0], socket.SOCK_STREAM)
+    def _addresses(self) -> list[tuple[int, Any]]:
+        """Families, and what their sockets connect to. Raises Unreachable."""
+        try:
+            infos = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise Unreachable(f"{self.host} has no address: {error}") from error
+        return [(info[0], info[4]) for info in infos]
+
+    def _connect(self, sock: socket.socket, address: Any, receive_buffer: int) -> socket.socket:
         try:
             sock.settimeout(CONNECT_SECONDS)
             if receive_buffer:  # Before connecting, as it decides on the window that is offered.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-            sock.connect(infos[0][4])
+            sock.connect(address)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return ssl.create_default_context().wrap_socket(sock, server_hostname=self.host) if self.tls else sock
         except BaseException:

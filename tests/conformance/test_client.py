@@ -1,5 +1,7 @@
 """The judge's HTTP client: it sees how a body ends, and accepts nothing invalid."""
 
+import socket
+import ssl
 from time import monotonic
 
 import pytest
@@ -87,6 +89,34 @@ def test_a_body_after_a_head_request_is_noticed():
     for extra, is_silent in ((b"", True), (b"data", False)):
         with WireServer([stream_head() + extra, END]) as server, get(server, method="HEAD") as response:
             assert response.is_silent(monotonic() + 1) is is_silent
+
+
+def test_all_addresses_of_a_host_are_tried(monkeypatch):
+    """As of a `localhost` that is ::1 first, with a server that listens on 127.0.0.1."""
+    with WireServer([reply(b"one")]) as server:
+        address = Address.parse(server.url)
+        families = (socket.AF_INET, ("127.0.0.1", free_port())), (socket.AF_INET, ("127.0.0.1", address.port))
+        infos = [(family, socket.SOCK_STREAM, 0, "", name) for family, name in families]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: infos)
+
+        with send(address, Request("GET", PATH, {}), monotonic() + 5) as response:
+            assert response.read_all(monotonic() + 5) == b"one"
+
+
+def test_tls_is_verified(monkeypatch, authority, ca_file):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with WireServer([reply(b"one")], tls=context) as server:
+        with pytest.raises(Unreachable, match="certificate verify failed"):
+            get(server)
+        monkeypatch.setenv("SSL_CERT_FILE", ca_file)
+        with get(server) as response:
+            assert response.read_all(monotonic() + 5) == b"one"
+
+
+def test_a_host_without_an_address_is_unreachable():
+    with pytest.raises(Unreachable, match="has no address"):
+        send(Address.parse("http://no-such-host.invalid"), Request("GET", "/", {}), monotonic() + 1)
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://localhost", "http://", "/chat"])
