@@ -189,6 +189,16 @@ def is_resume(request: Request) -> bool:
     return request.is_resume
 
 
+def is_conversation(request: Request) -> bool:
+    return request.path.startswith("/api/conversations")
+
+
+def counted(_: Request, frames: Frames) -> Frames:
+    """Adds the number of the stream to each event."""
+    number = next(_users)
+    return (frame.replace(b'": "', b'": "%d ' % number) for frame in frames)
+
+
 def is_stop(request: Request) -> bool:
     return request.is_stop
 

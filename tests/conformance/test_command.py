@@ -51,6 +51,7 @@ def test_a_topic_stands_for_its_checks():
         (("http://localhost", "--header", "Name: a\nOther: b"), "is no header"),
         (("http://localhost", "--chaos"), "need each other"),
         (("http://localhost", "--restart-command", "true"), "need each other"),
+        (("http://localhost", "--chaos", "--restart-command", "true", "--only", "chaos.ends"), "leave --only out"),
         (("http://localhost", "--timeout", "0"), "Invalid value"),
     ],
 )

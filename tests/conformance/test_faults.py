@@ -16,7 +16,7 @@ from tests.live import PROXY_SECRET, Server
 pytestmark = pytest.mark.live
 
 HEADERS = (("X-Proxy-Secret", PROXY_SECRET), ("X-Forwarded-User", "{user}"))
-OPTIONS = Options(HEADERS, f"/slow 0.6 {WORDS}", timeout=4, heartbeat=0.5)
+OPTIONS = Options(HEADERS, f"/slow 0.6 {WORDS}", timeout=3, heartbeat=0.5)
 
 
 @pytest.fixture(scope="module")

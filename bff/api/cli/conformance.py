@@ -82,6 +82,8 @@ def conformance(
         raise click.UsageError("URL is missing.")
     if is_chaos != bool(restart_command):
         raise click.UsageError("--chaos and --restart-command need each other.")
+    if is_chaos and only:
+        raise click.UsageError("--chaos makes all of its checks: leave --only out.")
     target = _target(url, Options(headers, slow_message, timeout, heartbeat))
     if restart_command:
         plan = chaos.Plan(restart_command, duration, streams)

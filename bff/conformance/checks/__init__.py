@@ -4,6 +4,7 @@ from typing import Final
 
 from bff.conformance.chaos import verdicts
 from bff.conformance.checks import (
+    conversations,
     delivery,
     ends,
     errors,
@@ -31,6 +32,7 @@ TOPICS: Final = (
     "stop",
     "idempotency",
     "order",
+    "conversation",
     "errors",
     "limits",
     "http",
@@ -42,6 +44,7 @@ ALL: Final = {check.id: check for check in sorted(CHECKS.values(), key=lambda ch
 __all__ = [
     "ALL",
     "TOPICS",
+    "conversations",
     "delivery",
     "ends",
     "errors",
