@@ -76,9 +76,9 @@ class Fault(NamedTuple):
 
 
 class Proxy:
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, fault: Fault) -> None:
         """`port`: of the real server."""
-        self.fault = Fault()
+        self._fault = fault
         self._port = port
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -98,7 +98,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(client, self.fault), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client, self._fault), daemon=True).start()
 
     def _serve(self, client: socket.socket, fault: Fault) -> None:
         with client, contextlib.suppress(OSError, http.client.HTTPException):
