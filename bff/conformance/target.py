@@ -18,8 +18,8 @@ CHAT: Final = "/api/chat/stream"
 ACTIVE: Final = "/api/chat/active"
 USER_PLACEHOLDER: Final = "{user}"
 JSON: Final = {"Content-Type": "application/json"}
-WORDS: Final = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-SLOW_MESSAGE: Final = f"/slow 1.5 {WORDS}"
+TEXT: Final = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+SLOW_MESSAGE: Final = f"/slow 1.5 {TEXT}"
 """Understood by the bundled engine."""
 
 

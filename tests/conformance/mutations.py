@@ -124,8 +124,8 @@ def change_request(change: Callable[[Request], Request]) -> Fault:
 
 def without_request_headers(*names: str, condition: Callable[[Request], bool] = lambda _: True) -> Fault:
     def change(request: Request) -> Request:
-        kept = {name: value for name, value in request.headers.items() if name not in names}
-        return request._replace(headers=kept) if condition(request) else request
+        remaining = {name: value for name, value in request.headers.items() if name not in names}
+        return request._replace(headers=remaining) if condition(request) else request
 
     return change_request(change)
 

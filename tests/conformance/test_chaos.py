@@ -1,6 +1,7 @@
 """Servers that are killed and started again while readers follow replies."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.test_ourselves import CREDENTIALS
+from tests.faults.engine import Engine, question
 from tests.live import INHERITED, ROOT, Server, free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.servers]
@@ -80,6 +82,17 @@ def test_a_server_with_its_queue_in_memory_loses_messages(restarted):
     assert failed(done.stdout) == ["chaos.accepted"], done.stdout
     assert "is answered with 404" in done.stdout
     assert done.returncode == 1
+
+
+def test_replies_of_an_engine_that_may_not_be_called_again_are_interrupted(restarted, tmp_path):
+    with Engine() as engine:
+        server = restarted(QUEUE_FILE=f"{tmp_path}/queue.db", ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key")
+
+        done = run(server, "--slow-message", question("chaos", words=20, interval=0.1))
+
+    assert failed(done.stdout) == [], done.stdout
+    [ends] = [line for line in done.stdout.splitlines() if "chaos.ends" in line]
+    assert re.search(r": [0-9]+ complete, [0-9]+ interrupted$", ends), done.stdout
 
 
 def test_a_command_that_fails_is_reported(start):

@@ -8,7 +8,7 @@ from bff.conformance.chaos import TOPIC
 from bff.conformance.checks import ALL
 from bff.conformance.model import Result
 from bff.conformance.runner import run_check, run_checks
-from bff.conformance.target import WORDS, Options, Target
+from bff.conformance.target import TEXT, Options, Target
 from tests.conformance.faults import FAULTS
 from tests.conformance.proxy import Fault, Proxy
 from tests.live import PROXY_SECRET, Server, in_parallel
@@ -16,7 +16,7 @@ from tests.live import PROXY_SECRET, Server, in_parallel
 pytestmark = pytest.mark.live
 
 HEADERS = (("X-Proxy-Secret", PROXY_SECRET), ("X-Forwarded-User", "{user}"))
-OPTIONS = Options(HEADERS, f"/slow 0.6 {WORDS}", timeout=3, heartbeat=0.5)
+OPTIONS = Options(HEADERS, f"/slow 0.6 {TEXT}", timeout=3, heartbeat=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from bff.conformance.chaos import TOPIC
 from bff.conformance.checks import ALL
 from bff.conformance.runner import run_checks
-from bff.conformance.target import WORDS, Options, Target
+from bff.conformance.target import TEXT, Options, Target
 from tests.adopted import adoptable_broker
 from tests.conformance.original import OriginalRelay
 
@@ -26,7 +26,7 @@ PASSED = {
 
 
 def test_the_original_fails_where_it_was_measured_to_fail():
-    options = Options((("X-Forwarded-User", "{user}"),), f"/slow 0.6 {WORDS}", timeout=4, heartbeat=0.5)
+    options = Options((("X-Forwarded-User", "{user}"),), f"/slow 0.6 {TEXT}", timeout=4, heartbeat=0.5)
     with adoptable_broker() as broker, OriginalRelay(broker) as relay:
         results = run_checks(Target(relay.url, options), [check for check in ALL.values() if check.topic != TOPIC])
 

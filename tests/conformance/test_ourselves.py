@@ -63,7 +63,7 @@ def test_a_server_with_redis_passes(start, clean_redis):
     assert "skip" not in done.stdout
 
 
-def test_anonymous_users_are_told_apart_by_their_cookies(start):
+def test_anonymous_users_are_distinguished_by_their_cookies(start):
     server = start("gunicorn", AUTH_MODE="anonymous", HEARTBEAT_SECONDS="0.5")
 
     done = run(server.url, "--heartbeat", "0.6")

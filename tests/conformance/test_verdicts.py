@@ -13,10 +13,10 @@ from bff.conformance.sse import Event, Frame
 from bff.conformance.target import Options, Target
 
 TARGET = Target("http://localhost", Options())
-WORDS = [{"type": "progress", "text": "one "}, {"type": "progress", "text": "two"}]
+PIECES = [{"type": "progress", "text": "one "}, {"type": "progress", "text": "two"}]
 COMPLETE = {"type": "complete", "response": {"responses": ["one two"]}}
 INTERRUPTED = {"type": "error", "code": "interrupted", "error": "No.", "request_id": "1"}
-WHOLE = [*WORDS, COMPLETE]
+WHOLE = [*PIECES, COMPLETE]
 RESTART = {"type": "restart"}
 
 
@@ -49,12 +49,12 @@ def with_ids(found: Reader, *ids: str) -> Reader:
 GOOD = {
     "complete": record(reader(WHOLE), reader(WHOLE), log=WHOLE),
     "restarted": record(
-        reader([WORDS[0], RESTART, *WHOLE]), reader([WORDS[0], RESTART, *WHOLE]), log=[WORDS[0], RESTART, *WHOLE]
+        reader([PIECES[0], RESTART, *WHOLE]), reader([PIECES[0], RESTART, *WHOLE]), log=[PIECES[0], RESTART, *WHOLE]
     ),
     "joined after a restart": record(
-        with_ids(reader(WHOLE), "3", "4", "5"), reader([WORDS[0], RESTART, *WHOLE]), log=[WORDS[0], RESTART, *WHOLE]
+        with_ids(reader(WHOLE), "3", "4", "5"), reader([PIECES[0], RESTART, *WHOLE]), log=[PIECES[0], RESTART, *WHOLE]
     ),
-    "interrupted": record(reader([WORDS[0], INTERRUPTED]), reader([WORDS[0], INTERRUPTED | {"request_id": "2"}])),
+    "interrupted": record(reader([PIECES[0], INTERRUPTED]), reader([PIECES[0], INTERRUPTED | {"request_id": "2"}])),
 }
 BAD = {
     "chaos.restarted": {
@@ -63,29 +63,29 @@ BAD = {
         "no interruption": record(reader(WHOLE, interruptions=0)),
     },
     "chaos.accepted": {
-        "404": record(reader([WORDS[0]], refusal=404)),
+        "404": record(reader([PIECES[0]], refusal=404)),
         "410": record(reader(WHOLE), reader([], refusal=410)),
     },
-    "chaos.finished": {"no end": record(reader(WHOLE), reader(WORDS)), "nothing": record(reader([]))},
+    "chaos.finished": {"no end": record(reader(WHOLE), reader(PIECES)), "nothing": record(reader([]))},
     "chaos.one-end": {
         "two": record(reader([*WHOLE, COMPLETE])),
-        "an event after it": record(reader([*WHOLE, WORDS[0]])),
+        "an event after it": record(reader([*WHOLE, PIECES[0]])),
     },
     "chaos.exact": {
-        "lost": record(reader([WORDS[1], COMPLETE]), log=WHOLE),
-        "lost, as seen by another reader": record(reader(WHOLE), reader([WORDS[1], COMPLETE])),
-        "repeated": record(with_ids(reader([WORDS[0], *WHOLE]), "1", "1", "2", "3"), log=WHOLE),
-        "repeated under a new id": record(reader(WHOLE), reader([WORDS[0], *WHOLE])),
-        "reordered": record(reader([WORDS[1], WORDS[0], COMPLETE]), log=[WORDS[1], WORDS[0], COMPLETE][::-1]),
-        "another log": record(reader(WHOLE), log=[WORDS[0], {"type": "status", "message": "Hm."}, WORDS[1], COMPLETE]),
+        "lost": record(reader([PIECES[1], COMPLETE]), log=WHOLE),
+        "lost, as seen by another reader": record(reader(WHOLE), reader([PIECES[1], COMPLETE])),
+        "repeated": record(with_ids(reader([PIECES[0], *WHOLE]), "1", "1", "2", "3"), log=WHOLE),
+        "repeated under a new id": record(reader(WHOLE), reader([PIECES[0], *WHOLE])),
+        "reordered": record(reader([PIECES[1], PIECES[0], COMPLETE]), log=[PIECES[1], PIECES[0], COMPLETE][::-1]),
+        "another log": record(reader(WHOLE), log=[PIECES[0], {"type": "status", "message": "Hm."}, PIECES[1], COMPLETE]),
     },
     "chaos.same-end": {
-        "two readers": record(reader(WHOLE), reader([*WORDS, INTERRUPTED])),
-        "a later reader": record(reader(WHOLE), log=[*WORDS, INTERRUPTED]),
+        "two readers": record(reader(WHOLE), reader([*PIECES, INTERRUPTED])),
+        "a later reader": record(reader(WHOLE), log=[*PIECES, INTERRUPTED]),
     },
     "chaos.ends": {
-        "another error": record(reader([WORDS[0], INTERRUPTED | {"code": "upstream_unavailable"}])),
-        "stopped": record(reader([*WORDS, COMPLETE | {"type": "stopped"}])),
+        "another error": record(reader([PIECES[0], INTERRUPTED | {"code": "upstream_unavailable"}])),
+        "stopped": record(reader([*PIECES, COMPLETE | {"type": "stopped"}])),
     },
 }
 

@@ -17,7 +17,7 @@ from bff.conformance.client import ClientError
 from bff.conformance.model import CHECKS, Result
 from bff.conformance.outcomes import Failed
 from bff.conformance.runner import judge
-from bff.conformance.target import SLOW_MESSAGE, WORDS, Target, Unusable, User, echoed
+from bff.conformance.target import SLOW_MESSAGE, TEXT, Target, Unusable, User, echoed
 
 COMMAND_SECONDS: Final = 60.0
 FIRST_RESTART: Final = (0.15, 0.35)
@@ -109,8 +109,8 @@ class _Load:
     def _message(self) -> str:
         if self._target.options.slow_message != SLOW_MESSAGE:
             return self._target.options.slow_message
-        words = f"{random.randrange(10**6)} {WORDS}"  # noqa: S311 - no secret
-        return f"/slow {random.uniform(*REPLY_SECONDS):.1f} {words}"  # noqa: S311
+        text = f"{random.randrange(10**6)} {TEXT}"  # noqa: S311 - no secret
+        return f"/slow {random.uniform(*REPLY_SECONDS):.1f} {text}"  # noqa: S311
 
     def _read_log(self, reply: ReplyRecord) -> None:
         """The reply as a new reader sees it, once all is over."""

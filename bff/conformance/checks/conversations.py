@@ -12,7 +12,7 @@ from bff.conformance.client import Response
 from bff.conformance.model import check
 from bff.conformance.outcomes import Failed, expect
 from bff.conformance.sse import EventStream, Frame
-from bff.conformance.target import JSON, WORDS, Target, User
+from bff.conformance.target import JSON, TEXT, Target, User
 
 CONVERSATIONS: Final = "docs/protocol.md#conversations"
 PATH: Final = "/api/conversations"
@@ -41,8 +41,8 @@ class Conversation:
         self._is_demo = is_demo
 
     def ask(self, seconds: float = 1.0) -> None:
-        """`seconds`: how long the reply takes, if the agent can be told."""
-        content = f"/slow {seconds:g} {WORDS}" if self._is_demo else WORDS
+        """`seconds`: how long the reply takes, if the agent is the demo agent."""
+        content = f"/slow {seconds:g} {TEXT}" if self._is_demo else TEXT
         self._user.json("POST", f"{self.path}/messages", {"content": content})
 
     def request(self, query: str = "", after: str = "", user: User | None = None) -> Response:
@@ -73,13 +73,13 @@ class Conversation:
 
 
 def events_of(frames: list[Frame]) -> list[NamedEvent]:
-    """Comments and heartbeats are left out."""
+    """Without comments and heartbeats."""
     named = [frame for frame in frames if frame.values("event")]
     return [NamedEvent(frame.values("event")[0], (frame.values("id") or [""])[-1], frame.content) for frame in named]
 
 
 @contextmanager
-def _asked(target: Target, seconds: float = 1.0) -> Iterator[Conversation]:
+def _with_question(target: Target, seconds: float = 1.0) -> Iterator[Conversation]:
     """A conversation with a question; it is deleted afterwards."""
     conversation = Conversation(target, target.user())
     try:
@@ -96,7 +96,7 @@ def _asked(target: Target, seconds: float = 1.0) -> Iterator[Conversation]:
     meaning="A conversation that is opened again has not the reply that was shown, or has it twice.",
 )
 def events(target: Target) -> str | None:
-    with _asked(target) as conversation:
+    with _with_question(target) as conversation:
         found = conversation.read()
         replies = [message for message in conversation.messages() if message.get("role") == "assistant"]
     names = [event.name for event in found]
@@ -115,7 +115,7 @@ def events(target: Target) -> str | None:
     meaning="After a lost connection words are missing or shown twice, or EventSource reconnects for ever.",
 )
 def resume(target: Target) -> str | None:
-    with _asked(target) as conversation:
+    with _with_question(target) as conversation:
         found = conversation.read()
         expect(all(event.id for event in found), "events have no ids, so nothing can be resumed")
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -134,7 +134,7 @@ def resume(target: Target) -> str | None:
     meaning="Each page that is loaded makes the agent reply once more, and EventSource does so for ever.",
 )
 def answered(target: Target) -> str | None:
-    with _asked(target, 0.1) as conversation:
+    with _with_question(target, 0.1) as conversation:
         conversation.read()
         with conversation.request() as response:
             expect(response.status == 204, f"the status is {response.status}")
@@ -148,7 +148,7 @@ def answered(target: Target) -> str | None:
     meaning="Each tab makes the agent reply, and the replies are mixed.",
 )
 def tabs(target: Target) -> str | None:
-    with _asked(target) as conversation, conversation.stream() as one, conversation.stream() as other:
+    with _with_question(target) as conversation, conversation.stream() as one, conversation.stream() as other:
         with conversation.request("?regenerate=conformance") as response:
             expect_error(target, response, 409, "busy")
         streams = [stream.read_all(target.deadline()) for stream in (one, other)]
@@ -163,7 +163,7 @@ def tabs(target: Target) -> str | None:
     meaning="The stop button does nothing.",
 )
 def stop(target: Target) -> str | None:
-    with _asked(target, target.options.timeout / 2) as conversation, conversation.stream() as stream:
+    with _with_question(target, target.options.timeout / 2) as conversation, conversation.stream() as stream:
         stream.read_some(target.deadline())
         conversation.stop()
         names = [event.name for event in events_of(stream.read_all(target.deadline()).frames)]
@@ -179,7 +179,7 @@ def stop(target: Target) -> str | None:
 )
 def foreign(target: Target) -> str | None:
     other = target.other_user()
-    with _asked(target, 0.1) as conversation:
+    with _with_question(target, 0.1) as conversation:
         with conversation.request(user=other) as response:
             expect_error(target, response, 404, "not_found")
         with other.request("POST", f"{conversation.path}/messages", b'{"content": "hello"}', JSON) as response:

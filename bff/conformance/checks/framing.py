@@ -59,7 +59,7 @@ def retry(target: Target) -> str | None:
     expect(not any(frame.values("retry") for frame in sample.frames), "the POST's stream has a retry field")
     with target.sample_user.follow(sample.message_id) as stream:
         stream.read_all(target.deadline())
-    late = [frame for frame in stream.frames[1:] if frame.values("retry")]
+    late = [event.frame for event in stream.events[1:] if event.frame.values("retry")]
     expect(not late, f"retry comes late, in {late[0].raw[:80]!r}" if late else "")
     return None
 
