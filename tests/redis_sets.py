@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -211,9 +212,14 @@ def execute(client: Client, *command: Any) -> Any:
 def count_subscribers(server: RedisServer | RedisSet, channel: str) -> int:
     total = 0
     for node in server.nodes if isinstance(server, RedisSet) else [server]:
-        with connect(node.url) as client:
-            total += dict(client.pubsub_numsub(channel))[channel]
+        total += dict(_lasting_client(node.url).pubsub_numsub(channel))[channel]
     return total
+
+
+@cache
+def _lasting_client(url: str) -> Client:
+    """For many short calls. It connects again by itself after a restart of the server."""
+    return connect(url)
 
 
 def is_primary(node: RedisServer) -> bool:
