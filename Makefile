@@ -46,7 +46,7 @@ test-quick: .venv/dev
 
 # Installs the programs that the tests use besides Python, if they are missing and installation is possible.
 test-deps: .venv/dev .venv/frameworks/installed
-	@tests/deps redis-server postgresql chromium nginx-light npm curl
+	@tests/deps redis-server postgresql chromium chromium-headless-shell nginx-light npm curl
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(foreach folder,clients web,tests/$(folder)/node_modules/.package-lock.json); fi
 
 .venv/frameworks/installed: tests/clients/frameworks.txt | .venv/dev

@@ -15,6 +15,11 @@ ARGUMENTS += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE
 """No network access but to the test's server."""
 
 
+def shell_path() -> str:
+    """Chromium's headless shell, if installed: the same engine without windows and profiles, at half the CPU time."""
+    return shutil.which("chromium-headless-shell") or chromium_path()
+
+
 def chromium_path() -> str:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
@@ -24,7 +29,7 @@ def chromium_path() -> str:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    path = chromium_path()
+    path = shell_path()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=60_000)
         try:

@@ -102,13 +102,10 @@ def head(method: str, path: str, *fields: str, body: bytes | None = None, user: 
 
 def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
     """What `condition` gives once it is true, or in the end: for what another process does and tells nobody."""
-    deadline = time.monotonic() + seconds
-    while not (result := condition()) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    start = time.monotonic()
+    while not (result := condition()) and (elapsed := time.monotonic() - start) < seconds:
+        time.sleep(min(max(elapsed / 10, 0.005), 0.1))  # More rarely as time passes, as looking takes CPU time too.
     return result
-
-
-_reserved: list[socket.socket] = []
 
 
 def free_port() -> int:
@@ -119,8 +116,9 @@ def free_port() -> int:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", 0))
-    _reserved.append(sock)
-    return int(sock.getsockname()[1])
+    port = int(sock.getsockname()[1])
+    sock.detach()  # Its descriptor stays open.
+    return port
 
 
 class Server:

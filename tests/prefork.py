@@ -8,6 +8,7 @@ the standard library before it imports anything, as gunicorn's worker does; `thr
 import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -21,6 +22,7 @@ import sys
 import threading
 import warnings
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,8 @@ def serve(world: str) -> dict[str, Any]:
     if world == "gevent":
         _patch()
     _import()
+    gc.collect()
+    gc.freeze()  # A server's own collections then visit, and so copy, only its own objects.
     poll, running = select.poll(), {}
     poll.register(control, select.POLLIN)
     while True:
@@ -134,6 +138,7 @@ def _patch() -> None:
     from gevent import config, monkey
 
     config.track_greenlet_tree = False
+    metadata.entry_points = cache(metadata.entry_points)  # gevent asks for them 25 times, and each time reads 100 files.
     warnings.filterwarnings("ignore", category=monkey.MonkeyPatchWarning)  # The worker patches all the rest.
     monkey.patch_all(os=False, select=False, signal=False, subprocess=False)
 
@@ -161,8 +166,22 @@ def become(request: dict[str, Any]) -> None:
     sys.argv = ["", *request["command"][1:]]
 
 
+def exit_without_teardown(status: int) -> None:
+    """Exits as the interpreter does, but frees no objects: in a forked process, that takes half a second of CPU time."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     request = serve(sys.argv[1])
     become(request)
-    runpy.run_module(request["command"][0], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(request["command"][0], run_name="__main__", alter_sys=True)
+    except SystemExit as exit_:
+        if exit_.code is not None and not isinstance(exit_.code, int):
+            raise
+        exit_without_teardown(exit_.code or 0)
