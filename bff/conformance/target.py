@@ -213,7 +213,7 @@ class Target:
 
     def repeats_messages(self) -> bool:
         """Whether the agent is an echo, so that a reply's text is known."""
-        return self.sample().text == echoed(self.options.slow_message)
+        return self.sample().text in {self.options.slow_message, echoed(self.options.slow_message)}
 
     def prepare(self) -> None:
         """Finds out how users differ, before checks run in threads. Raises Unusable."""

@@ -5,7 +5,7 @@ from typing import Any, Final
 from bff.conformance.client import Request, Response, send
 from bff.conformance.model import check
 from bff.conformance.outcomes import Failed, Skipped, expect
-from bff.conformance.target import ACTIVE, CHAT, JSON, Target
+from bff.conformance.target import ACTIVE, CHAT, JSON, Target, User
 
 ERRORS: Final = "docs/protocol.md#errors"
 UNKNOWN_MESSAGE: Final = "00000000-0000-4000-8000-000000000000"
@@ -26,6 +26,7 @@ NONSENSE: Final = {
     "audio without its data": b'{"message": "", "message_type": "audio"}',
     "audio that is not Base64": b'{"message": "", "message_type": "audio", "audio_base64": "?", "audio_format": "ogg"}',
 }
+NONSENSE_KEYS: Final = {"an empty Idempotency-Key": "", "an Idempotency-Key of 129 characters": "x" * 129}
 SHAPE: Final = "A client cannot show what is wrong, or shows a proxy's or framework's page instead of a sentence."
 
 
@@ -110,15 +111,21 @@ def too_large(target: Target) -> str | None:
 def invalid(target: Target) -> str | None:
     user = target.user()
     for name, body in NONSENSE.items():
-        with user.request("POST", CHAT, body, JSON) as response:
-            try:
-                expect_error(target, response, 400, "invalid_request")
-            except Failed as error:
-                raise Failed(f"{name}: {error}") from None
+        _expect_invalid(target, user, name, body, JSON)
+    for name, key in NONSENSE_KEYS.items():
+        _expect_invalid(target, user, name, b'{"message": "hello"}', {**JSON, "Idempotency-Key": key})
     if target.has_distinct_users:
         messages = user.json("GET", ACTIVE).get("messages")
         expect(messages == [], f"a message is active all the same: {messages}")
-    return f"{len(NONSENSE)} bodies"
+    return f"{len(NONSENSE) + len(NONSENSE_KEYS)} requests"
+
+
+def _expect_invalid(target: Target, user: User, name: str, body: bytes, headers: dict[str, str]) -> None:
+    with user.request("POST", CHAT, body, headers) as response:
+        try:
+            expect_error(target, response, 400, "invalid_request")
+        except Failed as error:
+            raise Failed(f"{name}: {error}") from None
 
 
 @check(
