@@ -44,6 +44,8 @@ class Sizes(NamedTuple):
     bisections: int
     """Steps between the last sustained rate and the first that failed."""
     steady: Mapping[str, SteadyLoad]
+    storm: SteadyLoad
+    """Streams that are opened at a rate that delays the events of open ones."""
     window_seconds: float
     """Measured once all streams are open."""
     saturating: int
@@ -64,6 +66,7 @@ FULL: Final = Sizes(
         "1000x10": SteadyLoad(1000, 10, 125),
         "5000x1": SteadyLoad(5000, 1, 350),
     },
+    storm=SteadyLoad(2000, 1, 250),
     window_seconds=4.0,
     saturating=100,
     idle={"idle2000": 2000, "idle8000": 8000},
@@ -77,6 +80,7 @@ QUICK: Final = Sizes(
     step_seconds=0.7,
     bisections=1,
     steady={"100x200": SteadyLoad(100, 200, 100), "1000x10": SteadyLoad(200, 10, 100)},
+    storm=SteadyLoad(300, 1, 150),
     window_seconds=2.0,
     saturating=100,
     idle={"idle2000": 200, "idle8000": 800},
@@ -137,6 +141,24 @@ def steady(name: str) -> "Measure":
         return {f"{name}.{figure}": value for figure, value in figures.items()}
 
     return measure
+
+
+def storm(testbed: Testbed, sizes: Sizes) -> Figures:
+    """The events of open streams while others are opened."""
+    streams, rate, start_rate = sizes.storm
+    _need_files(streams)
+    testbed.warm_up()
+    with testbed.load(Plan("rate", rate=rate), streams, start_rate) as load:
+        opened = load.wait_opened(streams / start_rate + OPENING_SECONDS)
+        report = load.stop()
+    added, first = opened["added_ms"], opened["first_event_ms"]
+    return {
+        "storm.added_p50": added["p50"],
+        "storm.added_p99": added["p99"],
+        "storm.first_p50": first["p50"],
+        "storm.first_p99": first["p99"],
+        "storm.lost": _lost(report),
+    }
 
 
 def saturation(testbed: Testbed, sizes: Sizes) -> Figures:
@@ -228,6 +250,7 @@ SCENARIOS: Final[dict[str, Measure]] = {
     "start-rate": start_rate,
     "100x200": steady("100x200"),
     "saturation": saturation,
+    "storm": storm,
     "2000x1": steady("2000x1"),
     "1000x10": steady("1000x10"),
     "5000x1": steady("5000x1"),

@@ -46,6 +46,14 @@ def figures(sizes: Sizes) -> list[Figure]:
             Figure(f"{name}.first_p99", f"first event p99, {load}, ms", 1),
             Figure(f"{name}.lost", f"streams lost, {load}", 0, has_ratio=False),
         ]
+    opening = f"{sizes.storm.streams:,} streams opened at {sizes.storm.start_rate:.0f}/s"
+    rows += [
+        Figure("storm.added_p50", f"added latency p50 of open streams, {opening}, ms", 2),
+        Figure("storm.added_p99", f"added latency p99 of open streams, {opening}, ms", 2),
+        Figure("storm.first_p50", f"first event p50, {opening}, ms", 1),
+        Figure("storm.first_p99", f"first event p99, {opening}, ms", 1),
+        Figure("storm.lost", f"streams lost, {opening}", 0, has_ratio=False),
+    ]
     capacity = f"{sizes.capacity:,} streams in one process"
     rows += [
         Figure("capacity.open", f"{capacity}: open after {sizes.capacity_seconds:.0f} s", 0, has_ratio=False),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChatBFF", "HostLogin", "Settings", "create_app", "gunicorn_config", "load_settings"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 """pyproject.toml and /openapi.json read the version from here."""
 
 _IMPORTED_LATE: Final = {

@@ -108,9 +108,6 @@ def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
     return result
 
 
-_reserved: list[socket.socket] = []
-
-
 def free_port() -> int:
     """A port that nobody else is given until this process ends, as an open socket that does not listen stays bound to it.
 
@@ -119,8 +116,9 @@ def free_port() -> int:
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind(("127.0.0.1", 0))
-    _reserved.append(sock)
-    return int(sock.getsockname()[1])
+    port = int(sock.getsockname()[1])
+    sock.detach()  # Its descriptor stays open.
+    return port
 
 
 class Server:

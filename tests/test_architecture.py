@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "app.py", ROOT / "gunicorn.conf.py", *sorted((ROOT / "bff").rglob("*.py"))]
 
 LEVELS = ["__main__", "app", "api", "broker", "services", "engine", "db", "upstream", "auth", "ops", "http", "config", "errors"]
+LEVELS += ["conformance"]  # It judges servers from outside: it imports nothing of ours.
 """The packages of `bff`. Imports point to the right."""
 SERVICES = {"broker", "engine"}
 """Called over HTTP only: no other package but BUILDERS imports them."""
@@ -116,8 +117,20 @@ def test_there_are_no_import_cycles():
 def test_the_package_has_at_most_14_entries():
     entries = {path.relative_to(ROOT / "bff").parts[0] for path in MODULES.values()} | {"__init__.py", "web"}
     entries -= {"__main__.py"}  # Makes `python -m bff` work, and has nothing else.
+    entries -= {"conformance"}  # A client of servers, and no part of one: see the test below.
 
     assert len(entries) <= MAX_ENTRIES
+
+
+def test_the_conformance_checks_are_no_part_of_the_server():
+    importers = {
+        name for name, path in MODULES.items() if any(package(dotted) == "conformance" for dotted in imported_modules(path))
+    }
+
+    assert {name for name in importers if package(name) != "conformance"} == {"bff.api.cli.conformance"}
+    for name in MODULES:
+        if package(name) == "conformance":
+            assert {package(dotted) for dotted in imported_modules(MODULES[name])} <= {"conformance"}, name
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

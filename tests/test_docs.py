@@ -24,6 +24,8 @@ from bff.auth.identity import Authenticator, Identity
 from bff.auth.orgs import Orgs
 from bff.broker.webhooks.sending import signed_headers
 from bff.config.settings import Settings
+from bff.conformance.checks import ALL as CHECKS
+from bff.conformance.model import Check
 from bff.ops import metrics
 from tests.live import ADA, BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
 from tests.missing import missing
@@ -104,6 +106,18 @@ def test_every_metric_is_documented():
 
     assert ours
     assert not [name for name in ours if name not in text("docs/operations.md")]
+
+
+def conformance_row(check: Check) -> str:
+    rule = re.sub(r"docs/([\w.-]+#[\w-]+)", r"[\1](\1)", check.rule)
+    return f"| `{check.id}` | {check.title} | {rule} |"
+
+
+def test_every_conformance_check_is_documented_with_its_rule():
+    """The rules' links are checked like all others."""
+    documented = re.findall(r"^\| `[a-z]+\.[a-z-]+` \|.*$", text("docs/conformance.md"), re.MULTILINE)
+
+    assert documented == [conformance_row(check) for check in CHECKS.values()]
 
 
 def anchors(path: Path) -> set[str]:

@@ -72,7 +72,7 @@ def stream() -> Response:
     parsed = protocol.parse_request(body)
     if run_id and first and (known := numbered_replies.find_run(identity, run_id)):
         return numbered_replies.follow_run(identity, known, parsed.context, first)
-    message = messages.parse(parsed.body, request.headers.get("Idempotency-Key") or run_id)
+    message = messages.parse(parsed.body, request.headers.get("Idempotency-Key", run_id))
     parts = services.parts()
     if known := _known_message(identity, message):
         _enqueue(identity, parsed, message)  # Raises IdempotencyConflict.

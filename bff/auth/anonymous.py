@@ -11,8 +11,8 @@ from bff.http.tracing import Fields
 
 class Anonymous:
     def __init__(self, secret_key: str, orgs: Orgs) -> None:
-        # The salt is part of every cookie's signature: a new one would turn all users into new ones.
-        self._signer = URLSafeSerializer(secret_key, salt="bff.auth.identity.anonymous")
+        # The salt is part of every cookie's signature: with another one, all users would be new ones.
+        self._signer = URLSafeSerializer(secret_key, salt="bff.identity.anonymous")
         self._orgs = orgs
 
     def authenticate(self, headers: Fields, cookies: Fields) -> Identity:

@@ -153,7 +153,12 @@ def _create_queue(settings: Settings, client: "Client | None" = None, journal: P
     """`client`: the process's Redis client, if it has one. `journal`: the file of a queue in memory."""
     from bff.broker.queue.base import Limits
 
-    limits = Limits(settings.queue_depth_per_user, settings.log_max_bytes, retention=settings.retention_seconds)
+    limits = Limits(
+        settings.queue_depth_per_user,
+        settings.log_max_bytes,
+        retention=settings.retention_seconds,
+        grace=settings.disconnect_grace_seconds,
+    )
     if not settings.redis_url:
         from bff.broker.queue.journal import Journal
         from bff.broker.queue.memory import MemoryQueue

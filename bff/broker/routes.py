@@ -250,10 +250,13 @@ def show_metrics() -> Response:
 
 def _queue_sizes(queue: Queue) -> dict[str, float]:
     try:
-        running, waiting = queue.counts().running, queue.waiting()
+        return {
+            "chat_broker_running": queue.counts().running,
+            "chat_broker_waiting": queue.waiting(),
+            "chat_webhooks_undelivered": queue.deliveries.count(),
+        }
     except StorageUnavailable:
         return {}
-    return {"chat_broker_running": running, "chat_broker_waiting": waiting}
 
 
 def _error_response(error: Exception) -> Response:

@@ -77,6 +77,7 @@ class Run:
         self.is_unrenewed = False
         """Whether the queue was unavailable when the lease was to be renewed last."""
         self._concluded = False
+        self._committed = claim.was_started
         self._restart = False
 
     def run(self, *, submit_first: bool = False) -> Iterator[None]:
@@ -109,7 +110,8 @@ class Run:
         """Called before the reply is stored. Cancels the waiter if it must not be stored any more."""
         try:
             self._write()
-            if not self._retry_write(lambda: self._queue.commit(self.claim)):
+            self._committed = self._retry_write(lambda: self._queue.commit(self.claim))
+            if not self._committed:
                 reason = self._retry_write(lambda: self._queue.renew(self.claim))
                 self.waiter.cancel(StopRequested(reason or "stopped"))
         except LeaseLost:
@@ -188,6 +190,8 @@ class Run:
                 continue
             if self._is_unstored(content) and self._retry_write(lambda: self._queue.restart(self.claim)):
                 self.claim = self.claim._replace(was_started=False)
+                self._committed = False
+                self._texts.clear()
                 self._restart = True
                 return
             if kind in {"complete", "error"}:
@@ -199,8 +203,8 @@ class Run:
             self._texts.append(events.text_in(content))
 
     def _is_unstored(self, content: dict[str, Any]) -> bool:
-        """Whether the bundled engine reports that it has not stored a reply which an earlier worker had committed."""
-        return self.claim.was_started and self._is_bundled and content.get("code") == Interrupted.code
+        """Whether the bundled engine reports that the committed reply is not the stored one: see `Turns`."""
+        return self._committed and self._is_bundled and content.get("code") == Interrupted.code
 
     def _store_stopped(self, text: str, reason: StopReason) -> str | None:
         """Stores the output of a reply that its user stopped. Its id; None if it is not to be stored, or could not be."""

@@ -140,6 +140,7 @@ class Settings:
     on_busy: str = setting("ON_BUSY", "enqueue", choice("enqueue", "reject", "interrupt"))
     on_disconnect: str = setting("ON_DISCONNECT", "continue", choice("continue", "cancel"))
     conversation_on_disconnect: str = setting("CONVERSATION_ON_DISCONNECT", "cancel", choice("cancel", "continue"))
+    disconnect_grace_seconds: float = setting("DISCONNECT_GRACE_SECONDS", 5.0, seconds)
     keep_stopped: bool = setting("KEEP_STOPPED", False, boolean)
     history_characters: int = setting("HISTORY_CHARACTERS", 200_000, integer(1))
     retention_seconds: float = setting("RETENTION_SECONDS", 600.0, seconds)

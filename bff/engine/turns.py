@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from bff.auth.identity import Identity
-from bff.db.direct_chat import DirectChat
+from bff.db.direct_chat import MAX_STORED_CHARACTERS, DirectChat
 from bff.db.models import Message, StoredResponse
 from bff.db.replies import Replies
 from bff.db.responses import ResponseStore
@@ -107,6 +107,7 @@ class Turns:
         text, ending = yield from _reply(agent, task.history, turn.identity, waiter)
         yield from _confirm(waiter)
         reply = yield from _retry(lambda: self._store(turn, task.version, text, truncated=ending.truncated), waiter)
+        _check_stored(reply, text)
         yield _complete(reply, ending)
 
     def direct(self, turn: DirectTurn, waiter: Waiter) -> Contents:
@@ -120,6 +121,7 @@ class Turns:
         yield from _confirm(waiter)
         store = partial(direct.store, owner, turn.turn_id, turn.question, text)
         reply = yield from _retry(lambda: store(spoken=turn.spoken, truncated=ending.truncated), waiter)
+        _check_stored(reply, text[:MAX_STORED_CHARACTERS])
         yield _complete_direct(turn, reply, text, task.language, ending)
 
     def completion(self, turn: Completion, waiter: Waiter) -> Contents:
@@ -163,6 +165,12 @@ class Turns:
 def _check_not_started(started: bool) -> None:
     if started:
         raise Interrupted(detail="the worker died before the reply was stored")
+
+
+def _check_stored(reply: Message, text: str) -> None:
+    """Raises Interrupted if an earlier run, whose worker was thought dead, has stored its own reply in the meantime."""
+    if reply.content != text:
+        raise Interrupted(detail="another run stored its reply first")
 
 
 def _reply(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hashlib import sha1
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from redis.exceptions import AskError, MovedError, NoScriptError, RedisError, TryAgainError
 
@@ -33,19 +33,19 @@ class Scripts:
         self._client = client
         self._is_replicated = is_replicated(client)
         prelude = "".join(path.read_text(encoding="utf-8") for path in preludes)
-        self._texts = {path.stem: prelude + path.read_text(encoding="utf-8") for path in folder.glob("*.lua")}
-        self._hashes: dict[str, str] = {}
-        """Known once the first script runs, for which the server has to be asked whether it is SHARDED."""
+        self._files = {path.stem: prelude + path.read_text(encoding="utf-8") for path in folder.glob("*.lua")}
+        self._scripts: dict[str, _Script] = {}
+        """Complete once the first one runs, for which the server has to be asked whether it is SHARDED."""
         self._wait_again_at: dict[Address, float] = {}
 
     def run(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
         """In a cluster, all keys are in one slot. Raises StorageUnavailable, ServerFull."""
-        self._complete()
+        script = self._script(name)
         with map_errors():
             try:
-                return self._client.evalsha(self._hashes[name], len(keys), *keys, *arguments)
+                return self._client.evalsha(script.digest, len(keys), *keys, *arguments)
             except NoScriptError:  # Redis was restarted, or has flushed its scripts; the script has not run.
-                return self._client.eval(self._texts[name], len(keys), *keys, *arguments)
+                return self._client.eval(script.text, len(keys), *keys, *arguments)
 
     def run_confirmed(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
         """Like `run`; what it writes is not lost if the server fails later, as a replica has it, unless there is none.
@@ -54,11 +54,11 @@ class Scripts:
         """
         if not self._is_replicated:
             return self.run(name, keys, *arguments)
-        self._complete()
+        script = self._script(name)
         with map_errors():
             server, address = _server_of(self._client, keys[0])
             try:
-                result, has_replica = self._run_and_wait(server, address, name, (len(keys), *keys, *arguments))
+                result, has_replica = self._run_and_wait(server, address, script, (len(keys), *keys, *arguments))
             except RedisError as error:
                 _refresh(self._client)
                 if isinstance(error, SLOT_ERRORS):
@@ -68,24 +68,34 @@ class Scripts:
             raise StorageUnavailable(detail="Redis has failed over: a write may be lost")
         return result
 
-    def _run_and_wait(self, server: Client, address: Address, name: str, arguments: tuple[Any, ...]) -> tuple[Any, bool]:
+    def _run_and_wait(
+        self, server: Client, address: Address, script: "_Script", arguments: tuple[Any, ...]
+    ) -> tuple[Any, bool]:
         """Returns the script's result, and whether a replica has received what it wrote."""
         waits = monotonic() >= self._wait_again_at.get(address, 0)
         try:
-            result, replicas = _pipeline(server, ("EVALSHA", self._hashes[name], *arguments), waits=waits)
+            result, replicas = _pipeline(server, ("EVALSHA", script.digest, *arguments), waits=waits)
         except NoScriptError:
-            result, replicas = _pipeline(server, ("EVAL", self._texts[name], *arguments), waits=waits)
+            result, replicas = _pipeline(server, ("EVAL", script.text, *arguments), waits=waits)
         if waits and not replicas:
             self._wait_again_at[address] = monotonic() + WITHOUT_REPLICA_SECONDS
         return result, replicas > 0
 
-    def _complete(self) -> None:
-        if self._hashes:
-            return
-        flags = [str(flag).lower() for flag in (is_cluster(self._client), is_sharded(self._client))]
-        texts = {name: f"local CLUSTER, SHARDED = {', '.join(flags)}\n{text}" for name, text in self._texts.items()}
-        self._texts = texts
-        self._hashes = {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in texts.items()}
+    def _script(self, name: str) -> "_Script":
+        if not self._scripts:  # Threads that start at the same time all do this, with the same result.
+            flags = [str(flag).lower() for flag in (is_cluster(self._client), is_sharded(self._client))]
+            first_line = f"local CLUSTER, SHARDED = {', '.join(flags)}\n"
+            self._scripts = {file: _Script.of(first_line + text) for file, text in self._files.items()}
+        return self._scripts[name]
+
+
+class _Script(NamedTuple):
+    text: str
+    digest: str
+
+    @classmethod
+    def of(cls, text: str) -> "_Script":
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 def _pipeline(server: Client, command: tuple[Any, ...], *, waits: bool) -> tuple[Any, int]:

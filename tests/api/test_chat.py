@@ -138,6 +138,17 @@ def test_an_invalid_body_is_refused_and_not_enqueued(body, status, code):
         assert not broker.requests
 
 
+@pytest.mark.parametrize("key", ["", " ", "x" * 129, "a\tb"])
+def test_an_invalid_idempotency_key_is_refused_and_not_enqueued(key):
+    browser = client()
+
+    for path in ("/api/chat/stream", "/api/chat"):
+        response = browser.post(path, json={"message": "hello"}, headers={**ADA, "Idempotency-Key": key})
+        assert (response.status_code, response.json["code"]) == (400, "invalid_request"), path
+
+    assert browser.get("/api/chat/active", headers=ADA).json["messages"] == []
+
+
 def test_a_body_that_is_not_json_is_refused():
     response = post_message(client(), Content_Type="text/plain")
 

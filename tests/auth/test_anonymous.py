@@ -39,3 +39,11 @@ def test_a_cookie_signed_with_another_key_makes_a_new_user():
     foreign = Anonymous("t" * 32, orgs).authenticate({}, {})
 
     assert anonymous.authenticate({}, {COOKIE: foreign.new_cookie}).user_id != foreign.user_id
+
+
+def test_a_cookie_of_the_first_release_identifies_its_user():
+    cookie = "ImFub255bW91cy1jZjc5MTljYzkxMGFjMzkyMDAxNjIwMGY4MDg1NTAwMSI.W9ZevsZpHIiWGrCrfvgleIwpwWg"
+
+    identity = Anonymous("k" * 40, orgs).authenticate({}, {COOKIE: cookie})
+
+    assert (identity.user_id, identity.new_cookie) == ("anonymous-cf7919cc910ac3920016200f80855001", "")

@@ -113,6 +113,7 @@ def _with_example(text: str, content: str) -> str:
     (example,) = [example for example in examples if content in example]
     for line in example.splitlines():
         directive = line.removesuffix(" {").rpartition(" ")[0]
-        assert text.count(f"{directive} ") == 1, directive
-        text = re.sub(rf"^{re.escape(directive)} .*$", lambda _, line=line: line, text, flags=re.MULTILINE)
+        pattern = re.compile(rf"^{re.escape(directive)} (?!@).*$", re.MULTILINE)  # A location with @ is no path.
+        assert len(pattern.findall(text)) == 1, directive
+        text = pattern.sub(lambda _, line=line: line, text)
     return text

@@ -4,6 +4,8 @@ from itertools import islice, takewhile
 
 import pytest
 
+from tests.conformance.test_ourselves import CREDENTIALS
+from tests.conformance.test_ourselves import run as conformance
 from tests.deploy.nginx_server import Nginx, nginx_or_skip
 from tests.live import Browser, content_of, eventually, id_of, status_of
 
@@ -13,7 +15,7 @@ pytestmark = pytest.mark.live
 @pytest.fixture
 def server(start):
     nginx_or_skip()
-    return start("gunicorn", TRUSTED_PROXY_HOPS="1", HEARTBEAT_SECONDS="0.2")
+    return start("gunicorn", TRUSTED_PROXY_HOPS="1", HEARTBEAT_SECONDS="0.2", MESSAGES_PER_MINUTE="1000")
 
 
 @pytest.fixture
@@ -44,6 +46,18 @@ def test_a_disconnect_is_noticed_behind_nginx(server, browser):
 
     assert eventually(lambda: server.ended == ["aborted"], 20)
     browser.stop(reply.message_id).read()
+
+
+def test_every_rule_of_the_protocol_is_kept_through_nginx(server, tmp_path):
+    """Among others a body over nginx's own limit is refused in the shape of our errors."""
+    nginx = Nginx(tmp_path, server.port)
+    try:
+        done = conformance(nginx.url, "--heartbeat", "0.3", *CREDENTIALS)
+    finally:
+        nginx.stop()
+
+    assert done.returncode == 0, done.stdout
+    assert "skip" not in done.stdout
 
 
 def test_a_reply_is_resumed_through_nginx(browser):

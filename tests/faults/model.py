@@ -14,11 +14,16 @@ from tests.engine.agents.openai_server import BEGIN, DONE, HEAD, error_reply, pi
 from tests.faults.engine import reply_words
 from tests.wire_server import LAST_CHUNK, Request, WireServer
 
+PAUSE_SECONDS = 60.0
+
 
 class Model:
     def __init__(self) -> None:
         self.calls: defaultdict[str, int] = defaultdict(int)
         """Number of calls by question."""
+        self.running = threading.Event()
+        """While it is cleared, replies pause after their first word."""
+        self.running.set()
         self._lock = threading.Lock()
         self._server = WireServer(self._reply)
         self.settings = settings_of(self._server)
@@ -28,6 +33,7 @@ class Model:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self.running.set()
         self._server.__exit__(*error)
 
     def _reply(self, request: Request) -> Iterator[Any]:
@@ -44,4 +50,5 @@ class Model:
         for word in text_deltas(*reply_words(question, call_number)):
             yield word
             yield float(interval)
+            self.running.wait(PAUSE_SECONDS)
         yield piece({}, "stop") + DONE + LAST_CHUNK

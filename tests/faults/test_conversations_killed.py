@@ -73,7 +73,7 @@ def start_conversations(web: Server, count: int, interval: float, delay: float) 
 
 
 def test_replies_of_killed_processes_are_stored_once(make_fleet, model):
-    fleet = make_fleet(LEASE_SECONDS="1")
+    fleet = make_fleet(LEASE_SECONDS="1", DISCONNECT_GRACE_SECONDS="60")
     web = fleet.start("gunicorn", WEB_CONCURRENCY="2")
     workers = [fleet.start("worker") for _ in range(2)]
     for server in fleet.servers:
@@ -113,18 +113,20 @@ def test_replies_of_killed_processes_are_stored_once(make_fleet, model):
 
 
 def test_a_killed_web_process_causes_no_second_model_call(make_fleet, model):
-    fleet = make_fleet()
+    fleet = make_fleet(DISCONNECT_GRACE_SECONDS="60")
     dying, staying = fleet.start("gunicorn"), fleet.start("gunicorn")
     fleet.start("worker")
     for server in fleet.servers:
         server.wait_until_ready()
-    conversations = start_conversations(staying, 20, interval=0.2, delay=0.2)
+    conversations = start_conversations(staying, 20, interval=0.1, delay=0)
+    model.running.clear()
 
     with Clients(dying.port) as clients:
         tabs = [conversation.tab(clients) for conversation in conversations]
         assert clients.wait_for(lambda: all(tab.text for tab in tabs), DEADLINE)
         clients.port = staying.port
         dying.crash()
+        model.running.set()
         assert clients.wait_for(all_done(tabs), DEADLINE)
 
     assert all(tab.connections[0].outcome == "cut" for tab in tabs)
@@ -135,11 +137,12 @@ def test_a_killed_web_process_causes_no_second_model_call(make_fleet, model):
 
 
 def test_a_rolling_restart_of_all_processes_loses_no_reply(make_fleet, model):
-    fleet = make_fleet(DRAIN_SECONDS="6")
+    fleet = make_fleet(DRAIN_SECONDS="6", DISCONNECT_GRACE_SECONDS="60")
     old = [fleet.start("gunicorn"), fleet.start("worker")]
     for server in old:
         server.wait_until_ready()
-    conversations = start_conversations(old[0], 20, interval=0.15, delay=0.2)
+    conversations = start_conversations(old[0], 20, interval=0.1, delay=0)
+    model.running.clear()
 
     with Clients(old[0].port) as clients:
         tabs = [conversation.tab(clients, query) for conversation in conversations for query in ("", CONTINUE)]
@@ -152,6 +155,7 @@ def test_a_rolling_restart_of_all_processes_loses_no_reply(make_fleet, model):
             conversation.talk.url = new[0].url
         for server in old:
             server.kill(signal.SIGTERM)
+        model.running.set()
         late_readers = [
             conversation.tab(clients, "?regenerate=more")
             for conversation in start_conversations(new[0], 5, interval=0, delay=0)
@@ -230,5 +234,25 @@ def test_a_committed_reply_that_was_not_stored_restarts(waiting_conversation, cl
         assert clients.wait_for(lambda: tab.done, DEADLINE)
 
     assert tab.restarts == 1
+    assert tab.is_complete(conversation.replies), tab.events
+    assert model.calls[conversation.question] == 2
+
+
+def test_readers_get_the_reply_that_a_worker_thought_dead_has_stored(waiting_conversation, clean_redis, model):
+    fleet, web, slow_worker, conversation = waiting_conversation
+    with Clients(web.port) as clients:
+        with lock(fleet.database):
+            tab = conversation.tab(clients)
+            assert eventually(lambda: is_committed(clean_redis), DEADLINE)
+            slow_worker.kill(signal.SIGSTOP)
+        model.running.clear()
+        fleet.start("worker").wait_until_ready()
+        assert eventually(lambda: model.calls[conversation.question] == 2, DEADLINE)
+        slow_worker.kill(signal.SIGCONT)
+        assert eventually(lambda: stored_replies(fleet.database) == 2, DEADLINE)
+        model.running.set()
+        assert clients.wait_for(lambda: tab.done, DEADLINE)
+
+    assert tab.restarts == 2
     assert tab.is_complete(conversation.replies), tab.events
     assert model.calls[conversation.question] == 2

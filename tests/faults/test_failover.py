@@ -11,11 +11,15 @@ from tests.faults.engine import question
 from tests.faults.load import Clients, Stream, all_done
 from tests.faults.reply_checks import add_readers, assert_sequential, assert_stored_as_received
 from tests.faults.test_redis import Fleet, assert_ended_once
+from tests.faults.test_webhooks_killed import SETTINGS as WEBHOOK_SETTINGS
+from tests.faults.test_webhooks_killed import Receiver
 from tests.live import Browser, eventually
 from tests.redis_server import RedisServer
 from tests.redis_sets import Cluster, RedisSet, SentinelSet, execute
+from tests.wire_server import WireServer
 
 USERS, TURNS = 24, 2
+WEBHOOKS = 120
 LEASE_SECONDS = "60"
 """Longer than a fail-over: an expired lease would interrupt a reply."""
 DEADLINE = 60.0
@@ -152,3 +156,29 @@ def test_a_moving_slot_loses_nothing(fleet, engine, cluster):
         assert_stored_as_received(clients, streams)
     with connect(target.url) as client:
         assert execute(client, "DBSIZE")
+
+
+@pytest.mark.parametrize(
+    ("redis_set", "disturb"), [("sentinels", freeze_primary), ("cluster", kill_primary)], indirect=["redis_set"]
+)
+def test_webhooks_are_delivered_after_a_failover(tmp_path, redis_set, disturb):
+    receiver = Receiver()
+    with WireServer(receiver) as server:
+        settings = WEBHOOK_SETTINGS | {"WEBHOOK_URL": f"{server.url}/hook", "WEBHOOK_ALLOW_ORIGINS": server.url}
+        fleet = Fleet(tmp_path, REDIS_URL=redis_set.url, **settings)
+        try:
+            web = fleet.web()
+            fleet.worker()
+            fleet.worker()
+            fleet.wait_until_ready()
+            with Clients(web.port) as clients:
+                streams = [clients.send("hello", f"user-{number % USERS}") for number in range(WEBHOOKS)]
+                assert clients.wait_for(lambda: len(receiver.accepted) > WEBHOOKS // 10, DEADLINE)
+                disturb(redis_set)
+                assert clients.wait_for(all_done(streams), DEADLINE)
+            ids = {stream.message_id for stream in streams if stream.message_id}  # Some were refused with 504.
+            assert len(ids) > WEBHOOKS // 2
+            assert eventually(lambda: receiver.accepted >= ids, DEADLINE), len(ids - receiver.accepted)
+            assert all(len(receiver.ids[message_id]) == 1 for message_id in ids)
+        finally:
+            fleet.crash()

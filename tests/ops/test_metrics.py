@@ -60,7 +60,7 @@ def test_the_broker_counts_replies_and_its_queue(client):
 
     assert added.of("chat_broker_queue_wait_seconds_count") == [2]
     sizes = metric_values(client)
-    assert (sizes["chat_broker_running"], sizes["chat_broker_waiting"]) == (0, 0)
+    assert (sizes["chat_broker_running"], sizes["chat_broker_waiting"], sizes["chat_webhooks_undelivered"]) == (0, 0, 0)
 
 
 def test_running_and_waiting_messages_are_exported(client):

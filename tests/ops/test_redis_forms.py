@@ -1,4 +1,8 @@
-"""Redis behind Sentinels and Redis Cluster: the doctor, TLS, ACL users, and URLs."""
+"""Redis behind Sentinels and Redis Cluster: the doctor, TLS, ACL users, URLs, and scripts."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import trustme
@@ -10,6 +14,7 @@ from bff.config.redis_url import DistributedURL, parse_distributed
 from bff.errors import SettingsError
 from bff.ops.redis import check, connect
 from bff.ops.redis_check import check_use
+from bff.ops.redis_scripts import Scripts
 from tests.broker.queue.queues import claim_next, enqueue, event_types
 from tests.live import ROOT, free_port, new_app
 from tests.ops.redis_users import CLUSTER_RULES, DOCUMENTED_RULES
@@ -154,3 +159,18 @@ def test_a_prefix_with_other_characters_is_refused():
     for prefix in ("a:b", "a{b}", "a*", "x" * 65, "ä"):
         with pytest.raises(SettingsError, match="REDIS_PREFIX"):
             load_settings({"APP_ENV": "development", "REDIS_PREFIX": prefix})
+
+
+def test_the_first_scripts_may_run_at_the_same_time(cluster, tmp_path):
+    """More than 100 at once: a line that each of them added would exceed Lua's limit of 200 local variables."""
+    (tmp_path / "answer.lua").write_text("return {CLUSTER, tonumber(ARGV[1])}")
+    with connect(cluster.url) as client:
+        scripts = Scripts(client, tmp_path)
+        start = threading.Barrier(150)
+
+        def run(number: int) -> Any:
+            start.wait()
+            return scripts.run("answer", ["chat:{a}:key"], number)
+
+        with ThreadPoolExecutor(150) as executor:
+            assert list(executor.map(run, range(150))) == [[1, number] for number in range(150)]

@@ -67,7 +67,7 @@ def test_a_header_that_is_not_utf_8_is_refused(share, kind, settings, name):
 
 def test_a_cookie_and_a_token_name_the_same_user(settings, token_client):
     key = "k" * 32
-    cookie = URLSafeSerializer(key, salt="bff.auth.identity.anonymous").dumps("jose\u0301")
+    cookie = URLSafeSerializer(key, salt="bff.identity.anonymous").dumps("jose\u0301")
     browser = new_app(AUTH_MODE="anonymous", SECRET_KEY=key, **settings).test_client()
     browser.set_cookie("chat_user", cookie)
 

@@ -9,6 +9,7 @@ import click
 from flask import Flask
 from flask.cli import FlaskGroup, NoAppException
 
+from bff.api.cli.conformance import conformance
 from bff.config.environment import unset_flask_cli
 from bff.errors import SettingsError
 
@@ -31,6 +32,7 @@ def command_line(create_app: Callable[[], Flask]) -> click.Group:
     group.params = [option for option in group.params if option.name == "env_file"]  # Others would run another app than ours.
     group.add_command(run)
     group.add_command(worker)
+    group.add_command(conformance)
     return group
 
 

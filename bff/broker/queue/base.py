@@ -184,7 +184,7 @@ class Queue(Protocol):
         """
 
     def restart(self, claim: Claim) -> bool:
-        """Restarts a claim with `was_started` whose reply was not stored. Returns whether it may: see `release`.
+        """Restarts a committed claim whose reply is not the stored one. Returns whether it may: see `release`.
 
         If so, it writes a `restart` event into the log and resets `committed` and `started`. Raises LeaseLost.
         """

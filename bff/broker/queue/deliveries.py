@@ -72,6 +72,9 @@ class Deliveries(Protocol):
     def entries(self) -> Sequence[DeliveryEntry]:
         """Up to MAX_LISTED deliveries that wait or have failed."""
 
+    def count(self) -> int:
+        """Number of deliveries that wait or have failed; with very many groups, of the first ones only."""
+
     def send_again(self, delivery_id: str) -> bool:
         """Has the delivery tried now, and as often as a new one. Returns whether it is known."""
 

@@ -236,6 +236,9 @@ class MemoryDeliveries:
         with self._lock:
             return [stored.entry() for stored in islice(self._state.stored.values(), MAX_LISTED)]
 
+    def count(self) -> int:
+        return len(self._state.stored)
+
     def send_again(self, delivery_id: str) -> bool:
         is_owned_elsewhere = self._peek()
         with self._lock:

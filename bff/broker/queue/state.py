@@ -243,6 +243,7 @@ class State:
     def finish(self, entry: QueueEntry, entries: Sequence[LogEntry], *, forget: bool = False) -> None:
         if forget:
             self._free_client_id(entry)
+            entry.message = entry.message._replace(webhook="")
         self.conclude(entry, entries)
         self.end_run(entry.group)
 

@@ -23,6 +23,7 @@ NOT_PUBLIC: Final = tuple(
         "168.63.129.16/32",  # Azure's metadata service, in a public range.
         "192.0.0.0/24",  # Protocol assignments (RFC 6890); Oracle's metadata service is at 192.0.0.192.
         "192.88.99.0/24",  # 6to4 relays (RFC 7526).
+        "2002::/16",  # 6to4, which nobody serves any more (RFC 7526); whether it counts as global depends on Python's version.
         "100::/64",  # Discard only (RFC 6666).
         "2001::/23",  # Protocol assignments (RFC 2928), such as Teredo.
         "5f00::/16",  # Segment routing (RFC 9602).
@@ -101,8 +102,6 @@ def _embedded(address: Address) -> Iterator[ipaddress.IPv4Address]:
         return
     if address.ipv4_mapped is not None:
         yield address.ipv4_mapped
-    if address.sixtofour is not None:
-        yield address.sixtofour
     if address in NAT64 or address in IPV4_COMPATIBLE:
         yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
 

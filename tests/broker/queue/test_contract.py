@@ -2033,6 +2033,22 @@ def test_the_end_of_a_message_stores_a_delivery_for_each_url(queue):
         assert delivery.id == delivery_id(group_mark_of(message.id, "ann"), delivery.url, message.id)
 
 
+def test_a_message_that_was_refused_when_it_was_sent_stores_no_delivery(queue):
+    enqueue_with_webhook(queue)
+    queue.finish(claim_next(queue), [("message", "failed")], forget=True)
+    assert queue.deliveries.entries() == []
+
+
+def test_undelivered_webhooks_are_counted(queue):
+    assert queue.deliveries.count() == 0
+    end_with_webhook(queue, URL, OTHER_URL)
+    assert queue.deliveries.count() == 2
+
+    queue.deliveries.complete(claim_delivery(queue))
+    queue.deliveries.fail(claim_delivery(queue), "the response was 500")
+    assert queue.deliveries.count() == 1
+
+
 def test_a_message_without_a_webhook_stores_no_delivery(queue):
     enqueue_and_finish(queue)
 

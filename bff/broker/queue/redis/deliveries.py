@@ -100,6 +100,13 @@ class RedisDeliveries:
             entries += [_entry_of(*fields) for fields in self._run("list", group, MAX_LISTED - len(entries))]
         return entries
 
+    def count(self) -> int:
+        keys = [GroupKeys(self._keys, group).key("hooksdue") for group in self.schedule.groups()]
+        with map_errors(), self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.zcard(key)
+            return sum(pipe.execute())
+
     def send_again(self, delivery_id: str) -> bool:
         group = delivery_id[:GROUP_CHARACTERS]
         known = bool(self._run("send_again", group, delivery_id))

@@ -1,6 +1,7 @@
 -- KEYS q, run, old, hooks, hooksdue, m:<id>, l:<id>, and what `undeclared` asks for
 -- ARGV id, token, name, the name of the claim's previous write or '', retention (ms), max bytes, mode, event type, data, …
---   mode: 'conclude': the message keeps running · 'forget': its client_message_id may be used again · ''
+--   mode: 'conclude': the message keeps running · 'forget': its client_message_id may be used again, and its end is not
+--   delivered to webhooks · ''
 -- → {'keys', …} · 'lost' · 'gap <the last known write>' · the number of waiting messages
 local m, run = base .. 'm:' .. ARGV[1], base .. 'run'
 local client = redis.call('HGET', m, 'client')
@@ -19,6 +20,7 @@ end
 local wrote = redis.call('HGET', run, 'wrote')
 if has_gap(wrote, ARGV[4]) then return 'gap ' .. (wrote or '') end
 if client and ARGV[7] == 'forget' then redis.call('DEL', client) end
+if ARGV[7] == 'forget' then redis.call('HDEL', m, 'webhook') end
 if ARGV[7] == 'conclude' then
   redis.call('HDEL', run, 'stopping')
   redis.call('HSET', run, 'over', 1, 'wrote', ARGV[3])

@@ -1,7 +1,7 @@
 -- KEYS run, m:<id>, l:<id>
 -- ARGV id, token, name
 -- → 'lost' · whether the reply restarts (1, 0)
--- For a claim that was committed when it was made. If that mark is gone, this is a repeated call: it has taken effect already.
+-- For a committed claim. If that mark is gone, this is a repeated call: it has taken effect already.
 if not holds_lease(ARGV[1], ARGV[2]) then return 'lost' end
 local run = base .. 'run'
 redis.call('HSET', run, 'wrote', ARGV[3])
