@@ -139,7 +139,6 @@ class _Hooks:
         lifecycles = lifecycle.registered()
         for each in lifecycles:
             each.start()
-        _accept_one_by_one()
         worker.drain = threading.Thread(target=_drain_on_stop, args=(worker, lifecycles), name="drain", daemon=True)
         worker.drain.start()
         memory.unmap_large_blocks()
@@ -170,13 +169,6 @@ class _Hooks:
         # upload: if it is refused, what still arrives is dropped (bff/ops/uploads.py), and no next request can follow.
         if STREAM.search(req.path) or _is_large_upload(req):
             req.headers.insert(0, ("CONNECTION", "close"))
-
-
-def _accept_one_by_one() -> None:
-    """Lets open streams have their turn between two new connections. By default gevent accepts up to 100 at once."""
-    from gevent.baseserver import BaseServer
-
-    BaseServer.max_accept = 1
 
 
 def _is_large_upload(req: Any) -> bool:
