@@ -8,10 +8,10 @@ import contextlib
 import http.client
 import re
 import socket
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from tests.listener import Listener
 from tests.live import PROXY_SECRET
 from tests.wire_server import LAST_CHUNK, RESET, chunk
 
@@ -75,35 +75,17 @@ class Fault(NamedTuple):
     """Sent after the response to a HEAD."""
 
 
-class Proxy:
+class Proxy(Listener):
     def __init__(self, port: int, fault: Fault) -> None:
         """`port`: of the real server."""
+        super().__init__(backlog=256)
         self._fault = fault
         self._port = port
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def __enter__(self) -> "Proxy":
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client, self._fault), daemon=True).start()
-
-    def _serve(self, client: socket.socket, fault: Fault) -> None:
+    def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError, http.client.HTTPException):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            request = fault.request(read_request(client))
+            request = self._fault.request(read_request(client))
             if isinstance(request, bytes):
                 client.sendall(request)
                 return
@@ -111,7 +93,7 @@ class Proxy:
                 server.sendall(request.encode())
                 with contextlib.closing(http.client.HTTPResponse(server, method=request.method)) as response:
                     response.begin()
-                    self._respond(client, fault, request, response)
+                    self._respond(client, self._fault, request, response)
 
     def _respond(self, client: socket.socket, fault: Fault, request: Request, response: http.client.HTTPResponse) -> None:
         headers = {name.lower(): value for name, value in response.getheaders()}

@@ -97,7 +97,7 @@ class Reader:
             while stream.read_some(self._deadline):
                 count = self._add(stream, count)
         except ClientError:
-            pass
+            pass  # The connection broke: it reconnects unless the reply has ended.
         if self.end is None:
             self._pause(0.0)
         elif stream.rest:

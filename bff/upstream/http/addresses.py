@@ -7,7 +7,7 @@ addresses that stand for an IPv4 one.
 import ipaddress
 import socket
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -32,7 +32,6 @@ NOT_PUBLIC: Final = tuple(
     )
 )
 NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-IPV4_COMPATIBLE: Final = ipaddress.ip_network("::/96")
 
 
 class PrivateAddress(OSError):
@@ -84,26 +83,16 @@ def _port_of(parts: SplitResult) -> int:
 def is_public(address: Address) -> bool:
     if any(address in network for network in NOT_PUBLIC):
         return False
-    if not address.is_global or address.is_multicast or address.is_reserved or address.is_unspecified:
-        return isinstance(address, ipaddress.IPv6Address) and _is_embedded_public(address)
-    return all(is_public(inner) for inner in _embedded(address))
+    if (inner := _embedded(address)) is not None:
+        return is_public(inner)
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
-def _is_embedded_public(address: ipaddress.IPv6Address) -> bool:
-    """NAT64 and IPv4-mapped addresses are reserved, but stand for an IPv4 address that may be public."""
-    if address.ipv4_mapped is None and address not in NAT64:
-        return False
-    return all(is_public(inner) for inner in _embedded(address))
-
-
-def _embedded(address: Address) -> Iterator[ipaddress.IPv4Address]:
-    """The IPv4 addresses that an IPv6 address stands for, or to which a router would send it."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return
-    if address.ipv4_mapped is not None:
-        yield address.ipv4_mapped
-    if address in NAT64 or address in IPV4_COMPATIBLE:
-        yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+def _embedded(address: Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address stands for, or to which a router would send it."""
+    if isinstance(address, ipaddress.IPv6Address) and address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
 
 
 def public_addresses(host: str, port: int) -> list[str]:

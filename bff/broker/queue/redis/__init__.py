@@ -242,8 +242,4 @@ class RedisQueue:
         return self._schedule.counts()
 
     def waiting(self) -> int:
-        keys = [self._keys.tagged(group, "q") for group in self._schedule.groups()]
-        with map_errors(), self._client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.llen(key)
-            return sum(pipe.execute())
+        return self._schedule.total("llen", "q")

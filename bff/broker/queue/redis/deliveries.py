@@ -101,11 +101,7 @@ class RedisDeliveries:
         return entries
 
     def count(self) -> int:
-        keys = [GroupKeys(self._keys, group).key("hooksdue") for group in self.schedule.groups()]
-        with map_errors(), self._client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.zcard(key)
-            return sum(pipe.execute())
+        return self.schedule.total("zcard", "hooksdue")
 
     def send_again(self, delivery_id: str) -> bool:
         group = delivery_id[:GROUP_CHARACTERS]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from bff.broker.queue.base import Counts
 from bff.broker.queue.redis.keys import PARTS, part_of
@@ -196,6 +196,14 @@ class Schedule:
         for part in range(PARTS):
             with map_errors():
                 yield from self._client.zrange(self.key(part), 0, most // PARTS)
+
+    def total(self, command: Literal["llen", "zcard"], name: str) -> int:
+        """The sum of the sizes that `command` returns for the keys `name` of `groups`."""
+        keys = [self._keys.tagged(group, name) for group in self.groups()]
+        with map_errors(), self._client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                getattr(pipe, command)(key)
+            return sum(pipe.execute())
 
     def _add_notified(self) -> None:
         for part in self._notifier.pop_parts():
