@@ -37,7 +37,7 @@ IMPORTERS = {
     "requests": {"bff/upstream/http"},
     "urllib3": {"bff/upstream/http"},
     "sseclient": {"bff/http/sse.py"},
-    "gevent": {"bff/http/waiting/greenlets.py", "bff/ops/monkey.py", "bff/ops/gunicorn_config.py"},
+    "gevent": {"bff/http/waiting/greenlets.py", "bff/ops/accepting.py", "bff/ops/gunicorn_config.py", "bff/ops/monkey.py"},
     "redis": {
         "bff/ops/redis.py",
         "bff/ops/redis_pool.py",

@@ -1,11 +1,10 @@
 """Where a new message of direct chat goes: to which broker, by when, and with which options."""
 
-import contextlib
 from typing import Any, Final, NamedTuple
 
 from bff.api import services
 from bff.config.settings import Settings
-from bff.errors import UpstreamFailure
+from bff.errors import UpstreamFailure, UpstreamTimeout
 from bff.upstream.broker_client import BrokerClient
 from bff.upstream.messages import ChatRequest
 
@@ -24,11 +23,19 @@ class Destination(NamedTuple):
 
 
 def choose_destination(user_id: str) -> Destination:
-    """The configured broker, or our own one in front of it if it does not number its events, so that they can be resumed."""
+    """The configured broker, or our own one in front of it if it does not number its events, so that they can be resumed.
+
+    Raises UpstreamTimeout if a busy broker does not say which it is.
+    """
     parts = services.parts()
-    with contextlib.suppress(UpstreamFailure):  # Enqueueing will show whether the broker is available.
+    deadline = parts.broker.open_deadline()
+    try:
         if parts.broker.numbers_events(user_id):
-            return Destination(parts.broker, parts.broker.open_deadline(), {})
+            return Destination(parts.broker, deadline, {})
+    except UpstreamTimeout:
+        raise
+    except UpstreamFailure:
+        pass  # Enqueueing will show whether the broker is available.
     return Destination(parts.own_broker, parts.own_broker.open_deadline() + EXTERNAL_EXTRA_SECONDS, {"handler": "external"})
 
 

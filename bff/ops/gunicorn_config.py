@@ -134,11 +134,12 @@ class _Hooks:
 
     def post_worker_init(self, worker: Any) -> None:
         """Starts the background threads, and a thread that drains the worker when it is told to stop."""
-        from bff.ops import lifecycle, memory
+        from bff.ops import accepting, lifecycle, memory
 
         lifecycles = lifecycle.registered()
         for each in lifecycles:
             each.start()
+        accepting.limit_accepts()
         worker.drain = threading.Thread(target=_drain_on_stop, args=(worker, lifecycles), name="drain", daemon=True)
         worker.drain.start()
         memory.unmap_large_blocks()

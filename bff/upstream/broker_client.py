@@ -144,8 +144,8 @@ class BrokerClient:
         Any user's queue will do. Raises an UpstreamFailure while the broker is unreachable.
         """
         if self._numbers_events is None:
-            deadline = min(self.open_deadline(), monotonic() + CHECK_SECONDS)
-            self._numbers_events = "messages" in self._queue(user_id, deadline)
+            with retryable(UpstreamTimeout):
+                self._numbers_events = "messages" in self._queue(user_id, self.open_deadline())
         return self._numbers_events
 
     def occupancy(self, user_id: str) -> Occupancy:

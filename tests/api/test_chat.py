@@ -10,7 +10,7 @@ from tests.api.chat_requests import client, client_of
 from tests.broker_responses import RECEIPT, REPLY
 from tests.live import ADA, BROKER_KEY, Browser, eventually, head, in_parallel, text_of
 from tests.original_broker import OriginalBroker
-from tests.wire_server import CUT, END, HANG, LAST_CHUNK, UNNUMBERED, WireServer, chunk, reply, stream_head
+from tests.wire_server import CUT, END, HANG, LAST_CHUNK, NUMBERED, UNNUMBERED, WireServer, chunk, reply, stream_head
 
 QUEUED = [stream_head(), chunk(b"event: queued\ndata: {}\n\n")]
 """Without an id, as from a broker that does not number its events."""
@@ -248,6 +248,24 @@ def test_clients_of_other_protocols_get_an_error_instead_of_retry(protocol):
 
     assert (refused.status_code, refused.json["code"]) == (503, "upstream_unavailable")
     assert (sent_away.status_code, sent_away.text[:6]) == (200, "retry:")
+
+
+def test_a_slow_broker_gets_the_message_itself():
+    with WireServer([2.2, reply(NUMBERED)], [RECEIPT], REPLY, queue=None) as broker:
+        browser = client_of(broker)
+        response = post_message(browser)
+
+        assert (response.headers["X-Message-ID"], contents(response)[-1]["type"]) == ("m-1", "complete")
+        assert [request.method for request in broker.requests] == ["GET", "POST", "GET"]
+
+
+def test_a_broker_too_slow_for_the_first_question_is_a_timeout():
+    with WireServer([HANG], queue=None) as broker:
+        response = post_message(client_of(broker, UPSTREAM_OPEN_SECONDS="0.3"))
+
+        assert (response.status_code, response.json["code"]) == (504, "upstream_timeout")
+        assert response.headers["Retry-After"]
+        assert len(broker.requests) == 1, "the message was not enqueued anywhere"
 
 
 def test_an_unreachable_broker_is_unavailable():
