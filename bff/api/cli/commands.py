@@ -42,7 +42,8 @@ def doctor(parts: Parts) -> click.Command:
         """Check the settings, the services and the ways to them, Redis, the database and the limits."""
         from bff.api.cli.doctor import Doctor
 
-        _report(Doctor(parts.settings, parts.broker, parts.engine, parts.health.probes).results())
+        probes, own = parts.health.probes, parts.is_host_authenticated
+        _report(Doctor(parts.settings, parts.broker, parts.engine, probes, own_authenticator=own).results())
 
     return command
 

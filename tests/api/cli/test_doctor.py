@@ -2,10 +2,11 @@
 
 import pytest
 
+from bff import HostLogin, create_app
 from bff.api.cli.doctor import Doctor
 from bff.config.settings import descriptor_limit
 from bff.errors import UpstreamUnavailable
-from tests.live import BASE_ENVIRONMENT, new_app
+from tests.live import BASE_ENVIRONMENT, new_app, new_settings
 from tests.redis_server import RedisServer
 from tests.wire_server import LAST_CHUNK, UNNUMBERED, WireServer, chunk, reply, stream_head
 
@@ -150,6 +151,16 @@ def test_development_lists_what_production_would_refuse(monkeypatch, tmp_path):
 
     assert any(line.startswith("ok     Production would refuse to start: AUTH_MODE is required") for line in lines)
     assert "ok     Production would refuse to start: SECRET_KEY is required in production, 32 bytes at least." in lines
+
+
+def test_an_application_with_its_own_login_needs_no_auth_mode(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    app = create_app(new_settings(SECRET_KEY="", AUTH_MODE="", AUTH_PROXY_SECRET=""), authenticator=HostLogin(lambda: "ann"))
+
+    lines = app.test_cli_runner().invoke(args=["chat", "doctor"]).stdout.splitlines()
+
+    refusals = [line for line in lines if "Production would refuse to start" in line]
+    assert refusals == ["ok     Production would refuse to start: SECRET_KEY is required in production, 32 bytes at least."]
 
 
 def test_changed_settings_are_listed_without_secrets():
