@@ -94,7 +94,16 @@ def _changed_settings(settings: Settings) -> Iterator[str]:
     for field in fields(settings):
         name, value = field.metadata["name"], getattr(settings, field.name)
         if value != getattr(defaults, field.name):
-            yield f"{name} (a secret)" if field.metadata.get("secret") else f"{name}={value}"
+            yield f"{name} (a secret)" if field.metadata.get("secret") else f"{name}={_as_set(value)}"
+
+
+def _as_set(value: object) -> str:
+    """As the environment variable's value."""
+    if isinstance(value, tuple):
+        return ",".join(map(_as_set, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _check_redis(settings: Settings) -> Iterator[CheckResult]:

@@ -173,6 +173,16 @@ def test_changed_settings_are_listed_without_secrets():
     assert not any("swordfish" in line or BASE_ENVIRONMENT["SECRET_KEY"] in line for line in lines)
 
 
+def test_changed_settings_are_listed_as_they_are_set():
+    _, lines = run(
+        "doctor", RELAY_REASONING="0", HEARTBEAT_SECONDS="20", CORS_ALLOW_ORIGINS="https://a.example,https://b.example"
+    )
+
+    assert "RELAY_REASONING=0," in lines[0]
+    assert "HEARTBEAT_SECONDS=20," in lines[0]
+    assert "CORS_ALLOW_ORIGINS=https://a.example,https://b.example" in lines[0]
+
+
 def test_diagnose_reports_a_buffering_proxy():
     ticks = b"".join(f'data: {{"type":"tick","elapsed_ms":{number * 200}}}\n\n'.encode() for number in range(10))
 
