@@ -39,6 +39,7 @@ def test_all_checks_pass_with_default_settings():
 
     assert status == 0
     assert "ok     The broker is the bundled one, in this process." in lines
+    assert "ok     The engine is the bundled one, in this process." in lines
     assert {line[:5] for line in lines} == {"ok   "}
 
 
