@@ -14,6 +14,7 @@ from bff.http import tracing
 _STANDARD: Final = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "asctime", "taskName"}
 
 _TICKET: Final = re.compile(r"(\bticket=)[^&\s\"']+")
+_COLOUR: Final = re.compile(r"\x1b\[\d*m")
 
 
 def configure_logging(level: str, style: str, secrets: Iterable[str] = ()) -> None:
@@ -26,10 +27,16 @@ def configure_logging(level: str, style: str, secrets: Iterable[str] = ()) -> No
     for server in ("gunicorn.error", "werkzeug"):  # They log URLs with their query: of failed requests, and of all.
         logging.getLogger(server).addFilter(_redact_ticket)
     logging.getLogger("gunicorn.error").addFilter(_is_no_abort)
+    logging.getLogger("werkzeug").addFilter(_remove_colours)
 
 
 def _redact_ticket(record: logging.LogRecord) -> bool:
     record.msg, record.args = _TICKET.sub(r"\1…", record.getMessage()), None
+    return True
+
+
+def _remove_colours(record: logging.LogRecord) -> bool:
+    record.msg, record.args = _COLOUR.sub("", record.getMessage()), None
     return True
 
 

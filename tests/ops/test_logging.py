@@ -160,6 +160,18 @@ def test_secrets_are_redacted(style, secret, root, capsys):
     assert json.dumps(secret)[1:-1] not in line
 
 
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_colours_of_the_development_server_are_removed(style, root, capsys):
+    configure_logging("INFO", style)
+
+    logging.getLogger("werkzeug").info("%s %d", "\x1b[31m\x1b[1mGET / HTTP/1.1\x1b[0m", 500)
+
+    line = capsys.readouterr().err
+    assert "GET / HTTP/1.1 500" in line
+    assert "x1b" not in line
+    assert "u001b" not in line
+
+
 @pytest.mark.parametrize("server", ["gunicorn.error", "werkzeug"])
 def test_tickets_are_redacted_in_the_servers_log_lines(server, root, capsys):
     configure_logging("INFO", "json")

@@ -5,7 +5,7 @@ diagnose` and `flask db` are aliases. Flask-Migrate has a command `db`, too, whi
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +14,7 @@ from flask import Flask
 from bff.api.cli.db import db
 from bff.api.cli.webhooks import webhooks
 from bff.api.services import Parts
+from bff.config.settings import Settings
 from bff.db.database import Database
 from bff.errors import UpstreamFailure
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def chat_group(name: str, parts: Parts, database: Database) -> click.Group:
     """The commands of one instance."""
     group = click.Group(name, help="Check and maintain the chat backend.")
-    for command in (doctor(parts), diagnose(parts), webhooks(parts.own_broker), db(database)):
+    for command in (doctor(parts), diagnose(lambda: parts.settings), webhooks(parts.own_broker), db(database)):
         group.add_command(command)
     return group
 
@@ -42,12 +43,13 @@ def doctor(parts: Parts) -> click.Command:
         """Check the settings, the services and the ways to them, Redis, the database and the limits."""
         from bff.api.cli.doctor import Doctor
 
-        _report(Doctor(parts.settings, parts.broker, parts.engine, parts.health.probes).results())
+        probes, own = parts.health.probes, parts.is_host_authenticated
+        _report(Doctor(parts.settings, parts.broker, parts.engine, probes, own_authenticator=own).results())
 
     return command
 
 
-def diagnose(parts: Parts) -> click.Command:
+def diagnose(settings: Callable[[], Settings]) -> click.Command:
     @click.command("diagnose")
     @click.argument("url")
     def command(url: str) -> None:
@@ -57,7 +59,7 @@ def diagnose(parts: Parts) -> click.Command:
         from bff.upstream.http import session_for
 
         try:
-            probed = diagnose.probe(base_url(url), session_for(parts.settings))
+            probed = diagnose.probe(base_url(url), session_for(settings()))
         except ValueError as error:
             raise click.BadParameter(f"{url!r} {error}") from error
         except UpstreamFailure as failure:

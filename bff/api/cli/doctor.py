@@ -26,14 +26,24 @@ MIN_REDIS_VERSION: Final = (6, 2)
 class Doctor:
     """Checks what `create_app` built, before any traffic."""
 
-    def __init__(self, settings: Settings, broker: BrokerClient, engine: EngineClient, probes: Mapping[str, Probe]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        broker: BrokerClient,
+        engine: EngineClient,
+        probes: Mapping[str, Probe],
+        *,
+        own_authenticator: bool = False,
+    ) -> None:
+        """`own_authenticator`: AUTH_MODE has no effect."""
         self._settings = settings
         self._broker = broker
         self._engine = engine
         self._probes = probes
+        self._own_authenticator = own_authenticator
 
     def results(self) -> Iterator[CheckResult]:
-        yield from _check_settings(self._settings)
+        yield from _check_settings(self._settings, own_authenticator=self._own_authenticator)
         yield _check_host(self._settings)
         yield from check_upstreams(self._settings, self._broker, self._engine)
         if self._settings.redis_url:
@@ -43,17 +53,17 @@ class Doctor:
         yield _check_descriptors(self._settings)
 
 
-def _check_settings(settings: Settings) -> Iterator[CheckResult]:
+def _check_settings(settings: Settings, *, own_authenticator: bool) -> Iterator[CheckResult]:
     yield CheckResult(True, f"Settings that differ from their defaults: {', '.join(_changed_settings(settings)) or 'none'}.")
     dangers = [*checks.dangers(settings)]
     for message in dangers:
         yield CheckResult(False, message)
     if settings.development:
         yield CheckResult(
-            True, "This is development, which allows more; APP_ENV=production flask doctor checks for production."
+            True, "This is development, which allows more; with APP_ENV=production this command checks for production."
         )
         production = replace(settings, app_env="production")
-        for message in checks.refusals(production, backend_only=False):
+        for message in checks.refusals(production, backend_only=False, own_authenticator=own_authenticator):
             if message not in dangers:
                 yield CheckResult(True, f"Production would refuse to start: {message}")
         for message in checks.warnings(production):
@@ -84,7 +94,16 @@ def _changed_settings(settings: Settings) -> Iterator[str]:
     for field in fields(settings):
         name, value = field.metadata["name"], getattr(settings, field.name)
         if value != getattr(defaults, field.name):
-            yield f"{name} (a secret)" if field.metadata.get("secret") else f"{name}={value}"
+            yield f"{name} (a secret)" if field.metadata.get("secret") else f"{name}={_as_set(value)}"
+
+
+def _as_set(value: object) -> str:
+    """As the environment variable's value."""
+    if isinstance(value, tuple):
+        return ",".join(map(_as_set, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _check_redis(settings: Settings) -> Iterator[CheckResult]:

@@ -54,7 +54,7 @@ def _check_broker(settings: Settings, broker: BrokerClient) -> CheckResult:
 def _check_engine(settings: Settings, engine: EngineClient) -> CheckResult:
     url = settings.engine_base_url
     if not url:
-        return CheckResult(True, "The engine is the bundled one, in this process: it echoes.")
+        return CheckResult(True, "The engine is the bundled one, in this process.")
     try:
         with closing(waiting.new_waiter()) as waiter:
             engine.known_preferences(Identity(DOCTOR_USER, settings.default_org), waiter)

@@ -7,10 +7,12 @@ from typing import NoReturn
 
 import click
 from flask import Flask
-from flask.cli import FlaskGroup, NoAppException
+from flask.cli import FlaskGroup, NoAppException, ScriptInfo
 
+from bff.api.cli.commands import diagnose
 from bff.api.cli.conformance import conformance
-from bff.config.environment import unset_flask_cli
+from bff.config.environment import load_settings, unset_flask_cli
+from bff.config.settings import Settings
 from bff.errors import SettingsError
 
 
@@ -22,7 +24,7 @@ def command_line(create_app: Callable[[], Flask]) -> click.Group:
         except SettingsError as error:
             raise NoAppException(str(error)) from error  # Commands end with it, and `--help` prints it.
 
-    group = FlaskGroup(
+    group = _Commands(
         name="chat-bff",
         create_app=app_for_commands,
         add_default_commands=False,
@@ -33,7 +35,28 @@ def command_line(create_app: Callable[[], Flask]) -> click.Group:
     group.add_command(run)
     group.add_command(worker)
     group.add_command(conformance)
+    group.add_command(diagnose(_settings_for_diagnose))
     return group
+
+
+class _Commands(FlaskGroup):
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """An invalid setting ends a command of the app. Flask would add that there is no such command."""
+        if click.Group.get_command(self, ctx, name) is None:
+            try:
+                ctx.ensure_object(ScriptInfo).load_app()
+            except NoAppException as error:
+                click.echo(error.message, err=True)
+                ctx.exit(3)
+        return super().get_command(ctx, name)
+
+
+def _settings_for_diagnose() -> Settings:
+    """It runs on any machine, and needs none that a server does."""
+    try:
+        return load_settings(backend_only=True)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @click.command(help="Run the web server, as `gunicorn app:app` does in a checkout.")

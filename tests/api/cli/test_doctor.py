@@ -2,10 +2,11 @@
 
 import pytest
 
+from bff import HostLogin, create_app
 from bff.api.cli.doctor import Doctor
 from bff.config.settings import descriptor_limit
 from bff.errors import UpstreamUnavailable
-from tests.live import BASE_ENVIRONMENT, new_app
+from tests.live import BASE_ENVIRONMENT, new_app, new_settings
 from tests.redis_server import RedisServer
 from tests.wire_server import LAST_CHUNK, UNNUMBERED, WireServer, chunk, reply, stream_head
 
@@ -38,6 +39,7 @@ def test_all_checks_pass_with_default_settings():
 
     assert status == 0
     assert "ok     The broker is the bundled one, in this process." in lines
+    assert "ok     The engine is the bundled one, in this process." in lines
     assert {line[:5] for line in lines} == {"ok   "}
 
 
@@ -152,6 +154,16 @@ def test_development_lists_what_production_would_refuse(monkeypatch, tmp_path):
     assert "ok     Production would refuse to start: SECRET_KEY is required in production, 32 bytes at least." in lines
 
 
+def test_an_application_with_its_own_login_needs_no_auth_mode(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    app = create_app(new_settings(SECRET_KEY="", AUTH_MODE="", AUTH_PROXY_SECRET=""), authenticator=HostLogin(lambda: "ann"))
+
+    lines = app.test_cli_runner().invoke(args=["chat", "doctor"]).stdout.splitlines()
+
+    refusals = [line for line in lines if "Production would refuse to start" in line]
+    assert refusals == ["ok     Production would refuse to start: SECRET_KEY is required in production, 32 bytes at least."]
+
+
 def test_changed_settings_are_listed_without_secrets():
     _, lines = run("doctor", METRICS_TOKEN="swordfish-of-the-deep", CLIENT_ID="tests")
 
@@ -160,6 +172,16 @@ def test_changed_settings_are_listed_without_secrets():
     assert "MAX_STREAMS" not in lines[0]
     assert "LOG_LEVEL" not in lines[0]
     assert not any("swordfish" in line or BASE_ENVIRONMENT["SECRET_KEY"] in line for line in lines)
+
+
+def test_changed_settings_are_listed_as_they_are_set():
+    _, lines = run(
+        "doctor", RELAY_REASONING="0", HEARTBEAT_SECONDS="20", CORS_ALLOW_ORIGINS="https://a.example,https://b.example"
+    )
+
+    assert "RELAY_REASONING=0," in lines[0]
+    assert "HEARTBEAT_SECONDS=20," in lines[0]
+    assert "CORS_ALLOW_ORIGINS=https://a.example,https://b.example" in lines[0]
 
 
 def test_diagnose_reports_a_buffering_proxy():
