@@ -57,11 +57,13 @@ test-deps: .venv/dev .venv/frameworks/installed
 %/node_modules/.package-lock.json: %/package-lock.json
 	cd $* && npm ci --ignore-scripts --no-audit --no-fund --fetch-retries=5
 
-# Kills processes at random, for SOAK_SECONDS per test: workers and web processes with Redis (once with a repeatable engine), and
-# the single process of the default setup.
+# For SOAK_SECONDS per test: kills processes at random, workers and web processes with Redis (once with a repeatable engine), and
+# the single process of the default setup; and shows that what servers occupy stays flat. Only that: make soak SOAK=flat
+SOAK ?= killed_at_random or flat
 soak: export SOAK_SECONDS ?= 120
 soak: .venv/dev
-	.venv/bin/python -m pytest -rP -k killed_at_random tests/faults/test_redis.py tests/faults/test_journal_killed.py
+	.venv/bin/python -m pytest -rP -k "$(SOAK)" tests/faults/test_redis.py tests/faults/test_journal_killed.py \
+		tests/faults/test_soak.py
 
 # Freezes Redis for up to 90 seconds, with production timeouts; takes some six minutes.
 soak-freezes: export FREEZE_SCALE ?= 1

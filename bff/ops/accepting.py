@@ -16,12 +16,17 @@ def limit_accepts() -> None:
     Starting a stream takes some milliseconds, so with many connections in one turn, all open streams wait for as long as
     hundreds of events would take; more clients connect meanwhile, so that it takes as long the next time.
     """
-    BaseServer.max_accept = property(_accepts_in_this_turn)
+    BaseServer.max_accept = _AcceptsPerTurn()
 
 
-def _accepts_in_this_turn(server: Any) -> int:
-    """gevent asks for this number in each turn in which a connection waits."""
-    now = monotonic()
-    elapsed = now - vars(server).get("accepted_at", now)
-    server.accepted_at = now
-    return max(1, min(MAX_ACCEPTS, int(elapsed * MIN_ACCEPTS_PER_SECOND)))
+class _AcceptsPerTurn:
+    """gevent reads the number in each turn in which a connection waits.
+
+    gunicorn sets it to 1 if several processes accept from one socket: another one may take what a busy process leaves.
+    """
+
+    def __get__(self, server: Any, owner: object) -> int:
+        now = monotonic()
+        elapsed = now - vars(server).get("accepted_at", now)
+        server.accepted_at = now
+        return max(1, min(MAX_ACCEPTS, int(elapsed * MIN_ACCEPTS_PER_SECOND)))

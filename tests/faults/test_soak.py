@@ -1,0 +1,131 @@
+"""What servers occupy stays flat while readers of every kind come and go."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import pytest
+from redis import Redis
+
+from bff.ops.redis import connect
+from tests.db.talk import ROOM, ConversationBrowser
+from tests.faults.test_churn import MIB
+from tests.faults.test_journal_killed import EXPIRED_ENTRY_BYTES
+from tests.faults.test_rounds import READERS, WORDS
+from tests.live import Server, in_parallel, last_of
+
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
+"""How long each test runs, in `make soak`."""
+ROUNDS_PER_SAMPLE = 3
+PAUSE_SECONDS = 3.0 if SOAK_SECONDS else 0.0
+"""Between two rounds, so that an hour of them leaves the machine usable."""
+RETENTION_SECONDS = 2
+WARM_SAMPLES = 0.25
+"""The share of the samples that shows what servers occupy at first."""
+SLACK = {"memory": 12 * MIB, "descriptors": 4, "threads": 2, "keys": 50}
+
+REMEMBERED = re.compile(r"\}:[mc]:")
+
+Sample = dict[str, int]
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(120 + 3 * SOAK_SECONDS)]
+
+
+def conversation(browser: ConversationBrowser) -> None:
+    """One reply, read to its end; then the conversation is deleted."""
+    chat = browser.begin(WORDS)
+    assert '"token"' in browser.open_stream(chat).read().decode()
+    browser.request("DELETE", f"{ROOM}/{chat}").close()
+
+
+def complete(browser: ConversationBrowser) -> None:
+    assert last_of(browser.say(WORDS))["type"] == "complete"
+
+
+ALL_READERS = [*READERS, conversation, complete]
+READERS_PER_ROUND = 2 * len(ALL_READERS)
+
+
+def run_round(server: Server) -> None:
+    def read(number: int) -> None:
+        ALL_READERS[number % len(ALL_READERS)](ConversationBrowser(server, f"user-{number}"))
+
+    in_parallel(READERS_PER_ROUND, read)
+
+
+def occupied(pids: list[int]) -> Sample:
+    """Of all processes together."""
+    folders = [Path(f"/proc/{pid}") for pid in pids]
+    return {
+        "memory": sum(int((folder / "statm").read_text().split()[1]) for folder in folders) * os.sysconf("SC_PAGE_SIZE"),
+        "descriptors": sum(len(os.listdir(folder / "fd")) for folder in folders),
+        "threads": sum(len(os.listdir(folder / "task")) for folder in folders),
+    }
+
+
+def stored(client: Redis) -> Sample:
+    """What Redis stores. For a day it remembers each message that has ended, and the ids that its client gave it."""
+    remembered = sum(bool(REMEMBERED.search(key)) for key in client.scan_iter(count=1000))
+    return {"keys": client.dbsize() - remembered, "remembered": remembered, "redis": client.info()["used_memory"]}
+
+
+def soak(server: Server, sample: Callable[[], Sample]) -> list[Sample]:
+    samples: list[Sample] = []
+    start = time.monotonic()
+    while len(samples) < 3 or time.monotonic() < start + SOAK_SECONDS:
+        for _ in range(ROUNDS_PER_SAMPLE):
+            run_round(server)
+            time.sleep(PAUSE_SECONDS)
+        time.sleep(RETENTION_SECONDS + 0.5)
+        rounds = ROUNDS_PER_SAMPLE * (len(samples) + 1)
+        samples.append({"seconds": int(time.monotonic() - start), "readers": rounds * READERS_PER_ROUND} | sample())
+    return samples
+
+
+def assert_flat(samples: list[Sample]) -> None:
+    """Prints the samples, about twenty of them, and compares the last quarter with the first."""
+    names = list(samples[0])
+    print("", *(f"{name:>12}" for name in names))
+    for sample in samples[:: max(1, len(samples) // 20)]:
+        print("", *(f"{sample[name]:>12,}" for name in names))
+    quarter = max(1, round(len(samples) * WARM_SAMPLES))
+    for name in SLACK.keys() & names:
+        first, last = (median(sample[name] for sample in part) for part in (samples[:quarter], samples[-quarter:]))
+        assert last <= first + SLACK[name], f"{name}: {last:,} after {first:,}"
+
+
+def settings(folder: Path) -> dict[str, str]:
+    return {
+        "ECHO_WORD_SECONDS": "0.01",
+        "MESSAGES_PER_MINUTE": "100000",
+        "RETENTION_SECONDS": str(RETENTION_SECONDS),
+        "DATABASE_URL": f"sqlite:///{folder}/chat.db",
+    }
+
+
+def test_one_process_with_its_journal_stays_flat(start, tmp_path):
+    journal = tmp_path / "queue" / "queue.db"
+    server = start("gunicorn", QUEUE_FILE=str(journal), **settings(tmp_path))
+
+    samples = soak(server, lambda: occupied([server.worker_pid]) | {"journal": journal.stat().st_size})
+
+    assert_flat(samples)
+    first, last = samples[0], samples[-1]
+    remembered = (last["readers"] - first["readers"]) * EXPIRED_ENTRY_BYTES
+    assert last["journal"] <= first["journal"] + remembered + MIB
+    assert "Traceback" not in server.log
+
+
+def test_two_web_processes_and_two_workers_with_redis_stay_flat(start, tmp_path, clean_redis):
+    options = settings(tmp_path) | {"REDIS_URL": clean_redis.url}
+    workers = [start("worker", **options) for _ in range(2)]
+    web = start("gunicorn", WEB_CONCURRENCY="2", RUN_WORKER="0", **options)
+    pids = [*web.children, *(worker.process.pid for worker in workers)]
+
+    with connect(clean_redis.url) as client:
+        samples = soak(web, lambda: occupied(pids) | stored(client))
+    assert_flat(samples)
+    assert [server.log for server in [web, *workers] if "Traceback" in server.log] == []
