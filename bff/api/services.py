@@ -60,8 +60,8 @@ class Parts:
 
 def instance_name() -> str:
     """The name of the instance that serves the request: its blueprint contains all others."""
-    blueprints = request.blueprints
-    return blueprints[-1] if blueprints else DEFAULT_NAME
+    name, _, is_in_blueprint = (request.endpoint or "").partition(".")
+    return name if is_in_blueprint else DEFAULT_NAME
 
 
 def parts() -> Parts:

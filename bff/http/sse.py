@@ -114,16 +114,17 @@ class Decoder:
             blocks = blocks.decode("utf-8", "replace").encode()
         if b"\0" in blocks or self._has_large_block(blocks):
             return self._parse_one_by_one(blocks)
-        ids = len(_ID.findall(blocks)) if b"id" in blocks else 0
+        ids = blocks.count(b"\nid") + blocks.startswith(b"id")
+        last_event_id, events = self.last_event_id, []
         self._blocks.data = blocks
-        parsed = list(self._parser.events())
-        if ids != sum(event.id is not None for event in parsed):
-            return self._parse_one_by_one(blocks)  # An id without data, or two in one block: sseclient-py loses one.
-        events = []
-        for event in parsed:
+        for event in self._parser.events():
             if event.id is not None:
-                self.last_event_id = event.id
-            events.append(Event(event.event, event.data, self.last_event_id))
+                ids -= 1
+                last_event_id = event.id
+            events.append(Event(event.event, event.data, last_event_id))
+        if ids:
+            return self._parse_one_by_one(blocks)  # An id without data, or two in one block: sseclient-py loses one.
+        self.last_event_id = last_event_id
         return events
 
     def _has_large_block(self, blocks: bytes) -> bool:

@@ -26,6 +26,8 @@ class _AcceptsPerTurn:
     """
 
     def __get__(self, server: Any, owner: object) -> int:
+        if server is None:
+            return 1
         now = monotonic()
         elapsed = now - vars(server).get("accepted_at", now)
         server.accepted_at = now

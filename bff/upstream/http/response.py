@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Any, Final, cast
 
 from bff.http.waiting import Waiter
-from bff.upstream.http.response_head import read_head
+from bff.upstream.http.response_head import parse_head, read_head
 from bff.upstream.http.response_wait import receive, receive_all
 
 MAX_CHUNK_LINE_BYTES: Final = 1024
@@ -23,6 +23,7 @@ class NonBlockingResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self._socket = sock
+        self._is_head = kwargs.get("method") == "HEAD"
         self.ended = False
         self._buffered = b""
         self._framing = b""
@@ -37,11 +38,32 @@ class NonBlockingResponse(http.client.HTTPResponse):
             head, self._buffered = read_head(pieces)
         # From here on the socket is read directly. Dropping the reader's buffer saves 8 KiB per stream.
         connection = self.fp.detach()
-        self.fp = io.BufferedReader(cast("io.RawIOBase", io.BytesIO(head)))
         try:
-            super().begin()
+            if not self._begin_well_formed(head):
+                self.fp = io.BufferedReader(cast("io.RawIOBase", io.BytesIO(head)))
+                super().begin()
         finally:
             self.fp = cast("io.BufferedReader", connection)  # Only to be closed; it is not read again.
+
+    def _begin_well_formed(self, data: bytes) -> bool:
+        """Sets what http.client's `begin` would. Returns whether it could."""
+        head = parse_head(data)
+        length = head and head.first.get("content-length", "0")
+        if head is None or not length or not length.isdigit():
+            return False
+        self.version, self.status, self.reason = 11, head.status, head.reason
+        self.code, self.headers = head.status, head.headers
+        self.msg = head.headers
+        self.chunked = head.first.get("transfer-encoding", "").lower() == "chunked"
+        if self.chunked:
+            self.chunk_left = None
+        if head.status in {204, 304} or head.status < 200 or self._is_head:
+            self.length = 0
+        else:
+            self.length = None if self.chunked or "content-length" not in head.first else int(length)
+        has_end = self.chunked or self.length is not None
+        self.will_close = "close" in head.first.get("connection", "").lower() or not has_end
+        return True
 
     @property
     def reusable(self) -> bool:

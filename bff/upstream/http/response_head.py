@@ -7,7 +7,7 @@ only 100, without a limit, and would block for the rest of a head.
 import http.client
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from bff.errors import UpstreamError
 
@@ -19,6 +19,18 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 _END: Final = re.compile(rb"\n\r?\n")
 _INFORMATIONAL: Final = re.compile(rb"HTTP/[0-9.]+[ \t]+(1[0-9]{2})\s")
 _PREFIX: Final = b"HTTP/"
+_WELL_FORMED: Final = re.compile(
+    rb"HTTP/1\.1 ([1-9][0-9]{2})(?: ([\t -~]*))?\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*\r\n){0,99})\r\n"
+)
+"""What servers send. Everything else is left to http.client."""
+
+
+class Head(NamedTuple):
+    status: int
+    reason: str
+    headers: http.client.HTTPMessage
+    first: dict[str, str]
+    """The first value of each header, by its name in lower case."""
 
 
 def read_head(pieces: Iterator[bytes]) -> tuple[bytes, bytes]:
@@ -38,6 +50,24 @@ def read_head(pieces: Iterator[bytes]) -> tuple[bytes, bytes]:
         if informational[1] == b"101":
             raise UpstreamError(detail="an unrequested change of protocol")
     raise UpstreamError(detail=f"more than {MAX_INFORMATIONAL} informational responses")
+
+
+def parse_head(head: bytes) -> Head | None:
+    """As http.client does, whose parser, one for e-mails, takes a twentieth of the CPU time of a stream's start.
+
+    None if the head is not well formed.
+    """
+    match = _WELL_FORMED.fullmatch(head)
+    if match is None:
+        return None
+    headers = http.client.HTTPMessage()
+    first: dict[str, str] = {}
+    for line in match[3].decode().split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        value = value.lstrip(" \t")
+        headers.set_raw(name, value)
+        first.setdefault(name.lower(), value)
+    return Head(int(match[1]), (match[2] or b"").decode().strip(), headers, first)
 
 
 def _head_size(data: bytearray, pieces: Iterator[bytes]) -> int:
