@@ -99,7 +99,7 @@ def test_a_conversation_is_created_shown_listed_and_deleted(client):
     assert client("GET", CONVERSATIONS).get_json() == {"conversations": [content], "nextCursor": None}
 
     deleted = client("DELETE", f"{CONVERSATIONS}/{content['id']}")
-    assert (deleted.status_code, deleted.data) == (204, b"")
+    assert (deleted.status_code, deleted.data, deleted.content_type) == (204, b"", None)
     assert refused(client("GET", f"{CONVERSATIONS}/{content['id']}")) == (404, "not_found")
     assert client("GET", CONVERSATIONS).get_json()["conversations"] == []
 
@@ -393,7 +393,7 @@ def test_a_question_gets_one_reply(client):
     done = frames(client.stream(conversation_id))[-1]
 
     again = client.stream(conversation_id)
-    assert (again.status_code, again.data) == (204, b"")
+    assert (again.status_code, again.data, again.content_type) == (204, b"", None)
     client.add_message(conversation_id, "two")
     assert client.stream(conversation_id, Last_Event_ID=done["id"]).status_code == 204
     assert client.stream(conversation_id, Last_Event_ID="nonsense").status_code == 200

@@ -235,6 +235,13 @@ def test_an_invalid_body_is_refused(client, path, body, status, code):
 
 
 @both_paths
+def test_the_answer_to_options_has_no_content_type(client, path):
+    response = client.options(path, headers=HEADERS)
+
+    assert (response.status_code, response.data, response.content_type) == (200, b"", None)
+
+
+@both_paths
 @pytest.mark.parametrize("missing", sorted(set(REQUEST) - {"message_type"}))
 def test_the_error_names_a_missing_field(client, path, missing):
     response = post(client, path, json={name: value for name, value in REQUEST.items() if name != missing})
