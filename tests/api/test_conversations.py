@@ -143,6 +143,7 @@ def test_title_and_agent_are_updated_independently(make, changes, title, agent):
         (b"[]", ""),
         (b"null", ""),
         (b"{", ""),
+        (b'{"title": "new", "more": -Infinity}', ""),
     ],
 )
 def test_an_invalid_conversation_is_refused_with_its_field(client, content, field):

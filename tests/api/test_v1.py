@@ -57,6 +57,7 @@ INVALID = {
     "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400),
     "a tool's answer": ({"messages": [{"role": "tool", "content": "4"}]}, 400),
     "blank": ({"messages": [{"role": "user", "content": " "}]}, 400),
+    "NaN": ({"metadata": {"a": float("nan")}}, 400),
 }
 
 

@@ -223,6 +223,7 @@ def test_the_key_must_be_one_bearer_token(client, path, authorization):
         (json.dumps(REQUEST | {"user_id": ""}).encode(), 400, "invalid_request"),
         (json.dumps(REQUEST | {"org": None}).encode(), 400, "invalid_request"),
         (json.dumps(REQUEST | {"message_type": "video"}).encode(), 400, "invalid_request"),
+        (json.dumps(REQUEST | {"options": {"temperature": float("nan")}}).encode(), 400, "invalid_request"),
         (json.dumps(REQUEST | {"message": "x" * 5000}).encode(), 413, "too_large"),
     ],
     ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else "",

@@ -13,6 +13,7 @@ HUGE_BYTES: Final = 10 * 1024**3
 """A declared length over any limit; the body is not sent."""
 NONSENSE: Final = {
     "broken JSON": b'{"message": ',
+    "NaN": b'{"message": "hello", "more": NaN}',
     "an array": b'["message"]',
     "no message": b"{}",
     "a blank message": b'{"message": " \\n "}',
