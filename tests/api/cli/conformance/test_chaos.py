@@ -7,9 +7,11 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
+from bff.api.cli.conformance.chaos.run import run_command
 from tests.api.cli.conformance.test_ourselves import CREDENTIALS
 from tests.faults.engine import Engine, question
 from tests.live import INHERITED, ROOT, Server, free_port
@@ -93,6 +95,14 @@ def test_replies_of_an_engine_that_may_not_be_called_again_are_interrupted(resta
     assert failed(done.stdout) == [], done.stdout
     [ends] = [line for line in done.stdout.splitlines() if "chaos.ends" in line]
     assert re.search(r": [0-9]+ complete, [0-9]+ interrupted$", ends), done.stdout
+
+
+def test_a_command_may_leave_a_server_running_in_the_background():
+    started = monotonic()
+
+    assert run_command("sleep 5 &") == ""
+    assert run_command("sleep 5 & echo no such unit >&2; exit 5") == "the command ended with status 5: no such unit"
+    assert monotonic() - started < 4
 
 
 def test_a_command_that_fails_is_reported(start):

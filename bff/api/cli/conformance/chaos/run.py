@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from tempfile import TemporaryFile
 from threading import Event as Flag
 from threading import Thread
 from time import monotonic
@@ -76,7 +77,7 @@ class _Load:
     def _restart_at_random(self) -> None:
         pause = random.uniform(*FIRST_RESTART)  # noqa: S311 - no secret
         while not self._done.wait(pause * self._plan.duration) and monotonic() < self._ends_at:
-            self._record.commands.append(_run_command(self._plan.command))
+            self._record.commands.append(run_command(self._plan.command))
             pause = random.uniform(*BETWEEN_RESTARTS)  # noqa: S311 - no secret
 
     def _send_messages(self) -> None:
@@ -123,11 +124,19 @@ class _Load:
             reply.log = None
 
 
-def _run_command(command: str) -> str:
-    """What went wrong, "" if nothing did."""
-    try:
-        done = subprocess.run(command, shell=True, timeout=COMMAND_SECONDS, capture_output=True, check=False)  # noqa: S602
-    except subprocess.TimeoutExpired:
-        return f"the command ran for more than {COMMAND_SECONDS:g} s"
-    output = done.stderr.decode(errors="replace").strip()[-200:]
+def run_command(command: str) -> str:
+    """What went wrong, "" if nothing did.
+
+    Only the shell is waited for: a server that it starts in the background inherits its output. A pipe would not end before
+    that server.
+    """
+    with TemporaryFile() as errors:
+        try:
+            done = subprocess.run(  # noqa: S602
+                command, shell=True, timeout=COMMAND_SECONDS, stdout=subprocess.DEVNULL, stderr=errors, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return f"the command ran for more than {COMMAND_SECONDS:g} s"
+        errors.seek(0)
+        output = errors.read().decode(errors="replace").strip()[-200:]
     return f"the command ended with status {done.returncode}: {output}" if done.returncode else ""
