@@ -155,7 +155,7 @@ def _completion_response(
 ) -> Response:
     """Waits for the end of the reply. `completion`: see OpenAiEncoder. Raises the error that the reply ended with."""
     hooks.release_with_response(slot)
-    stream = reply_stream.new_reply_stream(reply, message_id, kind="v1", own=True, on_reader_gone=on_reader_gone)
+    stream = reply_stream.new_reply_stream(reply, message_id, kind="v1", on_reader_gone=on_reader_gone)
     waiter = waiting.new_waiter(waiting.client_socket(request.environ), allow_half_open=False)
     try:
         slot.attach(waiter)

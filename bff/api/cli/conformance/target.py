@@ -83,10 +83,10 @@ class User:
         self.request("GET", ACTIVE).close()
         return self
 
-    def json(self, method: str, path: str, content: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+    def json(self, method: str, path: str, content: Any = None) -> Any:
         """The JSON of a response. Raises ClientError, Failed for another status than 2xx."""
         body = None if content is None else json.dumps(content).encode()
-        with self.request(method, path, body, {**JSON, **(headers or {})}) as response:
+        with self.request(method, path, body, JSON) as response:
             if response.status >= 300:
                 raise Failed(f"{method} {path} was answered with {response.status}")
             return response.read_json(self._target.deadline())
@@ -96,14 +96,12 @@ class User:
         body = json.dumps({"message": message, **fields}).encode()
         return self._stream("POST", CHAT, body, {**JSON, **(headers or {})})
 
-    def follow(
-        self, message_id: str, after: str = "", query: str = "", headers: Mapping[str, str] | None = None
-    ) -> EventStream:
+    def follow(self, message_id: str, after: str = "", query: str = "") -> EventStream:
         """Follows a reply from its start, or after an event. Raises ClientError, Failed if no stream is opened."""
         if not message_id:
             raise Failed("the reply has no X-Message-ID, so it cannot be followed: see headers.message-id")
         resume = {"Last-Event-ID": after} if after else {}
-        return self._stream("GET", f"{CHAT}/{message_id}{query}", None, {**resume, **(headers or {})})
+        return self._stream("GET", f"{CHAT}/{message_id}{query}", None, resume)
 
     def stop(self, message_id: str) -> Response:
         """Raises ClientError, Failed if there is no message id."""
