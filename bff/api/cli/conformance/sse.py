@@ -78,6 +78,12 @@ def event_of(frame: Frame) -> Event | None:
     return Event(str(content.get("type", "")), (frame.values("id") or [""])[-1], content, frame)
 
 
+def since_restart(events: list[Event]) -> list[Event]:
+    """The events after the last `restart`; all, if there is none."""
+    restarts = [index for index, event in enumerate(events) if event.type == "restart"]
+    return events[restarts[-1] + 1 :] if restarts else events
+
+
 class EventStream:
     """The frames of a response. `with` closes the connection."""
 
@@ -107,9 +113,7 @@ class EventStream:
     @property
     def text(self) -> str:
         """The pieces of the reply since its last restart."""
-        events = self.logged
-        restarts = [index for index, event in enumerate(events) if event.type == "restart"]
-        since = events[restarts[-1] + 1 :] if restarts else events
+        since = since_restart(self.logged)
         return "".join(str(event.content.get("text", "")) for event in since if event.type == "progress")
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, Final
 from bff.api.cli.conformance.chaos.readers import GONE, Reader
 from bff.api.cli.conformance.model import check
 from bff.api.cli.conformance.outcomes import Skipped, expect
-from bff.api.cli.conformance.sse import TERMINAL, Event
+from bff.api.cli.conformance.sse import TERMINAL, Event, since_restart
 from bff.api.cli.conformance.target import Target, User
 
 TOPIC: Final = "chaos"
@@ -157,18 +157,13 @@ def _difference(reply: ReplyRecord, reader: Reader, repeats: bool) -> str:
         return ""
     if repeats and _text(reader) != reply.text:
         return f"the text is {_text(reader)!r}, not {reply.text!r}"
-    if reply.log is not None and _keys(reader.runs[-1]) != _keys(_last_run(reply.log)):
+    if reply.log is not None and _keys(reader.runs[-1]) != _keys(since_restart(reply.log)):
         return "its events differ from those of a reader who comes later"
     return ""
 
 
 def _keys(events: list[Event]) -> list[tuple[str, str]]:
     return [event.key for event in events]
-
-
-def _last_run(events: list[Event]) -> list[Event]:
-    restarts = [index for index, event in enumerate(events) if event.type == "restart"]
-    return events[restarts[-1] + 1 :] if restarts else events
 
 
 @verdict(
