@@ -253,5 +253,5 @@ def _items_after(items: list[dict[str, Any]], after: str) -> list[dict[str, Any]
         return items
     ids = [item["id"] for item in items]
     if after not in ids:
-        raise InvalidRequest("after: is no item of this response.", param="after")
+        raise InvalidRequest("after: is not an item of this response.", param="after")
     return items[ids.index(after) + 1 :]

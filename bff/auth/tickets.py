@@ -66,7 +66,7 @@ class Tickets:
         try:
             return self._signer.loads(ticket)
         except BadData:
-            raise Unauthorized("This ticket is none of ours.") from None
+            raise Unauthorized("This ticket is not valid.") from None
 
     def _make_room(self, now: float) -> None:
         """Drops the oldest tickets: the expired ones, and as many as exceed MAX_REMEMBERED."""

@@ -112,7 +112,7 @@ def test_without_streaming_the_reply_is_one_json_object(client):
     ("message", "kinds", "reply"),
     [
         ("/slow 0 one two", ["progress", "progress", "complete"], "one two"),
-        ("/silence 0", ["progress", "complete"], "That were 0 seconds."),
+        ("/silence 0", ["progress", "complete"], "Silent for 0 s."),
         ("/big 2", ["progress", "complete"], None),
         ("/tool", ["status", "tool_use", "tool_result", "progress", "complete"], "For God so loved the world."),
         ("/help", ["progress", "complete"], HELP),

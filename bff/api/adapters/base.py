@@ -176,7 +176,7 @@ def last_user_message(messages: list[Message]) -> Message:
 def text_only(content: Any) -> str:
     """The text of a message's content, which is a string or a list of parts. Parts that are meant for the app are ignored.
 
-    Raises InvalidRequest if any other part is no text.
+    Raises InvalidRequest if any other part is not text.
     """
     parts = [part for part in content if not _is_for_app(part)] if isinstance(content, list) else content
     texts = _texts(parts)
@@ -193,7 +193,7 @@ def joined_text(content: Any) -> str:
 
 
 def _texts(content: Any) -> list[str | None]:
-    """The text of each part; None for a part that is no text."""
+    """The text of each part; None for a part that is not text."""
     if isinstance(content, str):
         return [content]
     return [_text_of_part(part) for part in content] if isinstance(content, list) else []

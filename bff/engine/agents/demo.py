@@ -86,7 +86,7 @@ def _silence(arguments: str) -> Command:
 
     def reply(waiter: Waiter) -> Pieces:
         yield from waiter.sleep(seconds)
-        yield f"That were {seconds:g} seconds."
+        yield f"Silent for {seconds:g} s."
 
     return reply
 

@@ -28,7 +28,7 @@ def _headers(_: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 def _header(param: click.Parameter, value: str) -> tuple[str, str]:
     name, colon, text = value.partition(":")
     if not colon or not HEADER_NAME.fullmatch(name) or not value.isprintable():
-        raise click.BadParameter(f"{value!r} is no header: write 'Name: value'.", param=param)
+        raise click.BadParameter(f"{value!r} is not a header: write 'Name: value'.", param=param)
     return name, text.strip()
 
 

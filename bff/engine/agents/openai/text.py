@@ -30,7 +30,7 @@ def _object(choice: dict[str, Any], name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise UpstreamError(detail=f"a {name} that is no object")
+        raise UpstreamError(detail=f"a {name} that is not an object")
     return value
 
 
