@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.engine.agents.openai_server import DONE, HEAD, error_reply, full_reply, piece, settings_of, text_deltas
-from tests.live import new_app, who
+from tests.live import who
 from tests.wire_server import CUT, WireServer
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -49,18 +49,9 @@ class Client:
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(app_with_database):
     """`make(user, SETTING="…")`: a client of a new app. All apps share one database."""
-    apps = []
-
-    def new_client(user="ada", **settings):
-        app = new_app(**{"DATABASE_URL": f"sqlite:///{tmp_path}/chat.db", "ECHO_WORD_SECONDS": "0"} | settings)
-        apps.append(app)
-        return Client(app, user)
-
-    yield new_client
-    for app in apps:
-        app.extensions["chat_bff"].store._database.close()
+    return lambda user="ada", **settings: Client(app_with_database(**settings), user)
 
 
 @pytest.fixture
