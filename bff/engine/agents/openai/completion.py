@@ -107,7 +107,7 @@ class Completion:
 
 
 def _first_choice(content: dict[str, Any]) -> dict[str, Any] | None:
-    """The choice 0; None where there is none, as beside usage. Raises UpstreamError for another form."""
+    """The choice 0; None where there is none, as in a chunk that has only `usage`. Raises UpstreamError for another form."""
     choices = content.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise UpstreamError(detail="the model's choices have an unknown form")

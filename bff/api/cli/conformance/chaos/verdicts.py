@@ -99,7 +99,7 @@ def accepted(record: Record) -> str | None:
     "chaos.finished",
     "Every reader received the end of its reply",
     rule=EVENTS,
-    meaning="The page shows a reply as running for ever.",
+    meaning="The page shows a reply as running forever.",
 )
 def finished(record: Record) -> str | None:
     known = [(reply, reader) for reply, reader in record.readers if reader.refusal not in GONE]

@@ -112,7 +112,7 @@ def events(target: Target) -> str | None:
     "conversation.resume",
     "After each event of a conversation's reply, Last-Event-ID gets exactly the rest, and 204 after the last",
     rule=CONVERSATIONS,
-    meaning="After a lost connection words are missing or shown twice, or EventSource reconnects for ever.",
+    meaning="After a lost connection words are missing or shown twice, or EventSource reconnects forever.",
 )
 def resume(target: Target) -> str | None:
     with _with_question(target) as conversation:
@@ -131,7 +131,7 @@ def resume(target: Target) -> str | None:
     "conversation.answered",
     "A question that has its reply is not answered again: 204",
     rule=CONVERSATIONS,
-    meaning="Each page that is loaded makes the agent reply once more, and EventSource does so for ever.",
+    meaning="Each page that is loaded makes the agent reply once more, and EventSource does so forever.",
 )
 def answered(target: Target) -> str | None:
     with _with_question(target, 0.1) as conversation:

@@ -20,7 +20,7 @@ LATENESS: Final = 1.5
     "end.one",
     "A stream has exactly one terminal event, as its last, and ends cleanly",
     rule=EVENTS,
-    meaning="The page shows a reply as running for ever, replaces it by another end, or reports an error after success.",
+    meaning="The page shows a reply as running forever, replaces it by another end, or reports an error after success.",
 )
 def one_end(target: Target) -> str | None:
     expect_one_end(target.sample())
@@ -78,7 +78,7 @@ def error(target: Target) -> str | None:
     "end.seen",
     "A client that has received the end gets 204",
     rule=EVENTS,
-    meaning="EventSource reconnects after every clean end, and would do so for ever.",
+    meaning="EventSource reconnects after every clean end, and would do so forever.",
 )
 def seen(target: Target) -> str | None:
     sample = target.sample()
