@@ -1,7 +1,8 @@
 """`flask chat doctor|diagnose|webhooks|db`: the configuration, the network in front of a running server, webhooks, the tables.
 
 `doctor` and `diagnose` print one line for each result and exit with status 1 if anything is wrong. `flask doctor`, `flask
-diagnose` and `flask db` are aliases. Flask-Migrate has a command `db`, too, which takes precedence where it is installed.
+diagnose`, `flask webhooks` and `flask db` are aliases. Flask-Migrate has a command `db`, too, which takes precedence where it
+is installed.
 """
 
 import sys
