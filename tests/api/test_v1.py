@@ -372,6 +372,27 @@ def test_an_invalid_parameter_is_named(name, value, model):
     assert (problem["type"], problem["code"], problem["param"]) == ("invalid_request_error", "invalid_request", name)
 
 
+TOO_LARGE = {
+    "response_format": '{"type": "json_schema", "json_schema": {"name": "x", "schema": {"maximum": 1e999}}}',
+    "tools": '[{"type": "function", "function": {"name": "f", "parameters": {"maximum": -1e999}}}]',
+    "tool_choice": '{"type": "function", "function": {"name": 1e999}}',
+    "messages": '[{"role": "assistant", "tool_calls": [{"id": 1e999}]}, {"role": "user", "content": "hello"}]',
+}
+
+
+@pytest.mark.parametrize(("name", "value"), TOO_LARGE.items())
+def test_a_number_that_is_too_large_for_json_reaches_no_model(name, value):
+    parameters = {"model": '"openai"', "messages": '[{"role": "user", "content": "hello"}]', name: value}
+    body = ",".join(f'"{name}": {value}' for name, value in parameters.items())
+
+    with WireServer(full_reply("ok")) as server:
+        browser = client(**settings_of(server))
+        response = browser.post("/v1/chat/completions", data=f"{{{body}}}", content_type="application/json", headers=ADA)
+
+    assert (response.status_code, response.json["error"]["param"]) == (400, name)
+    assert not server.requests
+
+
 def test_calls_with_the_same_idempotency_key_are_one_reply():
     browser = client(ECHO_WORD_SECONDS="0")
     content = {"model": "echo", "messages": [{"role": "user", "content": "hello"}], "temperature": 0}

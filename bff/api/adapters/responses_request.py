@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field, StringConstraints
 
 from bff.api.adapters.base import HISTORY_STRINGS
-from bff.api.adapters.openai_request import Number, TokenCount, check_choice
+from bff.api.adapters.openai_request import JsonObject, JsonValue, Number, TokenCount, check_choice
 from bff.db.responses import InputItem
 from bff.errors import InvalidRequest, TooLarge
 from bff.http import request_body
@@ -46,9 +46,9 @@ class ResponseRequest(BaseModel):
     frequency_penalty: Number | None = None
     presence_penalty: Number | None = None
     user: str | None = None
-    text: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
+    text: JsonObject | None = None
+    tools: list[JsonObject] | None = None
+    tool_choice: JsonValue = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
     safety_identifier: str | None = None
