@@ -19,7 +19,7 @@ from bff.upstream.messages import PRINTABLE
 HISTORY_STRINGS: Final = 20_000
 """Maximum strings in the body of a client that sends the whole history: about 1,000 turns."""
 MAX_CHAT_ID_CHARACTERS: Final = 128
-TEXT_ONLY: Final = "messages: the last one must hold text only; files and images are not supported."
+TEXT_ONLY: Final = "messages: the last one must contain text only; files and images are not supported."
 _APP_PARTS: Final = frozenset({"step-start", "reasoning", "source-url", "source-document"})
 """Types of message parts that are meant for the app, besides `data-…`: no model reads them."""
 DONE: Final = "[DONE]"
@@ -183,7 +183,7 @@ def text_only(content: Any) -> str:
     if None in texts:
         raise InvalidRequest(TEXT_ONLY, param="messages")
     if not texts:
-        raise InvalidRequest("messages: the last one must hold text.", param="messages")
+        raise InvalidRequest("messages: the last one must contain text.", param="messages")
     return joined_text(parts)
 
 
