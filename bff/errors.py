@@ -86,7 +86,7 @@ class NotFound(ChatError):
 
 
 class MethodNotAllowed(ChatError):
-    status, code, message = 405, "method_not_allowed", "This address does not take that method."
+    status, code, message = 405, "method_not_allowed", "This address does not allow that method."
 
 
 class Busy(ChatError):
@@ -98,7 +98,7 @@ class Expired(ChatError):
 
 
 class LengthRequired(ChatError):
-    status, code, message = 411, "length_required", "The request must say how long its body is."
+    status, code, message = 411, "length_required", "The request must declare the length of its body."
 
 
 class TooLarge(ChatError):
@@ -110,7 +110,7 @@ class UnsupportedMediaType(ChatError):
 
 
 class RangeNotSatisfiable(ChatError):
-    status, code, message = 416, "range_not_satisfiable", "The file has no such range."
+    status, code, message = 416, "range_not_satisfiable", "The file does not have this range."
 
 
 class IdempotencyConflict(ChatError):

@@ -20,12 +20,12 @@ from standardwebhooks import Webhook
 
 from bff import errors
 from bff.api import openapi
+from bff.api.cli.conformance.checks import ALL as CHECKS
+from bff.api.cli.conformance.model import Check
 from bff.auth.identity import Authenticator, Identity
 from bff.auth.orgs import Orgs
 from bff.broker.webhooks.sending import signed_headers
 from bff.config.settings import Settings
-from bff.conformance.checks import ALL as CHECKS
-from bff.conformance.model import Check
 from bff.ops import metrics
 from tests.live import ADA, BASE_ENVIRONMENT, BROKER_KEY, INHERITED, ROOT, eventually, free_port, new_app
 from tests.missing import missing

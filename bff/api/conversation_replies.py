@@ -91,7 +91,7 @@ class ReplyRuns:
         """The default agent for None. Raises InvalidRequest."""
         agent = self.agents.get(agent_id or self._default)
         if agent is None:
-            raise InvalidRequest("agentId: is none of GET /api/agents.")
+            raise InvalidRequest("agentId: is not listed by GET /api/agents.")
         return agent
 
     def open(self, identity: Identity, conversation_id: UUID, query: StreamQuery, after: str) -> OpenedReply | None:

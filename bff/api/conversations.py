@@ -191,7 +191,6 @@ def _stream_response(opened: OpenedReply, slot: Slot, query: StreamQuery) -> Res
         kind="conversation",
         resumed=opened.resumed,
         resumable=slot.resumable,
-        own=True,
         on_reader_gone=reply_stream.disconnect_callback(broker, slot.user_id, opened.message_id),
     )
     reply_stream.prepare_for_drain(slot, broker)

@@ -13,8 +13,8 @@ the browser adds by itself. It is refused by what the browser says about it, in 
   `anonymous` the request itself has the effect: it is paid for by us, it reaches a server on the visitor's own machine, and
   the response to one without a cookie (`SameSite=Lax` withholds it) would set a new one and so replace the visitor's user.
   A host application's own authenticator (`ChatBFF(authenticator=…)`) may use anything, most often a session cookie.
-- In the mode `jwt` only AUTH_JWT_COOKIE is added by a browser, and it is ignored beside an `Authorization` header, which no
-  page can send to another origin without a preflight request.
+- In the mode `jwt` only AUTH_JWT_COOKIE is added by a browser, and it is ignored if there is an `Authorization` header,
+  which no page can send to another origin without a preflight request.
 - GETs are checked as well, as some start a reply and all streams are expensive; not those that a link may lead to, such as
   the page and its files. The blueprint says which (`hooks.add_hooks`), not the path, which a host application may choose.
 """

@@ -24,7 +24,7 @@ MAX_OFFSET: Final = 10**9
     (*AUTH_ERRORS, *LIMIT_ERRORS, *UPSTREAM_ERRORS),
     parameters=(
         Parameter("limit", {"type": "integer"}, "Clamped to the range from 1 to 50."),
-        Parameter("offset", {"type": "integer", "minimum": 0, "maximum": 10**9}),
+        Parameter("offset", {"type": "integer", "minimum": 0, "maximum": MAX_OFFSET}),
         Parameter("order", {"enum": ["oldest", "newest"]}, "newest: the latest turn first; offset counts from the end."),
     ),
 )

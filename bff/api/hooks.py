@@ -13,7 +13,7 @@ from bff.api import cors, csrf, error_responses, request_state, security_headers
 from bff.api.services import parts
 from bff.auth.identity import COOKIE, Identity
 from bff.errors import ChatError, InvalidRequest
-from bff.http import request_body, waiting
+from bff.http import request_body, responses, waiting
 from bff.http.streams import Slot
 from bff.ops.connections import SEND_BUFFER_BYTES
 
@@ -117,7 +117,7 @@ def _after_request(response: Response) -> Response:
     state = request_state.get()
     if state is None:
         return response
-    response = _limit_large_response(response)
+    response = responses.without_empty_type(_limit_large_response(response))
     response.headers["X-Request-ID"] = state.request_id
     security_headers.set_security_headers(response)
     cors.add_cors_headers(response, parts().settings.cors_allow_origins)

@@ -95,7 +95,7 @@ def _tail(identity: Identity, message_id: str) -> int | None:
 
 def _count(stored: Iterator[Event | None], message_id: str) -> int:
     encoder = WorkflowEncoder(message_id, {}, Sent.NOTHING)
-    relay = reply_stream.new_relay(encoder, own=True)
+    relay = reply_stream.new_relay(encoder)
     count = 0
     with contextlib.suppress(Draining):
         for event in number(relay(_unfinished(stored)), encoder, 0):

@@ -146,7 +146,6 @@ def stream_response(
         encoder=encoder,
         resumed=retry is not None,
         resumable=slot.resumable,
-        own=True,
         on_reader_gone=on_reader_gone,
     )
     prepare_for_drain(slot, broker)
@@ -208,16 +207,15 @@ def new_reply_stream(
     encoder: TracksOutput | None = None,
     resumed: bool = False,
     resumable: bool = False,
-    own: bool = False,
     on_reader_gone: Callable[[], None] | None = None,
 ) -> ReplyStream:
-    """`encoder`: the one of a protocol that cannot take back output. `own`: the reply comes from a log of our own broker.
+    """For a reply of our own broker. `encoder`: the one of a protocol that cannot take back output.
 
     `resumable`, `on_reader_gone`: see ReplyStream.
     """
     return ReplyStream(
         reply,
-        new_relay(encoder, own=own),
+        new_relay(encoder),
         {"message_id": message_id, "kind": kind} | tracing.fields(),
         started_at=request_state.started_at(),
         resumed=resumed,
@@ -227,7 +225,7 @@ def new_reply_stream(
     )
 
 
-def new_relay(encoder: TracksOutput | None, *, own: bool) -> Relay:
+def new_relay(encoder: TracksOutput | None) -> Relay:
     """See new_reply_stream."""
     settings = services.parts().settings
     return Relay(
@@ -235,7 +233,7 @@ def new_relay(encoder: TracksOutput | None, *, own: bool) -> Relay:
         tool_events=settings.relay_tool_events,
         reasoning=settings.relay_reasoning,
         expose_errors=settings.expose_upstream_errors,
-        own=own,
+        own=True,
         irrevocable=lambda: encoder is not None and encoder.sent > Sent.NOTHING,
     )
 

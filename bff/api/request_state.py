@@ -36,7 +36,7 @@ def current() -> RequestState:
 
 
 def get() -> RequestState | None:
-    """None if the response is none of ours, such as a host application's redirect to its login."""
+    """None if the response is not ours, such as a host application's redirect to its login."""
     state: RequestState | None = g.get("chat_bff")
     return state
 

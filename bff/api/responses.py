@@ -167,7 +167,6 @@ def _streamed(started: StartedResponse, reply: Reply, slot: Slot, after: int) ->
         encoder=encoder,
         resumed=request.method == "GET",
         resumable=slot.resumable,
-        own=True,
         on_reader_gone=None if started.head.fields["background"] else on_reader_gone,
     )
     reply_stream.prepare_for_drain(slot, broker)
@@ -187,9 +186,7 @@ def _whole(started: StartedResponse, reply: Reply, slot: Slot) -> Response:
     hooks.release_with_response(slot)
     on_reader_gone = reply_stream.disconnect_callback(services.parts().own_broker, slot.user_id, started.message_id)
     encoder, last, waiter = ResponseEncoder(started.head), "", _new_waiter()
-    stream = reply_stream.new_reply_stream(
-        reply, started.message_id, kind="v1", encoder=encoder, own=True, on_reader_gone=on_reader_gone
-    )
+    stream = reply_stream.new_reply_stream(reply, started.message_id, kind="v1", encoder=encoder, on_reader_gone=on_reader_gone)
     try:
         slot.attach(waiter)
         for event in responses.encode(stream.events(waiter), encoder, FROM_START):
@@ -256,5 +253,5 @@ def _items_after(items: list[dict[str, Any]], after: str) -> list[dict[str, Any]
         return items
     ids = [item["id"] for item in items]
     if after not in ids:
-        raise InvalidRequest("after: is no item of this response.", param="after")
+        raise InvalidRequest("after: is not an item of this response.", param="after")
     return items[ids.index(after) + 1 :]

@@ -15,7 +15,7 @@ MAX_CONTENT_CHARACTERS: Final = 32_000
 
 def _validate_text(text: str) -> str:
     if "\0" in text:
-        raise ValueError("must not hold NUL characters")
+        raise ValueError("must not contain NUL characters")
     if not text.strip():
         raise ValueError("must not be blank")
     return text

@@ -26,7 +26,7 @@ from bff.api.openapi import (
 )
 from bff.api.openapi.parameters import IDEMPOTENCY_KEY
 from bff.api.openapi.schemas import Chunk, Completion, ModelName, ModelNames, OpenAIProblem
-from bff.errors import ClientDisconnected, TooLarge, detached
+from bff.errors import TooLarge, detached
 from bff.http import waiting
 from bff.http.sse import Event
 from bff.http.streams import Slot
@@ -115,7 +115,7 @@ def _content(message: ChatRequest, completion_request: CompletionRequest) -> dic
         "handler": "bundled",
         "agent_id": model,
         "messages": history,
-        "options": completion_request.options(models.features(model)),
+        "options": completion_request.options(features),
     }
     return content | own_group | agent
 
@@ -153,15 +153,16 @@ def _completion_response(
     completion: Mapping[str, Any],
     on_reader_gone: Callable[[], None] | None,
 ) -> Response:
-    """Waits for the end of the reply. `completion`: see OpenAiEncoder. Raises the error that the reply ended with."""
+    """Waits for the end of the reply. `completion`: see OpenAiEncoder.
+
+    Raises the error that the reply ended with, ClientDisconnected.
+    """
     hooks.release_with_response(slot)
-    stream = reply_stream.new_reply_stream(reply, message_id, kind="v1", own=True, on_reader_gone=on_reader_gone)
+    stream = reply_stream.new_reply_stream(reply, message_id, kind="v1", on_reader_gone=on_reader_gone)
     waiter = waiting.new_waiter(waiting.client_socket(request.environ), allow_half_open=False)
     try:
         slot.attach(waiter)
         last = _last_data(stream.events(waiter))
-    except ClientDisconnected:
-        return Response(status=ClientDisconnected.status)
     finally:
         waiter.close()
         request_state.add_log_fields(stream.finish())

@@ -54,7 +54,9 @@ class JWKSCache(Generic[Key]):
             self._refresh(WAIT_SECONDS if key is None else 0)
             key = self._cached(key_id)
         if key is None and self._error is not None:
-            raise UpstreamUnavailable("Nobody can check who you are just now. Please try again.", detail=self._error.detail)
+            raise UpstreamUnavailable(
+                "Your identity cannot be verified right now. Please try again.", detail=self._error.detail
+            )
         return key
 
     def _cached(self, key_id: str) -> Key | None:

@@ -50,7 +50,7 @@ class Tickets:
         with self._lock:
             opened_path, _ = self._redeemed.get(nonce, ("", 0.0))
             if now > deadline or (opened_path and (opened_path != path or not resumable)):
-                raise Unauthorized("This ticket is used up. Please ask for another one.")
+                raise Unauthorized("This ticket has been used. Please request another one.")
             if not opened_path:
                 self._make_room(now)
                 self._redeemed[nonce] = (path, issued_at + max(self._stream_seconds, OPEN_SECONDS))
@@ -66,7 +66,7 @@ class Tickets:
         try:
             return self._signer.loads(ticket)
         except BadData:
-            raise Unauthorized("This ticket is none of ours.") from None
+            raise Unauthorized("This ticket is not valid.") from None
 
     def _make_room(self, now: float) -> None:
         """Drops the oldest tickets: the expired ones, and as many as exceed MAX_REMEMBERED."""

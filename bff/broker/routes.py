@@ -28,7 +28,7 @@ from bff.errors import (
     error_for_status,
 )
 from bff.http import request_body, tracing
-from bff.http.responses import EventStream, StreamOptions
+from bff.http.responses import EventStream, StreamOptions, without_empty_type
 from bff.http.sse import Event, comment
 from bff.http.streams import StreamLimiter
 from bff.http.url_converters import allow_any_text
@@ -71,6 +71,7 @@ def register(app: Flask, parts: Parts) -> None:
     allow_any_text(app.url_map)
     app.register_blueprint(bp)
     app.register_error_handler(Exception, _error_response)
+    app.after_request(without_empty_type)
 
 
 def _parts() -> Parts:

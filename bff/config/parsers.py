@@ -70,7 +70,7 @@ def boolean(text: str) -> bool:
 def choice(*options: str) -> Parse:
     def parse(text: str) -> str:
         if text not in options:
-            raise ValueError(f"is none of {', '.join(options)}")
+            raise ValueError(f"is not one of {', '.join(options)}")
         return text
 
     return parse

@@ -192,7 +192,7 @@ class Settings:
     def journal_file(self, *, standalone: bool = False) -> Path | None:
         """The file that journals the queue in memory; None if there is no journal.
 
-        `standalone`: for a broker in a process of its own, whose default is not the file of a web process beside it.
+        `standalone`: for a broker in a process of its own, whose default is not the file of a web process on the same machine.
         """
         if self.redis_url or self.queue_file == "off":
             return None

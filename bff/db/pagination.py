@@ -24,7 +24,7 @@ def decode(cursor: str, *types: type[int] | type[UUID]) -> list[Any]:
             raise ValueError(parts)
         return [_parse(part, part_type) for part, part_type in zip(parts, types, strict=True)]
     except (ValueError, RecursionError):
-        raise InvalidRequest("cursor: is none of ours.") from None
+        raise InvalidRequest("cursor: is not valid.") from None
 
 
 def _parse(text: str, part_type: type[int] | type[UUID]) -> int | UUID:

@@ -77,7 +77,7 @@ class ConversationStore:
     def update(self, owner: str, conversation_id: UUID, changes: Mapping[str, Any]) -> Conversation:
         """`changes`: the new `title`, `agent_id` or `current_message_id`; the newest leaf below that message becomes current.
 
-        Raises InvalidRequest if it is no message of this conversation.
+        Raises InvalidRequest if it is not a message of this conversation.
         """
 
         def work(session: Session) -> Conversation:
@@ -101,7 +101,7 @@ class ConversationStore:
     def add_message(self, owner: str, conversation_id: UUID, content: str, parent: Parent | None = None) -> Message:
         """Adds a message of the user, by default to the current branch, and makes it the current message.
 
-        The first one becomes the title of a conversation without one. Raises InvalidRequest if `parent` is no message of it.
+        The first one becomes the title of a conversation without one. Raises InvalidRequest if `parent` is not a message of it.
         """
 
         def work(session: Session) -> Message:
@@ -176,13 +176,13 @@ def _message_id(session: Session, conversation_id: UUID, message_id: UUID, field
     try:
         return queries.message(session, conversation_id, message_id).id
     except NotFound:
-        raise InvalidRequest(f"{field}: is no message of this conversation.") from None
+        raise InvalidRequest(f"{field}: is not a message of this conversation.") from None
 
 
 def _message_numbered(session: Session, conversation_id: UUID, number: int) -> UUID:
     query = select(Message.id).where(Message.conversation_id == conversation_id, Message.number == number)
     if (message_id := session.scalar(query)) is None:
-        raise InvalidRequest("cursor: is none of ours.")
+        raise InvalidRequest("cursor: is not valid.")
     return message_id
 
 

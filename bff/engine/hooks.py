@@ -48,7 +48,7 @@ def check_key() -> None:
 
 
 def log_response(response: Response) -> Response:
-    log.info("the engine answered %d", response.status_code, extra={"asked": request.endpoint})
+    log.info("the engine answered %d", response.status_code, extra={"endpoint": request.endpoint})
     return response
 
 

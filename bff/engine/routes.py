@@ -15,7 +15,7 @@ from bff.engine.hooks import Id, Parts
 from bff.engine.turns import Completion, Contents, ConversationTurn, DirectTurn, ResponseTurn
 from bff.errors import ChatError, InvalidRequest, UpstreamError
 from bff.http import request_body, waiting
-from bff.http.responses import EventStream, StreamOptions
+from bff.http.responses import EventStream, StreamOptions, without_empty_type
 from bff.http.sse import Event, encode
 from bff.http.url_converters import allow_any_text
 from bff.http.waiting import Waiter
@@ -118,6 +118,7 @@ def register(app: Flask, parts: Parts) -> None:
     app.register_blueprint(user_data.bp)
     app.register_error_handler(Exception, hooks.error_response)
     app.after_request(hooks.log_response)
+    app.after_request(without_empty_type)
 
 
 @bp.post("/api/v1/chat/stream")

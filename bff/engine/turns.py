@@ -158,7 +158,7 @@ class Turns:
     def _agent(self, agent_id: str) -> Agent:
         agent = self._agents.get(agent_id or DEFAULT_AGENT)
         if agent is None:
-            raise InvalidRequest("agentId: is none of GET /api/agents.")
+            raise InvalidRequest("agentId: is not listed by GET /api/agents.")
         return agent
 
 

@@ -30,7 +30,7 @@ def from_reader(header: str, query: str) -> str:
     except UnicodeError:
         raise InvalidRequest("Last-Event-ID must be UTF-8.") from None
     if event_id and not resumable(event_id):
-        raise InvalidRequest("The last event id is none of ours.")
+        raise InvalidRequest("The last event id is not valid.")
     return event_id
 
 

@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,7 @@ SMALL_BYTES: Final = 64 * 1024
 MAX_STRINGS: Final = 1000
 STRUCTURE_BYTES_PER_STRING: Final = 8
 """More than JSON needs between two strings."""
+NOT_JSON: Final = "The body is not valid JSON."
 MAX_LENGTH_DIGITS: Final = 15
 """Digits of a Content-Length; a longer number exceeds every limit."""
 
@@ -66,30 +67,47 @@ def parse(model: type[Model], body: bytes, max_strings: int = MAX_STRINGS) -> Mo
     if len(body) > SMALL_BYTES:
         _check_structure(body, max_strings)
     try:
-        return model.model_validate_json(body)
+        content = model.model_validate_json(body)
     except ValidationError as error:
         # The error's text repeats the user's input.
         raise InvalidRequest(error_message(error), param=_field(error)) from None
+    if _has_constant(body):
+        raise InvalidRequest(NOT_JSON)
+    return content
 
 
 def _check_structure(body: bytes, max_strings: int) -> None:
     """Limits the number of strings and the bytes outside them: 30 MB of `[],[],…` take 0.8 s and 300 MB to parse."""
     max_structure = max(SMALL_BYTES, max_strings * STRUCTURE_BYTES_PER_STRING)
-    if b"\\" in body:
-        body = body.replace(rb"\\", b"").replace(rb"\"", b"")  # Now every quotation mark delimits a string.
-    at, strings, structure = 0, 0, 0
-    while (start := body.find(b'"', at)) >= 0 and (end := body.find(b'"', start + 1)) >= 0:
-        strings, structure, at = strings + 1, structure + start - at, end + 1
+    structure = 0
+    for strings, outside in enumerate(_outside_strings(body)):
+        structure += len(outside)
         if strings > max_strings or structure > max_structure:
             raise InvalidRequest("The body has too many fields.")
-    if structure + len(body) - at > max_structure:
-        raise InvalidRequest("The body has too many fields.")
+
+
+def _has_constant(body: bytes) -> bool:
+    """Whether it has a NaN or an Infinity, which Pydantic accepts and JSON does not have."""
+    if b"NaN" not in body and b"Infinity" not in body:
+        return False
+    return any(b"NaN" in outside or b"Infinity" in outside for outside in _outside_strings(body))
+
+
+def _outside_strings(body: bytes) -> Iterator[bytes]:
+    """The text before, between and after the strings of `body`."""
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")  # Now every quotation mark delimits a string.
+    at = 0
+    while (start := body.find(b'"', at)) >= 0 and (end := body.find(b'"', start + 1)) >= 0:
+        yield body[at:start]
+        at = end + 1
+    yield body[at:]
 
 
 def error_message(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     if first["type"] == "json_invalid":
-        return "The body is not valid JSON."
+        return NOT_JSON
     reason = first["msg"].removeprefix("Value error, ")
     field = ".".join(str(part) for part in first["loc"])
     return f"{field}: {reason}." if field else f"{reason}."

@@ -27,6 +27,13 @@ log = logging.getLogger(__name__)
 EventFactory = Callable[[Waiter], Iterable[Event | None]]
 
 
+def without_empty_type(response: Response) -> Response:
+    """Removes Flask's default Content-Type from a response without a body, such as a 204 or the answer to OPTIONS."""
+    if response.mimetype == "text/html" and not response.is_streamed and response.calculate_content_length() == 0:
+        del response.headers["Content-Type"]
+    return response
+
+
 class StreamStats:
     """Bytes and heartbeats sent on one stream so far."""
 

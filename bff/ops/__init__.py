@@ -1,0 +1,1 @@
+"""Operations: metrics, logging, health checks, rate limits, connections and their drain, garbage collection, Redis."""

@@ -11,7 +11,7 @@ THRESHOLDS: Final = (5_000, 5, 500)
 """Of the garbage collector's three generations; figures in benchmarks/README.md. A full collection stops the process for
 230 ms while 2,000 streams are open, and finds less than one object per stream that has ended: streams are freed by reference
 counting. So it must not come with every few hundred streams, as by the third default, 10, and it must not be postponed
-for ever: 500 means one for each 160,000 streams that come and go, which leave at most 10 MiB."""
+forever: 500 means one for each 160,000 streams that come and go, which leave at most 10 MiB."""
 QUIET_STREAMS: Final = 100
 """Open streams, up to which a full collection takes no longer than 30 ms."""
 QUIET_SECONDS: Final = 60.0

@@ -65,13 +65,8 @@ def parse_object(data: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def progress_text(data: str) -> str:
-    """The text of a `progress` event, "" for any other event."""
-    return text_in(parse_object(data))
-
-
 def text_in(content: dict[str, Any]) -> str:
-    """As `progress_text`, for a parsed event."""
+    """The text of a `progress` event, "" for any other event."""
     text = content.get("text") if content.get("type") == "progress" else None
     return text if isinstance(text, str) else ""
 

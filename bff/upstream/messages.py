@@ -70,7 +70,7 @@ class ChatRequest(BaseModel):
     @model_validator(mode="after")
     def _check_content(self) -> Self:
         if "\0" in self.message:
-            raise ValueError("message must not hold NUL characters")
+            raise ValueError("message must not contain NUL characters")
         if self.message_type == "text":
             if not self.message.strip():
                 raise ValueError("message must not be blank")

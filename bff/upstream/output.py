@@ -69,7 +69,10 @@ def without_reasoning(blocks: Sequence[OutputBlock]) -> list[OutputBlock]:
 
 
 def usage_of(response: Mapping[str, Any]) -> dict[str, int] | None:
-    """The tokens in the response of a `complete` event; None unless the model reported all of them."""
+    """The tokens in the response of a `complete` event or of a model, as OpenAI names them, without details.
+
+    None unless the model reported all of them.
+    """
     usage = response.get("usage")
     if not isinstance(usage, dict) or not all(type(usage.get(name)) is int for name in _USAGE):
         return None

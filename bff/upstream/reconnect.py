@@ -95,7 +95,7 @@ class ReconnectingReply:
         raise UpstreamUnavailable(detail="the stream ended without a terminal event")
 
     def _record_cause(self, error: ChatError) -> None:
-        """Only the first one counts. An error of our request is no error of the client's, so it becomes UpstreamUnavailable."""
+        """Only the first one counts. An error of our request is not the client's, so it becomes UpstreamUnavailable."""
         if self._cause is None:
             kind = type(error) if isinstance(error, UpstreamFailure) else UpstreamUnavailable
             self._cause = kind, error.detail or error.code

@@ -7,7 +7,6 @@ import pytest
 
 from tests.api.test_conversations import CONVERSATIONS, Client, frames, refused
 from tests.engine.agents.openai_server import full_reply, settings_of
-from tests.live import new_app
 from tests.wire_server import WireServer
 
 
@@ -34,18 +33,9 @@ class BranchClient(Client):
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(app_with_database):
     """`make(SETTING="…")`: Ada's client of a new app."""
-    apps = []
-
-    def new_client(agent="echo", **settings):
-        app = new_app(**{"DATABASE_URL": f"sqlite:///{tmp_path}/chat.db", "ECHO_WORD_SECONDS": "0"} | settings)
-        apps.append(app)
-        return BranchClient(app, agentId=agent)
-
-    yield new_client
-    for app in apps:
-        app.extensions["chat_bff"].store._database.close()
+    return lambda agent="echo", **settings: BranchClient(app_with_database(**settings), agentId=agent)
 
 
 @pytest.fixture

@@ -121,6 +121,7 @@ BAD_BODIES = {
     "NUL": (b'{"message": "a\\u0000b"}', 400, "invalid_request"),
     "invalid UTF-8": (b'{"message": "\xff"}', 400, "invalid_request"),
     "deep nesting": (b'{"message": ' + b"[" * 4_000, 400, "invalid_request"),
+    "NaN": (b'{"message": "x", "more": [NaN]}', 400, "invalid_request"),
     "an unknown type": (b'{"message": "x", "message_type": "video"}', 400, "invalid_request"),
     "audio without audio": (b'{"message": "", "message_type": "audio"}', 400, "invalid_request"),
     "too large": (b'{"message": "' + b"x" * 5000 + b'"}', 413, "too_large"),

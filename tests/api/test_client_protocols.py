@@ -89,6 +89,7 @@ def test_an_unknown_protocol_is_refused():
         ("ag-ui", RUN | {"messages": [{"role": "user", "content": [{"type": "binary"}]}]}),
         ("ag-ui", RUN | {"messages": [{"role": "user", "content": " "}]}),
         ("ag-ui", []),
+        ("ag-ui", RUN | {"messages": [{"role": "user", "content": "hello"}], "state": {"a": float("nan")}}),
     ],
 )
 def test_an_invalid_body_is_refused_as_json(name, content):

@@ -72,6 +72,7 @@ def test_audio_is_passed_to_the_engine_with_its_bare_format():
     ("body", "status", "expected"),
     [
         (b"{", 400, "invalid_request"),
+        (b'{"message": "x", "more": Infinity}', 400, "invalid_request"),
         (b'{"message": " "}', 400, "invalid_request"),
         (b'{"message": "\\ud83d"}', 400, "invalid_request"),
         (b'{"message": "", "message_type": "audio"}', 400, "invalid_request"),

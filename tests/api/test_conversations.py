@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from tests.engine.agents.openai_server import DONE, HEAD, error_reply, full_reply, piece, settings_of, text_deltas
-from tests.live import new_app, who
+from tests.live import who
 from tests.wire_server import CUT, WireServer
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -49,18 +49,9 @@ class Client:
 
 
 @pytest.fixture
-def make(tmp_path):
+def make(app_with_database):
     """`make(user, SETTING="…")`: a client of a new app. All apps share one database."""
-    apps = []
-
-    def new_client(user="ada", **settings):
-        app = new_app(**{"DATABASE_URL": f"sqlite:///{tmp_path}/chat.db", "ECHO_WORD_SECONDS": "0"} | settings)
-        apps.append(app)
-        return Client(app, user)
-
-    yield new_client
-    for app in apps:
-        app.extensions["chat_bff"].store._database.close()
+    return lambda user="ada", **settings: Client(app_with_database(**settings), user)
 
 
 @pytest.fixture
@@ -99,7 +90,7 @@ def test_a_conversation_is_created_shown_listed_and_deleted(client):
     assert client("GET", CONVERSATIONS).get_json() == {"conversations": [content], "nextCursor": None}
 
     deleted = client("DELETE", f"{CONVERSATIONS}/{content['id']}")
-    assert (deleted.status_code, deleted.data) == (204, b"")
+    assert (deleted.status_code, deleted.data, deleted.content_type) == (204, b"", None)
     assert refused(client("GET", f"{CONVERSATIONS}/{content['id']}")) == (404, "not_found")
     assert client("GET", CONVERSATIONS).get_json()["conversations"] == []
 
@@ -143,6 +134,7 @@ def test_title_and_agent_are_updated_independently(make, changes, title, agent):
         (b"[]", ""),
         (b"null", ""),
         (b"{", ""),
+        (b'{"title": "new", "more": -Infinity}', ""),
     ],
 )
 def test_an_invalid_conversation_is_refused_with_its_field(client, content, field):
@@ -393,7 +385,7 @@ def test_a_question_gets_one_reply(client):
     done = frames(client.stream(conversation_id))[-1]
 
     again = client.stream(conversation_id)
-    assert (again.status_code, again.data) == (204, b"")
+    assert (again.status_code, again.data, again.content_type) == (204, b"", None)
     client.add_message(conversation_id, "two")
     assert client.stream(conversation_id, Last_Event_ID=done["id"]).status_code == 204
     assert client.stream(conversation_id, Last_Event_ID="nonsense").status_code == 200

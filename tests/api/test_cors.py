@@ -34,7 +34,7 @@ def test_a_preflight_request_is_answered(app):
         app, "OPTIONS", "/api/chat/stream", cookie=False, Origin=ALLOWED_ORIGIN, Access_Control_Request_Method="POST"
     )
 
-    assert (response.status_code, response.data) == (204, b"")
+    assert (response.status_code, response.data, response.content_type) == (204, b"", None)
     assert "POST" in response.headers["Access-Control-Allow-Methods"]
     for name in ("Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Chat-Resume", "Authorization"):
         assert name in response.headers["Access-Control-Allow-Headers"]

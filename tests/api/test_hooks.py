@@ -19,6 +19,7 @@ def test_every_blueprint_has_the_hooks():
         with app.test_client().options(path) as response:
             assert response.status_code == 200
             assert set(response.headers.keys()) >= HOOKED, f"hooks.add_hooks() is missing for {rule.endpoint}"
+            assert "Content-Type" not in response.headers, "the response has no content"
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/api/chat/active", 405)])

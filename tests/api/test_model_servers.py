@@ -13,7 +13,6 @@ from tests.live import new_app, who
 from tests.wire_server import WireServer
 
 AGENT = "openai"
-CODES_WITH_TEXT = {"answer_incomplete", "upstream_error"}
 
 
 class Door:

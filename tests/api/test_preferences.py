@@ -73,6 +73,7 @@ def test_an_empty_update_reads_the_preferences(browser):
         b'{"response_language": 5}',
         b'{"response_language": ["en"]}',
         b'{"response_language": "\xff\xff"}',
+        b'{"response_language": "en", "more": NaN}',
     ],
 )
 @responses.activate

@@ -383,6 +383,16 @@ def test_simultaneous_requests_with_one_key_are_one_response():
     assert len(ids) == 1
 
 
+@pytest.mark.parametrize("name", ["text", "tools", "tool_choice"])
+def test_a_number_that_is_too_large_for_json_is_refused(browser, name):
+    values = {"text": '{"format": {"type": "text", "x": [-1e999]}}', "tools": '[{"x": 1e999}]', "tool_choice": "1e999"}
+    body = f'{{"model": "echo", "input": "hello", "{name}": {values[name]}}}'
+
+    answer = browser.post("/v1/responses", data=body, content_type="application/json", headers=ADA)
+
+    assert (answer.status_code, answer.json["error"]["param"]) == (400, name)
+
+
 def test_an_invalid_key_is_refused(browser):
     assert post(browser, key="é" * 200).status_code == 400
 

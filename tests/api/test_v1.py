@@ -57,6 +57,7 @@ INVALID = {
     "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400),
     "a tool's answer": ({"messages": [{"role": "tool", "content": "4"}]}, 400),
     "blank": ({"messages": [{"role": "user", "content": " "}]}, 400),
+    "NaN": ({"metadata": {"a": float("nan")}}, 400),
 }
 
 
@@ -369,6 +370,27 @@ def test_an_invalid_parameter_is_named(name, value, model):
     assert response.status_code == 400
     problem = response.json["error"]
     assert (problem["type"], problem["code"], problem["param"]) == ("invalid_request_error", "invalid_request", name)
+
+
+TOO_LARGE = {
+    "response_format": '{"type": "json_schema", "json_schema": {"name": "x", "schema": {"maximum": 1e999}}}',
+    "tools": '[{"type": "function", "function": {"name": "f", "parameters": {"maximum": -1e999}}}]',
+    "tool_choice": '{"type": "function", "function": {"name": 1e999}}',
+    "messages": '[{"role": "assistant", "tool_calls": [{"id": 1e999}]}, {"role": "user", "content": "hello"}]',
+}
+
+
+@pytest.mark.parametrize(("name", "value"), TOO_LARGE.items())
+def test_a_number_that_is_too_large_for_json_reaches_no_model(name, value):
+    parameters = {"model": '"openai"', "messages": '[{"role": "user", "content": "hello"}]', name: value}
+    body = ",".join(f'"{name}": {value}' for name, value in parameters.items())
+
+    with WireServer(full_reply("ok")) as server:
+        browser = client(**settings_of(server))
+        response = browser.post("/v1/chat/completions", data=f"{{{body}}}", content_type="application/json", headers=ADA)
+
+    assert (response.status_code, response.json["error"]["param"]) == (400, name)
+    assert not server.requests
 
 
 def test_calls_with_the_same_idempotency_key_are_one_reply():

@@ -57,6 +57,32 @@ def test_a_long_log_is_sent_page_by_page():
     assert all(piece.count(b"\n\n") <= PAGE_EVENTS for piece in pieces)
 
 
+def test_a_number_that_json_does_not_have_is_refused():
+    content = {
+        "user_id": "ada",
+        "org_id": "default",
+        "message": "hello",
+        "client_id": "web",
+        "options": {"top_p": float("inf")},
+    }
+
+    response = new_app().test_client().post("/api/v1/message", json=content, headers=KEY)
+
+    assert (response.status_code, response.json["code"]) == (400, "invalid_request")
+    assert response.json["detail"] == "The body is not valid JSON."
+
+
+def test_responses_without_content_have_no_content_type():
+    app = new_app()
+    add_finished(queue_of(app), 1)
+    last = queue_of(app).read("ada", "m-1", "").events[-1].id
+
+    options = app.test_client().options("/api/v1/stream", headers=KEY)
+    ended = app.test_client().get("/api/v1/stream?user_id=ada&message_id=m-1", headers=KEY | {"Last-Event-ID": last})
+
+    assert [(response.status_code, response.content_type) for response in (options, ended)] == [(200, None), (204, None)]
+
+
 def test_a_log_dropped_between_two_pages_ends_the_stream_and_is_expired_on_reconnect(caplog):
     app = new_app(LOG_MAX_BYTES="300000")
     add_finished(queue_of(app), PAGE_EVENTS + 100)

@@ -27,7 +27,7 @@ EXPECTED: dict[str, Any] = {
     "answer": [shown("Hello, streaming world"), shown("and again")],
     "unicode": shown(UNICODE),
     "error": [ERROR, shown("after it")],
-    "silence": shown("That were 1 seconds."),
+    "silence": shown("Silent for 1 s."),
     "tool": shown("For God so loved the world."),
     "stop": {"status": 202, "shown": shown("one "), "idle": True},
     "cuts": [shown("one two three")] * 12,

@@ -77,7 +77,7 @@ def test_the_ai_sdk_shows_a_tool_call_of_the_engine(ai_sdk):
 
 
 def test_the_ai_sdk_waits_through_a_silence(ai_sdk):
-    assert ai_sdk["silence"] == chat("That were 1 seconds.")
+    assert ai_sdk["silence"] == chat("Silent for 1 s.")
 
 
 def test_the_ai_sdk_sees_a_stopped_reply(ai_sdk):
@@ -148,7 +148,7 @@ def test_an_ag_ui_agent_keeps_a_tool_call_with_its_result(ag_ui):
 
 
 def test_an_ag_ui_agent_waits_through_a_silence(ag_ui):
-    assert ag_ui["silence"] == "That were 1 seconds."
+    assert ag_ui["silence"] == "Silent for 1 s."
 
 
 def test_a_stop_cancels_an_ag_ui_run(ag_ui):
@@ -231,7 +231,7 @@ def test_openai_lists_the_models(openai):
 
 
 def test_openai_waits_through_a_silence(openai):
-    assert openai["silence"] == "That were 1 seconds."
+    assert openai["silence"] == "Silent for 1 s."
 
 
 def test_openai_stops_a_reply_by_disconnecting(openai):
@@ -266,7 +266,7 @@ def test_an_event_source_gets_an_error(event_source, case):
 @pytest.mark.parametrize("case", ["silence", "fetchSilence"])
 def test_an_event_source_gets_heartbeats_in_a_silence(event_source, case):
     assert "keepalive" in event_source[case]["types"]
-    assert event_source[case]["text"] == "That were 1 seconds."
+    assert event_source[case]["text"] == "Silent for 1 s."
 
 
 @pytest.mark.parametrize("case", ["resume", "fetchResume"])

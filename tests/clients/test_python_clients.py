@@ -44,7 +44,7 @@ def complete(openai_client: openai.OpenAI, content: str) -> str | None:
 
 @pytest.mark.parametrize(
     ("message", "reply"),
-    [("Hello, streaming world", "Hello, streaming world"), ("/unicode", UNICODE), ("/silence 1", "That were 1 seconds.")],
+    [("Hello, streaming world", "Hello, streaming world"), ("/unicode", UNICODE), ("/silence 1", "Silent for 1 s.")],
     ids=["a reply", "unicode", "silence"],
 )
 def test_openai_reads_streamed_and_whole_replies(server, message, reply):
@@ -128,7 +128,7 @@ def text_of(events: list[ServerSentEvent]) -> str:
     [
         ("Hello, streaming world", "Hello, streaming world", "complete"),
         ("/unicode", UNICODE, "complete"),
-        ("/silence 1", "That were 1 seconds.", "complete"),
+        ("/silence 1", "Silent for 1 s.", "complete"),
         ("/error", "This goes ", "error"),
     ],
     ids=["a reply", "unicode", "silence", "error"],

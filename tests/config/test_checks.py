@@ -23,7 +23,7 @@ UNSAFE = {
         "SECRET_KEY is required in production, 32 bytes at least.",
     ),
     "no AUTH_MODE": ({"AUTH_MODE": ""}, "AUTH_MODE is required in production: anonymous, proxy or jwt."),
-    "an unknown AUTH_MODE": ({"AUTH_MODE": "none"}, "AUTH_MODE='none' is none of anonymous, proxy, jwt."),
+    "an unknown AUTH_MODE": ({"AUTH_MODE": "none"}, "AUTH_MODE='none' is not one of anonymous, proxy, jwt."),
     "webhooks without a secret": (
         {"WEBHOOK_URL": "https://hooks.example"},
         "WEBHOOK_SECRET is required with WEBHOOK_URL: webhooks are signed.",

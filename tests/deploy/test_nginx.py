@@ -4,8 +4,8 @@ from itertools import islice, takewhile
 
 import pytest
 
-from tests.conformance.test_ourselves import CREDENTIALS
-from tests.conformance.test_ourselves import run as conformance
+from tests.api.cli.conformance.test_ourselves import CREDENTIALS
+from tests.api.cli.conformance.test_ourselves import run as conformance
 from tests.deploy.nginx_server import Nginx, nginx_or_skip
 from tests.live import Browser, content_of, eventually, id_of, status_of
 

@@ -61,7 +61,7 @@ def test_an_invalid_setting_ends_each_command_with_one_sentence(installed, tmp_p
     done = run(installed / "chat-bff", command, cwd=tmp_path, AUTH_MODE="none", PORT=str(free_port()))
 
     assert done.returncode != 0
-    assert "AUTH_MODE='none' is none of anonymous, proxy, jwt." in done.stderr
+    assert "AUTH_MODE='none' is not one of anonymous, proxy, jwt." in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -98,7 +98,7 @@ def test_the_agent_of_direct_chat_is_a_setting(new_client, settings, message):
 
 
 def test_an_unknown_default_agent_is_refused_at_startup():
-    with pytest.raises(Exception, match="DEFAULT_AGENT='nobody' is none of echo, demo"):
+    with pytest.raises(Exception, match="DEFAULT_AGENT='nobody' is not one of echo, demo"):
         new_app(DEFAULT_AGENT="nobody")
 
 

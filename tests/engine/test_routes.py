@@ -112,7 +112,7 @@ def test_without_streaming_the_reply_is_one_json_object(client):
     ("message", "kinds", "reply"),
     [
         ("/slow 0 one two", ["progress", "progress", "complete"], "one two"),
-        ("/silence 0", ["progress", "complete"], "That were 0 seconds."),
+        ("/silence 0", ["progress", "complete"], "Silent for 0 s."),
         ("/big 2", ["progress", "complete"], None),
         ("/tool", ["status", "tool_use", "tool_result", "progress", "complete"], "For God so loved the world."),
         ("/help", ["progress", "complete"], HELP),
@@ -223,6 +223,7 @@ def test_the_key_must_be_one_bearer_token(client, path, authorization):
         (json.dumps(REQUEST | {"user_id": ""}).encode(), 400, "invalid_request"),
         (json.dumps(REQUEST | {"org": None}).encode(), 400, "invalid_request"),
         (json.dumps(REQUEST | {"message_type": "video"}).encode(), 400, "invalid_request"),
+        (json.dumps(REQUEST | {"options": {"temperature": float("nan")}}).encode(), 400, "invalid_request"),
         (json.dumps(REQUEST | {"message": "x" * 5000}).encode(), 413, "too_large"),
     ],
     ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else "",
@@ -232,6 +233,13 @@ def test_an_invalid_body_is_refused(client, path, body, status, code):
 
     assert (response.status_code, response.get_json()["code"]) == (status, code)
     assert set(response.get_json()) == {"error", "code"}
+
+
+@both_paths
+def test_the_answer_to_options_has_no_content_type(client, path):
+    response = client.options(path, headers=HEADERS)
+
+    assert (response.status_code, response.data, response.content_type) == (200, b"", None)
 
 
 @both_paths

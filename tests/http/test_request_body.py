@@ -202,6 +202,33 @@ def test_a_large_text_may_contain_anything(text, escaped):
     assert parse(ChatRequest, body).message == large
 
 
+@pytest.mark.parametrize("constant", [b"NaN", b"Infinity", b"-Infinity"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"message":"x","more":%s}',
+        b'{"more":[1,{"a":%s}],"message":"x"}',
+        b'{"message":"\\"","more":%s}',
+        b'{"message":"\\\\","more":%s}',
+        b'{"message":"' + b"x" * SMALL + b'","more":%s}',
+    ],
+    ids=lambda body: repr(body[:40]),
+)
+def test_numbers_that_json_does_not_have_are_rejected(body, constant):
+    with pytest.raises(InvalidRequest) as rejected:
+        parse(ChatRequest, body % constant)
+
+    assert str(rejected.value) == "The body is not valid JSON."
+
+
+@given(st.text(), st.sampled_from(["NaN", "Infinity", "-Infinity"]), st.text())
+def test_a_text_may_contain_their_names(before, name, after):
+    message = f"{before}{name}{after}".replace("\0", "")
+    body = json.dumps({"message": message, name: [message]}).encode()
+
+    assert parse(ChatRequest, body).message == message
+
+
 @pytest.mark.parametrize(("preamble", "closing"), [("[", "]"), ('{"a":', "}")])
 def test_a_deeply_nested_body_is_rejected(preamble, closing):
     def nested(depth: int) -> bytes:

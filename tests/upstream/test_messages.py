@@ -61,7 +61,7 @@ def test_an_audio_message_needs_no_text(audio_format):
         (b'{"message": ' + b"[" * 60_000, JSON),
         (b'{"message": "a", "more": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", JSON),
         (b'{"message": "a", "more": ' + b'{"a":' * 10_000 + b"1" + b"}" * 10_000 + b"}", JSON),
-        (rb'{"message": "a\u0000b"}', "message must not hold NUL characters."),
+        (rb'{"message": "a\u0000b"}', "message must not contain NUL characters."),
     ],
     ids=lambda value: repr(value[:24]) if isinstance(value, bytes) else "",
 )
@@ -145,7 +145,7 @@ FORMAT = "audio_format must be one of ogg, mp3, wav, webm, flac, m4a."
         ({"audio_base64": 5}, "audio_base64: Input should be a valid string."),
         ({"audio_format": ["ogg"]}, "audio_format: Input should be a valid string."),
         ({"message": None}, "message: Input should be a valid string."),
-        ({"message": "\0"}, "message must not hold NUL characters."),
+        ({"message": "\0"}, "message must not contain NUL characters."),
         ({"audio_format": "exe"}, FORMAT),
         ({"audio_format": ";ogg"}, FORMAT),
         ({"audio_format": "audio/basic"}, FORMAT),

@@ -19,7 +19,7 @@ from bff.upstream.messages import PRINTABLE
 HISTORY_STRINGS: Final = 20_000
 """Maximum strings in the body of a client that sends the whole history: about 1,000 turns."""
 MAX_CHAT_ID_CHARACTERS: Final = 128
-TEXT_ONLY: Final = "messages: the last one must hold text only; files and images are not supported."
+TEXT_ONLY: Final = "messages: the last one must contain text only; files and images are not supported."
 _APP_PARTS: Final = frozenset({"step-start", "reasoning", "source-url", "source-document"})
 """Types of message parts that are meant for the app, besides `data-…`: no model reads them."""
 DONE: Final = "[DONE]"
@@ -176,14 +176,14 @@ def last_user_message(messages: list[Message]) -> Message:
 def text_only(content: Any) -> str:
     """The text of a message's content, which is a string or a list of parts. Parts that are meant for the app are ignored.
 
-    Raises InvalidRequest if any other part is no text.
+    Raises InvalidRequest if any other part is not text.
     """
     parts = [part for part in content if not _is_for_app(part)] if isinstance(content, list) else content
     texts = _texts(parts)
     if None in texts:
         raise InvalidRequest(TEXT_ONLY, param="messages")
     if not texts:
-        raise InvalidRequest("messages: the last one must hold text.", param="messages")
+        raise InvalidRequest("messages: the last one must contain text.", param="messages")
     return joined_text(parts)
 
 
@@ -193,7 +193,7 @@ def joined_text(content: Any) -> str:
 
 
 def _texts(content: Any) -> list[str | None]:
-    """The text of each part; None for a part that is no text."""
+    """The text of each part; None for a part that is not text."""
     if isinstance(content, str):
         return [content]
     return [_text_of_part(part) for part in content] if isinstance(content, list) else []

@@ -4,12 +4,22 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
-from bff.api.adapters.base import joined_text
+from bff.api.adapters.base import joined_text, json_safe
 from bff.errors import InvalidRequest
 from bff.upstream.agents import CONTINUE_ASSISTANT, RESPONSE_FORMAT, TOOL_MESSAGES, TOOLS
 
+
+def _check_json(value: Any) -> Any:
+    if value is not None and json_safe(value) is None:
+        raise ValueError("holds a number that is too large")
+    return value
+
+
+JsonValue = Annotated[Any, AfterValidator(_check_json)]
+"""What an agent or the client gets as it came."""
+JsonObject = Annotated[dict[str, Any], AfterValidator(_check_json)]
 Number = Annotated[int | float, Field(allow_inf_nan=False)]
 TokenCount = Annotated[int, Field(ge=1)]
 
@@ -37,7 +47,7 @@ _MESSAGE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {"assistant": ("tool_cal
 class Message(BaseModel):
     role: str
     content: Any = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[JsonObject] | None = None
     tool_call_id: str | None = None
     name: str | None = None
 
@@ -67,12 +77,12 @@ class CompletionRequest(BaseModel):
     frequency_penalty: Number | None = None
     presence_penalty: Number | None = None
     user: str | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
+    tools: list[JsonObject] | None = None
+    tool_choice: JsonValue = None
     parallel_tool_calls: bool | None = None
     functions: Any = None
     function_call: Any = None
-    response_format: dict[str, Any] | None = None
+    response_format: JsonObject | None = None
 
     @property
     def includes_usage(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, Field, StringConstraints
 
 from bff.api.adapters.base import HISTORY_STRINGS
-from bff.api.adapters.openai_request import Number, TokenCount, check_choice
+from bff.api.adapters.openai_request import JsonObject, JsonValue, Number, TokenCount, check_choice
 from bff.db.responses import InputItem
 from bff.errors import InvalidRequest, TooLarge
 from bff.http import request_body
@@ -46,9 +46,9 @@ class ResponseRequest(BaseModel):
     frequency_penalty: Number | None = None
     presence_penalty: Number | None = None
     user: str | None = None
-    text: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: Any = None
+    text: JsonObject | None = None
+    tools: list[JsonObject] | None = None
+    tool_choice: JsonValue = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
     safety_identifier: str | None = None
@@ -94,11 +94,11 @@ class ResponseRequest(BaseModel):
         whole = [{"role": "user", "content": self.input}] if isinstance(self.input, str) else self.input
         items = [item for index, value in enumerate(whole) if (item := _item(value, f"input[{index}]")) is not None]
         if not any(item.text.strip() for item in items):
-            raise InvalidRequest("input: must hold text.", param="input")
+            raise InvalidRequest("input: must contain text.", param="input")
         if items[-1].role != "user" and not (items[-1].role == "assistant" and CONTINUE_ASSISTANT in features):
             raise InvalidRequest("input: the last message must be the user's.", param="input")
         if "\0" in (self.instructions or "") or any("\0" in item.text for item in items):
-            raise InvalidRequest("input: must not hold NUL characters.", param="input")
+            raise InvalidRequest("input: must not contain NUL characters.", param="input")
         if sum(len(item.text) for item in items) + len(self.instructions or "") > MAX_CHARACTERS:
             raise TooLarge("input: too much for an agent.")
         return items

@@ -1,1 +1,1 @@
-"""Commands of the `flask` program."""
+"""Commands of `flask` and `chat-bff`."""

@@ -1,7 +1,10 @@
 """`flask chat doctor|diagnose|webhooks|db`: the configuration, the network in front of a running server, webhooks, the tables.
 
 `doctor` and `diagnose` print one line for each result and exit with status 1 if anything is wrong. `flask doctor`, `flask
-diagnose` and `flask db` are aliases. Flask-Migrate has a command `db`, too, which takes precedence where it is installed.
+diagnose`, `flask webhooks` and `flask db` are aliases. Flask-Migrate has a command `db`, too, which takes precedence where it
+is installed.
+
+Their modules are imported when they are needed: `chat-bff run` needs none of the libraries.
 """
 
 import sys
@@ -11,19 +14,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from flask import Flask
 
-from bff.api.cli.db import db
-from bff.api.cli.webhooks import webhooks
-from bff.api.services import Parts
 from bff.config.settings import Settings
-from bff.db.database import Database
 from bff.errors import UpstreamFailure
 
 if TYPE_CHECKING:
     from bff.api.cli.diagnose import CheckResult
+    from bff.api.services import Parts
+    from bff.db.database import Database
 
 
-def chat_group(name: str, parts: Parts, database: Database) -> click.Group:
+def chat_group(name: str, parts: "Parts", database: "Database") -> click.Group:
     """The commands of one instance."""
+    from bff.api.cli.db import db
+    from bff.api.cli.webhooks import webhooks
+
     group = click.Group(name, help="Check and maintain the chat backend.")
     for command in (doctor(parts), diagnose(lambda: parts.settings), webhooks(parts.own_broker), db(database)):
         group.add_command(command)
@@ -37,7 +41,7 @@ def add_aliases(app: Flask) -> None:
         app.cli.add_command(command)
 
 
-def doctor(parts: Parts) -> click.Command:
+def doctor(parts: "Parts") -> click.Command:
     @click.command("doctor")
     def command() -> None:
         """Check the settings, the services and the ways to them, Redis, the database and the limits."""

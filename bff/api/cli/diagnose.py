@@ -55,6 +55,7 @@ def probe(url: str, session: Session | None = None) -> ProbeResult:
     response = _open(session, address, {})
     ticks = []
     with closing(waiting.new_waiter()) as waiter, closing(EventSource(response, PROBE_SECONDS)) as source:
+        source.deadline = monotonic() + PROBE_SECONDS
         for event in source.events(waiter):
             content = {} if event is None else events.parse_object(event.data)
             if isinstance(sent := content.get("elapsed_ms"), int):

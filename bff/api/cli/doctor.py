@@ -84,7 +84,7 @@ def _check_host(settings: Settings) -> CheckResult:
             sock.bind((settings.host, 0))
             both = family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
     except OSError as error:
-        return CheckResult(False, f"HOST={settings.host} is no address of this machine ({error.strerror or error}).")
+        return CheckResult(False, f"HOST={settings.host} is not an address of this machine ({error.strerror or error}).")
     ipv4 = ", IPv6 and IPv4" if both and settings.host == "::" else ""
     return CheckResult(True, f"The server listens on {settings.socket_address()}{ipv4}.")
 

@@ -61,7 +61,9 @@ def _check_engine(settings: Settings, engine: EngineClient) -> CheckResult:
     except NotFound:
         # Most engines answer 404 for an unknown user; any other server answers 404 for an unknown path.
         way = _way(settings, url)
-        return CheckResult(True, f"The server at {url} knows no user {DOCTOR_USER}, or is no engine: see ENGINE_BASE_URL{way}.")
+        return CheckResult(
+            True, f"The server at {url} knows no user {DOCTOR_USER}, or is not an engine: see ENGINE_BASE_URL{way}."
+        )
     except ChatError as error:
         return CheckResult(False, _failure_message(settings, "engine", url, error))
     return CheckResult(True, f"The engine at {url} answers and accepts our key{_way(settings, url)}.")

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.cli import FlaskGroup, NoAppException, ScriptInfo
 
 from bff.api.cli.commands import diagnose
-from bff.api.cli.conformance import conformance
+from bff.api.cli.conformance.command import conformance
 from bff.config.environment import load_settings, unset_flask_cli
 from bff.config.settings import Settings
 from bff.errors import SettingsError

@@ -38,14 +38,14 @@ class ChatReply(Passed):
     usage: Any = Field(default=None, description="The tokens that the model counted, if its server reported them.")
 
 
-class Place(BaseModel):
+class QueuePosition(BaseModel):
     message_id: str
     state: Literal["queued", "running"]
     position: int = Field(description="The user's messages ahead of this one, plus 1; 0 while running.")
 
 
 class Active(BaseModel):
-    messages: list[Place]
+    messages: list[QueuePosition]
 
 
 class ActiveRun(BaseModel):

@@ -44,7 +44,7 @@ def parse_event_id(event_id: str) -> EventId:
     """Raises InvalidRequest for a malformed id."""
     milliseconds, _, number = event_id.partition("-")
     if not (milliseconds.isdecimal() and number.isdecimal() and event_id.isascii() and len(event_id) < 40):
-        raise InvalidRequest("The last event id is none of ours.")
+        raise InvalidRequest("The last event id is not valid.")
     return int(milliseconds), int(number)
 
 

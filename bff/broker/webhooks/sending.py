@@ -14,7 +14,7 @@ from bff.errors import UpstreamFailure
 from bff.upstream import events, http
 
 GONE: Final = 410
-"""The receiver wants no more webhooks of this message."""
+"""The receiver refuses further webhooks of this message."""
 MAX_ERROR_CHARACTERS: Final = 200
 _KINDS: Final = {"complete": "completed", "stopped": "stopped"}
 """By the type of a message's last event; "failed" for any other."""

@@ -52,26 +52,13 @@ class Agent(Protocol):
         """
 
 
-class AgentWithOptions(Agent, Protocol):
-    """An agent that uses the parameters of a request to /v1.
-
-    An attribute `features` (a frozenset) names what else of bff/upstream/agents.py it can do with a request.
-    """
-
-    def stream(
-        self, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, options: Mapping[str, Any] = NO_OPTIONS
-    ) -> Iterator[Piece]:
-        """`options`: fields of the request in OpenAI's format.
-
-        They are temperature, top_p, max_tokens, max_completion_tokens, stop, seed, frequency_penalty, presence_penalty, user
-        and stream_options, as far as the request has them; and what the agent's features add.
-        """
-
-
 def open_stream(
     agent: Agent, history: Sequence[ChatMessage], identity: Identity, waiter: Waiter, options: Mapping[str, Any]
 ) -> Iterator[Piece]:
-    """Calls `agent.stream`, with the waiter and the options if it takes them."""
+    """Calls `agent.stream`, with the waiter and the options if it takes them.
+
+    `options`: fields of a request to /v1 in OpenAI's format: sampling parameters, and what the agent's `features` add.
+    """
     parameters = signature(agent.stream).parameters
     more = {"options": options} if options and "options" in parameters else {}
     if _takes_waiter(parameters):

@@ -140,7 +140,7 @@ class _UnnumberedReply(NamedTuple):
 
 
 class _StreamedReply(NamedTuple):
-    """A reply that can be left: its stream is closed, and whoever produces it is told to stop, without blocking."""
+    """A reply that can be stopped without blocking: its stream is closed, and its producer is asked to stop."""
 
     stream: EventReader
     stop: Callable[[], None] = lambda: None

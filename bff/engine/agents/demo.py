@@ -20,7 +20,7 @@ HELP: Final = """\
 /unicode – what breaks careless readers
 /tool – an answer with tool events in it
 /help – this list
-Anything else is said back, word by word."""
+Anything else is repeated, word by word."""
 
 UNICODE: Final = (
     'Ἐν ἀρχῇ, בְּרֵאשִׁית, 日本語, 👨‍👩‍👧‍👦🙏🏽, é́, line\u2028separator\u2029, next\u0085line, tab\there, back\\slash, "quotes"'
@@ -86,7 +86,7 @@ def _silence(arguments: str) -> Command:
 
     def reply(waiter: Waiter) -> Pieces:
         yield from waiter.sleep(seconds)
-        yield f"That were {seconds:g} seconds."
+        yield f"Silent for {seconds:g} s."
 
     return reply
 

@@ -25,7 +25,7 @@ def create_agents(settings: Settings, upstream: Upstream | None = None, own: Ite
     """By id, in the order of `GET /api/agents`. `upstream`: the configured broker or engine, if any.
 
     `own`: agents of the application, besides those of installed packages. Raises SettingsError if one cannot be loaded, if
-    two have one id, or if DEFAULT_AGENT is none of them.
+    two have one id, or if DEFAULT_AGENT is not one of them.
     """
     bundled: list[Agent | None] = [
         Echo(settings.echo_word_seconds),
@@ -41,7 +41,7 @@ def create_agents(settings: Settings, upstream: Upstream | None = None, own: Ite
             raise SettingsError(f"There are two agents with the id {agent.id!r}.")
         by_id[agent.id] = agent
     if settings.default_agent and settings.default_agent not in by_id:
-        raise SettingsError(f"DEFAULT_AGENT={settings.default_agent!r} is none of {', '.join(by_id)}.")
+        raise SettingsError(f"DEFAULT_AGENT={settings.default_agent!r} is not one of {', '.join(by_id)}.")
     return by_id
 
 

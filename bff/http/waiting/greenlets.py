@@ -163,7 +163,7 @@ class GreenletTask:
 
 
 class NativeThread:
-    """A real thread beside gevent's greenlets. It makes its calls one after the other."""
+    """A native thread next to gevent's greenlets. It makes its calls one after the other."""
 
     def __init__(self) -> None:
         self._pool: Any = ThreadPool(1)

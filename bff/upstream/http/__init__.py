@@ -7,7 +7,7 @@ for a client disconnect.
 
 from requests import Response, Session
 
-from bff.upstream.http.addresses import origin_of, problem_of, syntax_problem_of
+from bff.upstream.http.addresses import origin_of, problem_of
 from bff.upstream.http.byte_stream import ByteStream
 from bff.upstream.http.event_source import EventSource
 from bff.upstream.http.in_process import InProcessService
@@ -34,6 +34,5 @@ __all__ = [
     "retry_after",
     "send",
     "session_for",
-    "syntax_problem_of",
     "tls_context",
 ]

@@ -5,7 +5,7 @@ import { retryAfter } from "./sse.js";
 
 const MAX_WAIT_SECONDS = 10; // A longer `Retry-After` is left to the user.
 
-export const LOST = { error: "The connection was lost.", code: "connection_lost" };
+const LOST = { error: "The connection was lost.", code: "connection_lost" };
 const UNEXPECTED = { error: "The server's answer makes no sense.", code: "unexpected_response" };
 
 /** A failed request. `message` is shown to the user. */

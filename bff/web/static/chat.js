@@ -87,7 +87,7 @@ async function open(view) {
   try {
     await view.open();
   } catch (failure) {
-    complain(`${failure.message} What was said before cannot be shown.`, () => open(view), failure.retryAfter);
+    complain(`${failure.message} Earlier messages cannot be shown.`, () => open(view), failure.retryAfter);
   }
 }
 

@@ -7,7 +7,7 @@ import pytest
 
 from bff.api.cli import diagnose
 from bff.api.cli.diagnose import ProbeResult, Tick, evaluate, probe
-from bff.errors import UpstreamError, UpstreamUnavailable
+from bff.errors import UpstreamError, UpstreamTimeout, UpstreamUnavailable
 from tests.live import Browser
 from tests.wire_server import LAST_CHUNK, WireServer, chunk, reply, stream_head
 
@@ -76,6 +76,16 @@ def test_probe_records_ticks_and_encoding():
     assert [request.path for request in proxy.requests] == [diagnose.PATH] * 2
     assert "br" in proxy.requests[0].headers["accept-encoding"]
     assert len(problems(probed)) == 2
+
+
+def test_probe_ends_for_a_stream_that_does_not_end(monkeypatch):
+    monkeypatch.setattr(diagnose, "PROBE_SECONDS", 0.5)
+    endless = [stream_head(), *[step for number in range(50) for step in (chunk(tick(number)), 0.1)]]
+
+    with WireServer([stream_head()], endless) as server, pytest.raises(UpstreamTimeout) as ended:
+        probe(server.url)
+
+    assert ended.value.detail == "the response did not end in time"
 
 
 def test_probe_raises_for_a_url_without_a_stream():

@@ -91,7 +91,7 @@ def test_an_engine_that_answers_404_passes_with_a_hint():
         status, lines = run("doctor", ENGINE_BASE_URL=server.url, ENGINE_API_KEY=KEY)
 
     assert status == 0
-    assert any("knows no user flask-doctor, or is no engine: see ENGINE_BASE_URL." in line for line in lines)
+    assert any("knows no user flask-doctor, or is not an engine: see ENGINE_BASE_URL." in line for line in lines)
 
 
 def test_an_unreachable_redis_is_reported_without_its_password():
@@ -201,4 +201,4 @@ def test_diagnose_fails_for_an_unusable_url(url, status):
 
 def test_the_address_to_listen_on_is_tried():
     assert "ok     The server listens on 127.0.0.1:8001." in run("doctor", PORT="8001")[1]
-    assert failures(HOST="192.0.2.1") == ["HOST=192.0.2.1 is no address of this machine (Cannot assign requested address)."]
+    assert failures(HOST="192.0.2.1") == ["HOST=192.0.2.1 is not an address of this machine (Cannot assign requested address)."]

@@ -85,7 +85,7 @@ def test_silence_yields_no_text_before_its_seconds_are_over(waiter):
 
     assert monotonic() - start >= 0.05
     assert events[0] is None
-    assert "0.05 seconds" in text_of([event for event in events if event is not None])
+    assert "0.05 s." in text_of([event for event in events if event is not None])
 
 
 @pytest.mark.parametrize("message", ["/silence 3600", "/silence 999999999", "/slow 3600 one two"])

@@ -57,8 +57,8 @@ def test_the_reader_is_woken_at_its_wake_at(waiter):
     assert monotonic() - start < DEADLINE / 2
 
 
-def test_wake_from_another_thread_wakes_the_stream(waiter):
-    waiters = []
+def waits_once(waiters):
+    """A service that waits between two events. Its waiter is added to `waiters`."""
 
     def produce(waiter):
         waiters.append(waiter)
@@ -67,7 +67,13 @@ def test_wake_from_another_thread_wakes_the_stream(waiter):
         waiter.wait()
         yield Event("", "second")
 
-    with closing(Service(produce).open()) as source:
+    return produce
+
+
+def test_wake_from_another_thread_wakes_the_stream(waiter):
+    waiters = []
+
+    with closing(Service(waits_once(waiters)).open()) as source:
         events = source.events(waiter)
         assert data(islice(events, 2)) == ["first"]
         threading.Timer(0.05, waiters[0].wake).start()
@@ -78,14 +84,7 @@ def test_wake_from_another_thread_wakes_the_stream(waiter):
 def test_wake_while_the_reader_is_busy_is_not_lost(waiter):
     waiters = []
 
-    def produce(waiter):
-        waiters.append(waiter)
-        yield Event("", "first")
-        yield None
-        waiter.wait()
-        yield Event("", "second")
-
-    with closing(Service(produce).open()) as source:
+    with closing(Service(waits_once(waiters)).open()) as source:
         events = source.events(waiter)
         assert data(islice(events, 2)) == ["first"]
         waiters[0].wake()

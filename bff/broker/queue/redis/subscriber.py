@@ -100,13 +100,6 @@ class Subscriber:
                 self._send(self._command.replace("SUB", "UNSUB"), channel)
             return callbacks
 
-    def reconnect(self) -> None:
-        """Closes the connection, after which the thread makes another one."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.disconnect()
-                self._connection = None
-
     def close(self) -> None:
         self._closed = True
         with self._lock:

@@ -14,10 +14,10 @@ from bff.errors import AnswerIncomplete, UpstreamError, UpstreamTimeout, Upstrea
 from bff.http.waiting import Waiter
 from bff.upstream.events import reasoning
 from bff.upstream.http import ByteStream
+from bff.upstream.output import usage_of
 
 FINISH_SECONDS: Final = 2.0
 """How long the stream is read after a finish_reason, for `usage` and `[DONE]`. Some servers hold the connection open."""
-_USAGE: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
 def read_reply(source: ByteStream, waiter: Waiter, max_event_bytes: int, *, tools_offered: bool) -> EndedPieces:
@@ -70,7 +70,7 @@ class Completion:
         content = frame.content
         if frame.is_error or refusals.is_error(content):
             raise detached(refusals.error_in(content, started=self._has_output))
-        self._usage = _usage(content) or self._usage
+        self._usage = usage_of(content) or self._usage
         if (choice := _first_choice(content)) is not None:
             yield from self._pieces(choice)
             self._finish(finish.reason_in(choice))
@@ -107,16 +107,8 @@ class Completion:
 
 
 def _first_choice(content: dict[str, Any]) -> dict[str, Any] | None:
-    """The choice 0; None where there is none, as beside usage. Raises UpstreamError for another form."""
+    """The choice 0; None where there is none, as in a chunk that has only `usage`. Raises UpstreamError for another form."""
     choices = content.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise UpstreamError(detail="the model's choices have an unknown form")
     return next((choice for choice in choices if choice.get("index") in {None, 0}), None)
-
-
-def _usage(content: dict[str, Any]) -> Mapping[str, int] | None:
-    """As OpenAI names it, without details that other servers lack. None if it is incomplete."""
-    usage = content.get("usage")
-    if not isinstance(usage, dict) or not all(type(usage.get(name)) is int for name in _USAGE):
-        return None
-    return {name: usage[name] for name in _USAGE}

@@ -15,7 +15,7 @@ def reason_in(choice: dict[str, Any]) -> str:
     """In lower case, as gateways to Gemini send STOP; "" while there is none. Raises UpstreamError for no text."""
     reason = choice.get("finish_reason")
     if reason is not None and not isinstance(reason, str):
-        raise UpstreamError(detail="the finish_reason is no text")
+        raise UpstreamError(detail="the finish_reason is not text")
     return (reason or "").strip().lower()
 
 

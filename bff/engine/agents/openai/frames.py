@@ -15,7 +15,7 @@ from bff.http.sse import Decoder, Event
 
 DONE: Final = "[DONE]"
 KEEPALIVES: Final = frozenset({"ping", "heartbeat", "keepalive", "keep-alive"})
-"""Types of events whose data is no part of a reply. Some servers send them instead of comments."""
+"""Types of events whose data is not part of a reply. Some servers send them instead of comments."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _ERROR_FIELD: Final = re.compile(rb"^error(?=:)", re.MULTILINE)
@@ -119,7 +119,7 @@ def _is_text(blocks: bytes) -> bool:
 
 
 def _frame(event: Event) -> Frame | None:
-    """None for an event that is no part of a reply. Blank data holds nothing that could be lost."""
+    """None for an event that is not part of a reply. Blank data holds nothing that could be lost."""
     data = event.data.strip()
     if event.event == "error":
         return Frame(_parse_object(data) or {}, is_error=True)

@@ -54,7 +54,7 @@ class Report(NamedTuple):
 
 
 def is_error(content: dict[str, Any]) -> bool:
-    """Whether an object of a response reports an error, instead of a part of the reply or beside it."""
+    """Whether an object of a response reports an error, instead of a part of the reply or along with it."""
     if any(content.get(name) for name in ("error", "errors", "error_code", "error_msg", "detail")):
         return True
     if content.get("object") == "error" or content.get("type") == "error" or _minimax_status(content):

@@ -20,7 +20,7 @@ def texts_in(choice: dict[str, Any], *, started: bool) -> Texts:
     delta, message = _object(choice, "delta"), _object(choice, "message")
     found = _texts(delta)
     if found.text or (started and message and choice.get("delta") is not None):
-        return found  # A message beside deltas repeats their text.
+        return found  # A message that comes with deltas repeats their text.
     other = _texts(message) if message else _split(choice.get("text"))
     return Texts(other.text, found.reasoning or other.reasoning)
 
@@ -30,7 +30,7 @@ def _object(choice: dict[str, Any], name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise UpstreamError(detail=f"a {name} that is no object")
+        raise UpstreamError(detail=f"a {name} that is not an object")
     return value
 
 

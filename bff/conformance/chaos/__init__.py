@@ -1,5 +1,0 @@
-"""`--chaos`: the server is killed and restarted under load, and what readers saw is judged."""
-
-from bff.conformance.chaos.run import TOPIC, Plan, run
-
-__all__ = ["TOPIC", "Plan", "run"]
