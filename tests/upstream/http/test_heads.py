@@ -91,7 +91,7 @@ def test_heads_are_read_as_by_http_client(head, method):
         ("HTTP/1.1 204\r\n\r\n", True),
         ("HTTP/1.0 200 OK\r\n\r\n", False),
         ("HTTP/1.1 200 OK\r\nX-A: one\r\n two\r\n\r\n", False),
-        ("HTTP/1.1 200 OK\r\nX-A: caf\xe9\r\n\r\n", False),
+        ("HTTP/1.1 200 OK\r\nX-A: \xe9\r\n\r\n", False),
         ("HTTP/1.1 200 OK\r\nX-A\r\n\r\n", False),
     ],
 )
