@@ -21,6 +21,9 @@ WORKERS ?= 3
 PYTEST = .venv/bin/python -m pytest
 IN_PARALLEL = -n $(WORKERS) --dist worksteal
 
+# The files with such tests: collecting all others would take longer than some of these run.
+ALONE = $(shell grep -rl mark.alone --include='test_*.py' tests)
+
 # Tests that never wait, such as those of parsers and checks: running them under gevent would add nothing. All others also run
 # under gevent.
 NOT_UNDER_GEVENT = deploy config web api/adapters engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
@@ -32,7 +35,7 @@ NOT_UNDER_GEVENT = deploy config web api/adapters engine/test_user_data.py fault
 
 test: .venv/dev
 	$(PYTEST) $(IN_PARALLEL) -m "not alone" $(RERUN)
-	$(PYTEST) -m alone $(RERUN)
+	$(PYTEST) -m alone $(ALONE) $(RERUN)
 	$(MAKE) --no-print-directory -j 2 test-gevent-1 test-gevent-2
 
 # One half of the tests that run under gevent.

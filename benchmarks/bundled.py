@@ -94,7 +94,7 @@ class WebServer:
     """gunicorn with one web process."""
 
     def __init__(self, port: int, master_pid: int, driver_core: int | None) -> None:
-        self._port, self._core = port, driver_core
+        self.port, self._core = port, driver_core
         self._master = master_pid
         self.pids: list[int] = []
 
@@ -105,7 +105,7 @@ class WebServer:
     def load(self, message: str, streams: int, rate: float = 0, pending: int = 0) -> contextlib.AbstractContextManager[Load]:
         headers = {"X-Proxy-Secret": SECRET, "X-Forwarded-User": f"user-{time.monotonic_ns()}-{{n}}"}
         request = Request.post("/api/chat/stream", headers, message)
-        return driver.load(self._core, self._port, request, streams, rate, pending)
+        return driver.load(self._core, self.port, request, streams, rate, pending)
 
     def complete_replies(self, message: str, streams: int, rate: float) -> None:
         """Streams replies at `rate` starts a second until all are complete."""
@@ -114,7 +114,7 @@ class WebServer:
         assert report["completed"] == streams, report
 
     def get(self, path: str) -> Any:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
             connection.request("GET", path)
             return json.loads(connection.getresponse().read())
 

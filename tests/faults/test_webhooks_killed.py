@@ -22,7 +22,7 @@ from tests.wire_server import CUT, Request, WireServer, reply
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-MESSAGES, USERS = 500, 25
+MESSAGES, USERS = 250, 25
 DEADLINE = 60.0
 SETTINGS = {
     "BROKER_API_KEY": BROKER_KEY,
