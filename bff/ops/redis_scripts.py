@@ -5,6 +5,7 @@ replaced meanwhile, even accepts writes for a moment once it is back, until it l
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
 from time import monotonic
@@ -46,6 +47,16 @@ class Scripts:
                 return self._client.evalsha(script.digest, len(keys), *keys, *arguments)
             except NoScriptError:  # Redis was restarted, or has flushed its scripts; the script has not run.
                 return self._client.eval(script.text, len(keys), *keys, *arguments)
+
+    def run_for_each(self, name: str, keys: Sequence[str]) -> list[Any]:
+        """Runs it once for each key: in one round trip, but in a cluster. Raises StorageUnavailable, ServerFull."""
+        if not is_cluster(self._client):
+            script = self._script(name)
+            with map_errors(), suppress(NoScriptError), self._client.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.evalsha(script.digest, 1, key)
+                return list(pipe.execute())
+        return [self.run(name, [key]) for key in keys]
 
     def run_confirmed(self, name: str, keys: Sequence[str], *arguments: str | float) -> Any:
         """Like `run`; what it writes is not lost if the server fails later, as a replica has it, unless there is none.

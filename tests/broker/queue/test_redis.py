@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from bff.broker.queue.base import MAX_CLAIMS, Claim, LeaseLost, Limits, Message, QueuePosition
+from bff.broker.queue.base import MAX_CLAIMS, Claim, Counts, LeaseLost, Limits, Message, QueuePosition
 from bff.broker.queue.redis import RedisQueue, claims, presence, subscriber, writes
 from bff.broker.queue.redis.keys import part_of
 from bff.errors import IdempotencyConflict, ServerFull, SettingsError, StorageUnavailable, TooManyRequests
@@ -517,6 +517,8 @@ def test_flushed_scripts_are_loaded_again(open_queue, client):
     client.script_flush()
 
     queue.append(claim, [("message", "words")])
+    client.script_flush()
+    assert queue.counts() == Counts(queues=1, running=1)
     client.script_flush()
     queue.finish(claim, [])
 

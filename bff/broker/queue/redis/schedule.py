@@ -173,9 +173,9 @@ class Schedule:
         else:
             self._subscribers.subscribe(self._keys.name("work"), lambda text: self._notifier.notify(_part_of(text)))
 
-    def schedule_quietly(self, group: str, seconds: float = 0.0) -> None:
-        """Has the group checked after so many seconds. Only workers of this process are notified."""
-        self.schedule(group, str(max(1, int(seconds * 1_000_000))))
+    def schedule_quietly(self, group: str) -> None:
+        """Has the group checked. Only workers of this process are notified."""
+        self.schedule(group, "1")
         self._notifier.notify(part_of(group))
 
     def own_notifications(self) -> int:
@@ -188,14 +188,17 @@ class Schedule:
 
     def counts(self) -> Counts:
         """Counts groups that are not due as running: they have a running message, or are being checked."""
-        counts = [self._scripts.run("counts", [self.key(part)]) for part in range(PARTS)]
+        counts = self._scripts.run_for_each("counts", [self.key(part) for part in range(PARTS)])
         return Counts(sum(queues for queues, _ in counts), sum(running for _, running in counts))
 
     def groups(self, most: int = MAX_GROUPS) -> Iterator[Any]:
         """The first groups of each part, in the order in which they are due."""
-        for part in range(PARTS):
-            with map_errors():
-                yield from self._client.zrange(self.key(part), 0, most // PARTS)
+        with map_errors(), self._client.pipeline(transaction=False) as pipe:
+            for part in range(PARTS):
+                pipe.zrange(self.key(part), 0, most // PARTS)
+            parts = pipe.execute()
+        for groups in parts:
+            yield from groups
 
     def total(self, command: Literal["llen", "zcard"], name: str) -> int:
         """The sum of the sizes that `command` returns for the keys `name` of `groups`."""
