@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -128,8 +129,7 @@ def _with_heading(
     results: list[Result], servers: list[Server], sizes: Sizes, options: argparse.Namespace, pinned: Cores
 ) -> str:
     pinning = "not pinned" if pinned.server is None else f"server on core {pinned.server}, driver on core {pinned.driver}"
-    rounds = f"medians of {options.rounds} rounds" if options.rounds > 1 else "one round"
-    kind = f"{'quick run, ' if options.quick else ''}{rounds}"
+    kind = f"{'quick run, ' if options.quick else ''}{_rounds(results)}"
     machine = _machine()
     environment = (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, Linux {machine['kernel']}; {pinning}"
@@ -137,6 +137,15 @@ def _with_heading(
     descriptions = "".join(f"- **{server.name}**: {server.description}\n" for server in servers)
     heading = f"{_today()}, commit {_commit(options.ours)}, {kind}. {environment}."
     return f"{heading}\n\n{descriptions}\n{table.markdown(results, [server.name for server in servers], sizes)}"
+
+
+def _rounds(results: list[Result]) -> str:
+    """How often each figure was measured, which `--minutes` may have cut short."""
+    counts = Counter((result["server"], result["scenario"]) for result in results if result["scenario"] not in SINGLE_ROUND)
+    fewest, most = min(counts.values(), default=1), max(counts.values(), default=1)
+    if most == 1:
+        return "one round"
+    return f"medians of {most} rounds" if fewest == most else f"medians of {fewest} to {most} rounds"
 
 
 def _append(file: Path, results: list[Result], options: argparse.Namespace, limit: int) -> None:
