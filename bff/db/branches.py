@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import CTE, ColumnElement, exists, false, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
+from bff.db import queries
 from bff.db.models import Conversation, Message
 
 Condition = Callable[[CTE], ColumnElement[bool]]
@@ -87,7 +88,7 @@ def add_reply(session: Session, conversation: Conversation, reply: Message) -> N
     is_first = session.scalar(others.where(Message.reply_to == reply.reply_to).limit(1)) is None
     following = session.scalars(others.where(Message.parent_id == reply.parent_id)).all()
     if is_first and following:
-        session.execute(update(Message).where(Message.id.in_(following)).values(parent_id=reply.id))
+        session.execute(update(Message).where(queries.among(Message.id, following)).values(parent_id=reply.id))
     elif _is_followed_by(session, reply.parent_id, conversation.current_message_id):
         conversation.current_message_id = reply.id
 

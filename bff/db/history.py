@@ -45,7 +45,7 @@ def _turns(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[int, int, int, int]]
 
 def _newest_replies(session: Session, questions: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
     """By question id: the number of its newest reply, and that reply's length in characters."""
-    newest = select(func.max(Message.number)).where(Message.reply_to.in_(questions)).group_by(Message.reply_to)
+    newest = select(func.max(Message.number)).where(queries.among(Message.reply_to, questions)).group_by(Message.reply_to)
     query = select(Message.reply_to, Message.number, func.length(queries.EFFECTIVE)).where(Message.number.in_(newest))
     return {reply_to: (number, size) for reply_to, number, size in session.execute(query) if reply_to is not None}
 
@@ -62,7 +62,7 @@ def _fitting(sizes: Iterable[tuple[int, int, int, int]], characters: int) -> Ite
 def _messages(session: Session, turns: Sequence[tuple[int, int]]) -> list[ChatMessage]:
     """`turns`: the numbers of question and reply, newest turn first. The messages are in the order of the conversation."""
     numbers = [number for turn in reversed(turns) for number in turn if number]
-    query = select(Message.number, Message.role, queries.EFFECTIVE).where(Message.number.in_(numbers))
+    query = select(Message.number, Message.role, queries.EFFECTIVE).where(queries.among(Message.number, numbers))
     texts = {
         number: ChatMessage("user" if role == "user" else "assistant", text) for number, role, text in session.execute(query)
     }

@@ -1,17 +1,29 @@
 """Queries shared by the stores. Each runs inside a transaction of its caller."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any, Final, cast
 from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, CursorResult, Delete, Update, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from bff.db.models import Conversation, Message
 from bff.errors import NotFound
 
 EFFECTIVE: Final = func.coalesce(Message.edited_content, Message.content)
 """The text after the last edit, else the original one."""
+
+
+def among(column: InstrumentedAttribute[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Whether the column has one of the values, the last of which is repeated up to a power of two.
+
+    Each number of values is a statement of its own, and SQLite's driver keeps the last 128 of them: those for histories of all
+    lengths would take some 10 MiB, and displace the others.
+    """
+    count = 1 << (len(values) - 1).bit_length()
+    return column.in_([*values, *repeat(values[-1], count - len(values))] if values else [])
 
 
 def now() -> datetime:

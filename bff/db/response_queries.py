@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from bff.db import branches
+from bff.db import branches, queries
 from bff.db.models import Conversation, Message, StoredResponse
 from bff.errors import InvalidRequest, NotFound
 from bff.upstream.messages import ChatMessage, Role
@@ -79,7 +79,7 @@ def history(session: Session, end: UUID | None, characters: int) -> list[ChatMes
     contents = {
         number: chat_message(role, content)
         for number, role, content in session.execute(
-            select(Message.number, Message.role, Message.content).where(Message.number.in_(numbers))
+            select(Message.number, Message.role, Message.content).where(queries.among(Message.number, numbers))
         )
     }
     messages = [contents[number] for number in reversed(numbers)]

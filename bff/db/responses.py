@@ -168,9 +168,9 @@ class ResponseStore:
             row = response_queries.owned(session, owner, response_id, for_update=True)
             inputs = response_queries.inputs(session, row)
             ids = [*(message.id for message in inputs), *([row.reply_id] if row.reply_id else [])]
-            children = update(Message).where(Message.parent_id.in_(ids), Message.id.not_in(ids))
+            children = update(Message).where(queries.among(Message.parent_id, ids), ~queries.among(Message.id, ids))
             queries.execute(session, children.values(parent_id=inputs[0].parent_id))
-            queries.execute(session, delete(Message).where(Message.id.in_(ids)))
+            queries.execute(session, delete(Message).where(queries.among(Message.id, ids)))
             queries.execute(session, delete(StoredResponse).where(StoredResponse.id == row.id))
             others = exists().where(StoredResponse.conversation_id == row.conversation_id)
             queries.execute(session, delete(Conversation).where(Conversation.id == row.conversation_id, ~others))

@@ -3,9 +3,11 @@
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Engine, event
 
 from bff.db import history
 from bff.db.database import Database
+from bff.db.direct_chat import DirectChat
 from bff.db.replies import Replies
 from bff.db.store import ConversationStore
 from bff.errors import InvalidRequest, NotFound
@@ -195,6 +197,23 @@ def test_history_has_the_newest_turns_that_fit(database, store, replies, monkeyp
     assert first_letters(1) == "d"
     monkeypatch.setattr(history, "MAX_TURNS", 2)
     assert first_letters(10**6) == "bBcCd"
+
+
+def test_histories_of_many_lengths_share_statements(database):
+    chat, statements = DirectChat(database, 100_000), set()
+
+    def record(_connection, _cursor, statement, *_) -> None:
+        statements.add(statement)
+
+    event.listen(Engine, "before_cursor_execute", record)
+    try:
+        for number in range(40):
+            chat.store("ada", f"turn-{number}", "question", "reply", spoken=False)
+            assert len(chat.task("ada", "next", "question").history) == 2 * number + 3
+    finally:
+        event.remove(Engine, "before_cursor_execute", record)
+
+    assert len(statements) < 40, "a statement for each power of two"
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=50)
