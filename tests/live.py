@@ -121,12 +121,6 @@ def free_port() -> int:
     return port
 
 
-def shares_metrics(environment: dict[str, str]) -> bool:
-    """Whether a server's processes share their metrics: see bff/ops/gunicorn_config.py."""
-    is_one_of_several = "REDIS_URL" in environment and int(environment.get("WEB_CONCURRENCY", "1")) > 1
-    return is_one_of_several or "PROMETHEUS_MULTIPROC_DIR" in environment
-
-
 class Server:
     """A server process: gunicorn or `flask run` with the app, the broker on its own, or a worker that only answers."""
 
@@ -150,7 +144,7 @@ class Server:
             "scaled flask": ["flask", "--app", "tests.faults.scaled:app", "run", "--port", str(self.port)],
         }[kind]
         with log.open("ab") as output:
-            world = "threads" if "flask" in kind else "processes" if shares_metrics(environment) else "gevent"
+            world = "threads" if "flask" in kind else "gevent"
             self.process = prefork.Process(world, command, environment, output.fileno())
         self.kind = kind
 

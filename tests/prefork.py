@@ -2,8 +2,7 @@
 
 `python -m tests.prefork gevent` is a process to fork servers from: it reads requests from the socket that is its standard
 input. Each has a JSON object and two descriptors: the log, and a pipe to which the exit status is written. `gevent` patches
-the standard library before it imports anything, as gunicorn's worker does; `threads` does not. `processes` patches it, too; its
-servers share metrics in files, which prometheus_client decides when it is imported.
+the standard library before it imports anything, as gunicorn's worker does; `threads` does not.
 """
 
 import atexit
@@ -20,10 +19,8 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -40,7 +37,7 @@ class Process:
     """A server's process, with the part of Popen's interface that the tests use."""
 
     def __init__(self, world: str, command: list[str], environment: dict[str, str], log: int) -> None:
-        """`command`: a module and its arguments. `world`: "gevent", "processes" or "threads"."""
+        """`command`: a module and its arguments. `world`: "gevent" or "threads"."""
         self._status, status = os.pipe()
         self._lock = threading.Lock()
         self.returncode: int | None = None
@@ -98,10 +95,9 @@ def _parent(world: str) -> socket.socket:
 def serve(world: str) -> dict[str, Any]:
     """Forks a process for each request; returns the request, in that process only."""
     control = socket.socket(fileno=os.dup(0))
-    if world != "threads":
+    if world == "gevent":
         _patch()
-    with shared_metrics() if world == "processes" else contextlib.nullcontext():
-        _import()
+    _import()
     gc.collect()
     gc.freeze()  # A server's own collections then visit, and so copy, only its own objects.
     poll, running = select.poll(), {}
@@ -152,21 +148,6 @@ def _import() -> None:
         importlib.import_module(module)
 
 
-@contextlib.contextmanager
-def shared_metrics() -> Iterator[None]:
-    """Has metrics imported that are shared in files, of which each forked process has its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        yield
-        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
-    os.register_at_fork(after_in_child=_create_metrics)
-
-
-def _create_metrics() -> None:
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        sys.modules["bff.ops.metrics"].STREAMS_OPEN.labels("chat").inc(0)  # The first use of one metric creates all.
-
-
 def become(request: dict[str, Any]) -> None:
     """Makes this process the one that the request describes, up to its module."""
     os.setsid()
@@ -179,6 +160,9 @@ def become(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ or int(os.environ.get("WEB_CONCURRENCY", "1")) > 1:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("bff", "prometheus_client")]:
+            del sys.modules[name]  # Metrics decide as they are imported whether they are shared by processes.
     sys.argv = ["", *request["command"][1:]]
 
 
