@@ -146,7 +146,7 @@ def test_messages_end_once_while_processes_are_killed_at_random(make_fleet, engi
     redis: RedisServer | RedisSet = request.getfixturevalue(form)
     redis.flush()
     fleet = make_fleet(redis, LEASE_SECONDS="2", ENGINE_REPEATABLE=str(int(repeatable)), adopts=adopts)
-    users = 50 if SOAK_SECONDS and form == "clean_redis" and not adopts else 12
+    users = 50 if SOAK_SECONDS and form == "clean_redis" and not adopts else 20
     web = fleet.web(2)
     for _ in range(3):
         fleet.worker()
