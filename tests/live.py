@@ -202,6 +202,12 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
 
+    def freeze(self) -> None:
+        """Stops the process until SIGCONT. A thread that runs on another core stops a moment after the signal was sent."""
+        self.kill(signal.SIGSTOP)
+        states = Path(f"/proc/{self.process.pid}/task")
+        assert eventually(lambda: all(") T" in path.read_text() for path in states.glob("*/stat"))), "it runs on"
+
     def crash(self) -> None:
         """Master and workers die at once, as when a machine goes."""
         with contextlib.suppress(ProcessLookupError):

@@ -244,7 +244,7 @@ def test_readers_get_the_reply_that_a_worker_thought_dead_has_stored(waiting_con
         with lock(fleet.database):
             tab = conversation.tab(clients)
             assert eventually(lambda: is_committed(clean_redis), DEADLINE)
-            slow_worker.kill(signal.SIGSTOP)
+            slow_worker.freeze()
         model.running.clear()
         fleet.start("worker").wait_until_ready()
         assert eventually(lambda: model.calls[conversation.question] == 2, DEADLINE)

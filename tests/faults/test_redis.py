@@ -218,7 +218,7 @@ def test_a_worker_frozen_beyond_its_lease_cannot_write_after_waking(make_fleet, 
         silent = [clients.send(question(f"silent-{number}", 5, delay=4)) for number in range(5)]
         assert clients.wait_for(all_have_text(spoken), DEADLINE)
         assert clients.wait_for(all_running(engine, silent), DEADLINE)
-        frozen.kill(signal.SIGSTOP)
+        frozen.freeze()
         alive = fleet.worker()
         assert clients.wait_for(all_done(spoken + silent), DEADLINE)
         assert {stream.end for stream in spoken} == {"interrupted"}
@@ -316,7 +316,7 @@ def test_a_stopping_worker_finishes_what_it_can_and_requeues_the_rest(make_fleet
     fleet = make_fleet(LEASE_SECONDS=LONG_LEASE_SECONDS, DRAIN_SECONDS="4")
     web, old, successor = fleet.web(), fleet.worker(), fleet.worker()
     fleet.wait_until_ready()
-    successor.kill(signal.SIGSTOP)
+    successor.freeze()
 
     with Clients(web.port) as clients:
         short = [clients.send(question(f"short-{number}", 5, interval=0.1)) for number in range(5)]
