@@ -28,6 +28,13 @@ def churn(clients: Clients, count: int) -> None:
     assert clients.wait_for(lambda: not clients.busy, 60)
 
 
+def fill_pools(clients: Clients) -> None:
+    """Has CONCURRENCY long replies running at once: afterwards the pool of connections to a broker is full, and stays so."""
+    for number in range(CONCURRENCY):
+        clients.send(" ".join(["word"] * 50), f"user-{number}")
+    assert clients.wait_for(lambda: not clients.busy, 60)
+
+
 def counts(server: Server) -> dict[str, int]:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
         sock.sendall(b"GET /counts HTTP/1.0\r\n\r\n")
@@ -78,6 +85,7 @@ def test_hundreds_of_streams_leak_nothing(start, broker, settings):
 
     with Clients(server.port) as clients:
         # The main thread and, with the bundled engine, SQLite's: gevent's resolver threads have exited.
+        fill_pools(clients)
         churn(clients, warm_up)
         baseline = settled_counts(server, threads=threads)
         churn(clients, half_size)
