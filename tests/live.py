@@ -121,6 +121,19 @@ def free_port() -> int:
     return port
 
 
+def descriptors_of(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads_of(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def memory_of(pid: int) -> int:
+    """Resident bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class Server:
     """A server process: gunicorn or `flask run` with the app, the broker on its own, or a worker that only answers."""
 
@@ -189,14 +202,13 @@ class Server:
         return (self.children or [self.process.pid])[0]
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.worker_pid}/fd"))
+        return descriptors_of(self.worker_pid)
 
     def threads(self) -> int:
-        return len(os.listdir(f"/proc/{self.worker_pid}/task"))
+        return threads_of(self.worker_pid)
 
     def memory(self) -> int:
-        """Resident bytes."""
-        return int(Path(f"/proc/{self.worker_pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return memory_of(self.worker_pid)
 
     def kill(self, number: int = signal.SIGTERM) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -19,6 +20,7 @@ CONCURRENCY = 2
 """Readers of each kind at a time."""
 SLACK = {"greenlets": 0, "descriptors": 0, "threads": 0, "ours": 50, "objects": UNCOLLECTED_OBJECTS, "memory": 8 * MIB}
 """Allowed growth. A reader that disconnects may leave a reference cycle of about ten objects."""
+RETENTION_SECONDS = 2
 VOICE_BYTES, VOICE_MESSAGES = 15_000_000, 12
 
 
@@ -73,12 +75,21 @@ READERS: list[Callable[[ConversationBrowser], None]] = [
 ]
 
 
-def run_rounds(server: Server, rounds: int) -> None:
+def settings(folder: Path) -> dict[str, str]:
+    return {
+        "ECHO_WORD_SECONDS": "0.01",
+        "MESSAGES_PER_MINUTE": "100000",
+        "RETENTION_SECONDS": str(RETENTION_SECONDS),
+        "DATABASE_URL": f"sqlite:///{folder}/chat.db",
+    }
+
+
+def run_rounds(server: Server, rounds: int, readers: Sequence[Callable[[ConversationBrowser], None]] = READERS) -> None:
     """Uses few users, so that a user's data must not grow either."""
     for _ in range(rounds):
         in_parallel(
-            len(READERS) * CONCURRENCY,
-            lambda number: READERS[number % len(READERS)](ConversationBrowser(server, f"user-{number}")),
+            len(readers) * CONCURRENCY,
+            lambda number: readers[number % len(readers)](ConversationBrowser(server, f"user-{number}")),
         )
 
 
@@ -90,13 +101,7 @@ def growth(server: Server, baseline: dict[str, int]) -> dict[str, tuple[int, int
 
 @pytest.mark.parametrize("kind", ["counted", "counted-flask"])
 def test_rounds_of_every_kind_of_reader_leak_nothing(start, kind, tmp_path):
-    server = start(
-        kind,
-        ECHO_WORD_SECONDS="0.01",
-        MESSAGES_PER_MINUTE="100000",
-        RETENTION_SECONDS="2",
-        DATABASE_URL=f"sqlite:///{tmp_path}/chat.db",
-    )
+    server = start(kind, **settings(tmp_path))
 
     run_rounds(server, WARM_UP)
     baseline = settled_counts(server)

@@ -4,7 +4,6 @@ import os
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import pytest
@@ -14,15 +13,14 @@ from bff.ops.redis import connect
 from tests.db.talk import ROOM, ConversationBrowser
 from tests.faults.test_churn import MIB
 from tests.faults.test_journal_killed import EXPIRED_ENTRY_BYTES
-from tests.faults.test_rounds import READERS, WORDS
-from tests.live import Server, in_parallel, last_of
+from tests.faults.test_rounds import CONCURRENCY, READERS, RETENTION_SECONDS, WORDS, run_rounds, settings
+from tests.live import Server, descriptors_of, last_of, memory_of, threads_of
 
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "0"))
 """How long each test runs, in `make soak`."""
 ROUNDS_PER_SAMPLE = 3
 PAUSE_SECONDS = 3.0 if SOAK_SECONDS else 0.0
 """Between two rounds, so that an hour of them leaves the machine usable."""
-RETENTION_SECONDS = 2
 WARM_SAMPLES = 0.25
 """The share of the samples that shows what servers occupy at first."""
 SLACK = {"descriptors": 4, "threads": 2, "keys": 50}
@@ -50,23 +48,15 @@ def complete(browser: ConversationBrowser) -> None:
 
 
 ALL_READERS = [*READERS, conversation, complete]
-READERS_PER_ROUND = 2 * len(ALL_READERS)
-
-
-def run_round(server: Server) -> None:
-    def read(number: int) -> None:
-        ALL_READERS[number % len(ALL_READERS)](ConversationBrowser(server, f"user-{number}"))
-
-    in_parallel(READERS_PER_ROUND, read)
+READERS_PER_SAMPLE = ROUNDS_PER_SAMPLE * CONCURRENCY * len(ALL_READERS)
 
 
 def occupied(pids: list[int]) -> Sample:
     """Of all processes together."""
-    folders = [Path(f"/proc/{pid}") for pid in pids]
     return {
-        "memory": sum(int((folder / "statm").read_text().split()[1]) for folder in folders) * os.sysconf("SC_PAGE_SIZE"),
-        "descriptors": sum(len(os.listdir(folder / "fd")) for folder in folders),
-        "threads": sum(len(os.listdir(folder / "task")) for folder in folders),
+        "memory": sum(memory_of(pid) for pid in pids),
+        "descriptors": sum(descriptors_of(pid) for pid in pids),
+        "threads": sum(threads_of(pid) for pid in pids),
     }
 
 
@@ -81,11 +71,11 @@ def soak(server: Server, sample: Callable[[], Sample]) -> list[Sample]:
     start = time.monotonic()
     while len(samples) < 3 or time.monotonic() < start + SOAK_SECONDS:
         for _ in range(ROUNDS_PER_SAMPLE):
-            run_round(server)
+            run_rounds(server, 1, ALL_READERS)
             time.sleep(PAUSE_SECONDS)
         time.sleep(RETENTION_SECONDS + 0.5)
-        rounds = ROUNDS_PER_SAMPLE * (len(samples) + 1)
-        samples.append({"seconds": int(time.monotonic() - start), "readers": rounds * READERS_PER_ROUND} | sample())
+        readers = READERS_PER_SAMPLE * (len(samples) + 1)
+        samples.append({"seconds": int(time.monotonic() - start), "readers": readers} | sample())
     return samples
 
 
@@ -100,15 +90,6 @@ def assert_flat(samples: list[Sample], memory: float) -> None:
         if name in names:
             first, last = (median(sample[name] for sample in part) for part in (samples[:quarter], samples[-quarter:]))
             assert last <= first + slack, f"{name}: {last:,} after {first:,}"
-
-
-def settings(folder: Path) -> dict[str, str]:
-    return {
-        "ECHO_WORD_SECONDS": "0.01",
-        "MESSAGES_PER_MINUTE": "100000",
-        "RETENTION_SECONDS": str(RETENTION_SECONDS),
-        "DATABASE_URL": f"sqlite:///{folder}/chat.db",
-    }
 
 
 def test_one_process_with_its_journal_stays_flat(start, tmp_path):
