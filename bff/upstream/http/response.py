@@ -48,8 +48,10 @@ class NonBlockingResponse(http.client.HTTPResponse):
     def _begin_well_formed(self, data: bytes) -> bool:
         """Sets what http.client's `begin` would. Returns whether it could."""
         head = parse_head(data)
-        length = head and head.first.get("content-length", "0")
-        if head is None or not length or not length.isdigit():
+        if head is None:
+            return False
+        length = head.first.get("content-length")
+        if length is not None and not length.isdigit():
             return False
         self.version, self.status, self.reason = 11, head.status, head.reason
         self.code, self.headers = head.status, head.headers
@@ -60,7 +62,7 @@ class NonBlockingResponse(http.client.HTTPResponse):
         if head.status in {204, 304} or head.status < 200 or self._is_head:
             self.length = 0
         else:
-            self.length = None if self.chunked or "content-length" not in head.first else int(length)
+            self.length = None if self.chunked or length is None else int(length)
         has_end = self.chunked or self.length is not None
         self.will_close = "close" in head.first.get("connection", "").lower() or not has_end
         return True
