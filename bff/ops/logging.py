@@ -31,12 +31,16 @@ def configure_logging(level: str, style: str, secrets: Iterable[str] = ()) -> No
 
 
 def _redact_ticket(record: logging.LogRecord) -> bool:
-    record.msg, record.args = _TICKET.sub(r"\1…", record.getMessage()), None
-    return True
+    return _replace(_TICKET, r"\1…", record)
 
 
 def _remove_colours(record: logging.LogRecord) -> bool:
-    record.msg, record.args = _COLOUR.sub("", record.getMessage()), None
+    return _replace(_COLOUR, "", record)
+
+
+def _replace(pattern: re.Pattern[str], text: str, record: logging.LogRecord) -> bool:
+    """For filters: returns True, as the record is kept."""
+    record.msg, record.args = pattern.sub(text, record.getMessage()), None
     return True
 
 
