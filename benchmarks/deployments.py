@@ -30,14 +30,14 @@ REPLIES, REPLIES_PER_SECOND, CLIENTS = 600, 100, 8
 
 
 @contextlib.contextmanager
-def _server(queue: str, pinned: Cores) -> Iterator[WebServer]:
+def _server(queue: str, pinned: Cores, app: str = "app:app") -> Iterator[WebServer]:
     with tempfile.TemporaryDirectory(dir=OUT) as folder, contextlib.ExitStack() as stack:
         settings = {"QUEUE_FILE": "off", "DATABASE_URL": f"sqlite:///{folder}/chat.db", "ECHO_WORD_SECONDS": str(1 / RATE)}
         if queue == "journal":
             settings["QUEUE_FILE"] = f"{folder}/queue.db"
         if queue == "redis":
             settings["REDIS_URL"] = stack.enter_context(redis_server())
-        yield stack.enter_context(web_server(Path.cwd(), pinned, **settings))
+        yield stack.enter_context(web_server(Path.cwd(), pinned, app, **settings))
 
 
 def replies(queue: str, pinned: Cores) -> dict[str, float]:
@@ -120,10 +120,20 @@ def conversation_events(queue: str, pinned: Cores) -> dict[str, float]:
         return {label: used * 1e6 / (sum(counts) - received)}
 
 
+def hub_lag(queue: str, pinned: Cores) -> dict[str, float]:
+    """The longest time in which the gevent hub did not run, without the time the process was not scheduled."""
+    with _server(queue, pinned, "tests.faults.ticking:app") as server, server.load(MANY_WORDS, STREAMS, 50) as load:
+        load.wait_opened(30)
+        time.sleep(2)
+        server.get("/longest")  # Resets the maximum.
+        time.sleep(WINDOW_SECONDS)
+        return {"longest gap of the hub, ms": server.get("/longest") * 1000}
+
+
 def main() -> None:
     compile_driver()
     raise_file_limit()
-    scenarios = (replies, events, conversation_replies, conversation_events)
+    scenarios = (replies, events, hub_lag, conversation_replies, conversation_events)
     pinned = cores(True)
     measure_interleaved([partial(scenario, pinned=pinned) for scenario in scenarios], QUEUES, rounds_argument(1, ROUNDS))
 
