@@ -6,6 +6,7 @@ that it has not read yet: nginx then answers 502. See RFC 9112, section 9.6.
 
 import contextlib
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ MAX_DROPPED_BYTES: Final = 64 * 1024 * 1024
 MAX_IDLE_SECONDS: Final = 5.0
 """Without any data; nginx has the same `lingering_timeout`."""
 RECV_BYTES: Final = 64 * 1024
+RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+"""A `struct linger` of no time: see socket(7)."""
 YIELD_BYTES: Final = 1024 * 1024
 """Other greenlets run after each. Copied in less than a millisecond."""
 
@@ -128,4 +131,6 @@ def drop_rest(sock: socket.socket, seconds: float) -> None:
                 return
             remaining -= len(data)
     with contextlib.suppress(OSError):
+        # Without data that nobody read, closing it would not reset it, and the client would wait for the window to open.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         sock.shutdown(socket.SHUT_RDWR)
