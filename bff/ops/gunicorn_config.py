@@ -7,10 +7,8 @@ Nothing here may import urllib3, requests or ssl at the top: workers monkey-patc
 
 import os
 import re
-import secrets
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bff.config.environment import load_settings
 from bff.config.settings import Settings
 from bff.errors import SettingsError
+from bff.ops import metrics_dir
 
 if TYPE_CHECKING:
     from bff.ops.lifecycle import Lifecycle
@@ -86,8 +85,8 @@ class _Hooks:
         self.shares_metrics = bool(settings.prometheus_multiproc_dir) or bool(
             settings.redis_url and settings.web_concurrency > 1
         )
-        directory = settings.prometheus_multiproc_dir or Path(tempfile.gettempdir()) / f"chat-bff-{secrets.token_hex(8)}"
-        self.metrics_dir = Path(directory)
+        configured = settings.prometheus_multiproc_dir
+        self.metrics_dir = Path(configured) if configured else metrics_dir.new_path()
 
     def by_name(self) -> dict[str, Any]:
         """The hooks, and the environment of the workers."""
@@ -120,8 +119,10 @@ class _Hooks:
         self._create_metrics_dir(server)
 
     def _create_metrics_dir(self, server: Any) -> None:
-        if self.shares_metrics:
+        if self._settings.prometheus_multiproc_dir:  # It is left to the operator to remove it.
             self.metrics_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif self.shares_metrics:
+            metrics_dir.create(self.metrics_dir)
             server.metrics_dirs = [*getattr(server, "metrics_dirs", []), self.metrics_dir]
 
     def when_ready(self, server: Any) -> None:
@@ -161,9 +162,8 @@ class _Hooks:
             gauge.unlink(missing_ok=True)
 
     def on_exit(self, server: Any) -> None:
-        if not self._settings.prometheus_multiproc_dir:  # A configured directory is left to the operator.
-            for directory in getattr(server, "metrics_dirs", []):
-                shutil.rmtree(directory, ignore_errors=True)
+        for directory in getattr(server, "metrics_dirs", []):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def pre_request(self, worker: Any, req: Any) -> None:
         # Close the connection after a stream, as a keep-alive connection would delay the worker's exit, and after a large

@@ -335,3 +335,17 @@ def test_a_reader_that_does_not_read_does_not_delay_the_exit(start):
 
     assert monotonic() - started < 8, "graceful_timeout would be 12 s"
     assert "graceful timeout" not in server.log
+
+
+@pytest.mark.live
+def test_metrics_of_killed_processes_are_removed_by_the_next_start(start, clean_redis, tmp_path):
+    options = {"REDIS_URL": clean_redis.url, "WEB_CONCURRENCY": "2", "TMPDIR": str(tmp_path)}
+    killed = start("gunicorn", **options)
+    (abandoned,) = tmp_path.glob("chat-bff-*")
+    start("gunicorn", **options)
+    killed.crash()
+    assert abandoned.exists()
+
+    start("gunicorn", **options)
+    assert not abandoned.exists()
+    assert len([*tmp_path.glob("chat-bff-*")]) == 2, "those of the running processes"
