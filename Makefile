@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 export PORT
 
-.PHONY: run test test-quick test-deps soak soak-freezes check bench lock
+.PHONY: run test test-all test-quick test-deps soak soak-freezes check bench lock
 
 run: .venv/run
 	APP_ENV=development .venv/bin/flask chat db upgrade
@@ -15,6 +15,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # On a busy machine, tests of real processes may fail by timing: in CI they are retried once, and retries are reported.
 RERUN = $(if $(filter true,$(CI)),--reruns 1 -rR)
+
+# CI runs all tests, `make test` those that end within eight minutes on two cores.
+AND_NOT_SLOW = $(if $(filter true,$(CI) $(ALL)),,and not slow)
 
 # More workers than cores, as tests spend much time waiting. `worksteal` lets an idle worker take half of another's remaining tests.
 WORKERS ?= 3
@@ -29,23 +32,28 @@ ALONE = $(shell grep -rl mark.alone --include='test_*.py' tests)
 NOT_UNDER_GEVENT = deploy config web api/adapters engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
 	test_errors.py test_imports.py $(foreach name,cross_site mutated ownership,security/test_$(name).py) \
 	$(foreach name,anonymous identity jwt orgs proxy tickets,auth/test_$(name).py) \
-	$(foreach name,openapi engine_requests security_headers history cors csrf page cached_pages preferences tickets,api/test_$(name).py) \
+	$(foreach name,openapi generated_requests engine_requests security_headers history cors,api/test_$(name).py) \
+	$(foreach name,csrf page cached_pages preferences tickets,api/test_$(name).py) \
 	$(foreach name,event_ids forwarded request_body sse tracing,http/test_$(name).py) \
 	$(foreach name,events message_ids messages recordings,upstream/test_$(name).py)
 
 test: .venv/dev
-	$(PYTEST) $(IN_PARALLEL) -m "not alone" $(RERUN)
-	$(PYTEST) -m alone $(ALONE) $(RERUN)
+	$(PYTEST) $(IN_PARALLEL) -m "not alone $(AND_NOT_SLOW)" $(RERUN)
+	$(PYTEST) -m "alone $(AND_NOT_SLOW)" $(ALONE) $(RERUN)
 	$(MAKE) --no-print-directory -j 2 test-gevent-1 test-gevent-2
+
+# Also those marked `slow`: of more than five seconds, and repeated in further deployments. Takes half an hour.
+test-all:
+	$(MAKE) --no-print-directory test ALL=true
 
 # One half of the tests that run under gevent.
 test-gevent-%: .venv/dev
-	.venv/bin/python -m gevent.monkey --module pytest -p tests.shard --shard $*/2 -m "not live" \
+	.venv/bin/python -m gevent.monkey --module pytest -p tests.shard --shard $*/2 -m "not live $(AND_NOT_SLOW)" \
 		$(NOT_UNDER_GEVENT:%=--ignore=tests/%) $(RERUN)
 
-# Tests that start no server; takes about three minutes on two cores.
+# Tests that start no server.
 test-quick: .venv/dev
-	$(PYTEST) -n 2 -m "not live and not servers and not alone"
+	$(PYTEST) -n 2 -m "not live and not servers and not alone and not slow"
 
 # Installs the programs that the tests use besides Python, if they are missing and installation is possible.
 test-deps: .venv/dev .venv/frameworks/installed

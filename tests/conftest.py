@@ -77,17 +77,31 @@ SERVERS = {"start", "share", "redis", "appendonly", "sentinels", "cluster", "dis
 """Fixtures that start a server process."""
 
 
+FURTHER_DEPLOYMENTS = {
+    *("flask", "counted-flask", "fleet", "adopted", "adopted fleet", "gunicorn and a broker"),
+    *("sentinels", "cluster", "appendonly", "postgresql"),
+}
+"""Parameters of tests that run in the default deployment as well, or that are about such a deployment."""
+
+
 THRESHOLDS = (5_000, 10, 100)
 """Of the garbage collector: with the defaults, it takes a seventh of the CPU time."""
 gc.disable()  # During collection, which leaves no garbage.
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    without_slow = "not slow" in config.option.markexpr
+    return True if without_slow and collection_path.name == "test_generated_requests.py" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-        fixtures = {param for param in params if isinstance(param, str)}  # A parameter may be the name of a fixture.
-        if SERVERS & {*getattr(item, "fixturenames", ()), *fixtures}:
+        names = {param for param in params if isinstance(param, str)}  # A parameter may be the name of a fixture.
+        if SERVERS & {*getattr(item, "fixturenames", ()), *names}:
             item.add_marker(pytest.mark.servers)
+        if FURTHER_DEPLOYMENTS & names:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:

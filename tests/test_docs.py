@@ -275,6 +275,7 @@ def test_the_readmes_python_client_prints_the_reply(share):
     assert printed == b"Hello"
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_the_tutorials_commands_work(share, tmp_path):
     if shutil.which("curl") is None:

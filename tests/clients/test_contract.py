@@ -77,6 +77,7 @@ def restarting_server(tmp_path: Path) -> Iterator[Callable[[], Server]]:
     servers[-1].stop()
 
 
+@pytest.mark.slow
 def test_every_client_gets_its_reply_over_a_restart(restarting_server):
     """Each is in the middle of a reply when the server restarts, and shows the whole of it, and the next one."""
     server = restarting_server()

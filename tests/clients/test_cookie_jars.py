@@ -99,6 +99,7 @@ print(json.dumps([whole, streamed]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [pytest.param(LANGCHAIN, id="LangChain"), pytest.param(LITELLM, id="LiteLLM")])
 def test_a_framework_uses_one_client_twice(balancer, tmp_path, script):
     if not (FRAMEWORKS / "installed").exists():

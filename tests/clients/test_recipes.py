@@ -145,6 +145,7 @@ def test_python_prints_the_reply(run, name):
     assert run(name, sys.executable, "RECIPE") == HELLO
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)  # Importing LiteLLM takes 15 seconds of CPU time.
 @pytest.mark.parametrize("name", ["chat_openai.py", "completion.py"])
 def test_a_framework_prints_the_reply(run, name):

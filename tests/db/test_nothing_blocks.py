@@ -117,6 +117,7 @@ STREAMS = 200
 MAX_BLOCK_SECONDS = 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
 def test_edits_do_not_block_two_hundred_streams(start, url):

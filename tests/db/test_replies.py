@@ -220,6 +220,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 steps = st.lists(st.tuples(st.none() | st.integers(0, 9), texts, st.booleans()), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps)
 def test_history_has_the_edited_texts_in_their_order(database, store, replies, steps):

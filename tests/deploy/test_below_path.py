@@ -24,6 +24,7 @@ def url(start, tmp_path):
     assert "Traceback" not in server.log
 
 
+@pytest.mark.slow
 def test_the_page_works(url):
     with chromium() as browser:
         page = browser.new_page()

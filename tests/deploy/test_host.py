@@ -75,6 +75,7 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.mark.slow
 def test_a_user_of_the_host_chats_in_both_pages(host, browser):
     page = browser.new_page()
     page.set_default_timeout(TIMEOUT_MS)
@@ -101,6 +102,7 @@ def test_a_user_of_the_host_chats_in_both_pages(host, browser):
     page.close()
 
 
+@pytest.mark.slow
 def test_streams_end_and_resume_when_the_host_stops(tmp_path):
     host = Host("gunicorn", tmp_path, Path(sys.executable))
     client = Client(host.url)

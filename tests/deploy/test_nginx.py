@@ -48,6 +48,7 @@ def test_a_disconnect_is_noticed_behind_nginx(server, browser):
     browser.stop(reply.message_id).read()
 
 
+@pytest.mark.slow
 def test_every_rule_of_the_protocol_is_kept_through_nginx(server, tmp_path):
     """Among others a body over nginx's own limit is refused in the shape of our errors."""
     nginx = Nginx(tmp_path, server.port)

@@ -118,6 +118,7 @@ def assert_readers_agree(streams: list[Stream]) -> None:
     assert not {message: found for message, found in ends.items() if len(found) > 1}
 
 
+@pytest.mark.slow
 def test_all_readers_of_a_message_receive_one_end(fleet, engine, servers):
     web = fleet.web(2)
     for _ in range(2):
@@ -153,6 +154,7 @@ def run(chaos: Chaos, engine: Engine, seed: int) -> None:
         assert_readers_agree(streams + assert_reread(clients, streams))
 
 
+@pytest.mark.slow
 def test_after_a_flush_everybody_is_told_and_can_go_on(fleet, engine, servers):
     web = fleet.web(2)
     fleet.worker()

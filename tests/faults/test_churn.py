@@ -69,6 +69,7 @@ def settings(broker: str) -> Iterator[dict[str, str]]:
         yield settings_of(adoptable) if broker == "adopted" else {}
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.timeout(400)
 def test_hundreds_of_streams_leak_nothing(start, broker, settings):

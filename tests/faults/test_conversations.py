@@ -176,6 +176,7 @@ CONVERSATIONS = 40
 ROUNDS = 10
 
 
+@pytest.mark.slow
 def test_replies_abandoned_at_random_are_stored_completely_or_not_at_all(server, new_conversation, model):
     """Readers disconnect before, during or after the text; then they retry until every reply is stored."""
     conversations = in_parallel(CONVERSATIONS, lambda _: new_conversation(interval=0.02, delay=0.02))

@@ -72,6 +72,7 @@ def start_conversations(web: Server, count: int, interval: float, delay: float) 
     )
 
 
+@pytest.mark.slow
 def test_replies_of_killed_processes_are_stored_once(make_fleet, model):
     fleet = make_fleet(LEASE_SECONDS="1", DISCONNECT_GRACE_SECONDS="60")
     web = fleet.start("gunicorn", WEB_CONCURRENCY="2")
@@ -136,6 +137,7 @@ def test_a_killed_web_process_causes_no_second_model_call(make_fleet, model):
     assert set(model.calls.values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_rolling_restart_of_all_processes_loses_no_reply(make_fleet, model):
     fleet = make_fleet(DRAIN_SECONDS="6", DISCONNECT_GRACE_SECONDS="60")
     old = [fleet.start("gunicorn"), fleet.start("worker")]

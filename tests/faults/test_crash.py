@@ -28,6 +28,7 @@ def inexact(streams: list[Stream]) -> list[tuple[str, str, str]]:
     return [(stream.user, stream.end, stream.text) for stream in streams if not stream.is_exact()]
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.timeout(90)
 @pytest.mark.parametrize("seed", [1, 2])
@@ -53,6 +54,7 @@ def test_replies_survive_repeated_crashes_of_a_web_process(web, seed):
         assert stream.numbered_events == follower.numbered_events, "resumed or read at once: the same events"
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(90)

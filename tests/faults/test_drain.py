@@ -50,6 +50,7 @@ def all_started(streams: list[Stream]):
     return lambda: all(any(event["type"] == "progress" for event in stream.events) for stream in streams)
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.timeout(60)
 def test_resumable_readers_are_disconnected_gradually_and_resume_elsewhere(web):
@@ -103,6 +104,7 @@ def test_other_readers_may_finish_until_the_drain_ends(web):
     assert sorted(server.ended) == ["complete"] * 10 + ["server_restarting"] * 15
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.parametrize("kind", ["gunicorn", "adopted"])
 def test_with_an_embedded_broker_readers_stay_until_their_replies_end(start, kind):
@@ -253,6 +255,7 @@ def test_sigint_ends_a_drain(web):
     assert monotonic() - signalled < 5
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.timeout(60)
 def test_a_reload_replaces_the_worker_without_losing_streams(web):
@@ -274,6 +277,7 @@ def test_a_reload_replaces_the_worker_without_losing_streams(web):
         assert text_of(list(reply.events())) == "hello"
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.timeout(60)
 def test_a_reload_of_several_processes_leaves_no_shared_counts(start, clean_redis, tmp_path):
@@ -290,6 +294,7 @@ def test_a_reload_of_several_processes_leaves_no_shared_counts(start, clean_redi
 # The broker in its own process
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.timeout(60)
 def test_a_draining_broker_lets_replies_finish_and_exits(start):

@@ -111,6 +111,7 @@ def under_freezes(folder: Path, kind: str, heartbeat: float) -> list[tuple[str, 
             server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(60 if SCALE < 1 else 900)

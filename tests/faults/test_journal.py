@@ -90,6 +90,7 @@ def records(file: Path) -> list[list[Any]]:
         return [record for (data,) in connection.execute("SELECT data FROM log") for record in json.loads(data)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gunicorn", "adopted"])
 def test_a_graceful_stop_keeps_queued_messages(start_server, kind):
     start_server = partial(start_server, kind)
@@ -104,6 +105,7 @@ def test_a_graceful_stop_keeps_queued_messages(start_server, kind):
     assert last_type(restarted, waiting.message_id) == "complete"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gunicorn", "adopted"])
 def test_a_reload_keeps_the_order_and_every_reply(start_server, kind):
     server = start_server(kind, ECHO_WORD_SECONDS="0.05", DRAIN_SECONDS="10")
@@ -202,6 +204,7 @@ STREAMS = 200
 MAX_GAP_SECONDS = 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_two_hundred_replies_do_not_wait_for_a_slow_disk(start_server):
     """Each commit takes 0.2 s, and one is always running."""
@@ -231,6 +234,7 @@ def read_reply(server: Server, user: str, text: str, all_started: threading.Barr
     assert text_of([first, *events]).strip() == text
 
 
+@pytest.mark.slow
 def test_expired_replies_are_removed_from_the_file(start_server, file):
     server = start_server(RETENTION_SECONDS="1", ECHO_WORD_SECONDS="0")
     for number in range(3):

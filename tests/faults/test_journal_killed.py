@@ -94,6 +94,7 @@ def embedded(tmp_path) -> Iterator[Embedded]:
     embedded.server.crash()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400 + 3 * SOAK_SECONDS)
 def test_a_server_killed_at_random_stores_each_reply_once(embedded):
     embedded.server.wait_until_ready()

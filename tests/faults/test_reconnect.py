@@ -423,6 +423,7 @@ def test_a_restarted_broker_without_its_replies_ends_each_once(start, single):
     assert last_of(Browser(server).say("hello"))["type"] == "complete"
 
 
+@pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.timeout(60)
 def test_a_broker_that_dies_ends_each_reply_once(start):
@@ -485,6 +486,7 @@ LAST_CONNECTIONS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(90)  # It builds a hundred apps.
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(

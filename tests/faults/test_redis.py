@@ -140,6 +140,7 @@ RANDOM_KILLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180 + 3 * SOAK_SECONDS)
 @pytest.mark.parametrize(("form", "repeatable", "adopts"), RANDOM_KILLS.values(), ids=RANDOM_KILLS)
 def test_messages_end_once_while_processes_are_killed_at_random(make_fleet, engine, request, form, repeatable, adopts):
@@ -208,6 +209,7 @@ def assert_restarted(streams: list[Stream]) -> None:
         assert stream.end == "complete" or stream.restarts == MAX_RESTARTS, stream.events
 
 
+@pytest.mark.slow
 def test_a_worker_frozen_beyond_its_lease_cannot_write_after_waking(make_fleet, engine):
     fleet = make_fleet(LEASE_SECONDS="1")
     web, frozen = fleet.web(), fleet.worker()
@@ -238,6 +240,7 @@ def test_a_worker_frozen_beyond_its_lease_cannot_write_after_waking(make_fleet, 
 # Redis outages
 
 
+@pytest.mark.slow
 @also_adopted
 def test_replies_survive_restarts_of_redis(make_fleet, engine, persistent_redis, adopts):
     fleet = make_fleet(persistent_redis, LEASE_SECONDS=LONG_LEASE_SECONDS, adopts=adopts)
@@ -265,6 +268,7 @@ def test_replies_survive_restarts_of_redis(make_fleet, engine, persistent_redis,
         assert_stored_as_received(clients, streams)
 
 
+@pytest.mark.slow
 def test_during_an_outage_of_redis_messages_are_refused_and_replies_wait(make_fleet, engine, persistent_redis):
     fleet = make_fleet(persistent_redis, LEASE_SECONDS="2")
     web = fleet.web(2)
@@ -312,6 +316,7 @@ KINDS = ("gunicorn", "broker", "worker")
 # Graceful stops
 
 
+@pytest.mark.slow
 def test_a_stopping_worker_finishes_what_it_can_and_requeues_the_rest(make_fleet, engine):
     fleet = make_fleet(LEASE_SECONDS=LONG_LEASE_SECONDS, DRAIN_SECONDS="4")
     web, old, successor = fleet.web(), fleet.worker(), fleet.worker()
@@ -338,6 +343,7 @@ def test_a_stopping_worker_finishes_what_it_can_and_requeues_the_rest(make_fleet
     assert all(engine.calls[stream.message] == 2 for stream in silent)
 
 
+@pytest.mark.slow
 @also_adopted
 def test_a_stopping_web_process_requeues_the_messages_of_its_worker(make_fleet, engine, adopts):
     fleet = make_fleet(LEASE_SECONDS=LONG_LEASE_SECONDS, DRAIN_SECONDS="4", RUN_WORKER="1", adopts=adopts)

@@ -79,6 +79,7 @@ def check_cut(servers: list[Server]) -> None:
         assert stored(server, response_id) == found[-1]["response"]
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_cut_after_each_event_is_resumed_exactly(share, kind):
     check_cut([share(kind, ECHO_WORD_SECONDS="0.05")])
 
@@ -207,6 +208,7 @@ def test_a_stop_of_the_server_ends_streams(start):
     assert last["type"] in {"error", "response.failed"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_clients_that_leave_early_leak_nothing(start, tmp_path):
     with WireServer(*[STUCK] * CLIENTS) as model:

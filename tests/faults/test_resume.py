@@ -60,6 +60,7 @@ def assert_complete(browser: Browser, message_id: str, frames: list[str]) -> Non
 # Interruptions
 
 
+@pytest.mark.slow
 def test_a_reply_interrupted_after_any_event_is_complete(server):
     def cut_after(number: int) -> None:
         browser = Browser(server, f"user-{number % 6}")
@@ -74,6 +75,7 @@ def test_a_reply_interrupted_after_every_event_is_complete(browser):
     assert_complete(browser, *read_in_pieces(browser, repeat(1)))
 
 
+@pytest.mark.slow
 @in_a_fleet_too
 def test_replies_interrupted_at_random_are_complete(server):
     def cut(number: int) -> int:

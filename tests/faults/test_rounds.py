@@ -99,6 +99,7 @@ def growth(server: Server, baseline: dict[str, int]) -> dict[str, tuple[int, int
     return {name: (baseline[name], current[name]) for name, slack in SLACK.items() if current[name] > baseline[name] + slack}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["counted", "counted-flask"])
 def test_rounds_of_every_kind_of_reader_leak_nothing(start, kind, tmp_path):
     server = start(kind, **settings(tmp_path))
@@ -111,6 +112,7 @@ def test_rounds_of_every_kind_of_reader_leak_nothing(start, kind, tmp_path):
     assert eventually(lambda: not growth(server, baseline), 10), growth(server, baseline)
 
 
+@pytest.mark.slow
 def test_stopped_voice_messages_are_freed(start, single):
     browser = Browser(server := start(single))
     assert last_of(browser.say("hello"))["type"] == "complete"

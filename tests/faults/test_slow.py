@@ -44,6 +44,7 @@ def read_to_the_end(sock: socket.socket, wire: Wire) -> list[dict]:
     return events
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.live
 @pytest.mark.timeout(90)
@@ -120,6 +121,7 @@ def test_a_slow_request_body_is_disconnected(start):
     assert 0.4 < elapsed < 3
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_a_slow_request_head_is_disconnected(start):
     server = start()

@@ -153,6 +153,7 @@ def test_with_on_disconnect_continue_a_reply_finishes_without_readers(start, kin
     assert last_of(browser.follow(reply.message_id))["type"] == "complete"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gunicorn", "adopted"], indirect=True)
 @pytest.mark.timeout(40)
 def test_with_on_disconnect_cancel_a_reply_without_readers_is_stopped(start, kind):

@@ -169,6 +169,7 @@ def test_unread_pipelined_small_responses_are_disconnected(start):
     assert "Traceback" not in server.log, server.log[-3000:]
 
 
+@pytest.mark.slow
 def test_unread_responses_are_freed(start):
     server = start(SLOW_READER_SECONDS="1")
 
@@ -187,6 +188,7 @@ def are_cut_off(server: Server, times: int) -> bool:
     return cut_count(server, "slow") == times
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_unread_responses_do_not_delay_a_deploy(start, engine):
     server = start(ENGINE_BASE_URL=engine.url, DRAIN_SECONDS="2")
@@ -206,6 +208,7 @@ def test_unread_responses_do_not_delay_a_deploy(start, engine):
     assert "graceful timeout" not in server.log
 
 
+@pytest.mark.slow
 @pytest.mark.alone
 def test_the_broker_disconnects_slow_readers(start):
     server = start("broker", BROKER_API_KEY=BROKER_KEY, DRAIN_SECONDS="2", SLOW_READER_SECONDS="3")
@@ -282,6 +285,7 @@ def test_a_slow_request_body_does_not_delay_a_deploy(start):
         assert monotonic() - started < 2 + EXIT_SECONDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["complete reply", "conversation"])
 def test_unread_responses_count_towards_the_users_limit(start, engine, name):
     server = start(ENGINE_BASE_URL=engine.url, MAX_STREAMS_PER_USER="2", SLOW_READER_SECONDS="3")

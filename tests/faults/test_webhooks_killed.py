@@ -108,6 +108,7 @@ def assert_complete(receiver: Receiver, ids: set[str]) -> None:
     assert len({name for names in receiver.ids.values() for name in names}) == MESSAGES
 
 
+@pytest.mark.slow
 def test_workers_with_redis_are_killed_at_random(tmp_path: Path) -> None:
     receiver, rng = Receiver(), random.Random(7)
     with RedisServer(tmp_path) as redis, WireServer(receiver) as server:
@@ -136,6 +137,7 @@ def test_workers_with_redis_are_killed_at_random(tmp_path: Path) -> None:
                 process.crash()
 
 
+@pytest.mark.slow
 def test_a_broker_with_a_journal_is_killed_at_random(tmp_path: Path) -> None:
     receiver, rng, port = Receiver(), random.Random(11), free_port()
     with WireServer(receiver) as server:

@@ -113,6 +113,7 @@ def check(path: str, status: int, headers: Headers, body: bytes, method: str) ->
         assert refusal.get("request_id", headers["X-Request-ID"]) == headers["X-Request-ID"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_mutated_requests_cause_no_server_error(monkeypatch):
     monkeypatch.setattr(diagnostics, "TICK_SECONDS", 0.0)

@@ -57,6 +57,7 @@ def denied(browser, start, tmp_path: Path) -> Iterator[Page]:
     assert problems == []
 
 
+@pytest.mark.slow
 def test_the_page_works_with_all_cookies_blocked(denied):
     page = denied
     send(page, "hello")
@@ -117,6 +118,7 @@ def test_a_denied_clipboard_is_reported_in_the_button(visit, server):
     expect(page.get_by_role("button", name="Copy answer")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_a_denied_microphone_can_be_requested_again(visit, server):
     page = direct_chat(open_with(visit, server.url, DENY_MICROPHONE))
     voice = page.get_by_role("button", name="Record a voice message")

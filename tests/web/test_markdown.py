@@ -53,6 +53,7 @@ def page(browser, server):
     return page
 
 
+@pytest.mark.slow
 def test_pieces_render_like_the_whole_text_and_replace_no_finished_block(page):
     whole, _ = page.evaluate(RENDER_IN_PIECES, [EVERYTHING * 2, 10_000])
 

@@ -110,6 +110,7 @@ def test_shift_enter_inserts_a_new_line(visit):
     expect(questions(page)).to_have_text("one\ntwo")
 
 
+@pytest.mark.slow
 def test_a_reload_continues_a_running_direct_reply(visit):
     page = direct_chat(visit())
     send(page, f"/slow 3 {WORDS}")
@@ -371,6 +372,7 @@ def test_an_edit_and_its_reply_are_shown_in_another_tab(visit):
         expect(tab.get_by_text("2/2")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_switching_chats_closes_the_stream_and_the_reply_continues(visit):
     page = visit()
     text = " ".join([WORDS] * 5)

@@ -146,6 +146,7 @@ def test_versions_are_not_switched_while_a_reply_is_written(visit):
     shows(page, "one")
 
 
+@pytest.mark.slow
 def test_two_tabs_edit_and_regenerate_the_same_message_at_once(visit):
     page = visit()
     ask(page, "one")

@@ -114,6 +114,7 @@ def test_a_reply_resumes_after_the_machine_slept(visit):
     expect(transcript(page).locator(".note")).to_have_text("Continued after a break in the connection.")
 
 
+@pytest.mark.slow
 def test_without_storage_only_a_reload_does_not_continue_a_reply(visit, server):
     page = visit("about:blank")
     page.context.add_init_script(DENY_STORAGE)

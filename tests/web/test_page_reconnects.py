@@ -95,6 +95,7 @@ def offline(page: Page, proxy: FaultProxy) -> Iterator[None]:
     page.context.set_offline(False)
 
 
+@pytest.mark.slow
 def test_a_direct_reply_resumes_when_the_browser_is_online_again(visit, proxy):
     page = direct_chat(visit(proxy.url))
     send(page, f"/slow 4 {WORDS}")
@@ -107,6 +108,7 @@ def test_a_direct_reply_resumes_when_the_browser_is_online_again(visit, proxy):
     expect(transcript(page).locator(".note")).to_have_text("Continued after a break in the connection.")
 
 
+@pytest.mark.slow
 def test_a_conversations_reply_resumes_when_the_browser_is_online_again(visit, proxy):
     page = visit(proxy.url)
     text = " ".join([WORDS] * 5)
@@ -122,6 +124,7 @@ def test_a_conversations_reply_resumes_when_the_browser_is_online_again(visit, p
     assert stored_roles(page) == ["user", "assistant"]
 
 
+@pytest.mark.slow
 def test_both_chats_survive_a_deploy(visit, server, deploy):
     page = direct_chat(visit())
     other = page.context.new_page()
@@ -142,6 +145,7 @@ def test_both_chats_survive_a_deploy(visit, server, deploy):
     assert stored_roles(other) == ["user", "assistant"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("restart", ["stopped", "crashed"])
 def test_with_redis_a_reply_resumes_after_a_restart(visit, start, tmp_path, clean_redis, restart):
     shared = page_settings(tmp_path) | {"REDIS_URL": clean_redis.url, "DRAIN_SECONDS": "2"}
@@ -165,6 +169,7 @@ def test_with_redis_a_reply_resumes_after_a_restart(visit, start, tmp_path, clea
     assert stored_roles(page) == ["user", "assistant"]
 
 
+@pytest.mark.slow
 def test_without_redis_a_reply_restarts_after_a_crash(visit, start, tmp_path):
     old = start(**page_settings(tmp_path))
     page = visit(old.url)

@@ -38,6 +38,7 @@ def test_library_against_a_live_server(node, start, kind):
     NodeTest(node, "live.test.mjs", CHAT_URL=start(kind).url).wait(60)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_replies_are_exact_over_an_unreliable_connection(node, start):
     server = start(**FAST_HEARTBEATS)
@@ -58,6 +59,7 @@ def test_replies_of_a_broker_without_ids_are_exact_over_an_unreliable_connection
             NodeTest(node, "live_cuts.test.mjs", CHAT_URL=proxy.url, CUTS="10", CONCURRENCY="8", **SHORT_IDLE_TIMEOUT).wait(120)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("restart", ["stopped", "crashed"])
 def test_text_continues_through_a_restart(node, start, restart):

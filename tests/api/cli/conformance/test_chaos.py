@@ -70,6 +70,7 @@ def failed(output: str) -> list[str]:
     return [line.split()[1] for line in output.splitlines() if line.startswith("FAIL")]
 
 
+@pytest.mark.slow
 def test_a_server_with_a_journal_loses_nothing(restarted, tmp_path):
     done = run(restarted(QUEUE_FILE=f"{tmp_path}/queue.db"))
 
@@ -78,6 +79,7 @@ def test_a_server_with_a_journal_loses_nothing(restarted, tmp_path):
     assert "7 passed in " in done.stdout
 
 
+@pytest.mark.slow
 def test_a_server_with_its_queue_in_memory_loses_messages(restarted):
     done = run(restarted(QUEUE_FILE="off"))
 
@@ -86,6 +88,7 @@ def test_a_server_with_its_queue_in_memory_loses_messages(restarted):
     assert done.returncode == 1
 
 
+@pytest.mark.slow
 def test_replies_of_an_engine_that_may_not_be_called_again_are_interrupted(restarted, tmp_path):
     with Engine() as engine:
         server = restarted(QUEUE_FILE=f"{tmp_path}/queue.db", ENGINE_BASE_URL=engine.url, ENGINE_API_KEY="key")

@@ -44,6 +44,7 @@ def test_every_check_has_a_fault_that_it_notices():
     assert FAULTS.keys() == {check.id for check in ALL.values() if check.topic != TOPIC}
 
 
+@pytest.mark.slow
 def test_a_proxy_without_a_fault_passes(port):
     with Proxy(port, Fault()) as proxy:
         results = run_checks(Target(proxy.url, OPTIONS._replace(timeout=20)), [ALL[check_id] for check_id in FAULTS])

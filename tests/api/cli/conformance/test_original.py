@@ -25,6 +25,7 @@ PASSED = {
 }
 
 
+@pytest.mark.slow
 def test_the_original_fails_where_it_was_measured_to_fail():
     options = Options((("X-Forwarded-User", "{user}"),), f"/slow 0.6 {TEXT}", timeout=4, heartbeat=0.5)
     with adoptable_broker() as broker, OriginalRelay(broker) as relay:

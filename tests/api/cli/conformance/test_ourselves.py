@@ -24,6 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=INHERITED, capture_output=True, text=True, timeout=55)
 
 
+@pytest.mark.slow
 def test_a_server_with_its_queue_in_memory_passes(start, tmp_path):
     server = start("gunicorn", HEARTBEAT_SECONDS="0.5", MESSAGES_PER_MINUTE="1000")
     files = tmp_path / "report.json", tmp_path / "report.xml"
@@ -45,6 +46,7 @@ def assert_reports_are_complete(json_file: Path, junit_file: Path) -> None:
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == (str(len(IDS)), "0", "0")
 
 
+@pytest.mark.slow
 def test_a_server_with_a_journal_passes(start, tmp_path):
     server = start("gunicorn", HEARTBEAT_SECONDS="0.5", QUEUE_FILE=f"{tmp_path}/queue.db", MESSAGES_PER_MINUTE="1000")
 
@@ -54,6 +56,7 @@ def test_a_server_with_a_journal_passes(start, tmp_path):
     assert "skip" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_server_with_redis_passes(start, clean_redis):
     server = start("gunicorn", HEARTBEAT_SECONDS="0.5", REDIS_URL=clean_redis.url, MESSAGES_PER_MINUTE="1000")
 
@@ -63,6 +66,7 @@ def test_a_server_with_redis_passes(start, clean_redis):
     assert "skip" not in done.stdout
 
 
+@pytest.mark.slow
 def test_anonymous_users_are_distinguished_by_their_cookies(start):
     server = start("gunicorn", AUTH_MODE="anonymous", HEARTBEAT_SECONDS="0.5")
 
@@ -72,6 +76,7 @@ def test_anonymous_users_are_distinguished_by_their_cookies(start):
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("skip")] == ["errors.unauthorized"]
 
 
+@pytest.mark.slow
 def test_one_users_credentials_are_enough(start):
     server = start("gunicorn", HEARTBEAT_SECONDS="0.5", ECHO_WORD_SECONDS="0.001")
 
