@@ -14,7 +14,7 @@ from bff.db.replies import Question, Replies
 from bff.errors import Busy, Expired, InvalidRequest, NotFound
 from bff.ops.rate_limiter import RateLimiter
 from bff.upstream.agents import BROKER, AgentInfo
-from bff.upstream.broker_client import BrokerClient
+from bff.upstream.broker_client import BrokerClient, Run
 from bff.upstream.reconnect import Reply
 
 OWN_GROUP = ""
@@ -108,15 +108,36 @@ class ReplyRuns:
             return self._follow(identity.user_id, runs.located, on_disconnect, after)
         if question.answered:
             return None
-        running = {run.key: run.message_id for run in runs.active if run.scope == requested.scope and not run.stopping}
+        opened = self._join(identity, requested, runs.active)
+        if opened is None:
+            opened = self._follow(identity.user_id, self._start(identity, requested), on_disconnect)
+        return opened and opened._replace(restarted=after != "")
+
+    def _join(self, identity: Identity, requested: _RequestedReply, active: list[Run]) -> OpenedReply | None:
+        """Opens the requested reply if it is running. None if it is not, or was stopped before the queue counted this reader.
+
+        Raises Busy while the conversation has another run.
+        """
+        running = {run.key: run.message_id for run in active if run.scope == requested.scope and not run.stopping}
         message_id = running.get(requested.key)
         if message_id is None:
             if running:
                 # The queue would refuse it as well, but only after the rate limiter has counted it.
                 raise Busy("Another reply in this conversation is being written.")
-            message_id = self._start(identity, requested)
-        opened = self._follow(identity.user_id, message_id, on_disconnect)
-        return opened and opened._replace(restarted=after != "")
+            return None
+        opened = self._follow(identity.user_id, message_id, requested.on_disconnect)
+        if opened is not None and self._was_stopped(identity, requested, message_id):
+            opened.reply.close()
+            return None
+        return opened
+
+    def _was_stopped(self, identity: Identity, requested: _RequestedReply, message_id: str) -> bool:
+        """Whether a run will not give the question a reply, as when its last reader has left."""
+        active = self._broker.runs(identity.user_id, requested.group).active
+        if any(run.message_id == message_id and not run.stopping for run in active):
+            return False
+        question_id = requested.question.id
+        return not self._replies.question(identity.owner, requested.conversation_id, question_id, requested.regenerate).answered
 
     def _start(self, identity: Identity, requested: _RequestedReply) -> str:
         """Returns the message id."""

@@ -135,7 +135,8 @@ def follow() -> Response:
     queue = parts.queue
     user_id, message_id = request.args.get("user_id", ""), request.args.get("message_id", "")
     after = request.headers.get("Last-Event-ID", "")
-    if request.args.get("on_disconnect") == "continue":
+    on_disconnect = request.args.get("on_disconnect")
+    if on_disconnect == "continue":
         queue.continue_without_readers(user_id, message_id)
     only_stored = request.args.get("wait") == "0"
     page = queue.read(user_id, message_id, after)
@@ -143,7 +144,8 @@ def follow() -> Response:
         return Response(status=204)  # Ends an EventSource's reconnects: it has the whole reply.
 
     def events(waiter: Waiter) -> Iterator[Event | None]:
-        return _follow(queue, user_id, message_id, after, waiter, only_stored=only_stored)
+        cancel = on_disconnect == "cancel"
+        return _follow(queue, user_id, message_id, after, waiter, only_stored=only_stored, cancel=cancel)
 
     slot = parts.streams.acquire(user_id)
     seconds = min(PING_SECONDS, parts.settings.keepalive_seconds)
@@ -151,12 +153,12 @@ def follow() -> Response:
 
 
 def _follow(
-    queue: Queue, user_id: str, message_id: str, after: str, waiter: Waiter, *, only_stored: bool
+    queue: Queue, user_id: str, message_id: str, after: str, waiter: Waiter, *, only_stored: bool, cancel: bool
 ) -> Iterator[Event | None]:
     """Ends without a terminal event if the log cannot be read any more: a reconnect gets the error, or continues."""
     with (
         suppress(StorageUnavailable, Expired, NotFound, ServerFull),
-        queue.subscribe(user_id, message_id, waiter.wake),
+        queue.subscribe(user_id, message_id, waiter.wake, cancel_on_disconnect=cancel),
     ):
         while True:
             page = queue.read(user_id, message_id, after)

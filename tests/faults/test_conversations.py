@@ -134,7 +134,7 @@ def test_a_stopped_question_can_be_retried_at_once(server, new_conversation, mod
 
 def test_a_reloaded_tab_receives_a_complete_reply(server, new_conversation, model):
     """The tab reconnects while its abandoned reply is being stopped."""
-    conversations = [new_conversation(interval=0.05) for _ in range(10)]
+    conversations = [new_conversation(interval=0.2) for _ in range(10)]
     with Clients(server.port) as clients:
         for conversation in conversations:
             conversation.tab(clients, disconnect_after_events=3)

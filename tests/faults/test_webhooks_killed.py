@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def post(port: int, user_id: str, number: int, url: str) -> str:
             content = json.loads(response.read())
             if response.status == 200:
                 return str(content["message_id"])
-        except (OSError, ValueError):
+        except (OSError, HTTPException, ValueError):
             pass
         finally:
             connection.close()

@@ -218,10 +218,13 @@ class Queue(Protocol):
         Raises NotFound for a message this user never had, Expired if its log was removed, InvalidRequest for a malformed id.
         """
 
-    def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> AbstractContextManager[None]:
+    def subscribe(
+        self, user_id: str, message_id: str, wake: Callable[[], None], *, cancel_on_disconnect: bool = False
+    ) -> AbstractContextManager[None]:
         """Registers a reader while entered. `wake` is called, from any thread, when there may be more events to read.
 
-        `wake` must neither block nor call the queue.
+        `wake` must neither block nor call the queue. `cancel_on_disconnect`: the message may have it, so that other processes
+        must know this reader once it is entered; otherwise they may learn of it a second later.
         """
 
     def locate(self, user_id: str, group: str, event_id: str) -> str | None:

@@ -188,7 +188,9 @@ class MemoryQueue:
             return Page(events, entry.state == "finished" and visible is None and not more, more)
 
     @contextmanager
-    def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
+    def subscribe(
+        self, user_id: str, message_id: str, wake: Callable[[], None], *, cancel_on_disconnect: bool = False
+    ) -> Iterator[None]:
         with self._lock:
             entry = self._state.entry(user_id, message_id)
             entry.readers.append(wake)

@@ -380,6 +380,17 @@ def test_an_unread_message_is_cancelled_if_its_process_died_after_enqueueing(ope
     assert eventually(lambda: alive.sweep() or read_log(alive, message).ended, DEADLINE)
 
 
+def test_a_reader_counts_at_once_in_a_process_that_knew_of_no_message_to_cancel(open_queue):
+    queue, other = open_queue(), open_queue()
+    message = enqueue(queue, cancel_on_disconnect=True)
+    claim = claim_next(queue)
+
+    with other.subscribe(message.user_id, message.id, lambda: None, cancel_on_disconnect=True):
+        queue.cancel_if_no_readers(message.user_id, message.id)
+
+        assert queue.renew(claim) is None
+
+
 def test_a_sweep_continues_after_a_connection_error(open_queue, line, client):
     remote_queue, near = open_queue(f"redis://127.0.0.1:{line.port}/0", grace=0.1), open_queue(grace=0.1)
     messages = [enqueue(near, f"user-{number}", cancel_on_disconnect=True) for number in range(3)]

@@ -178,11 +178,13 @@ class RedisQueue:
         return self._logs.find(user_id, group, client_message_id)
 
     @contextmanager
-    def subscribe(self, user_id: str, message_id: str, wake: Callable[[], None]) -> Iterator[None]:
+    def subscribe(
+        self, user_id: str, message_id: str, wake: Callable[[], None], *, cancel_on_disconnect: bool = False
+    ) -> Iterator[None]:
         group, sharded = group_mark_of(message_id, user_id), is_sharded(self._client)
         channel = self._keys.tagged(group, f"l:{message_id}") if sharded else self._keys.name(f"l:{message_id}")
         with (
-            self._presence.reading(f"{group} {message_id}"),
+            self._presence.reading(f"{group} {message_id}", publish=cancel_on_disconnect),
             subscription(self._subscriber, channel, lambda _: wake(), sharded=sharded),
         ):
             yield

@@ -58,14 +58,18 @@ class Presence:
         return member in self._readers
 
     @contextmanager
-    def reading(self, member: str) -> Iterator[None]:
+    def reading(self, member: str, *, publish: bool = False) -> Iterator[None]:
+        """Counts a reader. Its member is published first if there are messages to cancel, which may be known a second late.
+
+        `publish`: without knowing that.
+        """
         with self._lock:
             if not self._thread_started:
                 threading.Thread(target=self._run, name="readers", daemon=True).start()
                 self._thread_started = True
             self._readers[member] += 1
         try:
-            if self._any_to_cancel:
+            if publish or self._any_to_cancel:
                 self._publish(member)
             yield
         finally:
