@@ -14,7 +14,7 @@ run: .venv/run
 unexport PYTHONDONTWRITEBYTECODE
 
 # On a busy machine, tests of real processes may fail by timing: in CI they are retried once, and retries are reported.
-RERUN = $(if $(filter true,$(CI)),--reruns 1 -rR)
+RERUN = $(if $(filter true,$(CI)),--reruns 1 --rerun-show-tracebacks)
 
 # CI runs all tests, `make test` those that end within eight minutes on two cores.
 AND_NOT_SLOW = $(if $(filter true,$(CI) $(ALL)),,and not slow)

@@ -8,7 +8,7 @@ import pytest
 from tests.deploy.conftest import run
 from tests.live import INHERITED, ROOT, Browser, eventually, free_port, status_of, text_of
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.timeout(240)]
 
 
 def test_the_installed_server_runs_in_an_empty_directory(installed, tmp_path):

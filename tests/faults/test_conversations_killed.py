@@ -113,6 +113,7 @@ def test_replies_of_killed_processes_are_stored_once(make_fleet, model):
         assert_stored_completely_or_not_at_all(conversation, tabs, model)
 
 
+@pytest.mark.slow
 def test_a_killed_web_process_causes_no_second_model_call(make_fleet, model):
     fleet = make_fleet(DISCONNECT_GRACE_SECONDS="60")
     dying, staying = fleet.start("gunicorn"), fleet.start("gunicorn")

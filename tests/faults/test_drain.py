@@ -342,6 +342,7 @@ def test_a_reader_that_does_not_read_does_not_delay_the_exit(start):
     assert "graceful timeout" not in server.log
 
 
+@pytest.mark.slow
 @pytest.mark.live
 def test_metrics_of_killed_processes_are_removed_by_the_next_start(start, clean_redis, tmp_path):
     options = {"REDIS_URL": clean_redis.url, "WEB_CONCURRENCY": "2", "TMPDIR": str(tmp_path)}

@@ -33,7 +33,7 @@ REMEMBERED = re.compile(r"\}:[mc]:")
 
 Sample = dict[str, int]
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(120 + 3 * SOAK_SECONDS)]
+pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.timeout(120 + 3 * SOAK_SECONDS)]
 
 
 def conversation(browser: ConversationBrowser) -> None:

@@ -24,6 +24,7 @@ def metrics(server: Server) -> dict[str, float]:
     return eventually(read, 20)
 
 
+@pytest.mark.slow
 def test_metrics_of_drained_processes_are_kept(start, clean_redis):
     web = start("gunicorn", REDIS_URL=clean_redis.url, WEB_CONCURRENCY="2", DRAIN_SECONDS="4")
     workers = eventually(lambda: len(web.children) == 2 and web.children, 15)

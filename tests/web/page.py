@@ -45,6 +45,8 @@ def transcript(page: Page) -> Locator:
 
 
 def send(page: Page, text: str) -> None:
+    """Once it is possible: in a conversation not before the end of the last reply, which is later than its last word."""
+    expect(page.locator("#send")).to_be_visible()
     page.fill("#text", text)
     page.press("#text", "Enter")
 
@@ -87,3 +89,9 @@ def stored_roles(page: Page, id_: str = "") -> list[str]:
     """The roles of a conversation's messages in all branches; by default of the conversation shown."""
     url = f"{root(page)}api/conversations/{id_ or conversation_id(page)}/messages?branches=all"
     return [message["role"] for message in page.request.get(url).json()["messages"]]
+
+
+def stop_clock(page: Page) -> None:
+    """Keeps what is shown for some seconds only, until `page.clock.run_for(milliseconds)`."""
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)

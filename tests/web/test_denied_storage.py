@@ -18,6 +18,7 @@ from tests.web.page import (
     questions,
     replies,
     send,
+    stop_clock,
     transcript,
     wait_for_reply,
 )
@@ -111,10 +112,12 @@ def test_a_denied_clipboard_is_reported_in_the_button(visit, server):
     page = open_with(visit, server.url, DENY_CLIPBOARD)
     send(page, "hello")
     wait_for_reply(page)
+    stop_clock(page)
 
     page.get_by_role("button", name="Copy answer").click()
 
     expect(page.get_by_role("button", name="Not copied answer")).to_be_visible()
+    page.clock.run_for(2000)
     expect(page.get_by_role("button", name="Copy answer")).to_be_visible()
 
 
@@ -122,10 +125,12 @@ def test_a_denied_clipboard_is_reported_in_the_button(visit, server):
 def test_a_denied_microphone_can_be_requested_again(visit, server):
     page = direct_chat(open_with(visit, server.url, DENY_MICROPHONE))
     voice = page.get_by_role("button", name="Record a voice message")
+    stop_clock(page)
 
     for _ in range(2):
         voice.click()
         expect(page.locator("#hint")).to_have_text("The microphone cannot be used.")
+        page.clock.run_for(4000)
         expect(page.locator("#hint")).to_be_hidden()
 
     expect(page.locator("#text")).to_be_visible()

@@ -146,8 +146,7 @@ def test_older_turns_are_loaded_on_scrolling(visit):
     assert replies(page).count() < 45
 
     expect(replies(page).last).to_be_in_viewport()
-    while replies(page).count() < 45:
-        count = replies(page).count()
+    while (count := replies(page).count()) < 45:
         transcript(page).locator("..").evaluate("scroller => scroller.scrollTo(0, 0)")
         expect(replies(page).nth(count)).to_be_attached()
 

@@ -108,6 +108,7 @@ def test_a_command_may_leave_a_server_running_in_the_background():
     assert monotonic() - started < 4
 
 
+@pytest.mark.slow
 def test_a_command_that_fails_is_reported(start):
     server = start("gunicorn", MESSAGES_PER_MINUTE="1000")
     command = [sys.executable, "-m", "bff", "conformance", server.url, "--chaos", *CREDENTIALS, "--duration", "2"]
