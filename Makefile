@@ -19,23 +19,25 @@ RERUN = $(if $(filter true,$(CI)),--reruns 1 --rerun-show-tracebacks)
 # CI runs all tests, `make test` those that end within eight minutes on two cores.
 AND_NOT_SLOW = $(if $(filter true,$(CI) $(ALL)),,and not slow)
 
-# More workers than cores, as tests spend much time waiting. `worksteal` lets an idle worker take half of another's remaining tests.
-WORKERS ?= 3
+# More workers than cores, as tests spend much time waiting, `slow` ones less. `worksteal` lets an idle worker take half of another's
+# remaining tests.
+WORKERS ?= $(if $(AND_NOT_SLOW),4,3)
 PYTEST = .venv/bin/python -m pytest
 IN_PARALLEL = -n $(WORKERS) --dist worksteal
 
 # The files with such tests: collecting all others would take longer than some of these run.
 ALONE = $(shell grep -rl mark.alone --include='test_*.py' tests)
 
-# Tests that never wait, such as those of parsers and checks: running them under gevent would add nothing. All others also run
-# under gevent.
-NOT_UNDER_GEVENT = deploy config web api/adapters engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
-	test_errors.py test_imports.py $(foreach name,cross_site mutated ownership,security/test_$(name).py) \
+# Tests that never wait, such as those of parsers and checks, or that wait as other tests do: running them under gevent would add
+# nothing. All others also run under gevent.
+NOT_UNDER_GEVENT = deploy config web clients api/adapters api/cli engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
+	test_errors.py test_imports.py $(foreach name,cross_site mutated ownership secrets user_headers,security/test_$(name).py) \
 	$(foreach name,anonymous identity jwt orgs proxy tickets,auth/test_$(name).py) \
 	$(foreach name,openapi generated_requests engine_requests security_headers history cors,api/test_$(name).py) \
-	$(foreach name,csrf page cached_pages preferences tickets,api/test_$(name).py) \
+	$(foreach name,csrf page cached_pages preferences tickets model_servers,api/test_$(name).py) \
+	$(foreach name,migrations branches_model,db/test_$(name).py) engine/agents/test_providers.py upstream/http/test_addresses.py \
 	$(foreach name,event_ids forwarded request_body sse tracing,http/test_$(name).py) \
-	$(foreach name,events message_ids messages recordings,upstream/test_$(name).py)
+	$(foreach name,events message_ids messages recordings relay,upstream/test_$(name).py)
 
 test: .venv/dev
 	$(PYTEST) $(IN_PARALLEL) -m "not alone $(AND_NOT_SLOW)" $(RERUN)

@@ -13,7 +13,7 @@ from tests.clients.conftest import HERE, node_or_skip
 from tests.live import ROOT, Server
 from tests.missing import missing
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.timeout(90)]
 
 BLOCK = re.compile(r"^```\w+\n(?:#|//) (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TEXT = (ROOT / "docs" / "clients.md").read_text()
@@ -145,7 +145,6 @@ def test_python_prints_the_reply(run, name):
     assert run(name, sys.executable, "RECIPE") == HELLO
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(200)  # Importing LiteLLM takes 15 seconds of CPU time.
 @pytest.mark.parametrize("name", ["chat_openai.py", "completion.py"])
 def test_a_framework_prints_the_reply(run, name):
