@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 TIMEOUT_MS = 30_000
 """Timeout of expectations (milliseconds); allows for a busy machine."""
@@ -95,3 +95,24 @@ def stop_clock(page: Page) -> None:
     """Keeps what is shown for some seconds only, until `page.clock.run_for(milliseconds)`."""
     page.clock.install(time=0)
     page.clock.pause_at(1000)
+
+
+class HeldRequest:
+    """Holds the first request to `url` until it is continued."""
+
+    def __init__(self, page: Page, url: str, method: str = "GET") -> None:
+        self._page = page
+        self._method = method
+        self._held: Route | None = None
+        page.route(url, self._hold)
+
+    def _hold(self, route: Route) -> None:
+        if self._held is None and route.request.method == self._method:
+            self._held = route
+        else:
+            route.fallback()
+
+    def wait(self) -> Route:
+        while self._held is None:
+            self._page.evaluate("new Promise(requestAnimationFrame)")
+        return self._held

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from playwright.sync_api import expect
 
 from tests.deploy.nginx_server import Certificate, Nginx
 from tests.web.page import page_settings
@@ -33,6 +34,7 @@ def proxy(start, tmp_path: Path) -> Iterator[Nginx]:
 def test_nine_streams_are_open_at_once_over_http_2(visit, proxy):
     page = visit(proxy.url, ignore_https_errors=True)
     assert page.evaluate(PROTOCOL) == "h2"
+    expect(page.get_by_role("option", name="Echo")).to_be_attached()  # The first response has given the visitor a cookie.
 
     assert page.evaluate(OPEN_STREAMS, 9) == [[200] * 9, 9]
 

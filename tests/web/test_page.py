@@ -9,6 +9,7 @@ from tests.engine.agents.openai_server import BEGIN, HEAD, full_reply, settings_
 from tests.live import eventually
 from tests.web.page import (
     WORDS,
+    HeldRequest,
     conversation_id,
     conversations,
     direct_chat,
@@ -410,6 +411,19 @@ def test_the_sidebar_of_a_narrow_page_works_by_keyboard(visit):
     expect(page.locator("#side")).to_be_hidden()
     expect(page.locator("#menu")).to_be_focused()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_sidebar_that_is_opened_while_the_page_loads_stays_open(visit, server):
+    page = visit("about:blank", viewport={"width": 360, "height": 640})
+    held = HeldRequest(page, "**/api/agents")
+    page.goto(server.url)
+    route = held.wait()
+    page.locator("#menu").press("Enter")
+
+    with page.expect_response("**/api/conversations?*"):
+        route.continue_()
+
+    expect(page.get_by_role("link", name="New conversation")).to_be_focused()
 
 
 def test_an_unknown_conversation_redirects_to_a_new_one(visit, server):

@@ -4,13 +4,14 @@ import json
 import threading
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Route, expect
 
 from tests.broker_responses import COMPLETE, RECEIPT
 from tests.engine.agents.openai_server import BEGIN, HEAD, error_reply, full_reply, settings_of, text_deltas
 from tests.live import BROKER_KEY
 from tests.web.page import (
     WORDS,
+    HeldRequest,
     conversation_id,
     conversations,
     direct_chat,
@@ -64,27 +65,6 @@ SEND_AND_DISCONNECT = """async (message) => {
 
 def events(*contents: dict) -> str:
     return "".join(f"data: {json.dumps(content)}\n\n" for content in contents)
-
-
-class HeldRequest:
-    """Holds the first request to `url` until it is continued."""
-
-    def __init__(self, page: Page, url: str, method: str = "GET") -> None:
-        self._page = page
-        self._method = method
-        self._held: Route | None = None
-        page.route(url, self._hold)
-
-    def _hold(self, route: Route) -> None:
-        if self._held is None and route.request.method == self._method:
-            self._held = route
-        else:
-            route.fallback()
-
-    def wait(self) -> Route:
-        while self._held is None:
-            self._page.evaluate("new Promise(requestAnimationFrame)")
-        return self._held
 
 
 def test_a_stop_before_the_message_is_accepted_stops_its_reply(visit):

@@ -45,7 +45,6 @@ function idInAddress() {
 
 async function route() {
   const { hash } = location;
-  toggleSide(false);
   const view = await viewAt(hash).catch((failure) => location.hash === hash && notFound(failure));
   if (!view || location.hash !== hash) return; // The user has navigated on.
   show(view);
@@ -72,7 +71,7 @@ function show(view) {
   conversations.mark(location.hash || "#/");
   drawState();
   view.transcript.show();
-  if (matchMedia("(hover: hover)").matches) composer.focus();
+  if (matchMedia("(hover: hover)").matches && !isSideOpen()) composer.focus();
 }
 
 /** Closes the streams of a hidden chat. */
@@ -173,8 +172,13 @@ function refreshAll() {
   shown.open().catch(({ code }) => code === "not_found" && onDeleted(shown.source.id));
 }
 
+/** On a narrow page. */
+function isSideOpen() {
+  return document.body.classList.contains("side");
+}
+
 function toggleSide(open) {
-  const before = document.body.classList.contains("side");
+  const before = isSideOpen();
   document.body.classList.toggle("side", open);
   find("menu").setAttribute("aria-expanded", String(open));
   if (before !== open) find(open ? "new" : "menu").focus();
@@ -196,11 +200,14 @@ onClick("new", () => toggleSide(false));
 onClick("shade", () => toggleSide(false));
 addTools({ change, remove, title: () => shown.source.conversation?.title ?? "" });
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape" || isComposing(event) || !document.body.classList.contains("side")) return;
+  if (event.key !== "Escape" || isComposing(event) || !isSideOpen()) return;
   event.preventDefault(); // Otherwise it would also stop a reply.
   toggleSide(false);
 }, true);
-addEventListener("hashchange", () => attempt(route));
+addEventListener("hashchange", () => {
+  toggleSide(false);
+  attempt(route);
+});
 addEventListener("focus", refreshAll);
 document.addEventListener("visibilitychange", refreshAll);
 subscribe(onMessage);
