@@ -30,8 +30,9 @@ ALONE = $(shell grep -rl mark.alone --include='test_*.py' tests)
 
 # Tests that never wait, such as those of parsers and checks, or that wait as other tests do: running them under gevent would add
 # nothing. All others also run under gevent.
-NOT_UNDER_GEVENT = deploy config web clients api/adapters api/cli engine/test_user_data.py faults/test_consistency.py test_architecture.py test_docs.py \
-	test_errors.py test_imports.py $(foreach name,cross_site mutated ownership secrets user_headers,security/test_$(name).py) \
+NOT_UNDER_GEVENT = deploy config web clients api/adapters api/cli engine/test_user_data.py faults/test_consistency.py \
+	test_architecture.py test_docs.py test_errors.py test_imports.py \
+	$(foreach name,cross_site mutated ownership secrets user_headers,security/test_$(name).py) \
 	$(foreach name,anonymous identity jwt orgs proxy tickets,auth/test_$(name).py) \
 	$(foreach name,openapi generated_requests engine_requests security_headers history cors,api/test_$(name).py) \
 	$(foreach name,csrf page cached_pages preferences tickets model_servers,api/test_$(name).py) \

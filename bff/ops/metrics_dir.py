@@ -22,7 +22,7 @@ def create(path: Path) -> None:
     _remove_abandoned(path.parent)
     unlocked = path.with_name(f"new-{path.name}")
     unlocked.mkdir(mode=0o700)
-    _lock(unlocked / LOCK, os.O_CREAT)
+    _lock(unlocked / LOCK, os.O_CREAT)  # Its descriptor stays open, here and in the processes forked from this one.
     unlocked.rename(path)
 
 
