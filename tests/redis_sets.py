@@ -78,6 +78,10 @@ class RedisSet:
     def wait_until_complete(self) -> None:
         raise NotImplementedError
 
+    def fail_over_after(self, milliseconds: int) -> None:
+        """Changes the silence after which a primary counts as failed."""
+        raise NotImplementedError
+
 
 class SentinelSet(RedisSet):
     """A primary, replicas and three Sentinels."""
@@ -105,6 +109,11 @@ class SentinelSet(RedisSet):
     def wait_until_complete(self) -> None:
         assert eventually(lambda: all(self._knows_all(sentinel) for sentinel in self.sentinels), DEADLINE)
         assert eventually(lambda: _has_replicas(self.primary, len(self.nodes) - 1), DEADLINE)
+
+    def fail_over_after(self, milliseconds: int) -> None:
+        for sentinel in self.sentinels:
+            with connect(sentinel.url) as client:
+                execute(client, "SENTINEL", "SET", "chat", "down-after-milliseconds", milliseconds)
 
     def _knows_all(self, sentinel: RedisServer) -> bool:
         with connect(sentinel.url) as client:
@@ -157,6 +166,11 @@ class Cluster(RedisSet):
         if self._replicas:
             assert eventually(lambda: len(self.primaries()) == self._size, DEADLINE)
             assert eventually(lambda: all(_has_replicas(node, self._replicas) for node in self.primaries()), DEADLINE)
+
+    def fail_over_after(self, milliseconds: int) -> None:
+        for node in self.nodes:
+            with connect(node.url) as client:
+                execute(client, "CONFIG", "SET", "cluster-node-timeout", milliseconds)
 
     def primary_of(self, key: str) -> RedisServer:
         """The node with the key's slot, asked of any that replies."""

@@ -15,13 +15,15 @@ from tests.faults.test_webhooks_killed import SETTINGS as WEBHOOK_SETTINGS
 from tests.faults.test_webhooks_killed import Receiver
 from tests.live import Browser, eventually
 from tests.redis_server import RedisServer
-from tests.redis_sets import Cluster, RedisSet, SentinelSet, execute
+from tests.redis_sets import FAIL_OVER_MS, Cluster, RedisSet, SentinelSet, execute
 from tests.wire_server import WireServer
 
 USERS, TURNS = 24, 2
 WEBHOOKS = 120
 LEASE_SECONDS = "60"
 """Longer than a fail-over: an expired lease would interrupt a reply."""
+SLOW_FAIL_OVER_MS = 6000
+"""Long enough for readiness to be checked meanwhile: its result is cached for two seconds."""
 DEADLINE = 60.0
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(150)]
@@ -37,6 +39,7 @@ def redis_set(request) -> Iterator[RedisSet]:
         node.thaw()
         if node.process.poll() is not None:
             node.start()
+    servers.fail_over_after(FAIL_OVER_MS)
     servers.wait_until_complete()
 
 
@@ -125,6 +128,7 @@ def test_readiness_names_the_missing_server_and_recovers(fleet, redis_set, reque
             return reply.status, reply.json()["redis"]
 
     assert state() == (200, "ok")
+    redis_set.fail_over_after(SLOW_FAIL_OVER_MS)
     node = redis_set.primaries()[0]
     kill(node)
     killed_at = time.monotonic()

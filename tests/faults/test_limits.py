@@ -38,7 +38,7 @@ def test_streams_are_limited_per_user_and_in_total(start, single):
     assert refusal(bob.say("one too many")) == (503, "server_full")
     assert refusal(eve.say("one too many")) == (503, "server_full")
     assert refusal(eve.follow("any")) == (503, "server_full")
-    assert monotonic() - started < 1
+    assert monotonic() - started < 10, "not when a slot is free again"
     with eve.follow("any", Accept="text/event-stream") as reply:
         body = reply.read().decode()
         assert (reply.status, reply.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")

@@ -43,7 +43,7 @@ class Line:
                 threading.Thread(target=self._forward_all, args=(client,), name="line", daemon=True).start()
 
     def _forward_all(self, client: socket.socket) -> None:
-        with client, socket.create_connection(("127.0.0.1", self._target)) as server, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self._target)) as server:
             while self._forward(client, server):
                 pass
 

@@ -912,7 +912,7 @@ def test_appending_does_not_wait_for_a_slow_disk(processes):
         for claim in claims:
             queue.append(claim, [("message", "more")])
 
-    assert monotonic() - started_at < 0.2
+    assert monotonic() - started_at < 10, "a commit each would take a minute"
 
 
 # Webhook deliveries.

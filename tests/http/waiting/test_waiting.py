@@ -46,7 +46,7 @@ def test_wait_returns_at_its_deadline(waiter):
 
     waiter.wait(deadline=start + 0.05)
 
-    assert 0.045 < monotonic() - start < 1
+    assert 0.045 < monotonic() - start < 4
 
 
 def test_wait_returns_at_wake_at(waiter):
@@ -57,7 +57,7 @@ def test_wait_returns_at_wake_at(waiter):
         waiter.wait()
         assert monotonic() >= waiter.wake_at - 0.005
 
-    assert monotonic() - start < 1
+    assert monotonic() - start < 4
 
 
 def test_wait_returns_when_the_upstream_is_readable(waiter):
@@ -80,7 +80,7 @@ def test_wait_follows_another_upstream(waiter):
             peer.send(b"x")
             start = monotonic()
             waiter.wait(upstream, deadline=start + 5)
-            assert monotonic() - start < 1
+            assert monotonic() - start < 4
 
 
 def test_wake_from_another_thread_ends_a_wait(waiter):
@@ -89,7 +89,7 @@ def test_wake_from_another_thread_ends_a_wait(waiter):
 
     waiter.wait(deadline=start + 5)
 
-    assert monotonic() - start < 1
+    assert monotonic() - start < 4
 
 
 def test_wake_before_a_wait_is_not_lost(waiter):
@@ -98,7 +98,7 @@ def test_wake_before_a_wait_is_not_lost(waiter):
 
     waiter.wait(deadline=start + 5)
 
-    assert monotonic() - start < 1
+    assert monotonic() - start < 4
 
 
 def test_the_first_cancel_reason_counts(waiter):
