@@ -230,6 +230,11 @@ def count_subscribers(server: RedisServer | RedisSet, channel: str) -> int:
     return total
 
 
+def count_clients(server: RedisServer | RedisSet) -> int:
+    nodes = server.nodes if isinstance(server, RedisSet) else [server]
+    return sum(int(_lasting_client(node.url).info("clients")["connected_clients"]) for node in nodes)
+
+
 @cache
 def _lasting_client(url: str) -> Client:
     """For many short calls. It connects again by itself after a restart of the server."""

@@ -112,7 +112,10 @@ def check(url: str, *, verify: bool = True) -> None:
 
 
 def ping(client: Client) -> None:
-    """Raises StorageUnavailable."""
+    """Raises StorageUnavailable; in a cluster, if any primary does not answer, as redis-py asks one node only."""
+    if isinstance(client, ClusterClient):
+        client.check_primaries()
+        return
     with map_errors():
         client.ping()
 

@@ -26,9 +26,7 @@ _NAME: Final = f"ready:{{{token_hex(8)}}}"
 def check_use(client: Client, keys: Keys = Keys()) -> None:  # noqa: B008 - frozen
     """Raises StorageUnavailable with a sentence as `detail`, or ServerFull if Redis is out of memory."""
     key = keys.name(_NAME)
-    if isinstance(client, ClusterClient):
-        client.check_primaries()
-    else:
+    if not isinstance(client, ClusterClient):
         _check_role(client)
         _check_slots(client, keys)
     _check_commands(client, key)

@@ -47,6 +47,9 @@ class ClusterClient:
     def close(self) -> None:
         with self._lock:
             if self._client is not None:
+                for node in self._client.get_nodes():  # redis-py does not close pools of a class that is not its own.
+                    if node.redis_connection is not None:
+                        node.redis_connection.connection_pool.disconnect()
                 self._client.close()
 
     def _connected(self) -> Any:
@@ -80,12 +83,14 @@ class ClusterClient:
             return frozenset((node.host, node.port) for node in self._connected().get_primaries())
 
     def check_primaries(self) -> None:
-        """Raises StorageUnavailable if one does not answer; it names that one."""
+        """Raises StorageUnavailable if one does not answer; it names that one. Then asks for the nodes again."""
         for address in sorted(self.primaries()):
             try:
                 with self._map_errors():
                     self._client_at(address).ping()
             except StorageUnavailable as error:
+                with suppress(StorageUnavailable):
+                    self.refresh()  # For the next call: another node may take its place.
                 detail = f"Redis Cluster lacks its node {address[0]}:{address[1]}: {error.detail}"
                 raise StorageUnavailable(detail=detail) from error
 

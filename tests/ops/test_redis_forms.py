@@ -1,5 +1,6 @@
 """Redis behind Sentinels and Redis Cluster: the doctor, TLS, ACL users, URLs, and scripts."""
 
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,15 +12,15 @@ from bff.broker.queue.redis import RedisQueue
 from bff.config import checks
 from bff.config.environment import load_settings
 from bff.config.redis_url import DistributedURL, parse_distributed
-from bff.errors import SettingsError
-from bff.ops.redis import check, connect
+from bff.errors import SettingsError, StorageUnavailable
+from bff.ops.redis import check, connect, ping
 from bff.ops.redis_check import check_use
 from bff.ops.redis_scripts import Scripts
 from tests.broker.queue.queues import claim_next, enqueue, event_types
-from tests.live import ROOT, free_port, new_app
+from tests.live import ROOT, eventually, free_port, new_app
 from tests.ops.redis_users import CLUSTER_RULES, DOCUMENTED_RULES
 from tests.redis_server import RedisServer
-from tests.redis_sets import Cluster, Sentinel, SentinelSet
+from tests.redis_sets import FAIL_OVER_MS, Cluster, Sentinel, SentinelSet, count_clients
 
 pytestmark = pytest.mark.live
 
@@ -34,6 +35,33 @@ def test_a_suitable_set_passes(form, request):
 
     assert "WRONG" not in output
     assert app.test_client().get("/readyz").json["redis"] == "ok"
+
+
+def test_each_primary_of_a_cluster_is_checked(cluster):
+    cluster.fail_over_after(60_000)
+    try:
+        with connect(cluster.url) as client:
+            for node in cluster.primaries():
+                ping(client)
+                node.stop(signal.SIGKILL)
+                with pytest.raises(StorageUnavailable) as error:
+                    ping(client)
+                assert f"127.0.0.1:{node.port}: " in error.value.detail
+                node.start()
+    finally:
+        cluster.fail_over_after(FAIL_OVER_MS)
+        cluster.wait_until_complete()
+
+
+@pytest.mark.parametrize("form", ["redis", "sentinels", "cluster"])
+def test_a_closed_client_leaves_no_connection_open(form, request):
+    servers = request.getfixturevalue(form)
+    before = count_clients(servers)
+    with connect(servers.url) as client:
+        ping(client)
+        assert count_clients(servers) > before
+
+    assert eventually(lambda: count_clients(servers) <= before)
 
 
 @pytest.fixture(scope="module")
