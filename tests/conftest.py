@@ -1,12 +1,14 @@
 import contextlib
 import gc
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.utils
@@ -14,6 +16,7 @@ import trustme
 from hypothesis import settings
 from redis._parsers.commands import CommandsParser
 from werkzeug.routing import Rule
+from werkzeug.test import TestResponse
 
 from bff.engine.agents import registry
 from bff.http import waiting
@@ -66,7 +69,22 @@ def find_entry_points_once() -> None:
     registry.entry_points = lambda group: find(group, tuple(sys.path))
 
 
+_open_responses: dict[int, TestResponse] = {}
+
+
+def remember_open_responses() -> None:
+    initialize = TestResponse.__init__
+
+    def remembered(response: TestResponse, *args: Any, **kwargs: Any) -> None:
+        initialize(response, *args, **kwargs)
+        _open_responses[id(response)] = response
+        response.call_on_close(lambda: _open_responses.pop(id(response), None))
+
+    TestResponse.__init__ = remembered
+
+
 compile_routes_once()
+remember_open_responses()
 find_entry_points_once()
 parse_commands_once()
 redis.utils.get_lib_version = cache(redis.utils.get_lib_version)
@@ -90,8 +108,12 @@ gc.disable()  # During collection, which leaves no garbage.
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    without_slow = "not slow" in config.option.markexpr
-    return True if without_slow and collection_path.name == "test_generated_requests.py" else None
+    """Skips modules of which all tests would be deselected, such as those marked `live` with `-m "not live"`."""
+    excluded = re.findall(r"\bnot (\w+)", config.option.markexpr)
+    if not excluded or collection_path.suffix != ".py":
+        return None
+    marked = rf"(?m)^pytestmark = .*\bmark\.({'|'.join(excluded)})\b"
+    return True if re.search(marked, collection_path.read_text()) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -275,6 +297,14 @@ def log_level() -> None:
     """Makes sure that warnings are logged: an app of an earlier test may have raised the level."""
     root = logging.getLogger()
     root.setLevel(min(root.level, logging.WARNING))
+
+
+@pytest.fixture(autouse=True)
+def close_responses() -> Iterator[None]:
+    """Closes what the test's clients left open, so that the garbage collector warns of no socket in a later test."""
+    yield
+    for response in list(_open_responses.values()):
+        response.close()
 
 
 @pytest.fixture
