@@ -25,6 +25,9 @@ WORKERS ?= $(if $(AND_NOT_SLOW),4,3)
 PYTEST = .venv/bin/python -m pytest
 IN_PARALLEL = -n $(WORKERS) --dist worksteal
 
+# Only `slow` tests need its plugin, which takes a second to import, in each process.
+NO_SCHEMATHESIS = $(if $(AND_NOT_SLOW),-p no:schemathesis)
+
 # The files with such tests: collecting all others would take longer than some of these run.
 ALONE = $(shell grep -rl mark.alone --include='test_*.py' tests)
 
@@ -41,8 +44,8 @@ NOT_UNDER_GEVENT = deploy config web clients api/adapters api/cli engine/test_us
 	$(foreach name,events message_ids messages recordings relay,upstream/test_$(name).py)
 
 test: .venv/dev
-	$(PYTEST) $(IN_PARALLEL) -m "not alone $(AND_NOT_SLOW)" $(RERUN)
-	$(PYTEST) -m "alone $(AND_NOT_SLOW)" $(ALONE) $(RERUN)
+	$(PYTEST) $(IN_PARALLEL) -m "not alone $(AND_NOT_SLOW)" $(NO_SCHEMATHESIS) $(RERUN)
+	$(PYTEST) -m "alone $(AND_NOT_SLOW)" $(ALONE) $(NO_SCHEMATHESIS) $(RERUN)
 	$(MAKE) --no-print-directory -j 2 test-gevent-1 test-gevent-2
 
 # Also those marked `slow`: of more than five seconds, and repeated in further deployments. Takes half an hour.
@@ -52,11 +55,16 @@ test-all:
 # One half of the tests that run under gevent.
 test-gevent-%: .venv/dev
 	.venv/bin/python -m gevent.monkey --module pytest -p tests.shard --shard $*/2 -m "not live $(AND_NOT_SLOW)" \
-		$(NOT_UNDER_GEVENT:%=--ignore=tests/%) $(RERUN)
+		$(NOT_UNDER_GEVENT:%=--ignore=tests/%) $(NO_SCHEMATHESIS) $(RERUN)
 
-# Tests that start no server.
+# Tests of many cases or of failures, which take longer than most. Their files, and all property tests, are left out below.
+NOT_QUICK = faults security broker/webhooks test_freed.py api/test_model_servers.py api/test_engine_requests.py api/test_openapi.py \
+	db/test_migrations.py db/test_shared_database.py web/test_openapi_validators.py
+
+# Tests that start no server, and end within a minute on two cores.
 test-quick: .venv/dev
-	$(PYTEST) -n 2 -m "not live and not servers and not alone and not slow"
+	$(PYTEST) -n 4 -m "not live and not servers and not alone and not slow and not hypothesis" -p no:schemathesis \
+		$(NOT_QUICK:%=--ignore=tests/%)
 
 # Installs the programs that the tests use besides Python, if they are missing and installation is possible.
 test-deps: .venv/dev .venv/frameworks/installed
