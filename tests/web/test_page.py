@@ -413,6 +413,40 @@ def test_the_sidebar_of_a_narrow_page_works_by_keyboard(visit):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_a_message_sent_while_the_page_loads_stays_in_its_chat(visit, server):
+    page = visit("about:blank")
+    held = HeldRequest(page, "**/api/agents")
+    page.goto(server.url)
+    route = held.wait()
+    send(page, "hello")
+    page.get_by_role("link", name="Direct chat").click()
+    expect(page.get_by_role("heading", name="Direct chat")).to_be_visible()
+
+    route.continue_()
+    conversations(page).click()
+
+    expect(replies(page)).to_have_text("hello")
+    assert eventually(lambda: stored_roles(page) == ["user", "assistant"], 20)
+
+
+def test_a_message_is_kept_until_a_conversation_is_loaded(visit, server):
+    page = visit()
+    send(page, "hello")
+    wait_for_reply(page)
+    held = HeldRequest(page, "**/api/agents")
+    page.reload()
+    route = held.wait()
+    page.fill("#text", "again")
+    page.press("#text", "Enter")
+
+    route.continue_()
+    expect(questions(page)).to_have_text("hello")
+    expect(page.locator("#text")).to_have_value("again")
+    send(page, "again")
+
+    expect(replies(page)).to_have_text(["hello", "again"])
+
+
 def test_a_sidebar_that_is_opened_while_the_page_loads_stays_open(visit, server):
     page = visit("about:blank", viewport={"width": 360, "height": 640})
     held = HeldRequest(page, "**/api/agents")

@@ -13,7 +13,7 @@ import { addTools, listAgents, showTools } from "./tools.js";
 
 const container = find("chat");
 const composer = new Composer({
-  send: (text) => ready.then(() => shown.send(text)),
+  send,
   stop: () => shown.stop(),
   voice: (body) => ready.then(() => direct.sendVoice(body)),
 });
@@ -21,6 +21,12 @@ const conversations = new Conversations();
 const direct = viewOf(new DirectChat());
 let shown = newConversation();
 let agents = [];
+
+/** Sends in the chat that is shown now: the user may have gone to another one before the page is ready. */
+function send(text) {
+  const view = shown;
+  ready.then(() => view.send(text));
+}
 
 function viewOf(source) {
   return new ChatView(source, { change: (view, activity) => view === shown && drawChange(activity), complain });

@@ -141,6 +141,7 @@ export class ChatView {
     const run = new Run(view, () => this.source.opened(turn, run.messageId));
     turn.run = run;
     if (this.#isPaused) run.pause();
+    if (this.#hasLeft) run.leave();
     let last;
     try {
       this.#on.change(this);

@@ -10,7 +10,7 @@ export class Composer {
   #text = find("text");
   #stop = find("stop");
   #recorder = null;
-  #locked = false;
+  #locked = true; // Until a chat is shown.
   #on;
 
   /** @param {{send: (text: string) => void, voice: (body: object) => void, stop: () => void}} on */
