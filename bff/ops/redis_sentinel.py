@@ -1,5 +1,7 @@
 """Redis behind Sentinels, which name the primary. After a fail-over they name the replica that was promoted."""
 
+import threading
+from copy import copy
 from time import monotonic
 from typing import Any, Final
 
@@ -16,6 +18,19 @@ SENTINEL_TIMEOUT_SECONDS: Final = 1.0
 ASK_SECONDS: Final = 1.0
 """Interval at which Sentinels are asked for the primary, also while the known one answers: it may be cut off from its replicas,
 which have a new primary."""
+SILENT_SECONDS: Final = 10.0
+"""The same, after none has answered: that takes a timeout for each of them."""
+
+
+class _Sentinel(Sentinel):
+    def discover_master(self, service_name: str) -> Any:
+        """redis-py reorders its list in place: threads that do so at the same time lose Sentinels of it."""
+        untyped: Any = Sentinel
+        own: Any = copy(self)
+        own.sentinels = [*self.sentinels]
+        address = untyped.discover_master(own, service_name)
+        self.sentinels = own.sentinels
+        return address
 
 
 class SentinelPool(SentinelConnectionPool, Pool):
@@ -24,22 +39,31 @@ class SentinelPool(SentinelConnectionPool, Pool):
     def __init__(self, service: str, sentinel: Sentinel, **options: Any) -> None:
         untyped: Any = super()
         untyped.__init__(service, sentinel, **options)
-        self._asked_at = monotonic()
+        self._ask_at = monotonic() + ASK_SECONDS
+        self._asking = threading.Lock()
 
     def get_connection(self, *arguments: Any, **options: Any) -> Any:
-        if monotonic() >= self._asked_at + ASK_SECONDS:
-            self.ask()
+        self._ask_if_due()
         untyped: Any = super()
         return untyped.get_connection(*arguments, **options)
 
-    def ask(self) -> None:
+    def _ask_if_due(self) -> None:
+        """By one thread; others use the known primary meanwhile."""
+        if monotonic() >= self._ask_at and self._asking.acquire(blocking=False):
+            try:
+                answered = self.ask()
+                self._ask_at = monotonic() + (ASK_SECONDS if answered else SILENT_SECONDS)
+            finally:
+                self._asking.release()
+
+    def ask(self) -> bool:
         """Closes the free connections if there is another primary now. Without an answer the known one is used."""
-        self._asked_at = monotonic()
         try:
             untyped: Any = self
             untyped.get_master_address()
         except (RedisError, OSError):
-            return
+            return False
+        return True
 
     def known_address(self) -> Address:
         """Of the primary. Raises redis-py's errors if no Sentinel has been asked yet, and none answers."""
@@ -49,8 +73,7 @@ class SentinelPool(SentinelConnectionPool, Pool):
 
     def check_address(self, connection: Any) -> None:
         """Raises ConnectionError if the connection is to an earlier primary."""
-        if monotonic() >= self._asked_at + ASK_SECONDS:
-            self.ask()
+        self._ask_if_due()
         if self.master_address not in {None, (connection.host, connection.port)}:
             raise RedisConnectionError("Redis has failed over to another primary")
 
@@ -59,7 +82,7 @@ def connect_by_sentinel(url: DistributedURL, options: dict[str, Any], pool_optio
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")} | ({"ssl": True} if url.tls else {})
     own_login = {"username": url.sentinel_username or None, "password": url.sentinel_password or None}
     timeouts = {"socket_timeout": SENTINEL_TIMEOUT_SECONDS, "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS}
-    untyped_sentinel: Any = Sentinel
+    untyped_sentinel: Any = _Sentinel
     sentinel = untyped_sentinel(
         url.hosts,
         sentinel_kwargs=tls | own_login | timeouts | {"decode_responses": True, "protocol": 2, "retry": options["retry"]},
