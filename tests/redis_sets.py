@@ -135,13 +135,17 @@ class Cluster(RedisSet):
 
     def __init__(self, folder: Path, primaries: int = 3, replicas: int = 1, *options: str) -> None:
         self.nodes = []
+        self._folder, self._options = folder, options
         self._size, self._replicas = primaries, replicas
         for number in range(primaries * (1 + replicas)):
-            own = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", str(FAIL_OVER_MS))
-            quick = ("--cluster-replica-validity-factor", "0", "--cluster-migration-barrier", "99")
-            self.nodes.append(RedisServer(_new(folder, f"node-{number}"), *own, *quick, *FAST_REPLICATION, *options))
+            self.nodes.append(RedisServer(_new(folder, f"node-{number}"), *self._options_of_node()))
         self.url = f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes)}"
         self._assemble()
+
+    def _options_of_node(self) -> tuple[str, ...]:
+        own = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--cluster-node-timeout", str(FAIL_OVER_MS))
+        quick = ("--cluster-replica-validity-factor", "0", "--cluster-migration-barrier", "99")
+        return (*own, *quick, *FAST_REPLICATION, *self._options)
 
     def _assemble(self) -> None:
         clients = [connect(node.url) for node in self.nodes]
@@ -151,8 +155,7 @@ class Cluster(RedisSet):
             execute(client, "CLUSTER", "ADDSLOTSRANGE", step * number, last)
             execute(client, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for node in self.nodes[1:]:
-            bus = next(node._options[index + 1] for index, option in enumerate(node._options) if option == "--cluster-port")
-            execute(clients[0], "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+            execute(clients[0], "CLUSTER", "MEET", "127.0.0.1", node.port, _bus_port(node))
         assert eventually(lambda: all(_known_nodes(client) == len(self.nodes) for client in clients), DEADLINE)
         for number, client in enumerate(clients[self._size :]):
             primary_id = execute(clients[number % self._size], "CLUSTER", "MYID")
@@ -171,6 +174,38 @@ class Cluster(RedisSet):
         for node in self.nodes:
             with connect(node.url) as client:
                 execute(client, "CONFIG", "SET", "cluster-node-timeout", milliseconds)
+
+    def add_node(self) -> RedisServer:
+        """A primary without slots, which all nodes know."""
+        node = RedisServer(_new(self._folder, f"node-{len(self.nodes)}"), *self._options_of_node())
+        with connect(self.nodes[0].url) as client:
+            execute(client, "CLUSTER", "MEET", "127.0.0.1", node.port, _bus_port(node))
+        self.nodes.append(node)
+        clients = [connect(one.url) for one in self.nodes]
+        assert eventually(lambda: all(_known_nodes(client) == len(self.nodes) for client in clients), DEADLINE)
+        assert eventually(lambda: all(_cluster_is_ok(one) for one in self.nodes), DEADLINE)
+        for client in clients:
+            client.close()
+        return node
+
+    def remove_node(self, node: RedisServer, heir: RedisServer) -> None:
+        """Gives its slots, without their keys, to `heir`. Its process remains, outside of the cluster."""
+        clients = {one.port: connect(one.url) for one in self.nodes}
+        node_id, heir_id = (execute(clients[one.port], "CLUSTER", "MYID") for one in (node, heir))
+        slots = [(first, last) for first, last, primary, *_ in _slots(clients[heir.port]) if int(primary[1]) == node.port]
+        for client in clients.values():
+            with client.pipeline(transaction=False) as pipe:
+                for first, last in slots:
+                    for slot in range(int(first), int(last) + 1):
+                        execute(pipe, "CLUSTER", "SETSLOT", slot, "NODE", heir_id)
+                pipe.execute()
+        execute(clients[heir.port], "CLUSTER", "BUMPEPOCH")
+        for port, client in clients.items():
+            if port != node.port:
+                execute(client, "CLUSTER", "FORGET", node_id)
+        execute(clients[node.port], "CLUSTER", "RESET", "SOFT")
+        for client in clients.values():
+            client.close()
 
     def primary_of(self, key: str) -> RedisServer:
         """The node with the key's slot, asked of any that replies."""
@@ -251,6 +286,10 @@ def _new(folder: Path, name: str) -> Path:
     path = folder / name
     path.mkdir()
     return path
+
+
+def _bus_port(node: RedisServer) -> str:
+    return node._options[node._options.index("--cluster-port") + 1]
 
 
 def _has_replicas(node: RedisServer, number: int) -> bool:

@@ -133,12 +133,22 @@ def about(client: Client) -> ServerInfo | None:
     """Returns None if the ACL lacks +info, which nothing else needs. Raises StorageUnavailable."""
     with map_errors():
         try:
-            info: Any = client.info()
+            infos = _infos(client)
         except NoPermissionError:
             return None
-    version = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
-    policy = str(info.get("maxmemory_policy", "noeviction"))
+    version = min(tuple(int(part) for part in str(info["redis_version"]).split(".")[:2]) for info in infos)
+    policies = {str(info.get("maxmemory_policy", "noeviction")) for info in infos}
+    policy = min(policies - {"noeviction"}, default="noeviction")
+    info = infos[0]
     return ServerInfo(version, policy, info.get("role") == "slave", bool(info.get("cluster_enabled")))
+
+
+def _infos(client: Client) -> list[Any]:
+    """Of the server; in a cluster of each primary, as redis-py asks one node only."""
+    if not isinstance(client, ClusterClient):
+        return [client.info()]
+    untyped: Any = client
+    return [untyped.info(target_nodes=[node]) for node in untyped.get_primaries()]
 
 
 def without_password(url: str) -> str:

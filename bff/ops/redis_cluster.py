@@ -8,7 +8,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final
 
-from redis.cluster import ClusterNode, RedisCluster
+from redis.cluster import PRIMARY, ClusterNode, RedisCluster, get_node_name
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -33,6 +33,7 @@ class ClusterClient:
         self._new_client = partial(_new_client, url, options | {name: value for name, value in login.items() if value}, retry)
         self._lock = threading.Lock()
         self._client: Any = None
+        self._failed_at = float("-inf")
         self._sharded: bool | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -54,9 +55,16 @@ class ClusterClient:
 
     def _connected(self) -> Any:
         if self._client is None:
+            began = monotonic()
             with self._lock:
                 if self._client is None:
-                    self._client = self._new_client()
+                    if self._failed_at >= began:  # Another thread has just waited for each of them.
+                        raise RedisConnectionError("no node of the cluster answered a moment ago")
+                    try:
+                        self._client = self._new_client()
+                    except Exception:
+                        self._failed_at = monotonic()
+                        raise
         return self._client
 
     def has_sharded_pubsub(self) -> bool:
@@ -119,6 +127,11 @@ class ClusterClient:
                         return host or node.host, port
         raise StorageUnavailable(detail="Redis Cluster: no other node names the primary of a slot")
 
+    def check_node(self, connection: Any) -> None:
+        """Raises ConnectionError if the connection is to a node that has left the cluster."""
+        if self._connected().get_node(connection.host, connection.port) is None:
+            raise RedisConnectionError("the node has left the cluster")
+
     def connect_to_any_node(self) -> Any:
         node = self._connected().get_random_primary_node()
         return self.connect_to((node.host, node.port))
@@ -137,14 +150,49 @@ class ClusterClient:
 
 
 def _new_client(url: DistributedURL, options: dict[str, Any], retry: Retry) -> Any:
-    untyped: Any = RedisCluster
+    untyped: Any = _Cluster
     untyped_node: Any = ClusterNode
     nodes = [untyped_node(host, port) for host, port in url.hosts[1:]]
     host, port = url.hosts[0]
     location = f"{'rediss' if url.tls else 'redis'}://{f'[{host}]' if ':' in host else host}:{port}"
     # The class of the pool is used with a URL only.
     options = {name: value for name, value in options.items() if name != "ssl"}
-    return untyped(url=location, startup_nodes=nodes, connection_pool_class=ClusterPool, retry=retry, **options)
+    client = untyped(url=location, startup_nodes=nodes, connection_pool_class=ClusterPool, retry=retry, **options)
+    client.nodes_manager.initialize = _asking_once(client.nodes_manager, url.hosts)
+    return client
+
+
+def _asking_once(manager: Any, hosts: tuple[Address, ...]) -> Callable[..., None]:
+    """redis-py asks for the nodes after each call that failed, which takes a timeout for each silent node.
+
+    One thread does it while the others go on with their errors. REDIS_URL's hosts are asked last, as all nodes may have moved.
+    """
+    initialize, lock = manager.initialize, threading.Lock()
+
+    def ask(additional_startup_nodes_info: list[Address] | None = None, **options: Any) -> None:
+        redirected = additional_startup_nodes_info is not None  # This caller goes on with the new nodes.
+        if not lock.acquire(blocking=redirected):
+            return
+        try:
+            others = [host for host in hosts if get_node_name(*host) not in manager.startup_nodes]
+            initialize(additional_startup_nodes_info=[*(additional_startup_nodes_info or ()), *others], **options)
+        finally:
+            lock.release()
+
+    return ask
+
+
+class _Cluster(RedisCluster):
+    def get_node(self, host: str | None = None, port: int | None = None, node_name: str | None = None) -> Any:
+        """With a name, also a node that has joined since: the first slot that moves to it redirects there."""
+        untyped: Any = super()
+        node = untyped.get_node(host, port, node_name)
+        if node is None and node_name is not None:
+            name, _, number = node_name.rpartition(":")
+            untyped_node: Any = ClusterNode
+            with self.nodes_manager._lock:
+                node = self.nodes_manager.nodes_cache.setdefault(node_name, untyped_node(name, int(number), PRIMARY))
+        return node
 
 
 class ClusterPool(Pool):
@@ -170,6 +218,10 @@ class ClusterPool(Pool):
             raise
 
     def release(self, connection: Any) -> None:
+        """If the node that a call was redirected to fails, redis-py releases the first node's connection again, and here."""
+        if connection.holder != threading.get_ident():
+            return
+        connection.holder = 0
         if connection.timed_out:
             connection.timed_out = False
             self._pause()

@@ -10,7 +10,7 @@ class Line:
     """Forwards connections from `port` to `target`, both on this machine."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self._drop_reply_to = self._close_after = b""
@@ -43,7 +43,7 @@ class Line:
                 threading.Thread(target=self._forward_all, args=(client,), name="line", daemon=True).start()
 
     def _forward_all(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self._target)) as server:
+        with contextlib.suppress(OSError), client, socket.create_connection(("127.0.0.1", self.target)) as server:
             while self._forward(client, server):
                 pass
 

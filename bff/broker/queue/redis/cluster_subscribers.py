@@ -28,7 +28,7 @@ class ClusterSubscribers:
 
     def __init__(self, client: ClusterClient) -> None:
         self._client = client
-        self._everywhere = Subscriber(client.connect_to_any_node, failed=self._refresh)
+        self._everywhere = Subscriber(client.connect_to_any_node, client.check_node, self._refresh)
         self._lock = threading.Lock()
         self._nodes: dict[Address, Subscriber] = {}
         self._routes: dict[str, Address] = {}
