@@ -13,9 +13,6 @@ run: .venv/run
 # Without its caches of bytecode, pytest would compile every test file again, in each of its processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-# On a busy machine, tests of real processes may fail by timing: in CI they are retried once, and retries are reported.
-RERUN = $(if $(filter true,$(CI)),--reruns 1 --rerun-show-tracebacks)
-
 # CI runs all tests, `make test` those that end within eight minutes on two cores.
 AND_NOT_SLOW = $(if $(filter true,$(CI) $(ALL)),,and not slow)
 
@@ -44,8 +41,8 @@ NOT_UNDER_GEVENT = deploy config web clients api/adapters api/cli engine/test_us
 	$(foreach name,events message_ids messages recordings relay,upstream/test_$(name).py)
 
 test: .venv/dev
-	$(PYTEST) $(IN_PARALLEL) -m "not alone $(AND_NOT_SLOW)" $(NO_SCHEMATHESIS) $(RERUN)
-	$(PYTEST) -m "alone $(AND_NOT_SLOW)" $(ALONE) $(NO_SCHEMATHESIS) $(RERUN)
+	$(PYTEST) $(IN_PARALLEL) -m "not alone $(AND_NOT_SLOW)" $(NO_SCHEMATHESIS)
+	$(PYTEST) -m "alone $(AND_NOT_SLOW)" $(ALONE) $(NO_SCHEMATHESIS)
 	$(MAKE) --no-print-directory -j 2 test-gevent-1 test-gevent-2
 
 # Also those marked `slow`: of more than five seconds, and repeated in further deployments. Takes half an hour.
@@ -55,7 +52,7 @@ test-all:
 # One half of the tests that run under gevent.
 test-gevent-%: .venv/dev
 	.venv/bin/python -m gevent.monkey --module pytest -p tests.shard --shard $*/2 -m "not live $(AND_NOT_SLOW)" \
-		$(NOT_UNDER_GEVENT:%=--ignore=tests/%) $(NO_SCHEMATHESIS) $(RERUN)
+		$(NOT_UNDER_GEVENT:%=--ignore=tests/%) $(NO_SCHEMATHESIS)
 
 # Tests of many cases or of failures, which take longer than most. Their files, and all property tests, are left out below.
 NOT_QUICK = faults security broker/webhooks test_freed.py api/test_model_servers.py api/test_engine_requests.py api/test_openapi.py \
