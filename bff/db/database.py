@@ -9,9 +9,10 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from queue import Empty
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -25,6 +26,7 @@ from bff.db.migrations.version_table import VERSION_TABLE
 from bff.db.problems import explain
 from bff.errors import UpstreamUnavailable
 from bff.http import waiting
+from bff.http.waiting.fair_stack import FairStack
 
 T = TypeVar("T")
 
@@ -56,6 +58,10 @@ class Database:
         self._open_lock = threading.Lock()
         self._engine: Engine | None = None
         self._thread = waiting.ThreadExecutor() if self._is_sqlite else None
+        self._turns = FairStack(POOL_SIZE)
+        """One for each connection: SQLAlchemy's pool lets busy callers overtake those who wait."""
+        for number in range(POOL_SIZE):
+            self._turns.put_nowait(number)
 
     @property
     def _is_sqlite(self) -> bool:
@@ -113,8 +119,20 @@ class Database:
 
     def _transaction(self, work: Callable[[Session], T], *, writes: bool) -> T:
         engine = self._migrated_engine().execution_options(writes=writes)
-        with Session(engine, expire_on_commit=False) as session, session.begin():
+        with self._turn(), Session(engine, expire_on_commit=False) as session, session.begin():
             return work(session)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        try:
+            turn = self._turns.get(timeout=POOL_TIMEOUT_SECONDS)
+        except Empty as error:
+            detail = f"no connection to the database was free for {POOL_TIMEOUT_SECONDS:g} s"
+            raise UpstreamUnavailable(UNAVAILABLE, detail=detail) from error
+        try:
+            yield
+        finally:
+            self._turns.put_nowait(turn)
 
     def _migrated_engine(self) -> Engine:
         with self._open_lock:

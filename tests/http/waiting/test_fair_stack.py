@@ -3,7 +3,7 @@ from queue import Empty, Full
 
 import pytest
 
-from bff.ops.redis_pool import FairStack
+from bff.http.waiting.fair_stack import FairStack
 from tests.live import DEADLINE, eventually
 
 
