@@ -58,7 +58,7 @@ test-gevent-%: .venv/dev
 NOT_QUICK = faults security broker/webhooks test_freed.py api/test_model_servers.py api/test_engine_requests.py api/test_openapi.py \
 	db/test_migrations.py db/test_shared_database.py web/test_openapi_validators.py
 
-# Tests that start no server, and end within a minute on two cores.
+# Tests that start no server, in about a minute on two cores.
 test-quick: .venv/dev
 	$(PYTEST) -n 4 -m "not live and not servers and not alone and not slow and not hypothesis" -p no:schemathesis \
 		$(NOT_QUICK:%=--ignore=tests/%)
