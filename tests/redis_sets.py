@@ -259,15 +259,20 @@ def execute(client: Client, *command: Any) -> Any:
 
 
 def count_subscribers(server: RedisServer | RedisSet, channel: str) -> int:
-    total = 0
-    for node in server.nodes if isinstance(server, RedisSet) else [server]:
-        total += dict(_lasting_client(node.url).pubsub_numsub(channel))[channel]
-    return total
+    return sum(dict(_lasting_client(node.url).pubsub_numsub(channel))[channel] for node in _nodes_of(server))
 
 
-def count_clients(server: RedisServer | RedisSet) -> int:
-    nodes = server.nodes if isinstance(server, RedisSet) else [server]
-    return sum(int(_lasting_client(node.url).info("clients")["connected_clients"]) for node in nodes)
+def count_connections(server: RedisServer | RedisSet) -> list[int]:
+    """By server, without those of replicas and of this function."""
+    counts = []
+    for node in _nodes_of(server):
+        with connect(node.url) as client:
+            counts.append(sum("S" not in entry["flags"] and "M" not in entry["flags"] for entry in client.client_list()) - 1)
+    return counts
+
+
+def _nodes_of(server: RedisServer | RedisSet) -> list[RedisServer]:
+    return server.nodes if isinstance(server, RedisSet) else [server]
 
 
 @cache

@@ -18,7 +18,7 @@ from bff.upstream.message_ids import group_mark
 from tests.broker.queue.queues import NO_WAIT, claim_next, enqueue, event_types, read_log
 from tests.live import DEADLINE
 from tests.redis_server import RedisServer
-from tests.redis_sets import RedisSet, SentinelSet, execute
+from tests.redis_sets import RedisSet, SentinelSet, count_connections, execute
 
 T = TypeVar("T")
 
@@ -196,15 +196,6 @@ def test_a_primary_without_replicas_refuses_the_end_if_it_must_have_one(queue, s
             with connect(node.url) as client:
                 client.config_set("min-replicas-to-write", 0)
     assert read_log(queue, message).ended
-
-
-def count_connections(servers: RedisSet) -> list[int]:
-    """By server, without those of replicas and of this function."""
-    counts = []
-    for node in servers.nodes:
-        with connect(node.url) as client:
-            counts.append(sum("S" not in entry["flags"] and "M" not in entry["flags"] for entry in client.client_list()) - 1)
-    return counts
 
 
 def test_a_process_has_at_most_8_connections_to_a_server(make_queue, servers):
