@@ -58,10 +58,10 @@ class Database:
         self._open_lock = threading.Lock()
         self._engine: Engine | None = None
         self._thread = waiting.ThreadExecutor() if self._is_sqlite else None
-        self._turns = FairStack(POOL_SIZE)
+        self._permits = FairStack(POOL_SIZE)
         """One for each connection: SQLAlchemy's pool lets busy callers overtake those who wait."""
         for number in range(POOL_SIZE):
-            self._turns.put_nowait(number)
+            self._permits.put_nowait(number)
 
     @property
     def _is_sqlite(self) -> bool:
@@ -119,20 +119,20 @@ class Database:
 
     def _transaction(self, work: Callable[[Session], T], *, writes: bool) -> T:
         engine = self._migrated_engine().execution_options(writes=writes)
-        with self._turn(), Session(engine, expire_on_commit=False) as session, session.begin():
+        with self._permit(), Session(engine, expire_on_commit=False) as session, session.begin():
             return work(session)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _permit(self) -> Iterator[None]:
         try:
-            turn = self._turns.get(timeout=POOL_TIMEOUT_SECONDS)
+            permit = self._permits.get(timeout=POOL_TIMEOUT_SECONDS)
         except Empty as error:
             detail = f"no connection to the database was free for {POOL_TIMEOUT_SECONDS:g} s"
             raise UpstreamUnavailable(UNAVAILABLE, detail=detail) from error
         try:
             yield
         finally:
-            self._turns.put_nowait(turn)
+            self._permits.put_nowait(permit)
 
     def _migrated_engine(self) -> Engine:
         with self._open_lock:

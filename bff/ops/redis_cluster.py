@@ -158,18 +158,18 @@ def _new_client(url: DistributedURL, options: dict[str, Any], retry: Retry) -> A
     # The class of the pool is used with a URL only.
     options = {name: value for name, value in options.items() if name != "ssl"}
     client = untyped(url=location, startup_nodes=nodes, connection_pool_class=ClusterPool, retry=retry, **options)
-    client.nodes_manager.initialize = _asking_once(client.nodes_manager, url.hosts)
+    client.nodes_manager.initialize = _one_refresh_at_a_time(client.nodes_manager, url.hosts)
     return client
 
 
-def _asking_once(manager: Any, hosts: tuple[Address, ...]) -> Callable[..., None]:
+def _one_refresh_at_a_time(manager: Any, hosts: tuple[Address, ...]) -> Callable[..., None]:
     """redis-py asks for the nodes after each call that failed, which takes a timeout for each silent node.
 
     One thread does it while the others go on with their errors. REDIS_URL's hosts are asked last, as all nodes may have moved.
     """
     initialize, lock = manager.initialize, threading.Lock()
 
-    def ask(additional_startup_nodes_info: list[Address] | None = None, **options: Any) -> None:
+    def refresh(additional_startup_nodes_info: list[Address] | None = None, **options: Any) -> None:
         redirected = additional_startup_nodes_info is not None  # This caller goes on with the new nodes.
         if not lock.acquire(blocking=redirected):
             return
@@ -179,7 +179,7 @@ def _asking_once(manager: Any, hosts: tuple[Address, ...]) -> Callable[..., None
         finally:
             lock.release()
 
-    return ask
+    return refresh
 
 
 class _Cluster(RedisCluster):

@@ -39,22 +39,22 @@ class SentinelPool(SentinelConnectionPool, Pool):
     def __init__(self, service: str, sentinel: Sentinel, **options: Any) -> None:
         untyped: Any = super()
         untyped.__init__(service, sentinel, **options)
-        self._ask_at = monotonic() + ASK_SECONDS
-        self._asking = threading.Lock()
+        self._refresh_at = monotonic() + ASK_SECONDS
+        self._refreshing = threading.Lock()
 
     def get_connection(self, *arguments: Any, **options: Any) -> Any:
-        self._ask_if_due()
+        self._refresh_address()
         untyped: Any = super()
         return untyped.get_connection(*arguments, **options)
 
-    def _ask_if_due(self) -> None:
+    def _refresh_address(self) -> None:
         """By one thread; others use the known primary meanwhile."""
-        if monotonic() >= self._ask_at and self._asking.acquire(blocking=False):
+        if monotonic() >= self._refresh_at and self._refreshing.acquire(blocking=False):
             try:
                 answered = self.ask()
-                self._ask_at = monotonic() + (ASK_SECONDS if answered else SILENT_SECONDS)
+                self._refresh_at = monotonic() + (ASK_SECONDS if answered else SILENT_SECONDS)
             finally:
-                self._asking.release()
+                self._refreshing.release()
 
     def ask(self) -> bool:
         """Closes the free connections if there is another primary now. Without an answer the known one is used."""
@@ -73,7 +73,7 @@ class SentinelPool(SentinelConnectionPool, Pool):
 
     def check_address(self, connection: Any) -> None:
         """Raises ConnectionError if the connection is to an earlier primary."""
-        self._ask_if_due()
+        self._refresh_address()
         if self.master_address not in {None, (connection.host, connection.port)}:
             raise RedisConnectionError("Redis has failed over to another primary")
 
